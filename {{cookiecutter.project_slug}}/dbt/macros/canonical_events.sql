@@ -1,0 +1,130 @@
+{% macro canonical_columns() -%}
+    {{ return([
+        'tenant_id', 'event_id', 'event_type', 'occurred_at', 'received_at', 'anonymous_id', 'user_id', 'session_id', 'order_id',
+        'product_id', 'price', 'quantity', 'currency', 'category', 'query', 'page', 'url', 'referrer', 'channel', 'device',
+        'country', 'payload'
+    ]) }}
+{%- endmacro %}
+
+{#
+    The end of a staging model: canonical events from a CTE that holds raw_records() and whatever canonical columns the source
+    has, as text. Columns the CTE lacks are null; received_at defaults to occurred_at, payload to the whole record, event_id to
+    the md5 of tenant, source and record. What cannot be an event keeps its line and a reason; reasons are listed in
+    models/marts/quarantined_events.yml.
+#}
+{% macro canonical_events(cte) -%}
+    , template as (
+        select
+            {%- for column in canonical_columns() %}
+            cast(null as varchar) as {{ column }},
+            {%- endfor %}
+            cast(null as varchar) as record
+        where false
+    ),
+
+    filled as (
+        select * from template
+        union all by name
+        select * from {{ cte }}
+    ),
+
+    typed as (
+        select
+            source,
+            file,
+            file_seq,
+            arrived_on,
+            line_number,
+            line,
+            record,
+            landing_reason,
+            {{ text('tenant_id') }} as tenant_id,
+            {{ text('event_id') }} as given_event_id,
+            {{ text('event_type') }} as event_type,
+            {{ text('occurred_at') }} as given_occurred_at,
+            {{ utc_timestamp('occurred_at') }} as parsed_occurred_at,
+            {{ utc_timestamp('received_at') }} as parsed_received_at,
+            {% for column in [
+                'anonymous_id', 'user_id', 'session_id', 'order_id', 'product_id', 'currency', 'category', 'query', 'page', 'url',
+                'referrer', 'channel', 'device', 'country'
+            ] -%}
+            {{ text(column) }} as {{ column }},
+            {% endfor -%}
+            {{ amount('price') }} as price,
+            try_cast({{ amount('quantity') }} as integer) as quantity,
+            coalesce(payload, record) as payload
+        from filled
+    ),
+
+    judged as (
+        select
+            * exclude (given_event_id, parsed_occurred_at, parsed_received_at),
+            parsed_occurred_at as occurred_at,
+            case
+                when parsed_received_at between make_timestamp({{ var('first_year') }}, 1, 1, 0, 0, 0) and
+                    arrived_on + interval ({{ var('future_tolerance_days') }}) day
+                then parsed_received_at else parsed_occurred_at
+            end as received_at,
+            case
+                when length(given_event_id) <= 200 then given_event_id
+                else md5(concat_ws('|', tenant_id, source, coalesce(given_event_id, record)))
+            end as event_id,
+            case
+                when landing_reason is not null then landing_reason
+                when record is null and left(ltrim(line), 1) in ('{', '') then 'unparsable'
+                when record is null then 'not_an_object'
+                when tenant_id is null then 'no_tenant'
+                when not regexp_matches(tenant_id, '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then 'malformed_tenant'
+                when event_type is null then 'no_event_type'
+                when given_occurred_at is null then 'no_time'
+                when parsed_occurred_at is null then 'malformed_time'
+                when parsed_occurred_at > arrived_on + interval ({{ var('future_tolerance_days') }}) day then 'in_the_future'
+                when year(parsed_occurred_at) < {{ var('first_year') }} then 'too_long_ago'
+            end as reason
+        from typed
+    )
+
+    select
+        source,
+        file,
+        file_seq,
+        arrived_on,
+        line_number,
+        reason,
+        case when reason is not null then line end as line,
+        {{ canonical_columns() | join(',\n        ') }}
+    from judged
+{%- endmacro %}
+
+{% macro text(column) -%}
+    nullif(trim({{ column }}), '')
+{%- endmacro %}
+
+{# A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds. #}
+{% macro utc_timestamp(column) -%}
+    {%- set number = "try_cast(" ~ column ~ " as double)" -%}
+    case
+        when not isfinite({{ number }}) then null
+        when {{ number }} is null then
+            case
+                when isfinite(try_cast(replace({{ column }}, ',', '.') as timestamptz))
+                then cast(try_cast(replace({{ column }}, ',', '.') as timestamptz) as timestamp)
+            end
+        when {{ number }} between 1e8 and 1e11 then make_timestamp(cast({{ number }} * 1e6 as bigint))
+        when {{ number }} between 1e11 and 1e14 then make_timestamp(cast({{ number }} * 1e3 as bigint))
+        when {{ number }} between 1e14 and 1e17 then make_timestamp(cast({{ number }} as bigint))
+    end
+{%- endmacro %}
+
+{# A non-negative exact number from text, with a point or a comma before the decimals; null where it is none. #}
+{% macro amount(column) -%}
+    case
+        when try_cast(replace({{ column }}, ',', '.') as decimal(18, 4)) >= 0
+        then try_cast(replace({{ column }}, ',', '.') as decimal(18, 4))
+    end
+{%- endmacro %}
+
+{# A number from 0 to buckets - 1, the same for the same text everywhere. #}
+{% macro hash_bucket(text, buckets) -%}
+    cast('0x' || substr(md5({{ text }}), 1, 7) as bigint) % {{ buckets }}
+{%- endmacro %}

@@ -1,0 +1,61 @@
+{# The source of a staging model is in its name: stg_<source>__events. #}
+{% macro source_of(model_name) -%}
+    {{ model_name.removeprefix('stg_').removesuffix('__events') }}
+{%- endmacro %}
+
+{# Before a staging model runs: the files its table has not read yet, as a session variable that the model's scan reads. #}
+{% macro list_new_files() -%}
+    {%- if execute -%}
+        set variable new_files = (
+            select list('{{ store_root() }}/' || read_from order by file_seq)
+            from {{ ref('landed_files') }}
+            where source = '{{ source_of(this.name) }}'
+            and read_from is not null
+            {%- if is_incremental() %}
+            and file_seq > (select coalesce(max(file_seq), 0) from {{ this }})
+            {%- endif %}
+        )
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro store_root() -%}
+    {{ env_var('STORE_ROOT', 'data') }}
+{%- endmacro %}
+
+{#
+    The new records of this model's source: source, file, file_seq, arrived_on, line_number, line (text), and record (JSON),
+    which is null where the line is no JSON object; landing_reason then says so where landing has seen why.
+    Lines are read as text, so that a broken line costs one line. Blank lines are no records.
+#}
+{% macro raw_records() -%}
+    (
+        select
+            landed.source,
+            landed.file,
+            landed.file_seq,
+            landed.arrived_on,
+            cast(lines.position - landed.lines_before as bigint) as line_number,
+            case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[1]' else lines.line end as line,
+            case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[0]' end as landing_reason,
+            case when left(ltrim(lines.line), 1) = '{' and json_valid(lines.line) then lines.line end as record
+        from (
+            select line, filename, row_number() over () as position
+            from read_csv(
+                coalesce(getvariable('new_files'), ['{{ store_root() }}/landed/nothing.jsonl']),
+                columns = {'line': 'VARCHAR'}, delim = e'\x1f', quote = '', escape = '', header = false, auto_detect = false,
+                strict_mode = false, null_padding = true, new_line = '\n', max_line_size = 8000000, filename = true
+            )
+        ) as lines
+        inner join (
+            select
+                *,
+                '{{ store_root() }}/' || read_from as path,
+                read_from like 'landed/%' as is_copy,
+                sum(line_count) over (order by file_seq) - line_count as lines_before
+            from {{ ref('landed_files') }}
+            where list_contains(getvariable('new_files'), '{{ store_root() }}/' || read_from)
+        ) as landed
+            on lines.filename = landed.path
+        where lines.line is not null
+    )
+{%- endmacro %}

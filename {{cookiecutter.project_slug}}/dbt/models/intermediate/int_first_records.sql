@@ -1,0 +1,47 @@
+{# The record that is kept of each event, without its wide columns: the one received first, and one purchase of each order. #}
+with records as (
+    select * from {{ ref('int_records') }}
+),
+
+firsts as (
+    select
+        file_seq,
+        line_number,
+        source,
+        tenant_id,
+        event_id,
+        event_type,
+        occurred_at,
+        anonymous_id,
+        user_id,
+        session_id,
+        order_id
+    from records
+    where reason is null
+    qualify row_number() over (partition by tenant_id, event_id order by received_at, file, line_number) = 1
+),
+
+order_keepers as (
+    select
+        tenant_id,
+        order_id,
+        min_by(event_id, (list_position({{ var('sources') }}, source), occurred_at, event_id)) as kept_event_id,
+        min_by(source, (list_position({{ var('sources') }}, source), occurred_at, event_id)) as kept_source
+    from firsts
+    where event_type = 'purchase' and order_id is not null
+    group by all
+    having count(distinct source) > 1
+),
+
+marked as (
+    select
+        firsts.*,
+        case when firsts.source != order_keepers.kept_source then order_keepers.kept_event_id end as same_order_as
+    from firsts
+    left join order_keepers
+        on firsts.tenant_id = order_keepers.tenant_id
+        and firsts.order_id = order_keepers.order_id
+        and firsts.event_type = 'purchase'
+)
+
+select * from marked

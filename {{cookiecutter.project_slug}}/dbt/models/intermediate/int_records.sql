@@ -1,0 +1,8 @@
+{{ config(materialized='view') }}
+
+{% for source in var('sources') -%}
+select * from {{ ref('stg_' ~ source ~ '__events') }}
+{% if not loop.last %}
+union all by name
+{% endif %}
+{%- endfor %}

@@ -1,0 +1,23 @@
+select
+    file_seq,
+    source,
+    file,
+    cast(arrived_on as date) as arrived_on,
+    line_count,
+    blank_count,
+    read_from,
+    damage,
+    sha256
+from (
+    select unnest(files, recursive := true)
+    from read_json(
+        '{{ store_root() }}/landed/catalog.json',
+        columns = {
+            'files': 'STRUCT(
+                file_seq bigint, source varchar, file varchar, arrived_on varchar, line_count bigint, blank_count bigint, read_from varchar,
+                damage varchar, sha256 varchar
+            )[]'
+        },
+        maximum_object_size = 1000000000
+    )
+)

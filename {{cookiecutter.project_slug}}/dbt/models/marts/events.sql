@@ -1,0 +1,22 @@
+with sessionized as (
+    select * from {{ ref('int_sessionized_events') }}
+),
+
+records as (
+    select * exclude (session_id) from {{ ref('int_records') }}
+),
+
+events as (
+    select
+        source,
+        {{ canonical_columns() | join(',\n        ') }},
+        event_number,
+        coalesce({{ var('outcome') }}, false) as is_outcome,
+        file,
+        line_number,
+        arrived_on
+    from records
+    inner join sessionized using (file_seq, line_number)
+)
+
+select * from events

@@ -1,0 +1,111 @@
+{{ config(materialized='view') }}
+
+with events as (
+    select * from {{ ref('events_at_point') }}
+),
+
+products as (
+    select * from {{ ref('lookup_product') }}
+),
+
+visitors as (
+    select * from {{ ref('lookup_visitor') }}
+),
+
+paced as (
+    select
+        *,
+        epoch(occurred_at - lag(occurred_at) over so_far) as gap_seconds,
+        lag(event_type) over so_far as previous_event_type,
+        cast(payload ->> '$.product.discount' as decimal(9, 4)) as discount
+    from events
+    window so_far as (partition by tenant_id, entity_id order by event_number)
+),
+
+behaviour as (
+    select
+        tenant_id,
+        entity_id,
+        point_at,
+        count(*) as event_count,
+        epoch(point_at - min(occurred_at)) as seconds_so_far,
+        epoch(point_at - min(occurred_at)) / count(*) as seconds_per_event,
+        max_by(gap_seconds, event_number) as last_gap_seconds,
+        max(gap_seconds) as longest_gap_seconds,
+        count(*) filter (where event_type = 'page_view') as page_view_count,
+        count(*) filter (where event_type = 'product_view') as product_view_count,
+        count(distinct product_id) as distinct_product_count,
+        count(*) filter (where event_type = 'cart_add') as cart_add_count,
+        count(*) filter (where event_type = 'cart_remove') as cart_remove_count,
+        count(*) filter (where event_type = 'search') as search_count,
+        count(distinct category) as category_count,
+        cast(sum(price) as double) / count(price) as mean_price,
+        cast(max(price) as double) as max_price,
+        cast(max_by(price, event_number) as double) as last_price,
+        cast(max(discount) as double) as max_discount,
+        length(max_by(query, event_number)) as last_query_length,
+        min_by(page, event_number) as first_page,
+        max_by(page, event_number) as last_page,
+        max_by(event_type, event_number) as last_event_type,
+        max_by(concat_ws('>', previous_event_type, event_type), event_number) as last_two_event_types,
+        min_by(channel, event_number) as channel,
+        min_by(device, event_number) as device,
+        min_by(country, event_number) as country,
+        min_by(regexp_extract(referrer, '^[a-z]+://([^/:]+)', 1), event_number) as referrer_kind,
+        cast(count(user_id) > 0 as integer) as is_known_visitor,
+        extract(hour from point_at) as hour_of_day,
+        isodow(point_at) as day_of_week
+    from paced
+    group by tenant_id, entity_id, point_at
+),
+
+product_history as (
+    select
+        events.tenant_id,
+        events.entity_id,
+        max(products.view_session_count / date_diff('day', products.first_seen_on, cast(events.point_at as date))) as product_popularity,
+        max(products.outcome_session_count / (products.view_session_count + 10)) as product_outcome_rate
+    from (select distinct tenant_id, entity_id, point_at, product_id from events) as events
+    inner join products
+        on events.tenant_id = products.tenant_id
+        and events.product_id = products.key
+        and cast(events.point_at as date) >= products.valid_from
+        and (cast(events.point_at as date) < products.valid_to or products.valid_to is null)
+    group by all
+),
+
+visitor_history as (
+    select
+        carried.tenant_id,
+        carried.entity_id,
+        max(visitors.session_count) as visitor_past_session_count,
+        max(visitors.outcome_count) as visitor_past_outcome_count,
+        min(date_diff('day', visitors.last_seen_on, cast(carried.point_at as date))) as days_since_last_visit
+    from (
+        select distinct tenant_id, entity_id, point_at, unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
+        from events
+    ) as carried
+    inner join visitors
+        on carried.tenant_id = visitors.tenant_id
+        and carried.key = visitors.key
+        and cast(carried.point_at as date) >= visitors.valid_from
+        and (cast(carried.point_at as date) < visitors.valid_to or visitors.valid_to is null)
+    group by all
+),
+
+features as (
+    select
+        behaviour.*,
+        product_history.product_popularity,
+        product_history.product_outcome_rate,
+        coalesce(visitor_history.visitor_past_session_count, 0) as visitor_past_session_count,
+        coalesce(visitor_history.visitor_past_outcome_count, 0) as visitor_past_outcome_count,
+        visitor_history.days_since_last_visit
+    from behaviour
+    left join product_history
+        on behaviour.tenant_id = product_history.tenant_id and behaviour.entity_id = product_history.entity_id
+    left join visitor_history
+        on behaviour.tenant_id = visitor_history.tenant_id and behaviour.entity_id = visitor_history.entity_id
+)
+
+select * from features

@@ -1,0 +1,54 @@
+with records as (
+    select * from {{ raw_records() }}
+),
+
+parsed as (
+    select
+        *,
+        json_transform(record, '{
+            "event": {"id": "VARCHAR", "type": "VARCHAR", "ts": "VARCHAR"},
+            "received": "VARCHAR",
+            "shop": "VARCHAR",
+            "visitor": {"anonymous_id": "VARCHAR", "user_id": "VARCHAR"},
+            "session": {"id": "VARCHAR"},
+            "context": {
+                "page": {"name": "VARCHAR", "url": "VARCHAR", "referrer": "VARCHAR"}, "device": {"type": "VARCHAR"},
+                "channel": "VARCHAR", "utm_medium": "VARCHAR", "country": "VARCHAR"
+            },
+            "product": {
+                "id": "VARCHAR", "price": "VARCHAR", "quantity": "VARCHAR", "currency": "VARCHAR", "category": "VARCHAR"
+            },
+            "search": {"query": "VARCHAR"},
+            "order": {"id": "VARCHAR"}
+        }') as web
+    from records
+),
+
+mapped as (
+    select
+        * exclude (web),
+        web.shop as tenant_id,
+        web.event.id as event_id,
+        web.event.type as event_type,
+        web.event.ts as occurred_at,
+        web.received as received_at,
+        web.visitor.anonymous_id,
+        web.visitor.user_id,
+        web.session.id as session_id,
+        web."order".id as order_id,
+        web.product.id as product_id,
+        web.product.price,
+        web.product.quantity,
+        web.product.currency,
+        web.product.category,
+        web.search.query,
+        web.context.page.name as page,
+        web.context.page.url,
+        web.context.page.referrer,
+        coalesce(web.context.channel, web.context.utm_medium) as channel,
+        web.context.device.type as device,
+        web.context.country
+    from parsed
+)
+
+{{ canonical_events('mapped') }}
