@@ -1,0 +1,49 @@
+"""Raw logs -> events, sessions, features -> an audited snapshot: `python flows/data.py run`."""
+
+from base import ProjectFlow, in_a_sentence
+from metaflow import card, step
+
+
+class DataFlow(ProjectFlow):
+    """Build and audit the tables, then publish them as a snapshot. A critical finding publishes nothing."""
+
+    @step
+    @in_a_sentence
+    def start(self):
+        """Land new files, build the tables and audit them."""
+        from rails import audit, landing, warehouse
+
+        self.began_at = self.now()
+        store = self.store()
+        with warehouse.locked(store) as lock:
+            self.landing = landing.land(store, warehouse.variables()["sources"])
+            dbt = warehouse.start_dbt(store, lock, self.landing.generation)
+            audit.load_gx()
+            self.build_id = warehouse.finish_dbt(store, dbt)
+            self.findings = audit.audit(store.warehouse)
+        self.next(self.end)
+
+    @card(type="html")
+    @step
+    @in_a_sentence
+    def end(self):
+        """Publish the snapshot, unless something critical was found."""
+        from rails import data_report, snapshot, warehouse
+        from rails.errors import Refused
+
+        store = self.store()
+        with warehouse.locked(store, self.build_id):
+            report = data_report.gather(store.warehouse, self.landing, self.findings)
+            critical = [finding for finding in self.findings if finding.stops]
+            published = None
+            if not critical:
+                sql = warehouse.compiled(store, "features_at_point")
+                published = snapshot.publish(store, {"code": warehouse.code_fingerprint()}, sql)
+        self.html = data_report.write_page(store, report, published, self.title("Data"))
+        print(data_report.tell(report, published, self.seconds_since(self.began_at), store))
+        if critical:
+            raise Refused(data_report.refusal(critical, store))
+
+
+if __name__ == "__main__":
+    DataFlow()

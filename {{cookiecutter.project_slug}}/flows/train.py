@@ -1,0 +1,87 @@
+"""A snapshot -> candidates, compared on the holdout: `python flows/train.py run [--snapshot ID]`."""
+
+from base import ProjectFlow, in_a_sentence
+from metaflow import Parameter, card, step
+
+LEARNED_WITH = ("split", "train", "decision", "evaluate")
+
+
+class TrainFlow(ProjectFlow):
+    """Fit every candidate on a snapshot, compare them, and leave a run folder. A run that stands is not done again."""
+
+    snapshot = Parameter("snapshot", default="", help="the snapshot to learn from; the latest by default")
+
+    @step
+    @in_a_sentence
+    def start(self):
+        """Open the snapshot and begin the run."""
+        from rails import run, snapshot
+
+        self.began_at = self.now()
+        opened = snapshot.open(self.snapshot, self.store()) if self.snapshot else snapshot.open_latest(self.store())
+        self.candidates = list(self.settings["train"]["candidates"])
+        begun = run.begin(self.store(), opened.id, self._learned_with())
+        self.run_id, self.stands = begun.id, begun.is_finished
+        self.next(self.fit, foreach="candidates")
+
+    @step
+    @in_a_sentence
+    def fit(self):
+        """Fit one candidate and score validation and holdout with it."""
+        self.candidate, self.fitted = self.input, None
+        if not self.stands:
+            from ml import training
+
+            split, schema = training.prepare(self._sessions(), self.settings)
+            folder = self._run().model(self.candidate)
+            self.fitted = training.fit_candidate(self.candidate, split, schema, self.settings, folder)
+        self.next(self.compare)
+
+    @step
+    @in_a_sentence
+    def compare(self, inputs):
+        """Say how good each candidate is, how sure that is, and which one validation chooses."""
+        self.merge_artifacts(inputs, include=["run_id", "began_at", "stands"])
+        if not self.stands:
+            from ml import training
+            from rails import snapshot
+
+            split, schema = training.prepare(self._sessions(), self.settings)
+            fitted = {each.candidate: each.fitted for each in inputs}
+            opened = snapshot.open(self._run().snapshot_id, self.store())
+            self._run().finish(
+                metrics=training.compare(split, fitted, self.settings),
+                predictions=training.holdout_predictions(split, fitted),
+                schema=schema.to_dict(),
+                feature_sql=opened.feature_sql,
+            )
+        self.next(self.end)
+
+    @card(type="html")
+    @step
+    @in_a_sentence
+    def end(self):
+        """Leave the run's page."""
+        from rails import run_report
+
+        run = self._run()
+        self.html = run_report.write_page(run, self.title("Training run"))
+        print(run_report.tell(run, self.stands, self.seconds_since(self.began_at)))
+
+    def _learned_with(self) -> dict:
+        names = [*LEARNED_WITH, *self.settings["train"]["candidates"]]
+        return {name: dict(self.settings[name]) for name in names if name in self.settings}
+
+    def _run(self):
+        from rails.run import Run
+
+        return Run(self.store(), self.run_id)
+
+    def _sessions(self):
+        from rails import snapshot
+
+        return snapshot.open(self._run().snapshot_id, self.store()).frame("session_features")
+
+
+if __name__ == "__main__":
+    TrainFlow()

@@ -1,0 +1,1 @@
+"""What carries the project: landing, store, snapshot, audit, bundle, champion, page. Replaced whole by an upgrade."""

@@ -1,0 +1,92 @@
+"""What a data run did, as figures, as a line for the terminal and as a page."""
+
+from pathlib import Path
+
+import duckdb
+
+from rails.audit import Finding
+from rails.landing import Landing
+from rails.page import render
+from rails.snapshot import Snapshot
+from rails.store import Store, write_text
+
+QUERIES = {
+    "sources": """
+        select source, count(*) as file_count, sum(line_count - blank_count) as record_count, sum(event_count) as event_count,
+            sum(duplicate_count) as duplicate_count, sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
+        from record_account group by source order by source""",
+    "quarantine": """
+        select source, reason, count(*) as record_count, min(file) as first_file,
+            min_by(line_number, (file, line_number)) as first_line_number
+        from quarantined_events group by all order by record_count desc, source, reason limit 50""",
+    "event_types": """
+        select event_type, count(*) as event_count, count(distinct tenant_id) as tenant_count, min(occurred_at) as first_seen_at
+        from events group by all order by event_count desc, event_type limit 30""",
+    "statuses": "select status, count(*) as session_count from session_features group by all order by session_count desc",
+    "tenants": """
+        select tenant_id, count(*) as session_count, count(label) as train_count, avg(label::int) as label_rate
+        from session_features group by all order by session_count desc, tenant_id limit 50""",
+    "days": """
+        select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count, avg(label::int) as label_rate
+        from session_features group by all order by day""",
+}
+
+
+def gather(warehouse: Path, landing: Landing, findings: list[Finding]) -> dict:
+    """The run's figures, ready for a page: lists of rows by name, and the totals."""
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
+    columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
+    totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
+    totals["file_count"] = len(landing.files)
+    totals["session_count"] = sum(row["session_count"] for row in rows["statuses"])
+    totals["train_count"] = sum(row["train_count"] for row in rows["tenants"])
+    return rows | {"totals": totals, "landing": landing, "findings": findings}
+
+
+def tell(report: dict, published: tuple[Snapshot, bool] | None, seconds: float, store: Store) -> str:
+    """The account by source, what was noticed, and what the run made of it."""
+    totals, landing = report["totals"], report["landing"]
+    lines = [f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"]
+    lines += [
+        f"{row['source']:<12}{row['file_count']:>7,}{row['record_count']:>12,.0f}{row['event_count']:>12,.0f}"
+        f"{row['duplicate_count']:>12,.0f}{row['quarantined_count']:>12,.0f}"
+        for row in report["sources"]
+    ]
+    lines += [f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
+              for finding in report["findings"] if not finding.passed]
+    lines += [f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
+              for name in landing.unnamed_sources]
+    if landing.changed or landing.removed:
+        lines.append(f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, so the tables were built anew")
+    outcome = "nothing published"
+    if published:
+        snapshot, is_new = published
+        outcome = f"snapshot {snapshot.id} {'published' if is_new else 'stands, nothing is new'}"
+    lines.append(
+        f"data: {len(landing.new):,} new files of {totals['file_count']:,}; {totals['event_count']:,} events, "
+        f"{totals['session_count']:,} sessions, {totals['train_count']:,} to learn from; {outcome}; {seconds:.1f} s"
+    )
+    lines.append(f"page: {_page(store)}")
+    return "\n".join(lines)
+
+
+def write_page(store: Store, report: dict, published: tuple[Snapshot, bool] | None, title: str) -> str:
+    """Write the run's page below `data/reports` and return it."""
+    html = render("data.html", title=title, published=published, **report)
+    write_text(_page(store), html)
+    return html
+
+
+def refusal(critical: list[Finding], store: Store) -> str:
+    """Why nothing was published: each critical finding with the keys of rows that failed it."""
+    lines = ["Nothing was published; the snapshot before stays. Not true:"]
+    for finding in critical:
+        lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
+        lines += [f"    {', '.join(f'{name}={value}' for name, value in key.items())}" for key in finding.keys[:5]]
+    lines.append(f"Mend the source or the rule in expectations/, then `make data` (all of it: {_page(store)}).")
+    return "\n".join(lines)
+
+
+def _page(store: Store) -> Path:
+    return store.reports / "data.html"

@@ -1,0 +1,169 @@
+"""What has landed in `data/raw`: every file passed over as bytes once, before any SQL reads it.
+
+The catalog (`data/landed/catalog.json`) is the account's independent side: each file's lines counted over its bytes, its
+hash, and the number by which the incremental models tell new files from those they have read.
+"""
+
+import argparse
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from rails.errors import Refused
+from rails.records import Inspection, inspect_file
+from rails.store import Store, default_store, read_json, write_json, write_text
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One file of a source: what it holds by its bytes, and what the reader is to read in its place."""
+
+    file_seq: int
+    source: str
+    file: str
+    arrived_on: str | None
+    bytes: int
+    modified_ns: int
+    sha256: str
+    line_count: int
+    blank_count: int
+    read_from: str | None
+    damage: str | None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What a look at the raw folders found: the whole catalog, and what differs from the look before.
+
+    Files are append-only: one that changed or went away cannot be added to the tables, so it begins a new `generation`,
+    for which they are built anew.
+    """
+
+    files: list[LandedFile]
+    generation: int
+    new: list[str]
+    changed: list[str]
+    removed: list[str]
+    unnamed_sources: list[str]
+
+
+def land(store: Store, sources: Iterable[str]) -> Landing:
+    """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
+
+    Only files whose size or time changed are read again. A source without a folder has no file yet.
+    Raises Refused where the raw folder is missing or cannot be listed.
+    """
+    catalog = read_json(_catalog(store), default={"generation": 1, "files": []})
+    known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
+    found = {path.relative_to(store.root).as_posix(): path for source in sources for path in _files_of(store, source)}
+    fresh = [name for name, path in found.items() if not _is_same(known.get(name), path)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        inspections = dict(zip(fresh, pool.map(lambda name: inspect_file(found[name], store.landed), fresh), strict=True))
+
+    kept = {name: entry for name, entry in known.items() if name in found and name not in inspections}
+    last = max((entry.file_seq for entry in known.values()), default=0)
+    added, changed = {}, []
+    for name in sorted(fresh, key=lambda name: (_day_of(found[name]) or "", name)):
+        entry = _entry(store, found[name], name, inspections[name])
+        if name in known and known[name].sha256 == entry.sha256:
+            kept[name] = replace(entry, file_seq=known[name].file_seq)
+            continue
+        last += 1
+        added[name] = replace(entry, file_seq=last)
+        changed += [name] if name in known else []
+    files = sorted((kept | added).values(), key=lambda entry: entry.file_seq)
+    removed = sorted(set(known) - set(found))
+    generation = catalog["generation"] + bool(changed or removed)
+    write_text(store.landed / "nothing.jsonl", "")
+    write_json(_catalog(store), {"generation": generation, "files": [asdict(entry) for entry in files]})
+    return Landing(
+        files=files,
+        generation=generation,
+        new=[name for name in added if name not in known],
+        changed=changed,
+        removed=removed,
+        unnamed_sources=sorted(_folders(store) - set(sources)),
+    )
+
+
+def _catalog(store: Store) -> Path:
+    return store.landed / "catalog.json"
+
+
+def _folders(store: Store) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(store.raw) if entry.is_dir() and not entry.name.startswith(".")}
+    except FileNotFoundError:
+        raise Refused(f"No raw logs: {store.raw} does not exist. Put files under data/raw/<source>/dt=YYYY-MM-DD/, "
+                      "or `make simulate`.") from None
+    except PermissionError:
+        raise Refused(f"{store.raw} cannot be read; `chmod u+rx` it and run the same command again.") from None
+
+
+def _files_of(store: Store, source: str) -> list[Path]:
+    folder = store.raw / source
+    if source not in _folders(store):
+        return []
+    refused: list[OSError] = []
+    found = [
+        Path(place) / name
+        for place, folders, names in os.walk(folder, onerror=refused.append)
+        for name in names
+        if not name.startswith(".") and not folders.sort() and ".".join(("", *name.split(".")[1:])).endswith(SUFFIXES)
+    ]
+    if refused:
+        raise Refused(f"{refused[0].filename} cannot be read ({refused[0].strerror}); `chmod u+rx` it and run the same command again.")
+    return sorted(found)
+
+
+def _is_same(entry: LandedFile | None, path: Path) -> bool:
+    if entry is None:
+        return False
+    status = path.lstat() if not path.exists() else path.stat()
+    return (entry.bytes, entry.modified_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def _day_of(path: Path) -> str | None:
+    for part in reversed(path.parts[:-1]):
+        if part.startswith("dt="):
+            try:
+                return date.fromisoformat(part.removeprefix("dt=")).isoformat()
+            except ValueError:
+                return None
+    return None
+
+
+def _entry(store: Store, path: Path, name: str, found: Inspection) -> LandedFile:
+    day = _day_of(path)
+    damage = found.damage or (None if day else "no_arrival_day")
+    return LandedFile(
+        file_seq=0,
+        source=path.relative_to(store.raw).parts[0],
+        file=name,
+        arrived_on=day,
+        bytes=found.bytes,
+        modified_ns=found.modified_ns,
+        sha256=found.sha256,
+        line_count=1 if damage else found.line_count,
+        blank_count=0 if damage else found.blank_count,
+        read_from=None if damage else (found.copy or path).relative_to(store.root).as_posix(),
+        damage=damage,
+    )
+
+
+def main() -> None:
+    """Land what is in `data/raw` by hand, before a `dbt build` by hand."""
+    from rails.warehouse import variables
+
+    argparse.ArgumentParser(description=main.__doc__).parse_args()
+    landing = land(default_store(), variables()["sources"])
+    print(f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, {len(landing.removed)} removed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""One raw file as bytes: is it whole, how many lines has it, and can the reader take it as it is?
+
+A file that only SQL's line reader would misread (invalid UTF-8, control characters, CRLF, over-long lines, CSV, Parquet) is
+read from a copy of JSON lines. A line that cannot stand in it as itself stands there as `["<reason>", "<the line>"]`, so
+that it keeps its number and costs only itself.
+"""
+
+import codecs
+import csv
+import gzip
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK = 1 << 20
+LONGEST_LINE = 2_000_000
+KEPT_OF_A_BAD_LINE = 10_000
+LONGEST_CSV_RECORD = 50
+UNSAFE = (b"\r", b"\0", b"\x1f")
+GLOB = set("*?[]{}")
+EMPTY_LINE = re.compile(rb"(?<=\n)\n")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the bytes of a file say; `damage` is why the whole file cannot be read, `copy` what to read in its place."""
+
+    bytes: int
+    modified_ns: int
+    sha256: str
+    line_count: int
+    blank_count: int
+    copy: Path | None
+    damage: str | None
+
+
+def inspect_file(path: Path, copies: Path) -> Inspection:
+    """Pass over a file once; write a copy of JSON lines below `copies` only where the reader needs one."""
+    try:
+        status = path.stat()
+        sha256 = _hash(path)
+    except OSError:
+        status = path.lstat()
+        return Inspection(status.st_size, status.st_mtime_ns, "", 0, 0, None, "unreadable_file")
+    seen = (status.st_size, status.st_mtime_ns, sha256)
+    copy = copies / f"{hashlib.sha256(f'{path}|{sha256}'.encode(errors='surrogateescape')).hexdigest()}.jsonl"
+    try:
+        if path.suffix == ".parquet":
+            return Inspection(*seen, _copy_parquet(path, copy), 0, copy, None)
+        if ".csv" in path.suffixes:
+            return Inspection(*seen, *_write_copy(copy, _csv_records(path)), copy, None)
+        line_count, blank_count, is_clean = _count_lines(path)
+        if is_clean:
+            return Inspection(*seen, line_count, blank_count, None, None)
+        return Inspection(*seen, *_write_copy(copy, _repaired_lines(path)), copy, None)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return Inspection(*seen, 0, 0, None, "damaged_gzip")
+    except _NotParquet:
+        return Inspection(*seen, 0, 0, None, "damaged_parquet")
+
+
+class _NotParquet(Exception):
+    pass
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open(path: Path):
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _count_lines(path: Path) -> tuple[int, int, bool]:
+    """Lines (a last one without a newline counts), empty ones, and whether the reader sees the same: UTF-8, none too long."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    count, blank, last, is_clean = 0, 0, b"\n", not GLOB & set(str(path))
+    with _open(path) as file:
+        while chunk := file.read(CHUNK):
+            if count == 0 and last == b"\n" and chunk.startswith(codecs.BOM_UTF8):
+                is_clean = False
+            newlines = chunk.count(b"\n")
+            is_clean = is_clean and not any(byte in chunk for byte in UNSAFE) and (newlines > 0 or len(chunk) < CHUNK)
+            if is_clean:
+                try:
+                    decoder.decode(chunk)
+                except UnicodeDecodeError:
+                    is_clean = False
+            if chunk.startswith(b"\n") or b"\n\n" in chunk:
+                blank += len(EMPTY_LINE.findall(last + chunk))
+            count, last = count + newlines, chunk[-1:]
+    if is_clean:
+        try:
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            is_clean = False
+    return count + (last != b"\n"), blank, is_clean
+
+
+def _repaired_lines(path: Path) -> Iterator[str]:
+    with _open(path) as file:
+        for number, raw in enumerate(file):
+            line = raw.removesuffix(b"\n").removesuffix(b"\r")
+            if number == 0:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            yield _repaired(line)
+
+
+def _repaired(line: bytes) -> str:
+    if len(line) > LONGEST_LINE:
+        return _bad("line_too_long", line)
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return _bad("invalid_utf8", line)
+    if any(byte in line for byte in UNSAFE):
+        return _bad("control_character", line)
+    return _bad("not_an_object", line) if text.lstrip().startswith("[") else text
+
+
+def _bad(reason: str, line: bytes | str) -> str:
+    text = line if isinstance(line, str) else line[: KEPT_OF_A_BAD_LINE * 4].decode("utf-8", "replace")
+    return json.dumps([reason, text[:KEPT_OF_A_BAD_LINE]], ensure_ascii=False)
+
+
+def _csv_records(path: Path) -> Iterator[str]:
+    """Each row as a JSON object under the file's own header; a row of another width is a bad record of its own."""
+    lines = _repaired_text(path)
+    header_line = next(lines, "")
+    delimiter = max(",;\t|", key=header_line.count)
+    header = next(csv.reader([header_line], delimiter=delimiter), [])
+    waiting: list[str] = []
+    for line in lines:
+        waiting.append(line)
+        while waiting and (taken := _take_record(waiting, delimiter, len(header))):
+            row, used = taken
+            record = "\n".join(waiting[:used])
+            del waiting[:used]
+            if row is not None:
+                yield json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
+            else:
+                yield _bad("csv_width", record) if record.strip() else ""
+    while waiting:
+        yield _bad("csv_width", waiting.pop(0))
+
+
+def _take_record(waiting: list[str], delimiter: str, width: int) -> tuple[list[str] | None, int] | None:
+    """The next row and how many lines it spans; None while its quotes are open; a row of None is a bad first line."""
+    if '"' not in waiting[0]:
+        row = waiting[0].split(delimiter)
+        return (row if len(row) == width else None), 1
+    if sum(line.count('"') for line in waiting) % 2 and len(waiting) < LONGEST_CSV_RECORD:
+        return None
+    try:
+        rows = list(csv.reader(["\n".join(waiting)], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None, 1
+    return (rows[0], len(waiting)) if len(rows) == 1 and len(rows[0]) == width else (None, 1)
+
+
+def _repaired_text(path: Path) -> Iterator[str]:
+    with _open(path) as file:
+        for number, raw in enumerate(file):
+            text = raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")
+            yield text.removeprefix("\ufeff") if number == 0 else text
+
+
+def _write_copy(copy: Path, lines: Iterator[str]) -> tuple[int, int]:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    draft = copy.with_name(f".{copy.name}.{os.getpid()}")
+    count = blank = 0
+    with draft.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(line + "\n")
+            count, blank = count + 1, blank + (not line)
+    draft.replace(copy)
+    return count, blank
+
+
+def _copy_parquet(path: Path, copy: Path) -> int:
+    import duckdb
+
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    draft = copy.with_name(f".{copy.name}.{os.getpid()}")
+    try:
+        with duckdb.connect() as connection:
+            source = connection.read_parquet(str(path))
+            (count,) = source.count("*").fetchone()
+            connection.execute(f"copy source to '{str(draft).replace(chr(39), chr(39) * 2)}' (format json)")
+    except duckdb.Error as error:
+        raise _NotParquet(str(error)) from error
+    draft.replace(copy)
+    return count

@@ -1,0 +1,108 @@
+"""Training runs as folders: what was learned from what, without an orchestrator."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from rails.errors import Refused
+from rails.store import PROJECT, Store, default_store, read_json, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run. Its id is a hash of snapshot, settings and code, so that the same question is the same run."""
+
+    store: Store
+    id: str
+
+    @property
+    def folder(self) -> Path:
+        return self.store.runs / self.id
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run got to its end; run.json is written last."""
+        return (self.folder / "run.json").exists()
+
+    @property
+    def snapshot_id(self) -> str:
+        return self.settings["snapshot"]
+
+    @property
+    def settings(self) -> dict:
+        """The snapshot's id, the settings it was trained with, and the hash of the code."""
+        return read_json(self.folder / "settings.json", default={})
+
+    @property
+    def metrics(self) -> dict:
+        """Every figure of the run; see ml.training.compare."""
+        return read_json(self.folder / "metrics.json", default={})
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    def model(self, candidate: str) -> Path:
+        """The folder of a saved candidate."""
+        return self.folder / "candidates" / candidate
+
+    def predictions(self):
+        """The holdout as a data frame: keys, label, and one column of probabilities per candidate."""
+        with duckdb.connect() as connection:
+            return connection.read_parquet(str(self.folder / "holdout.parquet")).df()
+
+    def finish(self, metrics: Mapping, predictions, schema: Mapping, feature_sql: str) -> None:
+        """Keep what the run found; run.json comes last and says that all of it is there."""
+        draft = self.folder / ".holdout.parquet"
+        with duckdb.connect() as connection:
+            connection.register("predictions", predictions)
+            connection.execute("copy predictions to ? (format parquet)", [str(draft)])
+        draft.replace(self.folder / "holdout.parquet")
+        write_json(self.folder / "metrics.json", metrics)
+        write_json(self.folder / "split.json", metrics["split"])
+        write_json(self.folder / "schema.json", schema)
+        write_text(self.folder / "features.sql", feature_sql)
+        finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / "run.json", {"run": self.id, "chosen": metrics["chosen"], "finished_at": finished_at})
+
+
+def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
+    """The run of this snapshot, settings and code, new or as far as it got; it becomes the latest run."""
+    asked = {"snapshot": snapshot_id, "code": code_fingerprint(), **settings}
+    run = Run(store, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12])
+    write_json(run.folder / "settings.json", asked)
+    write_json(store.latest_run, {"run": run.id})
+    return run
+
+
+def open_latest(store: Store | None = None) -> Run:
+    """The latest training run; Refused where there is none, or where it did not get to its end."""
+    return open("", store)
+
+
+def open(run_id: str, store: Store | None = None) -> Run:
+    """A finished run by its id ('' for the latest); Refused, with the ids there are, where it is unknown or unfinished."""
+    store = store or default_store()
+    finished = sorted(path.parent.name for path in store.runs.glob("*/run.json"))
+    run_id = run_id or read_json(store.latest_run, default={}).get("run", "")
+    if not run_id:
+        raise Refused("There is no training run yet: `make train` makes one.")
+    run = Run(store, run_id)
+    if run.is_finished:
+        return run
+    there_are = f"finished runs: {', '.join(finished)}" if finished else "no run has finished yet"
+    what = "did not finish: `make train` takes it up again" if run.folder.exists() else "is unknown"
+    raise Refused(f"Training run {run_id!r} {what}; {there_are}.")
+
+
+def code_fingerprint() -> str:
+    """A hash of ml/, which decides what is learned."""
+    digest = hashlib.sha256()
+    for path in sorted((PROJECT / "ml").rglob("*.py")):
+        digest.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""Where everything below `data/` lies, and how a pointer is replaced. Nothing else builds these paths."""
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rails.errors import Refused
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class PointerMoved(Exception):  # noqa: N818
+    """Somebody else replaced the pointer since it was read."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folders of one project's data; `root` is the only setting."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    @property
+    def landed(self) -> Path:
+        return self.root / "landed"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def latest_snapshot(self) -> Path:
+        return self.snapshots / "latest.json"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def latest_run(self) -> Path:
+        return self.runs / "latest.json"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def dbt(self) -> Path:
+        return self.root / "dbt"
+
+    def bundle(self, owner: str, version: str) -> Path:
+        return self.models / owner / version
+
+    def champion(self, owner: str) -> Path:
+        return self.models / owner / "champion.json"
+
+
+def default_store() -> Store:
+    """The project's own `data/`, or the folder that the environment variable STORE_ROOT names."""
+    return Store(Path(os.environ.get("STORE_ROOT") or PROJECT / "data").absolute())
+
+
+def read_json(path: Path, default: object = None) -> object:
+    """What the file holds, or `default` where there is none; a file that is not JSON is refused by its name."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise Refused(f"{path} is not readable JSON ({error}); delete it and run the command that writes it again.") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write the file whole or not at all: a reader sees the old content or the new."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all: a reader sees the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def replace_pointer(path: Path, new: object, expected: object) -> None:
+    """Replace a pointer file atomically, if it still holds `expected` (None: no file yet); else raise PointerMoved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")):
+        if (found := read_json(path)) != expected:
+            raise PointerMoved(f"{path} was replaced meanwhile: expected {expected}, found {found}")
+        write_json(path, new)
+
+
+@contextmanager
+def locked(path: Path):
+    """Hold an exclusive lock on a file for the block; the lock goes with the process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file

@@ -1,0 +1,137 @@
+"""dbt over the project's warehouse: its settings, and one run of it under a lock."""
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+
+from rails.errors import Refused
+from rails.store import PROJECT, Store, read_json, write_json
+
+DBT = PROJECT / "dbt"
+
+
+def variables() -> dict:
+    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL."""
+    return yaml.safe_load((DBT / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+
+
+def environment(store: Store) -> dict[str, str]:
+    """The environment in which dbt finds this project, whatever the working directory, and leaves `dbt/` clean."""
+    return os.environ | {
+        "STORE_ROOT": str(store.root),
+        "DBT_PROJECT_DIR": str(DBT),
+        "DBT_PROFILES_DIR": str(PROJECT),
+        "DBT_TARGET_PATH": str(store.dbt / "target"),
+        "DBT_LOG_PATH": str(store.dbt / "logs"),
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@contextmanager
+def locked(store: Store, build_id: str | None = None, patience_seconds: float = 20) -> Iterator[int]:
+    """Hold the right to write the warehouse; yields the lock's descriptor, which dbt inherits, so that the leftovers of a
+    killed run keep it until they end.
+
+    Raises Refused with who holds it since when, or, where `build_id` is given, that another run has built the tables since.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    with (store.root / ".warehouse.lock").open("a+") as file:
+        _acquire(file, time.monotonic() + patience_seconds)
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps({"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}))
+        file.flush()
+        if build_id and read_json(store.dbt / "built.json", default={}).get("id") != build_id:
+            raise Refused("Another data run has built the tables since these were audited; nothing was published. `make data` again.")
+        yield file.fileno()
+
+
+def _acquire(file: TextIO, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = json.loads(file.read() or "{}")
+            if time.monotonic() > deadline or _is_alive(holder.get("pid")):
+                raise Refused(
+                    f"Another data run (process {holder.get('pid')}) has been writing the warehouse since {holder.get('since')}. "
+                    "Wait for it to end, then run the same command again."
+                ) from None
+            time.sleep(0.2)
+
+
+def _is_alive(pid: int | None) -> bool:
+    try:
+        os.kill(pid or 0, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return bool(pid)
+
+
+def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
+    """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
+
+    The tables are built anew, not added to, when the SQL or the landing's generation is not that of the last whole build.
+    """
+    log = store.dbt / "logs"
+    log.mkdir(parents=True, exist_ok=True)
+    build = {"code": code_fingerprint(), "generation": generation}
+    built = read_json(store.dbt / "built.json", default={})
+    is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
+    if not is_same:
+        (store.dbt / "built.json").unlink(missing_ok=True)
+    write_json(store.dbt / "building.json", build | {"id": uuid.uuid4().hex})
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
+    with (log / "run.txt").open("w") as output:
+        return subprocess.Popen(
+            command,
+            env=environment(store),
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],
+        )
+
+
+def finish_dbt(store: Store, process: subprocess.Popen) -> str:
+    """Wait for dbt and return the build's id; raise Refused with the model and the error where it failed."""
+    if process.wait() == 0:
+        build = read_json(store.dbt / "building.json")
+        write_json(store.dbt / "built.json", build)
+        return build["id"]
+    text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
+    found = text.rfind("Failure in")
+    where = text[found:] if found >= 0 else "\n".join(text.splitlines()[-25:])
+    raise Refused(
+        f"dbt could not build the tables; nothing was published.\n{where.strip()[:3000]}\n"
+        "Mend the model named above, then `make data` (the whole log: data/dbt/logs/run.txt)."
+    )
+
+
+def code_fingerprint() -> str:
+    """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built anew."""
+    digest = hashlib.sha256()
+    for path in sorted(DBT.rglob("*")):
+        if path.suffix in {".sql", ".yml", ".csv"} and "target" not in path.parts:
+            digest.update(f"{path.relative_to(DBT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def compiled(store: Store, model: str) -> str:
+    """The SQL of a model as dbt last compiled it."""
+    (path,) = Path(store.dbt / "target" / "compiled").rglob(f"{model}.sql")
+    return path.read_text(encoding="utf-8")
