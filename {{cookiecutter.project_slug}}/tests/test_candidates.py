@@ -1,0 +1,316 @@
+import subprocess
+import sys
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_data import SETTINGS, part, sessions, split
+from sklearn.metrics import average_precision_score
+
+from ml.candidates import UnknownCandidate, load_module
+from ml.schema import FeatureSchema, UnusableFeatures
+
+LADDER = ["rule", "logistic", "xgboost"]
+SPLIT = split(4000)
+SCHEMA = FeatureSchema.from_frame(SPLIT.train.features)
+
+
+@pytest.fixture(scope="module", params=LADDER)
+def fitted(request):
+    """Each candidate's module and a model of it."""
+    module = load_module(request.param)
+    return module, module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS)
+
+
+def fit_on(name: str, features: pd.DataFrame, label: np.ndarray):
+    module, some = load_module(name), part(features, label)
+    return module, module.fit(some, some, FeatureSchema.from_frame(features), SETTINGS)
+
+
+def test_the_schema_tells_numbers_from_categories():
+    assert SCHEMA.categories == ["channel", "never_known_text"]
+    assert list(SCHEMA.features[SCHEMA.names.index("channel")].categories) == ["ads", "mail", "search"]
+    assert "is_known_visitor" in SCHEMA.numbers
+    assert "never_known_number" in SCHEMA.numbers
+
+
+def test_the_schema_comes_back_from_plain_values():
+    assert FeatureSchema.from_dict(SCHEMA.to_dict()) == SCHEMA
+
+
+def test_the_matrix_holds_numbers_codes_and_nothing_where_nothing_is_known():
+    schema = FeatureSchema.from_frame(
+        pd.DataFrame({"price": [Decimal("1.50"), None], "known": [True, None], "device": ["tv", "mobile"]})
+    )
+
+    found = schema.matrix(
+        pd.DataFrame({"device": ["mobile", "fridge", None], "price": [2, np.inf, None], "known": [False, True, None]})
+    )
+
+    np.testing.assert_array_equal([[2, 0, 0], [np.nan, 1, np.nan], [np.nan, np.nan, np.nan]], found)
+
+
+def test_of_very_many_categories_the_most_frequent_are_kept():
+    values = [f"c{place}" for place in range(200)] + [f"c{place}" for place in range(150, 200)]
+
+    schema = FeatureSchema.from_frame(pd.DataFrame({"city": values}))
+
+    assert {f"c{place}" for place in range(150, 200)} == set(schema.features[0].categories)
+
+
+def test_a_column_that_is_missing_is_named():
+    with pytest.raises(UnusableFeatures, match=r"lack channel,.*make data train"):
+        SCHEMA.matrix(SPLIT.train.features.drop(columns="channel"))
+
+
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-01-01"), [1, 2]], ids=["a time", "a list"])
+def test_a_column_that_no_model_reads_is_named(value):
+    with pytest.raises(UnusableFeatures, match="seen_at"):
+        FeatureSchema.from_frame(pd.DataFrame({"seen_at": [value, value]}))
+
+
+def test_a_number_that_became_text_is_named():
+    with pytest.raises(UnusableFeatures, match="cart_add_count was a number"):
+        SCHEMA.matrix(SPLIT.train.features.assign(cart_add_count="many"))
+
+
+def test_each_rung_of_the_ladder_learns_the_signal(fitted):
+    module, model = fitted
+
+    probability = module.predict_proba(model, SPLIT.holdout.features)
+
+    assert probability.shape == (len(SPLIT.holdout),)
+    assert ((probability > 0) & (probability < 1)).all()
+    assert average_precision_score(SPLIT.holdout.label, probability) > 1.3 * SPLIT.holdout.label.mean()
+    assert probability.mean() == pytest.approx(SPLIT.holdout.label.mean(), abs=0.03)
+
+
+def test_a_model_that_is_saved_and_loaded_predicts_the_same(fitted, tmp_path):
+    module, model = fitted
+
+    module.save(model, tmp_path)
+    again = module.load(tmp_path)
+
+    assert not list(tmp_path.glob("*.pkl"))
+    np.testing.assert_array_equal(
+        module.predict_proba(model, SPLIT.holdout.features), module.predict_proba(again, SPLIT.holdout.features)
+    )
+    assert module.describe(model) == module.describe(again)
+
+
+def test_rows_are_predicted_alike_alone_and_together(fitted):
+    module, model = fitted
+    rows = SPLIT.holdout.features.iloc[:5]
+
+    alone = [module.predict_proba(model, rows.iloc[[place]])[0] for place in range(5)]
+
+    assert alone == pytest.approx(module.predict_proba(model, rows), abs=1e-12)
+
+
+def test_columns_may_come_in_another_order_and_with_others(fitted):
+    module, model = fitted
+    rows = SPLIT.holdout.features
+    shuffled = rows[rows.columns[::-1]].assign(new_one=1)
+
+    np.testing.assert_array_equal(module.predict_proba(model, rows), module.predict_proba(model, shuffled))
+
+
+def test_contributions_and_a_constant_add_up_to_the_log_odds(fitted):
+    module, model = fitted
+    rows = SPLIT.holdout.features
+
+    probability, moved = module.predict_proba(model, rows), module.explain(model, rows)
+
+    assert SCHEMA.names == list(moved.columns)
+    assert moved.index.equals(rows.index)
+    constant = np.log(probability / (1 - probability)) - moved.sum(axis=1).to_numpy()
+    assert np.ptp(constant) < 1e-4
+    assert moved["cart_add_count"].std() > 0
+    assert (moved["always_one"] == moved["always_one"].iloc[0]).all()
+
+
+def test_what_was_never_seen_is_predicted_without_a_fault(fitted):
+    module, model = fitted
+    odd = SPLIT.holdout.features.iloc[:3].copy()
+    odd["channel"] = ["carrier pigeon", None, ""]
+    odd["cart_add_count"] = [-5, 10**9, None]
+    odd["never_known_number"] = [1.0, np.nan, 1e300]
+    odd["never_known_text"] = "now known"
+
+    probability = module.predict_proba(model, odd)
+
+    assert np.isfinite(probability).all()
+    assert np.isfinite(module.explain(model, odd).to_numpy()).all()
+
+
+def test_no_rows_give_no_probabilities(fitted):
+    module, model = fitted
+
+    assert module.predict_proba(model, SPLIT.holdout.features.iloc[:0]).shape == (0,)
+
+
+def test_the_same_seed_gives_the_same_probabilities(fitted):
+    module, model = fitted
+
+    again = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS)
+
+    np.testing.assert_array_equal(
+        module.predict_proba(model, SPLIT.holdout.features), module.predict_proba(again, SPLIT.holdout.features)
+    )
+
+
+@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize(
+    "features",
+    [
+        pd.DataFrame({"only_number": np.arange(50)}),
+        pd.DataFrame({"only_text": ["a", "b"] * 25}),
+        pd.DataFrame({"constant": [1] * 50, "nothing": [None] * 50, "unknown": [np.nan] * 50}),
+    ],
+    ids=["a number", "a text", "nothing to tell apart"],
+)
+def test_fifty_rows_of_very_little_are_enough(name, features, tmp_path):
+    module, model = fit_on(name, features, (np.arange(50) % 5 == 0).astype(int))
+
+    module.save(model, tmp_path)
+    probability = module.predict_proba(module.load(tmp_path), features)
+
+    assert np.isfinite(probability).all()
+    assert module.explain(model, features).shape == features.shape
+    assert module.describe(model).endswith(".")
+
+
+def test_the_rule_asks_only_about_the_features_it_is_given():
+    module = load_module("rule")
+
+    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, {"features": ["cart_add_count", "not there"]})
+
+    assert {"cart_add_count"} == {node["feature"] for node in model.nodes if "feature" in node}
+    assert sum("feature" not in node for node in model.nodes) <= 4
+
+
+@pytest.mark.parametrize("named", [[], ["not there"], ["always_one", "never_known_number"]])
+def test_the_rule_finds_features_itself_where_none_of_the_named_ones_varies(named):
+    module = load_module("rule")
+
+    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, {"features": named})
+
+    assert "cart_add_count" in {node.get("feature") for node in model.nodes}
+
+
+def test_the_rule_is_one_sentence_in_whole_numbers_and_rates():
+    module, model = fit_on(
+        "rule",
+        pd.DataFrame({"cart_add_count": np.arange(400) % 4}),
+        (np.arange(400) % 4 >= 2).astype(int) * (np.arange(400) % 8 > 3),
+    )
+
+    told = module.describe(model)
+    assert told == "The chance of the outcome is 49 % when cart add count is at least 2; otherwise 1.2 %."
+
+
+def test_the_rates_of_the_rule_are_those_of_the_rows_drawn_towards_the_overall_rate():
+    label = np.r_[np.ones(90), np.zeros(10), np.zeros(100)].astype(int)
+
+    module, model = fit_on("rule", pd.DataFrame({"in_cart": [1] * 100 + [0] * 100}), label)
+
+    found = module.predict_proba(model, pd.DataFrame({"in_cart": [1, 0]}))
+    assert found == pytest.approx([(90 + 10 * 0.45) / 110, (0 + 10 * 0.45) / 110])
+
+
+def test_the_rule_sends_unknown_values_where_they_belonged_in_training():
+    known = pd.DataFrame({"past_rate": [0.9] * 100 + [0.1] * 100 + [np.nan] * 100})
+
+    module, model = fit_on("rule", known, np.r_[np.ones(100), np.zeros(100), np.ones(100)].astype(int))
+
+    high, low, unknown = module.predict_proba(model, pd.DataFrame({"past_rate": [0.9, 0.1, None]}))
+    assert high == unknown > low
+    assert "or unknown" in module.describe(model)
+
+
+def test_the_rule_predicts_without_scikit_learn_and_xgboost(tmp_path):
+    module, model = fit_on("rule", pd.DataFrame({"in_cart": [1, 0] * 50}), np.array([1, 0] * 50))
+    module.save(model, tmp_path)
+    program = (
+        "import sys, pathlib, pandas, ml.candidates\n"
+        "rule = ml.candidates.load_module('rule')\n"
+        f"rule.predict_proba(rule.load(pathlib.Path({str(tmp_path)!r})), pandas.DataFrame({{'in_cart': [1]}}))\n"
+        "print(sorted({'sklearn', 'xgboost', 'metaflow'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_xgboost_never_lowers_the_score_for_more_in_the_cart():
+    module = load_module("xgboost")
+    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS)
+    rows = SPLIT.holdout.features.iloc[:200]
+
+    scores = [module.predict_proba(model, rows.assign(cart_add_count=count)) for count in range(6)]
+
+    assert (np.diff(scores, axis=0) >= 0).all()
+
+
+def test_xgboost_gives_the_same_file_on_one_and_two_threads(tmp_path):
+    module = load_module("xgboost")
+    files = []
+    for threads in (1, 2):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        module.save(module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS | {"nthread": threads}), folder)
+        files.append((folder / "model.ubj").read_bytes())
+
+    assert files[0] == files[1]
+
+
+def test_xgboost_stops_when_validation_gets_no_better():
+    module = load_module("xgboost")
+
+    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS | {"rounds": 600, "patience": 10, "eta": 0.5})
+
+    assert model.booster.num_boosted_rounds() < 100
+
+
+def test_logistic_refuses_an_archive_with_types_it_does_not_trust(tmp_path):
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    module = load_module("logistic")
+    module.save(module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS), tmp_path)
+    skops.io.dump(Odd(), tmp_path / "model.skops")
+
+    with pytest.raises(UntrustedTypesFoundException, match="Odd"):
+        module.load(tmp_path)
+
+
+class Odd:
+    """A type that nobody asked for."""
+
+
+@pytest.mark.parametrize("name", ["forest", "../rule", "", "rule.fit"])
+def test_a_candidate_that_is_not_there_is_named_with_those_that_are(name):
+    with pytest.raises(UnknownCandidate, match="logistic, rule, xgboost"):
+        load_module(name)
+
+
+def test_a_candidate_of_ones_own_is_a_module_with_the_verbs(tmp_path, monkeypatch):
+    import ml.candidates
+
+    monkeypatch.setattr(ml.candidates, "__path__", [*ml.candidates.__path__, str(tmp_path)])
+    verbs = "\n".join(f"def {verb}(*given): return {verb!r}" for verb in ml.candidates.VERBS)
+    (tmp_path / "coin.py").write_text(verbs)
+    (tmp_path / "mute.py").write_text(verbs.replace("def explain", "def mumble"))
+
+    assert load_module("coin").fit() == "fit"
+    with pytest.raises(UnknownCandidate, match="'mute' lacks explain"):
+        load_module("mute")
+
+
+def test_the_sessions_of_the_tests_hold_what_logs_hold():
+    frame = sessions(300)
+
+    assert frame["channel"].isna().any() and frame["is_known_visitor"].isna().any()
+    assert 0.02 < frame["label"].mean() < 0.3
