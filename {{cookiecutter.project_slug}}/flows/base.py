@@ -67,8 +67,10 @@ def in_a_sentence(step: Callable) -> Callable:
         except (Refused, CannotLearn) as refusal:
             raise SystemExit(f"{refusal}") from None
         except OSError as error:
-            raise SystemExit(f"{error.strerror or error}: {error.filename or 'data'}. Nothing was published; mend it and run "
-                             "the same command again.") from error
+            raise SystemExit(
+                f"{error.strerror or error}: {error.filename or 'data'}. Nothing was published; mend it and run "
+                "the same command again."
+            ) from error
 
     return run
 

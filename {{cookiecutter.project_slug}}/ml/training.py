@@ -86,4 +86,6 @@ def slice_columns(split: Split, names: list[str]) -> pd.DataFrame:
 
 def holdout_predictions(split: Split, fitted: Mapping[str, Mapping]) -> pd.DataFrame:
     """The holdout's keys and labels with one column of probabilities per candidate."""
-    return split.holdout.keys.assign(label=split.holdout.label, **{name: np.asarray(one["holdout"]) for name, one in fitted.items()})
+    return split.holdout.keys.assign(
+        label=split.holdout.label, **{name: np.asarray(one["holdout"]) for name, one in fitted.items()}
+    )

@@ -58,7 +58,9 @@ def audit(warehouse: Path, suites: Path = SUITES) -> list[Finding]:
         create_temp_table=False,
     )
     try:
-        return [finding for path in sorted(suites.glob("*.json")) for finding in _audit_table(gx, context, source, path)]
+        return [
+            finding for path in sorted(suites.glob("*.json")) for finding in _audit_table(gx, context, source, path)
+        ]
     finally:
         # GX keeps the file open with its own settings; nobody else in this process could open it otherwise.
         source.get_execution_engine().close()
@@ -86,7 +88,9 @@ def _audit_table(gx, context, source, path: Path) -> Iterator[Finding]:
 
 def _finding(table: str, result) -> Finding:
     configuration = result.expectation_config
-    said = {name: value for name, value in configuration.kwargs.items() if name not in {"batch_id", "unexpected_rows_query"}}
+    said = {
+        name: value for name, value in configuration.kwargs.items() if name not in {"batch_id", "unexpected_rows_query"}
+    }
     expectation = configuration.description or f"{configuration.type} {said}"
     severity = getattr(configuration.severity, "value", configuration.severity)
     if not result.result:

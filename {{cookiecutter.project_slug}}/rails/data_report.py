@@ -53,12 +53,19 @@ def tell(report: dict, published: tuple[Snapshot, bool] | None, seconds: float, 
         f"{row['duplicate_count']:>12,.0f}{row['quarantined_count']:>12,.0f}"
         for row in report["sources"]
     ]
-    lines += [f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
-              for finding in report["findings"] if not finding.passed]
-    lines += [f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
-              for name in landing.unnamed_sources]
+    lines += [
+        f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
+        for finding in report["findings"]
+        if not finding.passed
+    ]
+    lines += [
+        f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
+        for name in landing.unnamed_sources
+    ]
     if landing.changed or landing.removed:
-        lines.append(f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, so the tables were built anew")
+        lines.append(
+            f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, so the tables were built anew"
+        )
     outcome = "nothing published"
     if published:
         snapshot, is_new = published

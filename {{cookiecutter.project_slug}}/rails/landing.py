@@ -63,7 +63,9 @@ def land(store: Store, sources: Iterable[str]) -> Landing:
     found = {path.relative_to(store.root).as_posix(): path for source in sources for path in _files_of(store, source)}
     fresh = [name for name, path in found.items() if not _is_same(known.get(name), path)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        inspections = dict(zip(fresh, pool.map(lambda name: inspect_file(found[name], store.landed), fresh), strict=True))
+        inspections = dict(
+            zip(fresh, pool.map(lambda name: inspect_file(found[name], store.landed), fresh), strict=True)
+        )
 
     kept = {name: entry for name, entry in known.items() if name in found and name not in inspections}
     last = max((entry.file_seq for entry in known.values()), default=0)
@@ -99,8 +101,10 @@ def _folders(store: Store) -> set[str]:
     try:
         return {entry.name for entry in os.scandir(store.raw) if entry.is_dir() and not entry.name.startswith(".")}
     except FileNotFoundError:
-        raise Refused(f"No raw logs: {store.raw} does not exist. Put files under data/raw/<source>/dt=YYYY-MM-DD/, "
-                      "or `make simulate`.") from None
+        raise Refused(
+            f"No raw logs: {store.raw} does not exist. Put files under data/raw/<source>/dt=YYYY-MM-DD/, "
+            "or `make simulate`."
+        ) from None
     except PermissionError:
         raise Refused(f"{store.raw} cannot be read; `chmod u+rx` it and run the same command again.") from None
 
@@ -117,7 +121,9 @@ def _files_of(store: Store, source: str) -> list[Path]:
         if not name.startswith(".") and not folders.sort() and ".".join(("", *name.split(".")[1:])).endswith(SUFFIXES)
     ]
     if refused:
-        raise Refused(f"{refused[0].filename} cannot be read ({refused[0].strerror}); `chmod u+rx` it and run the same command again.")
+        raise Refused(
+            f"{refused[0].filename} cannot be read ({refused[0].strerror}); `chmod u+rx` it and run the same command again."
+        )
     return sorted(found)
 
 
@@ -162,7 +168,9 @@ def main() -> None:
 
     argparse.ArgumentParser(description=main.__doc__).parse_args()
     landing = land(default_store(), variables()["sources"])
-    print(f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, {len(landing.removed)} removed")
+    print(
+        f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, {len(landing.removed)} removed"
+    )
 
 
 if __name__ == "__main__":

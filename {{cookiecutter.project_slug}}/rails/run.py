@@ -44,6 +44,21 @@ class Run:
         return read_json(self.folder / "metrics.json", default={})
 
     @property
+    def chosen(self) -> str:
+        """The candidate that validation chose."""
+        return self.metrics["chosen"]
+
+    @property
+    def schema(self) -> dict:
+        """The features that the candidates read; see ml.schema."""
+        return read_json(self.folder / "schema.json")
+
+    @property
+    def feature_sql(self) -> str:
+        """The SQL that computed the features."""
+        return (self.folder / "features.sql").read_text(encoding="utf-8")
+
+    @property
     def report(self) -> Path:
         return self.folder / "report.html"
 

@@ -56,7 +56,9 @@ class Snapshot:
         paths = [self.store.tables / table / entry["file"] for entry in self._table(table)["files"]]
         for path in paths:
             if not path.exists():
-                raise Refused(f"Snapshot {self.id} misses its file {path}; `make clean data` builds it again from the raw logs.")
+                raise Refused(
+                    f"Snapshot {self.id} misses its file {path}; `make clean data` builds it again from the raw logs."
+                )
         return paths
 
     def relation(self, table: str) -> duckdb.DuckDBPyRelation:
@@ -142,7 +144,11 @@ def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: s
         f"from {table} as t group by dt order by dt"
     ).fetchall()
     files = [
-        {"dt": dt, "file": f"dt={dt}/{hashlib.md5(f'{shape}{content}{rows}'.encode()).hexdigest()}.parquet", "rows": rows}
+        {
+            "dt": dt,
+            "file": f"dt={dt}/{hashlib.md5(f'{shape}{content}{rows}'.encode()).hexdigest()}.parquet",
+            "rows": rows,
+        }
         for dt, rows, content in days
     ]
     folder = store.tables / table

@@ -89,7 +89,9 @@ def read_json(path: Path, default: object = None) -> object:
     except FileNotFoundError:
         return default
     except ValueError as error:
-        raise Refused(f"{path} is not readable JSON ({error}); delete it and run the command that writes it again.") from error
+        raise Refused(
+            f"{path} is not readable JSON ({error}); delete it and run the command that writes it again."
+        ) from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -54,7 +54,9 @@ def locked(store: Store, build_id: str | None = None, patience_seconds: float = 
         file.write(json.dumps({"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}))
         file.flush()
         if build_id and read_json(store.dbt / "built.json", default={}).get("id") != build_id:
-            raise Refused("Another data run has built the tables since these were audited; nothing was published. `make data` again.")
+            raise Refused(
+                "Another data run has built the tables since these were audited; nothing was published. `make data` again."
+            )
         yield file.fileno()
 
 

@@ -17,7 +17,7 @@ paced as (
         *,
         epoch(occurred_at - lag(occurred_at) over so_far) as gap_seconds,
         lag(event_type) over so_far as previous_event_type,
-        cast(payload ->> '$.product.discount' as decimal(9, 4)) as discount
+        try_cast(case when json_valid(payload) then payload ->> '$.product.discount' end as decimal(9, 4)) as discount
     from events
     window so_far as (partition by tenant_id, entity_id order by event_number)
 ),

@@ -1,0 +1,58 @@
+"""The best candidate of a run -> champion, if it passes the gate: `python flows/deploy.py run [--candidate RUN_ID]`."""
+
+from base import ProjectFlow, in_a_sentence
+from metaflow import Parameter, card, current, step
+
+
+class DeployFlow(ProjectFlow):
+    """Assemble the bundle, ask it as a client would, let the gate decide, and replace one pointer; refused, nothing changes."""
+
+    candidate = Parameter("candidate", default="", help="the training run to deploy; the latest by default")
+
+    @step
+    @in_a_sentence
+    def start(self):
+        """Assemble the bundle, and let the gate decide on it unless it is the champion already."""
+        from ml import gate
+        from rails import champion, run
+        from serving import trial
+
+        self.began_at = self.now()
+        chosen_run = run.open(self.candidate, self.store())
+        bundle = trial.assemble_bundle(chosen_run, self.title("Model card"))
+        self.run_id, self.version = chosen_run.id, bundle.version
+        self.champion_before = champion.current(self.store())
+        self.decision = self.smoke_figures = None
+        if self.champion_before != (bundle.owner, bundle.version):
+            facts, self.smoke_figures = trial.gather_facts(chosen_run, bundle, self.champion_before)
+            self.decision = gate.decide(facts, self.settings["gate"]).to_dict()
+        self.next(self.end)
+
+    @card(type="html")
+    @step
+    @in_a_sentence
+    def end(self):
+        """Make it the champion, or say why not."""
+        from rails import champion, gate_report
+        from rails.errors import Refused
+        from rails.run import Run
+
+        run = Run(self.store(), self.run_id)
+        report = gate_report.Report(run, self.version, self.champion_before, self.decision, self.smoke_figures)
+        self.html = gate_report.write_page(report, self.title("Deployment"))
+        if report.failed:
+            raise Refused(gate_report.refusal(report))
+        change = champion.promote(
+            self.store(),
+            champion.POOLED,
+            self.version,
+            run=run.id,
+            by=current.username,
+            why=gate_report.why(report),
+            over=self.champion_before and self.champion_before[1],
+        )
+        print(gate_report.tell(report, change.sentence, self.seconds_since(self.began_at)))
+
+
+if __name__ == "__main__":
+    DeployFlow()

@@ -1,0 +1,70 @@
+"""What the gate said of a bundle, as lines for the terminal and as a page beside the bundle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rails.champion import POOLED
+from rails.page import render
+from rails.run import Run
+from rails.store import write_json, write_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """A deployment: of which run, which version, over which champion, and what the gate decided (None: not asked)."""
+
+    run: Run
+    version: str
+    champion_before: tuple[str, str] | None
+    decision: dict | None
+    smoke: dict | None
+
+    @property
+    def failed(self) -> list[dict]:
+        """The checks that shut the gate."""
+        return [check for check in (self.decision or {"checks": []})["checks"] if not check["passed"]]
+
+    @property
+    def page(self) -> Path:
+        return self.run.store.models / POOLED / f"{self.version}-gate.html"
+
+
+def write_page(report: Report, title: str) -> str:
+    """Write the page and the decision beside the bundle, and return the page; what was decided before stays."""
+    if report.decision is None:
+        return report.page.read_text(encoding="utf-8") if report.page.exists() else ""
+    html = render("gate.html", title=title, report=report, metrics=report.run.metrics)
+    write_text(report.page, html)
+    write_json(report.page.with_suffix(".json"), {"decision": report.decision, "smoke": report.smoke})
+    return html
+
+
+def tell(report: Report, change: str, seconds: float) -> str:
+    """Each check in a line, then what became of the champion."""
+    card = report.run.store.bundle(POOLED, report.version) / "card.html"
+    lines = [*_check_lines(report), f"deploy: {change} {why(report)}; {seconds:.1f} s", f"page: {card}"]
+    return "\n".join(lines)
+
+
+def why(report: Report) -> str:
+    """How much better than the rule the candidate is, in a clause."""
+    lead = report.run.metrics["candidates"][report.run.chosen].get("against_rule")
+    if not lead or lead["low"] is None:
+        return f"{report.run.chosen}, not compared with the rule"
+    return (
+        f"{report.run.chosen}: average precision {lead['value']:+.3f} against the rule's "
+        f"({lead['low']:+.3f} to {lead['high']:+.3f})"
+    )
+
+
+def refusal(report: Report) -> str:
+    """Which checks failed, and that the champion stays."""
+    stays = f"champion {report.champion_before[1]} stays" if report.champion_before else "there is still no champion"
+    names = ", ".join(check["name"] for check in report.failed)
+    lines = [*_check_lines(report), f"deploy: refused by {names}; {stays}.", f"page: {report.page}"]
+    return "\n".join(lines)
+
+
+def _check_lines(report: Report) -> list[str]:
+    checks = (report.decision or {"checks": []})["checks"]
+    return [f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<24} {check['sentence']}" for check in checks]

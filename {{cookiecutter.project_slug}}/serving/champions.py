@@ -1,0 +1,110 @@
+"""The champions in memory: followed as their pointers and the snapshot's lookups change, swapped whole, never half."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rails import snapshot
+from rails.bundle import Bundle, open_bundle
+from rails.champion import POOLED
+from rails.errors import Refused
+from rails.store import Store, read_json
+from serving.model import LoadedModel
+
+NO_CHAMPION = "There is no champion yet; run `make deploy`, and it answers without a restart."
+log = logging.getLogger("serving")
+
+
+@dataclass
+class Champions:
+    """Owner to loaded model. `refused` says of each owner why its newest bundle is not the one that answers."""
+
+    store: Store
+    only: Path | None = None
+    threads: int = 1
+    models: dict[str, LoadedModel] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    _seen: dict[str, tuple] = field(default_factory=dict)
+
+    def of(self, tenant_id: str) -> LoadedModel | None:
+        """The model that answers for a tenant: its own, else the pooled one; None where there is neither."""
+        return self.models.get(tenant_id) or self.models.get(POOLED)
+
+    def why_not(self) -> str:
+        """Why nobody answers, in a sentence that says what to do."""
+        return " ".join(sorted(self.refused.values())) or NO_CHAMPION
+
+    async def follow(self, seconds: float = 0.5) -> None:
+        """Look for changes for ever; a new bundle is read beside the requests and takes effect between two of them."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Take over what changed on disk since the last look; a broken bundle leaves the one before it in place."""
+        pointers = self._pointers()
+        snapshot_state = _changed_at(self.store.latest_snapshot)
+        for owner in set(self.models) - set(pointers):
+            self._replace(owner, None)
+        for owner in set(self.refused) - set(pointers):
+            del self.refused[owner]
+        for owner, pointer_state in pointers.items():
+            home = _changed_at(self.store.models / owner)
+            # A refused bundle is read again when something beside it moves, too: `make deploy` mends it in place.
+            state = (pointer_state, snapshot_state, home if owner in self.refused else None)
+            if self._seen.get(owner) == state:
+                continue
+            try:
+                self._replace(owner, await asyncio.to_thread(self._load, owner))
+                self.refused.pop(owner, None)
+            except Exception as error:  # a user's SQL and candidate raise what they like; the old champion goes on
+                self.refused[owner] = f"{owner}: {error}"
+                state = (pointer_state, snapshot_state, home)
+                log.warning("A champion was refused. %s", self.refused[owner], exc_info=not isinstance(error, Refused))
+            self._seen[owner] = state
+
+    def _load(self, owner: str) -> LoadedModel:
+        if self.only:
+            return LoadedModel(open_bundle(self.only), threads=self.threads)
+        pointer = read_json(self.store.champion(owner))
+        bundle = open_bundle(self.store.bundle(owner, pointer["version"]))
+        return LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads)
+
+    def _pointers(self) -> dict[str, object]:
+        """When each owner's pointer was last replaced; a stat for each, nothing is read."""
+        if self.only:
+            return {POOLED: _changed_at(self.only / "manifest.json")}
+        try:
+            owners = [entry.name for entry in os.scandir(self.store.models) if not entry.name.startswith(".")]
+        except OSError:
+            owners = []
+        states = {owner: _changed_at(self.store.champion(owner)) for owner in owners}
+        return {owner: state for owner, state in states.items() if state}
+
+    def _replace(self, owner: str, model: LoadedModel | None) -> None:
+        before = self.models.pop(owner, None)
+        if model:
+            self.models[owner] = model
+        else:
+            self._seen.pop(owner, None)
+        if before:
+            before.close()
+
+
+def _lookup_files(bundle: Bundle, store: Store) -> Mapping[str, list[Path]]:
+    """The newest snapshot's files of each lookup table that the bundle joins; none where nothing is published yet."""
+    if not store.latest_snapshot.exists():
+        return {}
+    newest = snapshot.open_latest(store)
+    return {table: newest.files(table) for table in bundle.lookups}
+
+
+def _changed_at(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino

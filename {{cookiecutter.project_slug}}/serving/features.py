@@ -1,0 +1,168 @@
+"""The features of waiting sessions, computed by the bundle's own SQL: there is no second implementation to differ."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+from pydantic_core import from_json
+
+EVENT_COLUMNS = {
+    "event_id": "varchar",
+    "tenant_id": "varchar",
+    "source": "varchar",
+    "event_type": "varchar",
+    "occurred_at": "timestamp",
+    "received_at": "timestamp",
+    "anonymous_id": "varchar",
+    "user_id": "varchar",
+    "session_id": "varchar",
+    "order_id": "varchar",
+    "product_id": "varchar",
+    "price": "decimal(18,4)",
+    "quantity": "integer",
+    "currency": "varchar",
+    "category": "varchar",
+    "query": "varchar",
+    "page": "varchar",
+    "url": "varchar",
+    "referrer": "varchar",
+    "channel": "varchar",
+    "device": "varchar",
+    "country": "varchar",
+    "payload": "varchar",
+}
+_POINT_COLUMNS = {"entity_id": "varchar", "point_at": "timestamp", "event_number": "integer"}
+_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+
+
+class FeatureQuery:
+    """features.sql over an in-process DuckDB, prepared once and run over all sessions that wait; one thread at a time.
+
+    `lookups` gives each lookup table's columns and types, `files` its Parquet files; a table without files is empty.
+    """
+
+    def __init__(
+        self,
+        sql: str,
+        lookups: Mapping[str, Mapping[str, str]],
+        files: Mapping[str, Sequence[Path]] | None = None,
+        threads: int = 1,
+    ):
+        self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
+        self._connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
+        for table, columns in lookups.items():
+            self._load_lookup(table, columns, (files or {}).get(table, []))
+        self._connection.execute("create table requests (body varchar)")
+        self._connection.execute(_EVENTS_AT_POINT)
+        self._connection.execute(f"prepare features as {sql.strip().rstrip(';')}")
+
+    def compute(self, requests: Sequence[Sequence[Mapping]]) -> pd.DataFrame:
+        """One row of features per request, in their order; a request is the events so far of one session."""
+        rows = [row for place, events in enumerate(requests) for row in _rows_of_request(place, events)]
+        self._connection.execute("begin")
+        try:
+            self._connection.execute("insert into requests values (?)", [json.dumps(rows)])
+            frame = self._connection.execute("execute features").df()
+        finally:
+            # Nothing is ever committed, so the table does not grow.
+            self._connection.execute("rollback")
+        places = [int(place) for place in frame["entity_id"].tolist()]
+        if sorted(places) != list(range(len(requests))):
+            raise ValueError(
+                f"features.sql gave {len(frame)} rows for {len(requests)} sessions; it must give one for each"
+            )
+        return frame.iloc[np.argsort(places)].reset_index(drop=True) if places != sorted(places) else frame
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._connection.close()
+
+    def _load_lookup(self, table: str, columns: Mapping[str, str], files: Sequence[Path]) -> None:
+        names = ", ".join(f'"{name}"' for name in columns)
+        types = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
+        self._connection.execute(f'create table "{table}" ({types})')
+        if files:
+            # In the order of the key, so that a scan for the few keys of a request skips most of the table.
+            self._connection.execute(
+                f'insert into "{table}" select {names} '
+                f"from read_parquet(?, union_by_name = true, hive_partitioning = false) order by {names}",
+                [[str(path) for path in files]],
+            )
+
+
+def _rows_of_request(place: int, events: Sequence[Mapping]) -> list[dict]:
+    """The events as rows of `events_at_point`: repeated ids dropped, ordered, numbered, the entity being the place."""
+    first: dict[str, tuple[datetime, str, dict]] = {}
+    for event in events:
+        occurred_at, row = _row_of_event(event)
+        first.setdefault(row["event_id"], (occurred_at, row["event_id"], row))
+    ordered = sorted(first.values(), key=lambda item: item[:2])
+    point_at = ordered[-1][0].isoformat(" ")
+    # The session's own id stays outside: two clients may send the same one.
+    point = {"entity_id": str(place), "session_id": str(place), "point_at": point_at}
+    return [{**row, **point, "event_number": number} for number, (_, _, row) in enumerate(ordered, start=1)]
+
+
+def _row_of_event(event: Mapping) -> tuple[datetime, dict]:
+    row, others = {}, {}
+    for name, value in event.items():
+        if value is None or value != value or name in _POINT_COLUMNS:
+            continue
+        if name not in EVENT_COLUMNS:
+            others[name] = value
+        elif EVENT_COLUMNS[name] == "timestamp":
+            row[name] = naive_utc(value)
+        elif name == "price":
+            row[name] = format(Decimal(str(value)), "f")
+        elif name == "quantity":
+            row[name] = int(value)
+        elif name != "payload" and (text := str(value).strip(" ")):
+            row[name] = text  # as staging keeps it: trimmed, and an empty text is none
+    if (payload := payload_text(event.get("payload"), others)) is not None:
+        row["payload"] = payload
+    occurred_at = row["occurred_at"]
+    row |= {name: row[name].isoformat(" ") for name in ("occurred_at", "received_at") if name in row}
+    if "event_id" not in row:
+        row["event_id"] = hashlib.md5(json.dumps(row, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    return occurred_at, row
+
+
+def payload_text(payload: object, others: Mapping) -> str | None:
+    """The payload as the text of a JSON object, with the fields that are no column beside what it has."""
+    if payload is None or payload != payload:
+        return _json(others) if others else None
+    held = payload
+    if isinstance(payload, str):
+        # Not json.loads: it takes what DuckDB refuses (half a surrogate pair), and one such text would fail the query.
+        with suppress(ValueError):
+            held = from_json(payload)
+        if isinstance(held, Mapping) and not others:
+            return payload
+    return _json({**others, **(held if isinstance(held, Mapping) else {"payload": payload})})
+
+
+def naive_utc(value: datetime | str) -> datetime:
+    """The time in UTC without its zone; a time without a zone is taken as UTC."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+_EVENTS_AT_POINT = f"""
+create view events_at_point as
+select event.*
+from (
+    select unnest(from_json(body, '{json.dumps([_POINT_COLUMNS | EVENT_COLUMNS])}')) as event
+    from requests
+)
+"""

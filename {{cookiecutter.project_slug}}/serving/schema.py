@@ -1,0 +1,134 @@
+"""What a client may send, and what it is told. A field that is not listed goes into the event's payload."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+
+from serving.features import naive_utc, payload_text
+
+MOST_EVENTS = 1_000
+Text = Annotated[str, Field(max_length=4_096)]
+Identifier = Annotated[str, Field(max_length=512, pattern=r"[^ ]")]
+
+
+class Event(BaseModel):
+    """One event in canonical form; a time without a zone is taken as UTC."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    event_id: Identifier | None = None
+    tenant_id: Identifier | None = None
+    source: Text | None = None
+    event_type: Identifier
+    occurred_at: datetime
+    received_at: datetime | None = None
+    anonymous_id: Identifier | None = None
+    user_id: Identifier | None = None
+    session_id: Identifier | None = None
+    order_id: Text | None = None
+    product_id: Text | None = None
+    price: Annotated[float, Field(ge=0, lt=1e13)] | None = None
+    quantity: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    currency: Text | None = None
+    category: Text | None = None
+    query: Text | None = None
+    page: Text | None = None
+    url: Text | None = None
+    referrer: Text | None = None
+    channel: Text | None = None
+    device: Text | None = None
+    country: Text | None = None
+    payload: dict[str, Any] | str | None = None
+
+    @field_validator("occurred_at", "received_at")
+    @classmethod
+    def _within_reason(cls, value: datetime | None) -> datetime | None:
+        if value is not None and not 1970 <= value.year <= 2200:
+            raise ValueError("a time lies between the years 1970 and 2200")
+        return value and naive_utc(value)
+
+    @model_validator(mode="after")
+    def _payload_is_json(self) -> "Event":
+        try:
+            payload_text(self.payload, self.model_extra)
+        except ValueError as error:
+            raise ValueError("the fields that are no column hold a number that JSON does not know") from error
+        return self
+
+
+class PredictRequest(BaseModel):
+    """A session's events so far, in any order."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "tenant_id": "acme",
+                    "events": [
+                        {
+                            "event_id": "e1",
+                            "event_type": "product_view",
+                            "occurred_at": "2026-01-01T10:00:00Z",
+                            "anonymous_id": "a1",
+                            "product_id": "p1",
+                            "price": 19.9,
+                            "page": "product",
+                            "device": "mobile",
+                        }
+                    ],
+                }
+            ]
+        },
+    )
+
+    tenant_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    session_id: Identifier | None = None
+    # The first bad event is told and the rest not read: a body may hold a million of them.
+    events: Annotated[list[Event], Field(min_length=1, max_length=MOST_EVENTS), FailFast()]
+
+    @model_validator(mode="after")
+    def _one_tenant(self) -> "PredictRequest":
+        for number, event in enumerate(self.events):
+            if event.tenant_id not in (None, self.tenant_id):
+                raise ValueError(f"events.{number}.tenant_id is another than the request's tenant_id")
+        return self
+
+    def entity_id(self) -> str | None:
+        """The session's id as sent, else one derived from tenant and device; None where there is neither."""
+        sent = [self.session_id, *(event.session_id for event in self.events)]
+        if known := next((one for one in sent if one), None):
+            return known
+        device = next((one for event in self.events for one in (event.anonymous_id, event.user_id) if one), None)
+        if device is None:
+            return None
+        return hashlib.sha256(f"{self.tenant_id}\n{device}".encode()).hexdigest()[:16]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The events as the feature query takes them."""
+        return [event.model_dump(exclude_none=True) for event in self.events]
+
+
+class Answer(BaseModel):
+    """The probability of the outcome after the events sent, and who says so."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    request_id: str
+    tenant_id: str
+    entity_id: str
+    probability: float
+    decision: bool
+    threshold: float
+    champion: str
+    model_version: str
+    variant: str
+
+
+def predict_body() -> dict[str, Any]:
+    """The request's JSON schema in one piece, for the API's description."""
+    schema = PredictRequest.model_json_schema()
+    schema["properties"]["events"]["items"] = schema.pop("$defs")["Event"]
+    return {"required": True, "content": {"application/json": {"schema": schema}}}

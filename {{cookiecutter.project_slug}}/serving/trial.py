@@ -1,0 +1,146 @@
+"""The trial of a candidate before the gate: its bundle, asked as a client would ask, and beside the champion."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ml.evaluate import difference
+from ml.gate import Facts
+from rails import snapshot as snapshots
+from rails.bundle import Bundle, Parts, assemble, open_bundle
+from rails.champion import POOLED
+from rails.errors import Refused
+from rails.page import render
+from rails.run import Run
+from rails.snapshot import Snapshot
+from serving import replay
+from serving.model import TOLERANCE, LoadedModel, answer_sample
+from serving.sample import sample_request
+from serving.smoke import smoke
+
+COMMON_COLUMNS = ("event_type", "page", "device", "channel", "country", "category", "currency")
+SESSIONS_COMPARED = 200
+
+
+def assemble_bundle(run: Run, title: str) -> Bundle:
+    """The bundle of the run's chosen candidate, whole and verified."""
+    metrics = run.metrics
+    chosen, snapshot = run.chosen, snapshots.open(run.snapshot_id, run.store)
+    schema = run.schema
+    lookups = {name: snapshot.columns(name) for name in snapshot.lookups}
+    request = sample_request(_common_values(snapshot))
+    sample = answer_sample(chosen, run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request)
+    card = render("card.html", title=title, run=run, settings=run.settings, metrics=metrics, chosen=chosen)
+    parts = Parts(
+        candidate=chosen,
+        model=run.model(chosen),
+        feature_sql=run.feature_sql,
+        schema=schema,
+        lookups=lookups,
+        sample=sample,
+        card=card,
+        threshold=metrics["threshold"],
+        run=run.id,
+        snapshot=run.snapshot_id,
+        code=run.settings["code"],
+        metrics=metrics["candidates"][chosen]["holdout"],
+    )
+    return assemble(parts, run.store, POOLED)
+
+
+def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> tuple[Facts, dict[str, Any]]:
+    """What the gate decides on, and the smoke test's figures."""
+    metrics = run.metrics
+    one, rule = metrics["candidates"][run.chosen], metrics["candidates"].get("rule", {})
+    figures, smoke_sentence = _smoke(bundle)
+    facts = Facts(
+        candidate=run.chosen,
+        champion=champion and champion[1],
+        against_rule=one.get("against_rule"),
+        against_champion=champion and _against(champion, run),
+        slices=one["slices"],
+        rule_slices=rule.get("slices"),
+        calibration_error=one["holdout"]["calibration_error"]["value"],
+        values_differing=count_differing_values(run, bundle),
+        smoke_passed=figures is not None,
+        smoke_sentence=smoke_sentence,
+        p99_ms=figures and figures["p99_ms"],
+    )
+    return facts, figures or {}
+
+
+def count_differing_values(run: Run, bundle: Bundle) -> int:
+    """How many features and probabilities of held-out sessions differ between the server's way and the snapshot's."""
+    snapshot = snapshots.open(run.snapshot_id, run.store)
+    predictions = run.predictions()
+    asked = predictions.sample(min(SESSIONS_COMPARED, len(predictions)), random_state=0)
+    sessions = _sessions(snapshot, asked)
+    keys = asked[["tenant_id", "entity_id"]]
+    expected = keys.merge(snapshot.frame("session_features"), how="left").merge(
+        predictions[["tenant_id", "entity_id", run.chosen]], how="left"
+    )
+    model = LoadedModel(bundle, {name: snapshot.files(name) for name in bundle.lookups})
+    try:
+        found = model.features(sessions).assign(**{run.chosen: model.predict(sessions)})
+    finally:
+        model.close()
+    columns = [*(feature["name"] for feature in bundle.schema["features"]), run.chosen]
+    return int(sum((~_same(expected[name], found[name])).sum() for name in columns))
+
+
+def _same(expected: pd.Series, found: pd.Series) -> np.ndarray:
+    absent = expected.isna().to_numpy() & found.isna().to_numpy()
+    if pd.api.types.is_numeric_dtype(expected) and pd.api.types.is_numeric_dtype(found):
+        a, b = (values.to_numpy(dtype=float, na_value=np.nan) for values in (expected, found))
+        return absent | (np.abs(a - b) <= TOLERANCE)
+    return absent | (expected.astype(object).to_numpy() == found.astype(object).to_numpy())
+
+
+def _sessions(snapshot: Snapshot, asked: pd.DataFrame) -> list[tuple[str, str, list[dict]]]:
+    """The events up to the point of each session asked for, as a client would send them, in the order of `asked`."""
+    entities = asked[["tenant_id", "entity_id"]]
+    events = snapshot.relation("events_at_point").df().merge(entities)
+    by_session = {key: group for key, group in events.groupby(["tenant_id", "entity_id"], sort=False)}
+    unsent = ["tenant_id", "entity_id", "point_at", "event_number"]
+    return [
+        (tenant, entity, by_session[tenant, entity].drop(columns=unsent).to_dict("records"))
+        for tenant, entity in entities.itertuples(index=False)
+    ]
+
+
+def _against(champion: tuple[str, str], run: Run) -> dict | None:
+    """The candidate's lead over the champion on the run's holdout; None where the champion cannot be asked."""
+    predictions = run.predictions()
+    try:
+        bundle = open_bundle(run.store.bundle(*champion))
+        theirs = replay.predict(bundle, snapshots.open(run.snapshot_id, run.store), predictions)
+    except Refused:
+        return None
+    both = predictions.merge(theirs, on=["tenant_id", "entity_id"])
+    settings = run.settings
+    return difference(
+        both["label"].to_numpy(),
+        both[run.chosen].to_numpy(),
+        both["probability"].to_numpy(),
+        resamples=settings["evaluate"]["resamples"],
+        seed=settings["train"]["seed"],
+    )
+
+
+def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
+    try:
+        figures = smoke(bundle.folder)
+    except Refused as refusal:
+        return None, str(refusal)
+    return figures, f"The server was ready in {figures['start_seconds']:.1f} s and answered its sample as expected."
+
+
+def _common_values(snapshot: Snapshot) -> dict[str, list[str]]:
+    """The most frequent values of the columns that name no one, for a made-up request."""
+    events = snapshot.relation("events")
+    return {
+        name: [value for (value,) in events.filter(f"{name} is not null").aggregate(f"{name}, count(*) as n")
+               .order(f"n desc, {name}").limit(4).project(name).fetchall()]
+        for name in COMMON_COLUMNS
+    }

@@ -1,0 +1,37 @@
+# A virtual environment with what requirements.txt pins, made when a verb first needs it.
+
+VENV ?= .venv
+PY = $(VENV)/bin/python
+# Named after the folder, since a virtual environment stops working when it is moved.
+READY := $(VENV)/.ready-$(shell pwd | cksum | cut -d' ' -f1)
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(IS_SUPPORTED)' 2>/dev/null && command -v "$$python" && break; done)
+IS_SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+# uv installs in seconds: the one on PATH, else the pinned one. INSTALLER=pip does without.
+INSTALLER ?= uv
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+ifeq ($(INSTALLER),pip)
+CREATE = "$(PYTHON)" -m venv --clear $(VENV)
+INSTALL = $(PY) -m pip install -qq
+else ifneq ($(shell command -v uv || true),)
+CREATE = uv venv -q --clear --no-python-downloads --python "$(PYTHON)" $(VENV)
+INSTALL = uv pip install -q --compile-bytecode --python $(PY)
+else
+CREATE = "$(PYTHON)" -m venv --clear $(VENV) && awk '/^[a-z]/ {is_uv = /^uv==/} is_uv' requirements.txt > $(VENV)/uv.txt \
+	&& $(PY) -m pip install -qq --require-hashes -r $(VENV)/uv.txt
+INSTALL = $(VENV)/bin/uv pip install -q --compile-bytecode --python $(PY)
+endif
+PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-strip-extras \
+	--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.txt
+
+$(READY): requirements.txt $(wildcard pyproject.toml)
+	@case "$$(uname -s)" in Linux|Darwin) ;; *) echo "This runs on Linux and macOS; on Windows use WSL." >&2; exit 1;; esac
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c '$(IS_SUPPORTED)' || { echo "This runs on Python 3.11, 3.12 or 3.13, which \
+	$(or $(PYTHON),the python3 on PATH) is not; name one that is: make setup PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(INSTALLER)"
+	@$(CREATE)
+	@$(INSTALL) --require-hashes -r requirements.txt
+	@$(if $(wildcard ml),$(INSTALL) --no-deps --no-build-isolation -e .)
+	@rm -f $(VENV)/.ready-*; touch $@

@@ -1,0 +1,154 @@
+"""One pointer says which bundle answers; every step of it is kept, and can be taken back."""
+
+import threading
+
+import pytest
+from serving_data import make_bundle
+
+from rails.champion import current, promote, rollback
+from rails.errors import Refused
+from rails.store import Store, read_json
+
+WHO = {"by": "test", "why": "a test"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def versions(store):
+    return [make_bundle(store, carted=rate).version for rate in (0.4, 0.5, 0.6)]
+
+
+def crown(store, version, **more):
+    return promote(store, "pooled", version, run="run-1", **WHO, **more)
+
+
+def test_there_is_no_champion_at_first(store):
+    assert current(store, "acme") is None
+
+
+def test_a_tenant_has_its_own_champion_else_the_pooled_one(store, versions):
+    own = make_bundle(store, owner="acme")
+    crown(store, versions[0])
+    promote(store, "acme", own.version, run="run-1", **WHO)
+
+    assert current(store, "acme") == ("acme", own.version)
+    assert current(store, "globex") == ("pooled", versions[0])
+
+
+def test_a_champion_promoted_again_is_left_alone_and_says_so(store, versions):
+    crown(store, versions[0])
+
+    again = crown(store, versions[0])
+
+    assert not again.changed
+    assert "already the champion" in again.sentence
+    assert len(read_json(store.champion("pooled"))["history"]) == 1
+
+
+def test_the_history_says_who_why_and_what_was_before(store, versions):
+    crown(store, versions[0])
+    crown(store, versions[1])
+
+    entry = read_json(store.champion("pooled"))["history"][-1]
+
+    assert {"version", "at", "by", "why", "run", "previous"} <= set(entry)
+    assert (entry["version"], entry["previous"], entry["by"]) == (versions[1], versions[0], "test")
+
+
+def test_a_broken_bundle_is_not_promoted(store, versions):
+    (store.bundle("pooled", versions[0]) / "features.sql").unlink()
+
+    with pytest.raises(Refused, match=r"features.sql"):
+        crown(store, versions[0])
+
+    assert current(store) is None
+
+
+def test_a_bundle_is_not_promoted_when_the_champion_it_was_judged_against_is_gone(store, versions):
+    crown(store, versions[0], over=None)
+    crown(store, versions[1], over=versions[0])
+
+    with pytest.raises(Refused, match=r"judged against .*make deploy"):
+        crown(store, versions[2], over=versions[0])
+
+    assert current(store) == ("pooled", versions[1])
+
+
+def test_rollback_goes_back_and_a_second_one_further(store, versions):
+    for version in versions:
+        crown(store, version)
+
+    assert rollback(store, **WHO).version == versions[1]
+    assert rollback(store, **WHO).version == versions[0]
+    with pytest.raises(Refused, match="no earlier champion"):
+        rollback(store, **WHO)
+    assert current(store) == ("pooled", versions[0])
+
+
+def test_a_promotion_after_a_rollback_is_taken_back_to_where_it_was(store, versions):
+    crown(store, versions[0])
+    crown(store, versions[1])
+    rollback(store, **WHO)
+    crown(store, versions[2])
+
+    assert rollback(store, **WHO).version == versions[0]
+
+
+def test_rollback_to_a_named_version(store, versions):
+    for version in versions:
+        crown(store, version)
+
+    assert rollback(store, to=versions[0], **WHO).version == versions[0]
+    with pytest.raises(Refused, match="never the champion"):
+        rollback(store, to="ffffffffffff", **WHO)
+
+
+def test_rollback_to_a_broken_bundle_is_refused(store, versions):
+    crown(store, versions[0])
+    crown(store, versions[1])
+    (store.bundle("pooled", versions[0]) / "card.html").unlink()
+
+    with pytest.raises(Refused, match=r"card.html"):
+        rollback(store, **WHO)
+    assert current(store) == ("pooled", versions[1])
+
+
+def test_two_promotions_at_once_leave_one_champion_and_both_in_the_history(store, versions):
+    for _ in range(10):
+        barrier = threading.Barrier(2)
+
+        def race(version, barrier=barrier):
+            barrier.wait()
+            crown(store, version)
+
+        threads = [threading.Thread(target=race, args=(version,)) for version in versions[:2]]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+
+    pointer = read_json(store.champion("pooled"))
+    assert pointer["version"] == pointer["history"][-1]["version"]
+    line = [None, *(entry["version"] for entry in pointer["history"])]
+    assert [entry["previous"] for entry in pointer["history"]] == line[:-1]
+
+
+def test_of_two_promotions_judged_against_the_same_champion_one_is_refused(store, versions):
+    crown(store, versions[0])
+    barrier, refused = threading.Barrier(2), []
+
+    def race(version):
+        barrier.wait()
+        try:
+            crown(store, version, over=versions[0])
+        except Refused as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=race, args=(version,)) for version in versions[1:]]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+
+    assert len(refused) == 1
+    assert current(store)[1] in versions[1:]

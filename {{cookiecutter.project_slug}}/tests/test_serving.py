@@ -1,0 +1,525 @@
+"""The server answers as the contract says, whoever else is asking, whatever is sent, whatever lies on the disk."""
+
+import asyncio
+import json
+import random
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import httpx
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+from serving_data import (
+    BROWSED,
+    CARTED,
+    CONTRACT,
+    FEATURE_SQL,
+    LOOKUPS,
+    POPULAR,
+    event,
+    make_bundle,
+    publish_lookup,
+    write_lookup,
+)
+
+from rails.champion import promote, rollback
+from rails.errors import Refused
+from rails.store import PROJECT, Store
+from serving.app import MOST_BYTES, app
+from serving.champions import Champions
+from serving.features import EVENT_COLUMNS, FeatureQuery
+from serving.model import LoadedModel
+from serving.schema import Event
+from serving.smoke import smoke
+
+WHO = {"by": "test", "why": "a test"}
+CARTED_EVENTS = [event(1), event(2, event_type="cart_add")]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    monkeypatch.delenv("SERVE_BUNDLE", raising=False)
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def bundle(store):
+    bundle = make_bundle(store)
+    promote(store, "pooled", bundle.version, run="run-1", **WHO)
+    return bundle
+
+
+@pytest.fixture
+def client(bundle):
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def popular_products(tmp_path):
+    """The files of a lookup in which acme's p1 is popular since the 5th of January, and was not before."""
+    days = pd.to_datetime(["2026-01-01", "2026-01-05", None]).date
+    rows = {"tenant_id": "acme", "key": "p1", "valid_from": days[:2], "valid_to": days[1:], "popularity": [5, 500]}
+    return {"lookup_product": [write_lookup(Store(tmp_path), pd.DataFrame(rows))]}
+
+
+def ask(client, events, tenant_id="acme", **more):
+    return client.post("/predict", json={"tenant_id": tenant_id, "events": events, **more})
+
+
+def query_over(sql=FEATURE_SQL, **more):
+    return FeatureQuery(sql, LOOKUPS, **more)
+
+
+EVERY_EVENT = 'select * from "warehouse"."main"."events_at_point" order by entity_id, event_number'
+ONE_ROW = """
+select tenant_id, entity_id, point_at, string_agg(event_id, ' ' order by event_number) as ids, min(price) as price,
+    max(payload) as payload, bool_and(json_valid(payload)) as is_json, min(occurred_at) as first_at
+from "warehouse"."main"."events_at_point" group by all
+"""
+
+
+def test_an_answer_has_the_fields_of_the_contract(client, bundle):
+    response = ask(client, CARTED_EVENTS)
+    answer = response.json()
+
+    assert response.status_code == 200
+    assert set(answer) == CONTRACT
+    assert (answer["probability"], answer["decision"], answer["threshold"]) == (CARTED, True, 0.3)
+    assert (answer["champion"], answer["variant"], answer["model_version"]) == ("pooled", "champion", bundle.version)
+    assert ask(client, [event(1)]).json()["probability"] == BROWSED
+
+
+def test_a_session_is_named_as_sent_or_after_its_device(client):
+    by_event = ask(client, [event(1, session_id="s1")]).json()["entity_id"]
+    by_request = ask(client, [event(1)], session_id="s2").json()["entity_id"]
+    by_device = {ask(client, [event(1)]).json()["entity_id"] for _ in range(2)}
+    other_tenant = ask(client, [event(1)], tenant_id="globex").json()["entity_id"]
+
+    assert (by_event, by_request) == ("s1", "s2")
+    assert len(by_device) == 1 and other_tenant not in by_device
+    assert "a1" not in by_device
+
+
+def test_health_ready_and_model_tell_what_serves(client, bundle):
+    assert client.get("/health").json() == {"status": "alive"}
+    assert client.get("/ready").json() == {"status": "ready", "champions": {"pooled": bundle.version}, "refused": []}
+    told = client.get("/model").json()
+    assert told["manifest"]["version"] == bundle.version
+    assert "<title>Card</title>" in client.get(told["card"]).text
+    assert client.get("/openapi.json").status_code == 200
+
+
+def test_without_a_champion_every_answer_names_the_way_out(store):
+    with TestClient(app) as client:
+        for response in (ask(client, [event(1)]), client.get("/ready"), client.get("/model")):
+            assert response.status_code == 503
+            assert "make deploy" in response.json()["detail"]
+        assert client.get("/health").status_code == 200
+
+
+HOSTILE = {
+    "nothing": b"",
+    "a list": b"[]",
+    "null": b"null",
+    "no events": b'{"tenant_id": "acme", "events": []}',
+    "an event that is a number": b'{"tenant_id": "acme", "events": [1]}',
+    "not JSON": b"{'a': 1}",
+    "not UTF-8": b'{"tenant_id": "\xff"}',
+    "deep nesting": b'{"tenant_id": "acme", "events": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep payload": json.dumps({"tenant_id": "acme", "events": [event(1)]}).encode()[:-3]
+    + b', "x": '
+    + b'{"a":' * 5_000
+    + b"1"
+    + b"}" * 5_000
+    + b"}]}",
+}
+BAD_FIELDS = {
+    "price": [-1, float("nan"), float("inf"), 1e300, "19.9", True, [], {}],
+    "quantity": [-1, 2**40, 1.5, "1"],
+    "occurred_at": ["yesterday", 5, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "infinity", None, ""],
+    "event_type": [None, 5, "", "  ", "x" * 513],
+    "device": [5, ["mobile"], "x" * 5_000],
+    "event_id": ["", 7],
+    "whatever": [float("nan"), float("-inf")],
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_body_that_is_no_request_is_unprocessable(client, body):
+    response = client.post("/predict", content=body)
+
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize(("field", "value"), [(name, value) for name, values in BAD_FIELDS.items() for value in values])
+def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value):
+    body = json.dumps({"tenant_id": "acme", "events": [event(1), event(2, **{field: value})]})
+
+    response = client.post("/predict", content=body)
+    told = response.json()["detail"][0]
+
+    assert response.status_code == 422
+    assert told["loc"][:3] == ["body", "events", 1]
+    assert field in [*told["loc"], "whatever"]
+
+
+@pytest.mark.parametrize("tenant_id", ["", "..", "../x", "a/b", "x" * 65, "a b", "'; drop table requests; --", None, 7])
+def test_a_malformed_tenant_is_unprocessable(client, tenant_id):
+    response = ask(client, [event(1)], tenant_id=tenant_id)
+
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "tenant_id"]
+
+
+def test_an_event_of_another_tenant_is_unprocessable(client):
+    response = ask(client, [event(1), event(2, tenant_id="globex")])
+
+    assert response.status_code == 422
+    assert "events.1.tenant_id" in response.json()["detail"][0]["msg"]
+
+
+def test_too_much_is_refused_and_the_limit_itself_is_not(client):
+    many = [event(1, event_id=f"e{number}") for number in range(1_001)]
+
+    assert ask(client, many).status_code == 422
+    assert ask(client, many[:1_000]).status_code == 200
+    assert ask(client, many * 10).status_code in (413, 422)
+    assert client.post("/predict", content=b" " * (MOST_BYTES + 1)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "text", ["'; drop table requests; --", '"}]', "\x00", "\U0001f6d2", "\u202e", "\\", "{{ 7*7 }}", "x" * 4_000]
+)
+def test_odd_text_is_only_text(client, text):
+    odd = event(2, event_type="cart_add", page=text, query=text, device=text, payload={text: text}, other=text)
+
+    response = ask(client, [event(1), odd], tenant_id="unheard-of")
+
+    assert response.status_code == 200
+    assert response.json()["probability"] == CARTED
+
+
+def test_random_json_is_never_the_servers_fault(client):
+    dice = random.Random(7)
+    values = [None, 0, -1, 1e308, "", "a", "2026-01-01T00:00:00Z", [], {}, [[]], True, "NaN", 10**400]
+
+    for _ in range(300):
+        fields = {dice.choice([*EVENT_COLUMNS, "x"]): dice.choice(values) for _ in range(3)}
+        body = {"tenant_id": "acme", "events": [dice.choice([event(1, **fields), dice.choice(values)])]}
+        response = client.post("/predict", content=json.dumps(dice.choice([body, body, dice.choice(values)])))
+        assert response.status_code in (200, 422), (fields, response.text)
+
+
+def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighbours_are_not(store, caplog):
+    strict = FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))")
+    bundle = make_bundle(store, sql=strict)
+    promote(store, "pooled", bundle.version, run="run-1", **WHO)
+
+    async def both():
+        async with serving() as client:
+            return await asyncio.gather(post(client, [event(1, cost="private")]), post(client, CARTED_EVENTS))
+
+    bad, good = asyncio.run(both())
+
+    assert bad.status_code == 422
+    assert "private" not in bad.text + caplog.text and "INT32" in caplog.text
+    assert good.json()["probability"] == CARTED
+
+
+# Features
+
+
+def test_the_columns_of_an_event_are_those_of_the_schema():
+    assert list(Event.model_fields) == list(EVENT_COLUMNS)
+
+
+def test_requests_in_one_batch_do_not_see_each_other():
+    same_ids = {"session_id": "s1", "anonymous_id": "a1", "tenant_id": "acme"}
+    one = [event(1, **same_ids), event(2, **same_ids, event_type="cart_add", price=9.5)]
+    other = [event(1, **same_ids)]
+    query = query_over()
+
+    alone = [query.compute([one]).iloc[0], query.compute([other]).iloc[0]]
+    together = query.compute([one, other] * 20)
+
+    for place, row in together.iterrows():
+        expected = alone[place % 2]
+        assert (row["event_count"], row["cart_add_count"]) == (expected["event_count"], expected["cart_add_count"])
+        assert row["max_price"] == 9.5 if place % 2 == 0 else row.isna()["max_price"]
+
+
+def test_rows_come_in_the_order_of_the_requests():
+    requests = [[event(number, tenant_id="acme") for number in range(1, count + 1)] for count in (5, 1, 12, 3, 11, 2)]
+
+    assert query_over().compute(requests)["event_count"].tolist() == [5, 1, 12, 3, 11, 2]
+
+
+def test_repeated_events_count_once_and_the_first_is_kept():
+    repeated = [event(1, price=1.0), event(2), event(1, price=99.0)]
+
+    row = query_over(ONE_ROW).compute([repeated]).iloc[0]
+
+    assert (row["ids"], float(row["price"])) == ("e1 e2", 1.0)
+
+
+def test_events_without_an_id_are_repeats_only_when_they_are_identical():
+    nameless = [{"event_type": "page_view", "occurred_at": "2026-01-05T10:00:00Z", "page": page} for page in "aab"]
+
+    assert query_over().compute([nameless])["event_count"].tolist() == [2]
+
+
+def test_events_are_ordered_by_time_then_id_and_the_point_is_the_last():
+    moments = {"c": "10:00:00", "a": "10:05:00", "b": "10:05:00", "d": "10:01:00"}
+    events = [event(event_id=key, occurred_at=f"2026-01-05T{moment}Z") for key, moment in moments.items()]
+
+    row = query_over(ONE_ROW).compute([events]).iloc[0]
+
+    assert row["ids"] == "c d a b"
+    assert row["point_at"] == datetime(2026, 1, 5, 10, 5)
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-01-05T10:00:00Z", "2026-01-05T12:00:00+02:00", "2026-01-05T10:00:00", "2026-01-05 10:00:00.000"]
+)
+def test_times_are_utc_and_a_time_without_a_zone_is_taken_as_utc(moment):
+    parsed = Event.model_validate_json(json.dumps(event(1, occurred_at=moment)))
+    row = query_over(ONE_ROW).compute([[parsed.model_dump(exclude_none=True)]]).iloc[0]
+
+    assert row["first_at"] == datetime(2026, 1, 5, 10)
+    assert query_over(ONE_ROW).compute([[event(1, occurred_at=moment)]])["first_at"][0] == datetime(2026, 1, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ({"colour": "red"}, {"colour": "red"}),
+        ({"payload": {"size": 4}}, {"size": 4}),
+        ({"payload": '{"size": 4}', "colour": "red"}, {"size": 4, "colour": "red"}),
+        ({"payload": {"colour": "blue"}, "colour": "red"}, {"colour": "blue"}),
+        ({"payload": "words", "colour": "red"}, {"payload": "words", "colour": "red"}),
+        ({"payload": "words"}, {"payload": "words"}),
+        ({"payload": '"\\ud800"'}, {"payload": '"\\ud800"'}),
+        ({"payload": "[" * 9_000}, {"payload": "[" * 9_000}),
+        ({"entity_id": "e", "point_at": 1, "event_number": 7, "payload": '{"a":1}'}, {"a": 1}),
+    ],
+)
+def test_unknown_fields_go_to_the_payload_beside_what_it_has(sent, kept):
+    row = query_over(ONE_ROW).compute([[event(1, **sent)]]).iloc[0]
+
+    assert json.loads(row["payload"]) == kept
+
+
+def test_text_is_trimmed_and_an_empty_one_is_none_as_in_staging():
+    sql = 'select entity_id, page, device from "warehouse"."main"."events_at_point"'
+
+    row = query_over(sql).compute([[event(1, page=" product ", device="  ")]]).iloc[0]
+
+    assert row["page"] == "product"
+    assert row.isna()["device"]
+
+
+def test_prices_are_decimals_with_four_places():
+    sql = 'select entity_id, typeof(price) as type_, price::varchar as price from "warehouse"."main"."events_at_point"'
+
+    frame = query_over(sql).compute([[event(1, price=price)] for price in (0.1, 1e-05, 19.99995, 1e12, 5)])
+
+    assert set(frame["type_"]) == {"DECIMAL(18,4)"}
+    assert frame["price"].tolist() == ["0.1000", "0.0000", "20.0000", "1000000000000.0000", "5.0000"]
+
+
+def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_products):
+    def asked(tenant_id, day):
+        return [event(1, tenant_id=tenant_id, product_id="p1", occurred_at=f"2026-01-{day}T10:00:00Z")]
+
+    requests = [asked("acme", "03"), asked("acme", "05"), asked("globex", "05")]
+
+    popularity = query_over(files=popular_products).compute(requests)["product_popularity"]
+    nothing = query_over().compute(requests)["product_popularity"]
+
+    assert popularity.fillna(-1).tolist() == [5, 500, -1]
+    assert nothing.isna().all()
+
+
+def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
+    losing = FEATURE_SQL.replace("left join products", "inner join products")
+
+    with pytest.raises(ValueError, match=r"gave 0 rows for 2 sessions"):
+        query_over(losing).compute([[event(1)], [event(1)]])
+
+
+# Champions
+
+
+def test_a_bundle_that_answers_its_sample_otherwise_is_refused(store):
+    bundle = make_bundle(store, sql=FEATURE_SQL.replace("'cart_add'", "'cart_remove'"))
+
+    with pytest.raises(Refused, match=r"its own sample with 0.05.*0.4.*make deploy"):
+        LoadedModel(bundle)
+
+
+@asynccontextmanager
+async def serving():
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            yield client
+
+
+async def post(client, events, tenant_id="acme"):
+    return await client.post("/predict", json={"tenant_id": tenant_id, "events": events})
+
+
+def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypatch):
+    sizes = []
+    predict = LoadedModel.predict
+    monkeypatch.setattr(
+        LoadedModel, "predict", lambda self, sessions: sizes.append(len(sessions)) or predict(self, sessions)
+    )
+
+    async def crowd():
+        async with serving() as client:
+            return await asyncio.gather(*(post(client, CARTED_EVENTS if n % 2 else [event(1)]) for n in range(40)))
+
+    answers = asyncio.run(crowd())
+
+    assert [answer.json()["probability"] for answer in answers] == [BROWSED, CARTED] * 20
+    assert max(sizes) > 5
+
+
+def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_restart(store, bundle):
+    async def told():
+        async with serving() as client:
+            probabilities = []
+
+            async def note(tenant_id="acme"):
+                await app.state.champions.refresh()
+                answer = (await post(client, CARTED_EVENTS, tenant_id)).json()
+                probabilities.append((answer["champion"], answer["probability"]))
+
+            await note()
+            promote(store, "pooled", make_bundle(store, carted=0.5).version, run="run-2", **WHO)
+            await note()
+            promote(store, "acme", make_bundle(store, owner="acme", carted=0.6).version, run="run-3", **WHO)
+            await note()
+            await note("globex")
+            store.champion("acme").unlink()
+            rollback(store, **WHO)
+            await note()
+            return probabilities
+
+    assert asyncio.run(told()) == [("pooled", 0.4), ("pooled", 0.5), ("acme", 0.6), ("pooled", 0.5), ("pooled", 0.4)]
+
+
+def test_the_pointer_is_followed_within_two_seconds_and_no_request_fails(store, bundle):
+    newer = make_bundle(store, carted=0.5)
+
+    async def until_it_answers():
+        async with serving() as client:
+            promote(store, "pooled", newer.version, run="run-2", **WHO)
+            deadline = asyncio.get_running_loop().time() + 2
+            while asyncio.get_running_loop().time() < deadline:
+                answer = await post(client, CARTED_EVENTS)
+                assert answer.status_code == 200
+                if answer.json()["model_version"] == newer.version:
+                    return True
+                await asyncio.sleep(0.02)
+            return False
+
+    assert asyncio.run(until_it_answers())
+
+
+def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_noticed(store, bundle):
+    newer = make_bundle(store, carted=0.5)
+    promote(store, "pooled", newer.version, run="run-2", **WHO)
+    rollback(store, **WHO)
+
+    async def story():
+        async with serving() as client:
+            rollback_pointer = store.champion("pooled").read_text()
+            store.champion("pooled").write_text(rollback_pointer.replace(bundle.version, newer.version))
+            (newer.folder / "features.sql").write_text("select 1")
+            await app.state.champions.refresh()
+            before = (await post(client, CARTED_EVENTS)).json()["probability"]
+            ready = await client.get("/ready")
+            make_bundle(store, carted=0.5)
+            await app.state.champions.refresh()
+            after = (await post(client, CARTED_EVENTS)).json()["probability"]
+            return before, ready, after, (await client.get("/ready")).json()["refused"]
+
+    before, ready, after, refused = asyncio.run(story())
+
+    assert (before, after, refused) == (0.4, 0.5, [])
+    assert ready.status_code == 200
+    assert "features.sql" in ready.json()["refused"][0]
+
+
+def test_a_broken_first_champion_is_told_by_ready(store, bundle):
+    (bundle.folder / "model" / "rule.json").unlink()
+
+    with TestClient(app) as client:
+        response = client.get("/ready")
+
+    assert response.status_code == 503
+    assert "model/rule.json" in response.json()["detail"]
+
+
+def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, popular_products):
+    async def before_and_after():
+        champions = Champions(store)
+        events = [event(1, product_id="p1")]
+        await champions.refresh()
+        before = champions.of("acme").predict([("acme", "s1", events)])
+        publish_lookup(store)
+        await champions.refresh()
+        return [*before, *champions.of("acme").predict([("acme", "s1", events)])]
+
+    assert asyncio.run(before_and_after()) == [BROWSED, POPULAR]
+
+
+# The real process
+
+
+def test_importing_the_app_touches_no_disk():
+    code = "import serving.app, sys; sys.exit('xgboost' in sys.modules or 'sklearn' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+def test_the_smoke_test_measures_a_real_server(bundle):
+    figures = smoke(bundle.folder)
+
+    assert figures["requests"] == 50
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 1_000
+    assert 0 < figures["start_seconds"] < 30
+    assert 20 < figures["memory_mb"] < 2_000
+
+
+def test_the_smoke_test_tells_what_the_server_said(store):
+    bundle = make_bundle(store, sql="select nonsense")
+
+    with pytest.raises(Refused, match=r"fails its smoke test.*not ready.*nonsense"):
+        smoke(bundle.folder)
+
+
+def test_a_port_in_use_is_answered_with_a_sentence(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("PORT", port)
+        monkeypatch.setenv("HOST", "127.0.0.1")
+
+        done = subprocess.run(
+            [sys.executable, "-m", "serving"], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+
+    assert done.returncode == 1
+    assert port in done.stderr and "make serve" in done.stderr
+    assert "Traceback" not in done.stderr
