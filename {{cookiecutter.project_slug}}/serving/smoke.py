@@ -9,8 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,62 +23,101 @@ from rails.store import PROJECT
 from serving.model import TOLERANCE
 
 
+@dataclass
+class Server:
+    """A server on a free port of 127.0.0.1. `memory_mb` is its peak, known once it has stopped."""
+
+    process: subprocess.Popen
+    port: int
+    output: BinaryIO
+    start_seconds: float = 0.0
+    memory_mb: float = 0.0
+
+    def call(self, method: str, path: str, body: str | None = None, timeout: float = 10) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON of one request over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            return _call(connection, method, path, body)
+        finally:
+            connection.close()
+
+    def last_lines(self, lines: int = 10) -> str:
+        """The end of what the server printed."""
+        self.output.seek(0)
+        text = self.output.read().decode(errors="replace").strip()
+        return "Its last lines: " + "\n".join(text.splitlines()[-lines:]) if text else "It printed nothing."
+
+
 def smoke(bundle_folder: Path, requests: int = 50, patience_seconds: float = 30) -> dict[str, Any]:
     """Figures of a server that answers as it should: requests, start_seconds, p50_ms, p99_ms, memory_mb (its peak).
 
     Raises Refused with the server's last lines where it does not start, or answers otherwise.
     """
     sample = open_bundle(bundle_folder).sample
-    with tempfile.TemporaryFile() as output:
-        started = time.perf_counter()
-        server, port = _start(Path(bundle_folder), output)
-        try:
-            _wait_until_ready(server, port, started + patience_seconds)
-            start_seconds = time.perf_counter() - started
-            latencies = _ask(port, sample, requests)
-        except (Refused, OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            sentence = f"The bundle at {bundle_folder} fails its smoke test: {error} {_last_lines(output)}"
-            raise Refused(sentence) from error
-        finally:
-            memory_mb = _stop(server)
+    try:
+        with running_server(bundle_folder, patience_seconds) as server:
+            latencies = _ask(server, sample, requests)
+    except Refused as error:
+        raise Refused(f"The bundle at {bundle_folder} fails its smoke test: {error}") from error
     return {
         "requests": requests,
-        "start_seconds": round(start_seconds, 3),
+        "start_seconds": round(server.start_seconds, 3),
         "p50_ms": round(float(np.percentile(latencies, 50)), 3),
         "p99_ms": round(float(np.percentile(latencies, 99)), 3),
-        "memory_mb": round(memory_mb, 1),
+        "memory_mb": round(server.memory_mb, 1),
     }
 
 
-def _start(bundle_folder: Path, output: Any) -> tuple[subprocess.Popen, int]:
+@contextmanager
+def running_server(bundle_folder: Path | None = None, patience_seconds: float = 30) -> Iterator[Server]:
+    """A server that is ready, over one bundle, or over the store's champions; it is stopped at the end.
+
+    Raises Refused with the server's last lines where it does not become ready, or stops answering.
+    """
+    with tempfile.TemporaryFile() as output:
+        began = time.perf_counter()
+        server = _start(bundle_folder, output)
+        try:
+            _wait_until_ready(server, began + patience_seconds)
+            server.start_seconds = time.perf_counter() - began
+            yield server
+        except (Refused, OSError, http.client.HTTPException) as error:
+            raise Refused(f"{error} {server.last_lines()}") from error
+        finally:
+            server.memory_mb = _stop(server.process)
+
+
+def _start(bundle_folder: Path | None, output: BinaryIO) -> Server:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "SERVE_BUNDLE": str(bundle_folder.absolute()), "HOST": "127.0.0.1", "PORT": str(port)}
+    environment = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port)}
+    if bundle_folder:
+        environment["SERVE_BUNDLE"] = str(Path(bundle_folder).absolute())
     command = [sys.executable, "-m", "serving"]
-    return subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT), port
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    return Server(process, port, output)
 
 
-def _wait_until_ready(server: subprocess.Popen, port: int, deadline: float) -> None:
-    reply = "nothing"
+def _wait_until_ready(server: Server, deadline: float) -> None:
     while time.perf_counter() < deadline:
-        if server.poll() is not None:
-            raise Refused(f"The server ended with exit code {server.returncode}.")
+        if server.process.poll() is not None:
+            raise Refused(f"The server ended with exit code {server.process.returncode}.")
         try:
-            status, reply = _call(http.client.HTTPConnection("127.0.0.1", port, timeout=5), "GET", "/ready")
+            status, reply = server.call("GET", "/ready", timeout=5)
         except OSError:
             time.sleep(0.05)
             continue
         if status == 200:
             return
-        raise Refused(f"The server is not ready: {reply.get('detail', reply)}")
-    raise Refused(f"The server was not ready in time; it said {reply}.")
+        raise Refused(f"The server is not ready: {reply['detail']}")
+    raise Refused("The server was not ready in time.")
 
 
-def _ask(port: int, sample: dict[str, Any], requests: int) -> list[float]:
+def _ask(server: Server, sample: dict[str, Any], requests: int) -> list[float]:
     """The milliseconds of each request over one connection; the first, which warms up, is not counted."""
     body = json.dumps(sample["request"])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     latencies = []
     for _ in range(requests + 1):
         began = time.perf_counter()
@@ -93,28 +135,22 @@ def _same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
     return near and all(found.get(name) == value for name, value in expected.items() if name != "probability")
 
 
-def _call(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> tuple[int, dict]:
+def _call(connection: http.client.HTTPConnection, method: str, path: str, body: str | None) -> tuple[int, dict]:
     connection.request(method, path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 
 
-def _stop(server: subprocess.Popen) -> float:
+def _stop(process: subprocess.Popen) -> float:
     """Ends the server; the most memory it held, in megabytes."""
-    if server.poll() is not None:
+    if process.poll() is not None:
         return 0.0
-    server.terminate()
+    process.terminate()
     deadline = time.perf_counter() + 10
     # Not Popen.wait: only wait4 tells what this one process used.
-    while not (ended := os.wait4(server.pid, os.WNOHANG))[0]:
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
         if time.perf_counter() > deadline:
-            os.kill(server.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.01)
-    server.returncode = os.waitstatus_to_exitcode(ended[1])
+    process.returncode = os.waitstatus_to_exitcode(ended[1])
     return ended[2].ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-
-
-def _last_lines(output: Any, lines: int = 10) -> str:
-    output.seek(0)
-    text = output.read().decode(errors="replace").strip()
-    return "Its last lines: " + "\n".join(text.splitlines()[-lines:]) if text else "It printed nothing."

@@ -140,7 +140,14 @@ def _common_values(snapshot: Snapshot) -> dict[str, list[str]]:
     """The most frequent values of the columns that name no one, for a made-up request."""
     events = snapshot.relation("events")
     return {
-        name: [value for (value,) in events.filter(f"{name} is not null").aggregate(f"{name}, count(*) as n")
-               .order(f"n desc, {name}").limit(4).project(name).fetchall()]
+        name: [
+            value
+            for (value,) in events.filter(f"{name} is not null")
+            .aggregate(f"{name}, count(*) as n")
+            .order(f"n desc, {name}")
+            .limit(4)
+            .project(name)
+            .fetchall()
+        ]
         for name in COMMON_COLUMNS
     }

@@ -6,9 +6,10 @@ import random
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
+import duckdb
 import httpx
 import pandas as pd
 import pytest
@@ -76,7 +77,6 @@ def query_over(sql=FEATURE_SQL, **more):
     return FeatureQuery(sql, LOOKUPS, **more)
 
 
-EVERY_EVENT = 'select * from "warehouse"."main"."events_at_point" order by entity_id, event_number'
 ONE_ROW = """
 select tenant_id, entity_id, point_at, string_agg(event_id, ' ' order by event_number) as ids, min(price) as price,
     max(payload) as payload, bool_and(json_valid(payload)) as is_json, min(occurred_at) as first_at
@@ -253,6 +253,29 @@ def test_requests_in_one_batch_do_not_see_each_other():
         expected = alone[place % 2]
         assert (row["event_count"], row["cart_add_count"]) == (expected["event_count"], expected["cart_add_count"])
         assert row["max_price"] == 9.5 if place % 2 == 0 else row.isna()["max_price"]
+
+
+def test_requests_that_name_the_same_session_stay_apart_for_sql_that_goes_by_it_too():
+    sql = """
+    select entity_id, session_id, count(*) as event_count from "warehouse"."main"."events_at_point" group by all
+    """
+
+    frame = query_over(sql).compute(
+        [[event(1, session_id="s1")], [event(1, session_id="s1"), event(2, session_id="s1")]]
+    )
+
+    assert frame["event_count"].tolist() == [1, 2]
+    assert frame["session_id"].nunique() == 2
+
+
+def test_nothing_stays_of_a_request_that_was_answered_or_failed():
+    query = query_over(FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))"))
+
+    for events in ([event(1)], [event(1, cost="much")]):
+        with suppress(duckdb.Error):
+            query.compute([events])
+
+    assert query.compute([[event(7)]])["event_count"].tolist() == [1]
 
 
 def test_rows_come_in_the_order_of_the_requests():

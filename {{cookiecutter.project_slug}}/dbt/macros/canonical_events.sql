@@ -52,7 +52,7 @@
             {% endfor -%}
             {{ amount('price') }} as price,
             try_cast({{ amount('quantity') }} as integer) as quantity,
-            coalesce(payload, record) as payload
+            cast(coalesce(payload, record) as varchar) as payload
         from filled
     ),
 

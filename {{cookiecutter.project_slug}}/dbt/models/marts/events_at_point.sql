@@ -1,5 +1,5 @@
-with points as (
-    select * from {{ ref('int_points') }}
+with sessions as (
+    select * from {{ ref('sessions') }}
 ),
 
 events as (
@@ -8,16 +8,16 @@ events as (
 
 seen as (
     select
-        points.entity_id,
-        points.point_at,
+        events.session_id as entity_id,
+        max(events.occurred_at) over (partition by events.tenant_id, events.session_id) as point_at,
         events.event_number,
         events.source,
         events.{{ canonical_columns() | join(',\n        events.') }}
-    from points
-    inner join events
-        on points.tenant_id = events.tenant_id
-        and points.entity_id = events.session_id
-        and events.event_number <= points.point_number
+    from events
+    inner join sessions
+        on events.tenant_id = sessions.tenant_id
+        and events.session_id = sessions.session_id
+        and events.event_number <= sessions.point_number
 )
 
 select * from seen

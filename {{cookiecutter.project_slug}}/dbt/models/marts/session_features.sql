@@ -1,5 +1,5 @@
-with points as (
-    select * from {{ ref('int_points') }}
+with sessions as (
+    select * from {{ ref('sessions') }}
 ),
 
 features as (
@@ -8,15 +8,15 @@ features as (
 
 joined as (
     select
-        points.tenant_id,
-        points.entity_id,
-        points.point_at,
-        points.status,
-        points.label,
+        features.tenant_id,
+        features.entity_id,
+        features.point_at,
+        sessions.status,
+        sessions.label,
         features.* exclude (tenant_id, entity_id, point_at)
-    from points
-    inner join features
-        on points.tenant_id = features.tenant_id and points.entity_id = features.entity_id
+    from features
+    inner join sessions
+        on features.tenant_id = sessions.tenant_id and features.entity_id = sessions.session_id
 )
 
 select * from joined

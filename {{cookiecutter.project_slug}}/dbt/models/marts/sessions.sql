@@ -1,3 +1,5 @@
+{%- set points = var('prediction_points') %}
+
 with events as (
     select * from {{ ref('events') }}
 ),
@@ -8,34 +10,51 @@ clock as (
     from events
 ),
 
-sessions as (
+grouped as (
     select
-        events.tenant_id,
-        events.session_id,
-        min(events.occurred_at) as started_at,
-        max(events.occurred_at) as ended_at,
+        tenant_id,
+        session_id,
+        min(occurred_at) as started_at,
+        max(occurred_at) as ended_at,
         count(*) as event_count,
-        min_by(events.anonymous_id, events.event_number) as anonymous_id,
-        max_by(events.user_id, events.event_number) as user_id,
-        min_by(events.device, events.event_number) as device,
-        count(*) filter (where events.is_outcome) as outcome_count,
-        min(events.event_number) filter (where events.is_outcome) as outcome_number,
-        bool_or(events.device = 'bot') is true as has_bot_device
+        min_by(anonymous_id, event_number) as anonymous_id,
+        max_by(user_id, event_number) as user_id,
+        min_by(device, event_number) as device,
+        count(*) filter (where is_outcome) as outcome_count,
+        min(event_number) filter (where is_outcome) as outcome_number,
+        bool_or(device = 'bot') is true as has_bot_device
     from events
-    where events.session_id is not null
+    where session_id is not null
     group by all
 ),
 
 judged as (
     select
-        sessions.* exclude (has_bot_device),
-        sessions.ended_at > clock.data_ends_at - interval ({{ var('session_silence_minutes') }}) minute as is_open,
-        sessions.has_bot_device or (
-            sessions.event_count >= {{ var('bot_event_count') }}
-            and epoch(sessions.ended_at - sessions.started_at) <= {{ var('bot_seconds_per_event') }} * sessions.event_count
-        ) as is_bot
-    from sessions
+        grouped.* exclude (has_bot_device),
+        grouped.ended_at > clock.data_ends_at - interval ({{ var('session_silence_minutes') }}) minute as is_open,
+        grouped.has_bot_device or (
+            grouped.event_count >= {{ var('bot_event_count') }}
+            and epoch(grouped.ended_at - grouped.started_at) <= {{ var('bot_seconds_per_event') }} * grouped.event_count
+        ) as is_bot,
+        list_extract({{ points }}, cast(1 + {{ hash_bucket('grouped.session_id', points | length) }} as integer)) as asked_number
+    from grouped
     cross join clock
+),
+
+{# A predicate that holds for each event of a session tells of the session, not of an event in it. #}
+pointed as (
+    select
+        * exclude (asked_number),
+        least(asked_number, event_count) as point_number,
+        case
+            when is_bot then 'bot'
+            when outcome_number <= asked_number and outcome_count < event_count then 'had_outcome'
+            when is_open then 'open'
+            when event_count < asked_number then 'short'
+            else 'train'
+        end as status,
+        case when status = 'train' then outcome_count > 0 end as label
+    from judged
 )
 
-select * from judged
+select * from pointed

@@ -47,7 +47,15 @@ mapped as (
         web.context.page.referrer,
         coalesce(web.context.channel, web.context.utm_medium) as channel,
         web.context.device.type as device,
-        web.context.country
+        web.context.country,
+        {# The rest, so that a field nobody has mapped yet is kept; the address of a person is not. #}
+        json_merge_patch(record, '{
+            "event": null, "received": null, "shop": null, "visitor": null, "session": null, "search": null, "order": null,
+            "context": {
+                "page": null, "device": null, "channel": null, "utm_medium": null, "country": null, "ip": null
+            },
+            "product": {"id": null, "price": null, "quantity": null, "currency": null, "category": null}
+        }') as payload
     from parsed
 )
 

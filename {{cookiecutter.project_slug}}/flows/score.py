@@ -1,0 +1,37 @@
+"""The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID]`."""
+
+from base import ProjectFlow, in_a_sentence
+from metaflow import Parameter, card, step
+
+
+class ScoreFlow(ProjectFlow):
+    """Score the sessions that are still open and those of the last days, to Parquet and CSV, and leave a page."""
+
+    snapshot = Parameter("snapshot", default="", help="the snapshot to score; the latest by default")
+
+    @step
+    @in_a_sentence
+    def start(self):
+        """Score each tenant's newest sessions with its champion."""
+        from rails import snapshot
+        from serving import batch
+
+        self.began_at = self.now()
+        opened = snapshot.open(self.snapshot, self.store()) if self.snapshot else snapshot.open_latest(self.store())
+        self.scores_id = batch.score(opened, self.settings["score"]["days"])
+        self.next(self.end)
+
+    @card(type="html")
+    @step
+    @in_a_sentence
+    def end(self):
+        """Leave the page."""
+        from rails import score_report
+
+        folder = self.store().scores / self.scores_id
+        self.html = score_report.write_page(folder, self.title("Batch scores"))
+        print(score_report.tell(folder, self.seconds_since(self.began_at)))
+
+
+if __name__ == "__main__":
+    ScoreFlow()

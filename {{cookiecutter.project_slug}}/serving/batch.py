@@ -1,0 +1,73 @@
+"""Batch scores: the champions' own bundles over a snapshot, one vectorised pass each."""
+
+import hashlib
+import json
+from datetime import timedelta
+
+import duckdb
+import pandas as pd
+
+from rails.bundle import open_bundle
+from rails.champion import current
+from rails.errors import Refused
+from rails.snapshot import Snapshot
+from rails.store import write_json
+from serving import replay
+
+COLUMNS = [*replay.KEYS, "probability", "decision", "champion", "model_version"]
+
+
+def score(snapshot: Snapshot, days: int) -> str:
+    """Score the sessions of the snapshot's last days, bots left out, below data/scores/<id>/; returns the id.
+
+    The id follows from snapshot, champions and days, so that asking again finds the scores that stand. Raises Refused
+    where a tenant has no champion.
+    """
+    sessions = _newest_sessions(snapshot, days)
+    champions = {tenant: _champion_of(snapshot, tenant) for tenant in sorted(sessions["tenant_id"].unique())}
+    asked = {"snapshot": snapshot.id, "champions": champions, "days": days}
+    scores_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    folder = snapshot.store.scores / scores_id
+    if not (folder / "scores.json").exists():
+        scored = []
+        for champion in sorted(set(champions.values())):
+            tenants = [tenant for tenant, found in champions.items() if found == champion]
+            scored.append(_score_with(*champion, snapshot, sessions[sessions["tenant_id"].isin(tenants)]))
+        _write(folder, pd.concat(scored, ignore_index=True))
+        write_json(folder / "scores.json", {"id": scores_id, "rows": len(sessions), **asked})
+    return scores_id
+
+
+def _newest_sessions(snapshot: Snapshot, days: int) -> pd.DataFrame:
+    sessions = snapshot.relation("session_features").project("tenant_id, entity_id, point_at, status").df()
+    since = sessions["point_at"].max() - timedelta(days=days)
+    newest = sessions[(sessions["status"] != "bot") & (sessions["point_at"] > since)]
+    if newest.empty:
+        raise Refused(f"Snapshot {snapshot.id} has no session to score; put logs under data/raw, then `make data`.")
+    return newest
+
+
+def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:
+    champion = current(snapshot.store, tenant)
+    if champion is None:
+        raise Refused("There is no champion to score with: `make deploy` makes one.")
+    return champion
+
+
+def _score_with(owner: str, version: str, snapshot: Snapshot, sessions: pd.DataFrame) -> pd.DataFrame:
+    bundle = open_bundle(snapshot.store.bundle(owner, version))
+    scored = replay.predict(bundle, snapshot, sessions)
+    decision = scored["probability"] >= bundle.threshold
+    return scored.assign(decision=decision, champion=owner, model_version=version)[COLUMNS]
+
+
+def _write(folder, scores: pd.DataFrame) -> None:
+    """Both files, whole or not at all, the most probable first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ordered = scores.sort_values(["probability", "tenant_id", "entity_id"], ascending=[False, True, True])
+    with duckdb.connect() as connection:
+        connection.register("scores", ordered)
+        for form in ("parquet", "csv"):
+            draft = folder / f".scores.{form}"
+            connection.execute(f"copy scores to ? (format {form})", [str(draft)])
+            draft.replace(folder / f"scores.{form}")
