@@ -102,12 +102,12 @@ class _Browser:
         self.log_odds = np.log(p0 / (1 - p0))
         self.follow = _follow_table()
         self.choice = _product_table(shop, discount)
-        self.running_choice = np.cumsum(self.choice, axis=2)
+        self.running_choice = np.cumsum(self.choice)
 
     def run(self) -> pd.DataFrame:
         under_way = [np.count_nonzero(self.length > place) for place in range(self.length.max(initial=0))]
-        rows = [self._browse(place, size) for place, size in enumerate(under_way)]
-        return pd.concat([pd.DataFrame(row) for row in [*rows, *self._end()]], ignore_index=True)
+        rows = [*(self._browse(place, size) for place, size in enumerate(under_way)), *self._end()]
+        return pd.DataFrame({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
     def _browse(self, place: int, size: int) -> dict:
         now = slice(0, size)
@@ -194,20 +194,19 @@ class _Browser:
         columns = {"session": self.session[rows], "place": place, "at": self.at[rows], "state": state.astype(np.int8)}
         columns |= {"product": product, "discount": np.where(product >= 0, self.discount[product], 0)}
         columns |= {"category": np.where(np.isin(state, [CATEGORY, SEARCH]), self.category[rows], -1), "words": words}
-        return columns | {"quantity": quantity, "probability": probability, "is_blocked": is_blocked}
+        columns |= {"quantity": quantity, "probability": probability, "is_blocked": is_blocked}
+        return {name: np.broadcast_to(column, len(rows)) for name, column in columns.items()}
 
     def _other_category(self, category: np.ndarray) -> np.ndarray:
         size = len(CATEGORIES)
         return category // size * size + (category + self.rng.integers(1, size, len(category))) % size
 
     def _draw_products(self, buys: np.ndarray, taste: np.ndarray, category: np.ndarray) -> np.ndarray:
-        """Categories lie side by side, each with weight one, so that one search in the running sum finds them all."""
-        drawn = np.empty(len(category), int)
-        for kind, taste_of in np.ndindex(self.choice.shape[:2]):
-            mine = np.flatnonzero((buys == kind) & (taste == taste_of))
-            point = category[mine] + np.clip(self.rng.random(len(mine)), 1e-9, 1 - 1e-9)
-            drawn[mine] = np.searchsorted(self.running_choice[kind, taste_of], point)
-        return drawn
+        """One search finds them all: in the running sum of the whole table each category of each row weighs one."""
+        tastes, products = self.choice.shape[1:]
+        row = buys * tastes + taste
+        point = row * (self.shop.category[-1] + 1) + category + np.clip(self.rng.random(len(row)), 1e-9, 1 - 1e-9)
+        return np.searchsorted(self.running_choice, point) - row * products
 
 
 def _probability(log_odds: np.ndarray) -> np.ndarray:

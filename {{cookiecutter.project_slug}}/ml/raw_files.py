@@ -22,9 +22,15 @@ USER_AGENTS = [
     "ShopApp/5.2 (Android 15)",
     "Mozilla/5.0 (compatible; PriceBot/2.1; +https://pricebot.example/about)",
 ]
-REFERRERS = [None, "https://www.google.com/", "https://mail.example/", "https://www.instagram.com/", "https://ads.example/"]
+REFERRERS = [
+    None,
+    "https://www.google.com/",
+    "https://mail.example/",
+    "https://www.instagram.com/",
+    "https://ads.example/",
+]
 WORDS = ["{0}", "red {0}", "red {0} sale", "light red {0} sale"]
-GZIP_LEVEL = 1  # level 6 takes three times as long for a fifth less
+GZIP_LEVEL = 1  # level 6 takes twice as long for a quarter less
 CHUNK = 1 << 20
 PHONE_ORDERS, ORDERS_WITHOUT_COOKIE, ORDERS_WITH_EXTRA = 0.015, 0.01, 0.3  # shares of web purchases
 

@@ -53,8 +53,8 @@ def simulate(
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         raise CannotSimulate(
-            f"Found {days} days, {sessions_per_day} sessions per day, seed {seed}; the first two must be at least 1, the "
-            "seed at least 0. Mend [simulate] in project.toml or the arguments."
+            f"Found {days} days, {sessions_per_day} sessions per day, seed {seed}; the first two must be at least 1, "
+            "the seed at least 0. Mend [simulate] in project.toml or the arguments."
         )
     settings = {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day}
     dates = [start + timedelta(days=day) for day in range(days)]
@@ -109,7 +109,7 @@ def _draw_days(dates: list[date], seed: int, sessions_per_day: int) -> Iterator[
             [(lines["arrived"], describe_lines(shop, sessions, lines, seed=seed)), (orders["placed"], orders)]
         ):
             arrival_day = (arrived.to_numpy() - epoch) // DAY_MS
-            for later in np.unique(arrival_day):
+            for later in {day, *np.unique(arrival_day).tolist()}:
                 on_the_way[later][kind].append(rows[arrival_day == later])
         web, back_end = (pd.concat(parts, ignore_index=True) for parts in on_the_way.pop(day))
         truth = events.loc[~events["is_blocked"], ["session", "id", "place", "probability"]]
