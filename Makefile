@@ -1,0 +1,41 @@
+# The template's own verbs; those of a generated project are in its folder.
+
+TEMPLATE = {{cookiecutter.project_slug}}
+include $(TEMPLATE)/setup.mk
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test test-faults lint bench size pins clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## install what the template needs into .venv
+	@echo "$(VENV) is ready"
+
+demo: $(READY) ## the whole path: generate a project into build/demo, train on simulated logs, ask the champion
+	@$(PY) demo.py
+
+test: $(READY) ## the template's tests, under 10 minutes
+	$(PY) -m pytest -m "not faults"
+
+test-faults: $(READY) ## what takes longer: kills, hostile corpora, real logs in full
+	$(PY) -m pytest -m faults
+
+lint: $(READY) ## ruff, sqlfluff and the workflows' schema, here and in the template folder in place
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	cd "$(TEMPLATE)" && "$(CURDIR)/$(PY)" -m sqlfluff lint -q dbt/models
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
+
+bench: $(READY) ## measure, and print the tables
+	@for measurement in bench/*.py; do test ! -e "$$measurement" || $(PY) "$$measurement" || exit 1; done
+
+size: ## files and lines of a generated project, by room
+	@$(MAKE) -s -C "$(TEMPLATE)" size
+
+pins: $(READY) ## write requirements.txt anew from requirements.in
+	$(PIN)
+
+clean: ## remove build/ and the generated project in it
+	rm -rf build

@@ -1,0 +1,51 @@
+"""One small store that has gone the whole path, shared by the tests that look at it; copy it before changing it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rails.store import PROJECT, Store
+
+DAYS, SESSIONS_PER_DAY = 8, 150
+
+
+def run(store: Store, *command: str) -> subprocess.CompletedProcess:
+    """A command as a user types it from the project's root, over this store."""
+    environment = os.environ | {"STORE_ROOT": str(store.root)}
+    return subprocess.run(
+        [sys.executable, *command], cwd=PROJECT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+
+def simulate(store: Store, *, days: int = DAYS, sessions_per_day: int = SESSIONS_PER_DAY) -> subprocess.CompletedProcess:
+    """A few thousand simulated events below the store."""
+    where = ["--raw", str(store.raw), "--truth", str(store.root / "truth.parquet")]
+    return run(store, "-m", "ml.simulate", "--days", str(days), "--sessions-per-day", str(sessions_per_day), *where)
+
+
+@pytest.fixture(scope="session")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess]:
+    """What each verb said on the whole path, in order."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    verbs = {"simulate": simulate(store)}
+    for verb in ("data", "train", "deploy", "score"):
+        verbs[verb] = run(store, f"flows/{verb}.py", "run")
+    verbs["ask"] = run(store, "-m", "serving.ask")
+    return verbs | {"store": store}
+
+
+@pytest.fixture(scope="session")
+def built(said: dict) -> Store:
+    """The store that the whole path built; look, do not touch."""
+    return said["store"]
+
+
+@pytest.fixture
+def copied(built: Store, tmp_path: Path) -> Store:
+    """A copy of the built store, to be broken."""
+    shutil.copytree(built.root, tmp_path / "store")
+    return Store(tmp_path / "store")

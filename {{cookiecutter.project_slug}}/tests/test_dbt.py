@@ -1,0 +1,100 @@
+"""The SQL rooms: dbt's own unit tests, and what staging makes of odd lines."""
+
+import json
+import os
+import subprocess
+import sys
+
+import duckdb
+import pytest
+
+from rails import warehouse
+from rails.landing import land
+from rails.store import PROJECT, Store
+
+# What is changed in a good event, and the columns or the quarantine's reason it must end with.
+ODD_EVENTS = {
+    "offset_is_not_dropped": ({"event.ts": "2026-01-01T12:00:00+02:00"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "no_zone_is_utc": ({"event.ts": "2026-01-01 10:00:00"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "comma_decimals_of_a_second": ({"event.ts": "2026-01-01 10:00:00,5"}, {"occurred_at": "2026-01-01 10:00:00.5"}),
+    "epoch_seconds": ({"event.ts": 1767261600}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "epoch_milliseconds": ({"event.ts": 1767261600000}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "epoch_microseconds": ({"event.ts": "1767261600000000"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "infinity_is_no_time": ({"event.ts": "infinity"}, {"reason": "malformed_time"}),
+    "text_is_no_time": ({"event.ts": "yesterday"}, {"reason": "malformed_time"}),
+    "time_is_missing": ({"event.ts": None}, {"reason": "no_time"}),
+    "time_is_far_ahead": ({"event.ts": "2099-01-01T10:00:00Z"}, {"reason": "in_the_future"}),
+    "time_is_long_past": ({"event.ts": "1970-01-01T00:00:00Z"}, {"reason": "too_long_ago"}),
+    "arrival_before_occurrence": ({"received": "2026-01-01T09:00:00Z"}, {"received_at": "2026-01-01 09:00:00"}),
+    "price_as_text_with_a_comma": ({"product.price": "19,90"}, {"price": "19.9000"}),
+    "price_below_zero": ({"product.price": -1}, {"price": None}),
+    "price_that_is_none": ({"product.price": "free"}, {"price": None}),
+    "tenant_is_missing": ({"shop": None}, {"reason": "no_tenant"}),
+    "tenant_that_leaves_its_folder": ({"shop": "../x"}, {"reason": "malformed_tenant"}),
+    "type_is_missing": ({"event.type": ""}, {"reason": "no_event_type"}),
+    "type_never_seen": ({"event.type": "hologram"}, {"event_type": "hologram"}),
+    "group_that_is_text": ({"product": "p1"}, {"product_id": None}),
+    "braces_and_quotes": ({"search.query": "{{ x }} '; drop table events; --"}, {"query": "{{ x }} '; drop table events; --"}),
+    "right_to_left_and_emoji": ({"context.page.name": "\u0639\u0631\u0628\u064a \U0001f600"}, {"page": "\u0639\u0631\u0628\u064a \U0001f600"}),
+}  # fmt: skip
+ODD_LINES = {"[]": "not_an_object", "3": "not_an_object", '{"a": 1,': "unparsable", "null": "not_an_object", "   ": "unparsable"}
+
+
+def an_event(number: int, changes: dict) -> dict:
+    event = {
+        "event": {"id": f"e{number}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"},
+        "received": "2026-01-01T10:00:01Z",
+        "shop": "acme",
+        "visitor": {"anonymous_id": "a"},
+        "product": {"id": "p1", "price": 1},
+        "search": {},
+        "context": {"page": {}},
+    }
+    for path, value in changes.items():
+        *groups, name = path.split(".")
+        place = event
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    return event
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory) -> duckdb.DuckDBPyConnection:
+    """A warehouse built from the odd events and lines, one a line of one file."""
+    store = Store(tmp_path_factory.mktemp("odd"))
+    (store.raw / "web" / "dt=2026-01-01").mkdir(parents=True)
+    events = [json.dumps(an_event(number, changes)) for number, (changes, _) in enumerate(ODD_EVENTS.values())]
+    (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join([*events, *ODD_LINES]))
+    with warehouse.locked(store) as lock:
+        landing = land(store, ["web", "orders"])
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing.generation))
+    return duckdb.connect(str(store.warehouse), read_only=True)
+
+
+@pytest.mark.parametrize("name", ODD_EVENTS)
+def test_an_odd_event_has_its_rule(staged, name):
+    number, (_, expected) = list(ODD_EVENTS).index(name) + 1, ODD_EVENTS[name]
+
+    columns = ", ".join(f"cast({column} as varchar)" for column in expected)
+    (found,) = staged.sql(f"select {columns} from stg_web__events where line_number = {number}").fetchall()
+    assert tuple(expected.values()) == found
+
+
+def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
+    found = staged.sql(f"select line, reason from quarantined_events where line_number > {len(ODD_EVENTS)}").fetchall()
+
+    assert ODD_LINES == dict(found)
+
+
+def test_no_record_is_missing_from_the_account(staged):
+    assert [(0,)] == staged.sql("select distinct missing_count from record_account").fetchall()
+
+
+def test_dbts_own_unit_tests_pass(copied):
+    command = [sys.executable, "-m", "dbt.cli.main", "test", "--no-use-colors"]
+
+    dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
+
+    assert dbt.returncode == 0, dbt.stdout[-3_000:]
+    assert "ERROR=0" in dbt.stdout and os.path.exists(copied.warehouse)

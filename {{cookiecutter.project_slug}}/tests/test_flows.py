@@ -1,0 +1,91 @@
+"""The whole path, typed as a user types it."""
+
+import json
+
+import duckdb
+import pytest
+
+from conftest import run
+from rails import run as runs
+from rails import snapshot
+from rails.champion import current
+from rails.store import read_json
+
+VERBS = ["simulate", "data", "train", "deploy", "score", "ask"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_succeeds_and_sums_up_in_one_line(said, verb):
+    assert said[verb].returncode == 0, said[verb].stdout + said[verb].stderr
+    assert f"{verb}: " in said[verb].stdout
+
+
+def test_every_line_is_an_event_a_duplicate_or_quarantined(built):
+    account = snapshot.open_latest(built).frame("record_account")
+
+    assert account["line_count"].sum() > 2_000
+    assert (account["quarantined_count"].sum() > 0) and (account["duplicate_count"].sum() > 0)
+    assert account["missing_count"].eq(0).all()
+
+
+def test_the_run_folder_holds_figures_and_predictions_of_every_candidate(built):
+    run = runs.open_latest(built)
+
+    assert list(run.metrics["candidates"]) == ["rule", "logistic", "xgboost"]
+    assert {"tenant_id", "entity_id", "label", "rule", "logistic", "xgboost"} <= set(run.predictions().columns)
+
+
+def test_the_champion_beats_the_rule_and_its_gate_report_stands_beside_it(built):
+    owner, version = current(built)
+    gate = json.loads((built.models / owner / f"{version}-gate.json").read_text())
+
+    assert gate["decision"]["passed"]
+    assert next(check for check in gate["decision"]["checks"] if check["name"] == "beats_the_rule")["figure"] > 0
+
+
+def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
+    (folder,) = (path.parent for path in built.scores.glob("*/scores.json"))
+    scores = duckdb.read_parquet(str(folder / "scores.parquet")).df()
+    predictions = runs.open_latest(built).predictions()
+    chosen = runs.open_latest(built).chosen
+
+    both = predictions.merge(scores, on=["tenant_id", "entity_id"])
+    assert len(both) > 100
+    assert (both[chosen] - both["probability"]).abs().max() < 1e-9
+
+
+def test_the_same_commands_again_change_nothing(copied):
+    before = {path: read_json(path) for path in (copied.latest_snapshot, copied.latest_run, copied.champion("pooled"))}
+
+    for verb in ("data", "train", "deploy"):
+        assert run(copied, f"flows/{verb}.py", "run").returncode == 0
+    assert before == {path: read_json(path) for path in before}
+
+
+def test_a_critical_finding_publishes_nothing_and_names_the_rows(copied):
+    before = read_json(copied.latest_snapshot)
+    broken = "\n".join(["not json"] * 5_000)
+    (copied.raw / "web" / "dt=2026-01-09").mkdir()
+    (copied.raw / "web" / "dt=2026-01-09" / "broken.jsonl").write_text(broken)
+
+    data = run(copied, "flows/data.py", "run")
+
+    assert data.returncode == 1
+    assert "at most 20 % of a source's records are quarantined" in data.stderr + data.stdout
+    assert "source=web" in data.stderr + data.stdout
+    assert before == read_json(copied.latest_snapshot)
+
+
+def test_a_model_that_learned_from_chance_is_refused_by_name(copied, tmp_path):
+    settings = runs.open_latest(copied)
+    metrics = read_json(settings.folder / "metrics.json")
+    lead = metrics["candidates"][metrics["chosen"]]["against_rule"]
+    lead["low"] = -0.01
+    (settings.folder / "metrics.json").write_text(json.dumps(metrics))
+    copied.champion("pooled").unlink()
+
+    deploy = run(copied, "flows/deploy.py", "run")
+
+    assert deploy.returncode == 1
+    assert "refused by beats_the_rule" in deploy.stderr + deploy.stdout
+    assert current(copied) is None
