@@ -7,27 +7,43 @@ import duckdb
 from rails.audit import Finding
 from rails.landing import Landing
 from rails.page import render
-from rails.snapshot import Snapshot
+from rails.snapshot import PUBLISHED, Snapshot
 from rails.store import Store, write_text
 
 QUERIES = {
     "sources": """
-        select source, count(*) as file_count, sum(line_count - blank_count) as record_count, sum(event_count) as event_count,
-            sum(duplicate_count) as duplicate_count, sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
+        select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
+            sum(event_count) as event_count, sum(duplicate_count) as duplicate_count,
+            sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
         from record_account group by source order by source""",
     "quarantine": """
-        select source, reason, count(*) as record_count, min(file) as first_file,
-            min_by(line_number, (file, line_number)) as first_line_number
-        from quarantined_events group by all order by record_count desc, source, reason limit 50""",
+        with reasons as (
+            select source, reason, count(*) as record_count, min((file, line_number)) as first_place,
+                min_by(left(line, 2000), (file, line_number)) as line
+            from quarantined_events group by all order by record_count desc, source, reason limit 50),
+        masked as (
+            select * replace (regexp_replace(line, '[^\\s"''<>,;:]+(@|%40)[^\\s"''<>,;]+', '…@…', 'g') as line)
+            from reasons)
+        select source, reason, record_count, first_place[1] as first_file, first_place[2] as first_line_number,
+            left(regexp_replace(line, '\\p{N}', '#', 'g'), 80) as first_text
+        from masked order by record_count desc, source, reason""",
     "event_types": """
-        select event_type, count(*) as event_count, count(distinct tenant_id) as tenant_count, min(occurred_at) as first_seen_at
+        select event_type, count(*) as event_count, count(distinct tenant_id) as tenant_count,
+            min(occurred_at) as first_seen_at
         from events group by all order by event_count desc, event_type limit 30""",
-    "statuses": "select status, count(*) as session_count from session_features group by all order by session_count desc",
+    "statuses": """
+        select status, count(*) as session_count from session_features group by all order by session_count desc""",
     "tenants": """
         select tenant_id, count(*) as session_count, count(label) as train_count, avg(label::int) as label_rate
         from session_features group by all order by session_count desc, tenant_id limit 50""",
+    "outcomes": """
+        select count(label) as train_count, count(*) filter (where label) as positive_count from session_features""",
+    "layers": " union all ".join(
+        f"select '{table}' as table_name, count(*) as row_count from {table}" for table in PUBLISHED
+    ),
     "days": """
-        select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count, avg(label::int) as label_rate
+        select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
+            avg(label::int) as label_rate
         from session_features group by all order by day""",
 }
 
@@ -40,7 +56,7 @@ def gather(warehouse: Path, landing: Landing, findings: list[Finding]) -> dict:
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals["file_count"] = len(landing.files)
     totals["session_count"] = sum(row["session_count"] for row in rows["statuses"])
-    totals["train_count"] = sum(row["train_count"] for row in rows["tenants"])
+    totals |= {name: int(value) for name, value in rows.pop("outcomes")[0].items()}
     return rows | {"totals": totals, "landing": landing, "findings": findings}
 
 
@@ -64,7 +80,8 @@ def tell(report: dict, published: tuple[Snapshot, bool] | None, seconds: float, 
     ]
     if landing.changed or landing.removed:
         lines.append(
-            f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, so the tables were built anew"
+            f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, "
+            "so the tables were built anew"
         )
     outcome = "nothing published"
     if published:

@@ -1,0 +1,76 @@
+"""Scales for the charts that `templates/parts.html` draws: where a value stands, and which values are printed beside.
+
+Charts are drawn on a square of 100 by 100 that the page stretches; their texts are HTML, so they read at any width.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+STEPS_OF_DAYS = (1, 2, 7, 14, 28, 56, 91, 182, 365)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From `low` to `high`; `ticks` are values in between to be printed."""
+
+    low: float
+    high: float
+    ticks: list
+    to_number: Callable = float
+
+    def place(self, value) -> float:
+        """How far along the axis a value stands, 0 to 100; what lies beyond an end stands at it."""
+        share = (self.to_number(value) - self.low) / (self.high - self.low)
+        return round(100 * min(max(share, 0.0), 1.0), 2)
+
+
+def axis(values: Iterable[float | None], most_ticks: int = 5) -> Axis:
+    """An axis from 0 over all values that are known, with round ticks; the top one is its end."""
+    high = max((float(value) for value in values if not is_unknown(value)), default=0.0)
+    high = high if high > 0 else 1.0
+    power = 10.0 ** math.floor(math.log10(high / most_ticks))
+    step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power * most_ticks >= high * 0.9999)
+    count = math.ceil(high / step - 1e-9)
+    return Axis(0.0, count * step, [round(step * place, 12) for place in range(count + 1)])
+
+
+def time_axis(moments: Iterable, most_ticks: int = 6) -> Axis:
+    """An axis over whole days that hold all moments, with at most `most_ticks` dates as ticks."""
+    found = sorted(moment_of(value) for value in moments if not is_unknown(value)) or [datetime(2000, 1, 1)]
+    first, last = (datetime.combine(end, time()) for end in (found[0], found[-1] + timedelta(days=1)))
+    days = (last - first).days
+    step = next((size for size in STEPS_OF_DAYS if size * most_ticks >= days), math.ceil(days / most_ticks))
+    ticks = [first + timedelta(days=place) for place in range(0, days, step)]
+    return Axis(_seconds(first), _seconds(last), ticks, _seconds)
+
+
+def trace(points: Iterable[Mapping], x_name: str, y_name: str, x: Axis, y: Axis) -> str:
+    """The line through points, as the `d` of an SVG path; it is broken where a value is unknown."""
+    parts, verb = [], "M"
+    for point in points:
+        if is_unknown(point[y_name]):
+            verb = "M"
+            continue
+        parts.append(f"{verb}{x.place(point[x_name]):g} {y.place(point[y_name]):g}")
+        verb = "L"
+    return "".join(parts)
+
+
+def moment_of(value: date | str) -> datetime:
+    """A date, a time or its ISO text as a time in UTC, without zone."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+
+
+def _seconds(value: date | str) -> float:
+    return (moment_of(value) - datetime(1970, 1, 1)).total_seconds()
+
+
+def is_unknown(value: object) -> bool:
+    """Whether a value is None, NaN or NaT, which alone do not equal themselves."""
+    return value is None or value != value
