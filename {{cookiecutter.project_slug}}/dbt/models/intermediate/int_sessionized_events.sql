@@ -1,12 +1,13 @@
 {# Every event with its session: the emitter's id, else 30 minutes of silence of one device; back-end events join or have none. #}
 {%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
+{%- set back_end_sources = "'" ~ var('back_end_sources') | join("', '") ~ "'" %}
 
 with firsts as (
     select
         * exclude (session_id, same_order_as),
         session_id as emitter_session_id,
         coalesce('a:' || anonymous_id, 'u:' || user_id) as visitor_device,
-        source in ('{{ var("back_end_sources") | join("', '") }}') as is_back_end
+        source in ({{ back_end_sources }}) as is_back_end
     from {{ ref('int_first_records') }}
     where same_order_as is null
 ),
@@ -15,7 +16,7 @@ with firsts as (
 starts as (
     select
         *,
-        occurred_at - lag(occurred_at) over device > {{ silence }} is not false as is_start
+        coalesce(occurred_at - lag(occurred_at) over device > {{ silence }}, true) as is_start
     from firsts
     where emitter_session_id is null and visitor_device is not null and not is_back_end
     window device as (partition by tenant_id, visitor_device order by occurred_at, event_id)
@@ -45,18 +46,28 @@ back_end as (
     where is_back_end and emitter_session_id is null
 ),
 
-{# The visitor's last event before the back end's, known by the cookie or by the customer's number. #}
+{# A visitor is known by the cookie or by the customer's number; what came last before the back end's event is its session. #}
+seen as (
+    select tenant_id, 'a:' || anonymous_id as visitor_device, session_id, occurred_at, event_id
+    from front_end
+    where session_id is not null and anonymous_id is not null
+    union all
+    select tenant_id, 'u:' || user_id as visitor_device, session_id, occurred_at, event_id
+    from front_end
+    where session_id is not null and user_id is not null
+),
+
 last_seen as (
     select
         back_end.tenant_id,
         back_end.event_id,
-        max_by(front_end.session_id, (front_end.occurred_at, front_end.event_id)) as session_id
+        max_by(seen.session_id, (seen.occurred_at, seen.event_id)) as session_id
     from back_end
-    inner join front_end
-        on back_end.tenant_id = front_end.tenant_id
-        and (back_end.anonymous_id = front_end.anonymous_id or (back_end.anonymous_id is null and back_end.user_id = front_end.user_id))
-        and front_end.occurred_at between back_end.occurred_at - {{ silence }} and back_end.occurred_at
-    where front_end.session_id is not null
+    inner join seen
+        on back_end.tenant_id = seen.tenant_id
+        and back_end.visitor_device = seen.visitor_device
+        and back_end.occurred_at >= seen.occurred_at
+        and back_end.occurred_at - seen.occurred_at <= {{ silence }}
     group by all
 ),
 
@@ -71,14 +82,16 @@ sessionized as (
     select * from front_end
     union all by name
     select * from joined
+),
+
+numbered as (
+    select
+        file_seq,
+        line_number,
+        session_id,
+        case when session_id is not null then row_number() over in_session end as event_number
+    from sessionized
+    window in_session as (partition by tenant_id, session_id order by occurred_at, event_id)
 )
 
-select
-    file_seq,
-    line_number,
-    session_id,
-    case
-        when session_id is not null
-        then row_number() over (partition by tenant_id, session_id order by occurred_at, event_id)
-    end as event_number
-from sessionized
+select * from numbered

@@ -63,7 +63,9 @@ product_history as (
     select
         events.tenant_id,
         events.entity_id,
-        max(products.view_session_count / date_diff('day', products.first_seen_on, cast(events.point_at as date))) as product_popularity,
+        max(
+            products.view_session_count / date_diff('day', products.first_seen_on, cast(events.point_at as date))
+        ) as product_popularity,
         max(products.outcome_session_count / (products.view_session_count + 10)) as product_outcome_rate
     from (select distinct tenant_id, entity_id, point_at, product_id from events) as events
     inner join products

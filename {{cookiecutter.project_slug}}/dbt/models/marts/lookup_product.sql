@@ -18,7 +18,12 @@ views as (
 ),
 
 moments as (
-    select tenant_id, product_id as key, cast(viewed_received_at as date) as arrived_on, 1 as view_session_count, 0 as outcome_session_count
+    select
+        tenant_id,
+        product_id as key,
+        cast(viewed_received_at as date) as arrived_on,
+        1 as view_session_count,
+        0 as outcome_session_count
     from views
     union all
     select
@@ -33,7 +38,12 @@ moments as (
 ),
 
 days as (
-    select tenant_id, key, arrived_on, sum(view_session_count) as view_session_count, sum(outcome_session_count) as outcome_session_count
+    select
+        tenant_id,
+        key,
+        arrived_on,
+        sum(view_session_count) as view_session_count,
+        sum(outcome_session_count) as outcome_session_count
     from moments
     group by all
 ),
