@@ -28,8 +28,8 @@ lint: $(READY) ## ruff, sqlfluff and the workflows' schema, here and in the temp
 	cd "$(TEMPLATE)" && "$(CURDIR)/$(PY)" -m sqlfluff lint -q dbt/models
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
 
-bench: $(READY) ## measure, and print the tables
-	@for measurement in bench/*.py; do test ! -e "$$measurement" || $(PY) "$$measurement" || exit 1; done
+bench: demo ## measure the whole path at growing sizes, and print the table
+	@build/demo/.venv/bin/python bench/path.py
 
 size: ## files and lines of a generated project, by room
 	@$(MAKE) -s -C "$(TEMPLATE)" size
