@@ -1,7 +1,7 @@
 """The whole path at growing sizes: seconds on the clock, CPU seconds and peak memory of each verb, in one run.
 
-    make bench                                                  in the demo's project, made first where there is none
-    build/demo/.venv/bin/python bench/path.py 100 800 4000      sessions a day, over thirty days
+make bench                                                  in the demo's project, made first where there is none
+build/demo/.venv/bin/python bench/path.py 100 800 4000      sessions a day, over thirty days
 """
 
 import os

@@ -3,33 +3,34 @@
 What is undefined, as with one class only, is None. Intervals hold 95 % of the bootstrap's resamples (Efron, 1979).
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from ml.scores import Figures, Ranking, quantile_bins
-
-CELLS = 1_000_000  # of the matrix of weights at a time: 8 MB stay in the cache
+BINS = 10
+TOP = 0.1
 FEW_POSITIVES = 20  # with fewer, average precision of one model moves by 0.1 from sample to sample
 MOST_POINTS = 200
-MOST_VALUES = 50
+STEEPEST = 100.0  # a calibration slope beyond it means that the classes lie apart, where none is finite
+MOST_VALUES = 50  # of a column that slices: the largest are judged
 
+Array = np.ndarray
 Interval = dict[str, float | None]
+Figures = Callable[[Array], dict[str, float]]  # from how often each row counts to every figure by its name
 
 
 def metrics(
-    label: np.ndarray,
-    probability: np.ndarray,
+    label: Array,
+    probability: Array,
     threshold: float,
     value_of_hit: float,
     cost_of_alarm: float,
     resamples: int,
     seed: int,
-    groups: Sequence | np.ndarray | None = None,
+    groups: Array | None = None,
 ) -> dict[str, Interval]:
     """Each figure by name as {"value", "low", "high"}, resampled by group (say, person) when given, else by row.
 
@@ -38,157 +39,181 @@ def metrics(
     - log_loss (Good, 1952), brier (Brier, 1950): mean over rows; probabilities are kept off 0 and 1 by 2e-16.
     - calibration_error: mean gap of rate and probability over ten bins of equally many rows (Naeini et al., 2015, with
       the bins of Nguyen and O'Connor, 2015). Resampling adds noise to every gap, so its interval lies high.
-    - calibration_slope: of the label on the probability's log-odds (Cox, 1958); 1 is right, below 1 too sure. Resamples
-      take one Newton step from the whole sample's fit (Davidson and MacKinnon, 1999).
+    - calibration_slope: of the label on the probability's log-odds (Cox, 1958); 1 is right, below 1 too sure. In
+      resamples each row moves it by its influence (the infinitesimal jackknife, Jaeckel, 1972).
     - lift_top_decile: rate among the tenth with the highest probabilities over the overall rate; ties are shared out.
     - precision, recall: of the decision `probability >= threshold`.
     - expected_value_per_1000: hits times their value less false alarms times their cost, per 1,000 rows.
     """
-    label, probability = _checked(label, probability)
-    figures = Figures.of(label, probability, threshold, value_of_hit, cost_of_alarm)
-    whole = figures.under(np.ones((1, len(label))))
-    drawn = [figures.under(weights) for weights in _resamples(len(label), resamples, seed, groups)]
-    return {
-        name: _interval(value[0], np.concatenate([some[name] for some in drawn]) if drawn else np.empty(0))
-        for name, value in whole.items()
-    }
+    figures = _figures(Ranking.of(label, probability), threshold, value_of_hit, cost_of_alarm)
+    return _intervals(figures, len(label), resamples, seed, groups)
 
 
-def difference(
-    label: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    resamples: int,
-    seed: int,
-    groups: Sequence | np.ndarray | None = None,
-) -> Interval:
+def difference(label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None) -> Interval:
     """Average precision of `a` less that of `b` on the same rows, by a paired bootstrap: {"value", "low", "high"}."""
-    label, a = _checked(label, a)
-    _, b = _checked(label, b)
     first, second = Ranking.of(label, a), Ranking.of(label, b)
 
-    def gap(weights: np.ndarray) -> np.ndarray:
-        return first.average_precision(weights[:, first.order]) - second.average_precision(weights[:, second.order])
+    def lead(weights: Array) -> dict[str, float]:
+        return {"lead": first.average_precision(weights) - second.average_precision(weights)}
 
-    whole = gap(np.ones((1, len(label))))[0]
-    drawn = [gap(weights) for weights in _resamples(len(label), resamples, seed, groups)]
-    return _interval(whole, np.concatenate(drawn) if drawn else np.empty(0))
+    return _intervals(lead, len(label), resamples, seed, groups)["lead"]
 
 
-def by_slice(
-    slices: pd.DataFrame,
-    label: np.ndarray,
-    probability: np.ndarray,
-    few_positives: int = FEW_POSITIVES,
-    most_values: int = MOST_VALUES,
-) -> list[dict[str, Any]]:
+def by_slice(slices: pd.DataFrame, label: Array, probability: Array) -> list[dict[str, Any]]:
     """One entry per value of each column of `slices`, the largest first.
 
     Each has slice, value, rows, positives, rate, mean_probability, average_precision and too_small, which says that
-    there are too few positives (or negatives) to judge by. Only a column's `most_values` largest are judged.
+    there are too few positives (or negatives) to judge by.
     """
-    label, probability = _checked(label, probability)
-    entries = []
+    label, probability, entries = np.asarray(label), np.asarray(probability), []
     for name in slices.columns:
-        texts = slices[name].astype(object).where(slices[name].notna(), "(unknown)").astype(str).to_numpy()
-        for value in pd.Series(texts).value_counts(sort=True).index[:most_values]:
-            rows = texts == value
-            entries.append({"slice": name, "value": value} | _slice(label[rows], probability[rows], few_positives))
+        texts = slices[name].astype("string").fillna("(unknown)").to_numpy()
+        for value in pd.Series(texts).value_counts().index[:MOST_VALUES]:
+            ranking = Ranking.of(label[texts == value], probability[texts == value])
+            rows, positives = len(ranking.label), int(ranking.label.sum())
+            entries.append(
+                {
+                    "slice": name,
+                    "value": value,
+                    "rows": rows,
+                    "positives": positives,
+                    "rate": positives / rows,
+                    "mean_probability": float(ranking.probability.mean()),
+                    "average_precision": float(ranking.average_precision(np.ones(rows))) if positives else None,
+                    "too_small": min(positives, rows - positives) < FEW_POSITIVES,
+                }
+            )
     return entries
 
 
-def curves(label: np.ndarray, probability: np.ndarray) -> dict[str, list[dict[str, float]]]:
+def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]]:
     """Points to draw, at most 200 a curve: precision_recall, calibration (ten bins, with their rows) and gains.
 
     Gains: share of the positives among a share of the rows, the highest probabilities first.
     """
-    label, probability = _checked(label, probability)
-    if not label.any():
-        return {"precision_recall": [], "calibration": _calibration_points(label, probability), "gains": []}
     ranking = Ranking.of(label, probability)
-    ends = ranking.ends
-    hits = np.cumsum(label[ranking.order])[ends]
-    rows, threshold = ends + 1, probability[ranking.order][ends]
-    kept = _thinned(len(ends))
-    return {
-        "precision_recall": [
-            {"recall": float(h / label.sum()), "precision": float(h / n), "threshold": float(t)}
-            for h, n, t in zip(hits[kept], rows[kept], threshold[kept], strict=True)
-        ],
-        "calibration": _calibration_points(label, probability),
-        "gains": [
-            {"rows": float(n / len(label)), "positives": float(h / label.sum())}
-            for h, n in zip(np.r_[0, hits[kept]], np.r_[0, rows[kept]], strict=True)
-        ],
-    }
+    drawn = {"precision_recall": [], "calibration": _calibration_points(ranking), "gains": []}
+    if not ranking.label.any():
+        return drawn
+    rows, hits = ranking.cumulated(np.ones(len(label)))
+    kept = np.unique(np.linspace(1, len(rows) - 1, MOST_POINTS - 1).round().astype(int))
+    cuts = pd.DataFrame({"rows": rows, "hits": hits, "threshold": np.r_[np.nan, ranking.probability[ranking.ends]]})
+    cuts = cuts.assign(recall=cuts["hits"] / hits[-1], precision=cuts["hits"] / cuts["rows"])
+    gains = cuts.assign(rows=cuts["rows"] / rows[-1], positives=cuts["recall"])[["rows", "positives"]]
+    drawn["precision_recall"] = cuts[["recall", "precision", "threshold"]].iloc[kept].to_dict("records")
+    drawn["gains"] = gains.iloc[np.r_[0, kept]].to_dict("records")
+    return drawn
 
 
-def _checked(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    label, probability = np.asarray(label).astype(int), np.asarray(probability, dtype=float)
-    if not len(label) or len(label) != len(probability):
-        raise ValueError(
-            f"There are {len(label)} labels and {len(probability)} probabilities: one of each per row is needed."
-        )
-    if not ((probability >= 0) & (probability <= 1)).all():
-        raise ValueError("A probability is null or outside 0 to 1: look at the candidate's predict_proba.")
-    return label, probability
+@dataclass(frozen=True)
+class Ranking:
+    """Rows from the highest probability down. Sorted once; a resample is then a weight for each row as it came."""
+
+    order: Array
+    label: Array
+    probability: Array
+    ends: Array  # the last row of each run of equal probabilities
+
+    @classmethod
+    def of(cls, label: Array, probability: Array) -> Self:
+        """The ranking of these rows; refuses what is no probability."""
+        label, probability = np.asarray(label).astype(float), np.asarray(probability, dtype=float)
+        if label.shape != probability.shape or not ((probability >= 0) & (probability <= 1)).all():
+            raise ValueError("Each row needs a probability from 0 to 1: look at the candidate's predict_proba.")
+        order = np.argsort(-probability, kind="stable")
+        ranked = probability[order]
+        return cls(order, label[order], ranked, np.flatnonzero(np.diff(ranked, append=-1)))
+
+    def cumulated(self, weights: Array) -> tuple[Array, Array]:
+        """Of ranked weights: how many rows, and positives, stand at or above each distinct probability, from 0 on."""
+        rows, hits = np.cumsum(weights), np.cumsum(weights * self.label)
+        return np.r_[0, rows[self.ends]], np.r_[0, hits[self.ends]]
+
+    def average_precision(self, weights: Array) -> float:
+        """Average precision where each row counts as often as its weight says."""
+        return _average_precision(*self.cumulated(weights[self.order]))
 
 
-def _resamples(rows: int, resamples: int, seed: int, groups: Sequence | np.ndarray | None) -> Iterator[np.ndarray]:
-    """How often each row was drawn, some resamples at a time; the draws do not depend on how many those are."""
+def _average_precision(rows: Array, hits: Array) -> float:
+    with np.errstate(invalid="ignore"):
+        return (np.diff(hits) * hits[1:] / np.maximum(rows[1:], 1)).sum() / hits[-1]
+
+
+def _figures(ranking: Ranking, threshold: float, value_of_hit: float, cost_of_alarm: float) -> Figures:
+    """What computes every figure; all that does not depend on how often rows count is done before."""
+    y, p = ranking.label, ranking.probability
+    kept = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
+    loss, alarm = -np.where(y > 0, np.log(kept), np.log1p(-kept)), p >= threshold
+    bins, gap = _quantile_bins(p), y - p
+    slope, influence = _calibration_slope(y, np.log(kept / (1 - kept)))
+    summed = np.stack([loss, gap**2, alarm, alarm * y, influence])
+
+    def figures(weights: Array) -> dict[str, float]:
+        ranked = weights[ranking.order]
+        rows, hits = ranking.cumulated(ranked)
+        n, positives = rows[-1], hits[-1]
+        # not `@`: it starts threads, and waits for them on a busy machine
+        log_loss, brier, alarms, right, slope_moved = np.einsum("ij,j->i", summed, ranked)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "average_precision": _average_precision(rows, hits),
+                "roc_auc": np.trapezoid(hits, rows - hits) / (positives * (n - positives)),
+                "log_loss": log_loss / n,
+                "brier": brier / n,
+                "calibration_error": np.abs(np.bincount(bins, ranked * gap)).sum() / n,
+                "calibration_slope": slope + slope_moved,
+                "lift_top_decile": np.interp(TOP * n, rows, hits) / (TOP * positives),
+                "precision": right / alarms,
+                "recall": right / positives,
+                "expected_value_per_1000": 1000 * (value_of_hit * right - cost_of_alarm * (alarms - right)) / n,
+            }
+
+    return figures
+
+
+def _calibration_slope(y: Array, log_odds: Array) -> tuple[float, Array]:
+    """The slope (NaN where none is finite) and by how much each row moves it."""
+    from sklearn.linear_model import LogisticRegression  # not at the top: a deployment compares without it
+
+    if y.min() == y.max() or log_odds.min() == log_odds.max():
+        return np.nan, np.zeros(len(y))
+    fit = LogisticRegression(C=np.inf, tol=1e-8).fit(log_odds[:, None], y)
+    mean, slope = fit.predict_proba(log_odds[:, None])[:, 1], fit.coef_[0, 0]
+    inputs = np.column_stack([np.ones(len(y)), log_odds])
+    curvature = inputs.T @ (inputs * (mean * (1 - mean))[:, None])
+    return slope if slope < STEEPEST else np.nan, inputs @ np.linalg.pinv(curvature)[1] * (y - mean)
+
+
+def _intervals(figures: Figures, rows: int, resamples: int, seed: int, groups: Array | None) -> dict[str, Interval]:
     member = None if groups is None else pd.factorize(np.asarray(groups), use_na_sentinel=False)[0]
-    units = rows if member is None else int(member.max()) + 1
-    rng = np.random.default_rng(seed)
-    at_once = max(1, CELLS // rows)
-    for start in range(0, resamples, at_once):
-        weights = np.empty((min(at_once, resamples - start), rows))
-        for line in weights:
-            drawn = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units)
-            line[:] = drawn if member is None else drawn[member]
-        yield weights
+    units, rng = rows if member is None else int(member.max()) + 1, np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units).astype(float)
+        drawn.append(figures(times if member is None else times[member]))
+    whole = figures(np.ones(rows))
+    return {name: _interval(value, np.array([each[name] for each in drawn])) for name, value in whole.items()}
 
 
-def _interval(value: float, drawn: np.ndarray) -> Interval:
-    known = drawn[np.isfinite(drawn)]
+def _interval(value: float, drawn: Array) -> Interval:
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
-    low, high = (float(edge) for edge in np.quantile(known, [0.025, 0.975])) if len(known) else (None, None)
+    known = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(known, [0.025, 0.975]).tolist() if len(known) else (None, None)
     return {"value": float(value), "low": low, "high": high}
 
 
-def _slice(label: np.ndarray, probability: np.ndarray, few_positives: int) -> dict[str, Any]:
-    positives = int(label.sum())
-    ranking = Ranking.of(label, probability)
-    precision = float(ranking.average_precision(np.ones((1, len(label))))[0]) if positives else None
-    return {
-        "rows": len(label),
-        "positives": positives,
-        "rate": float(label.mean()),
-        "mean_probability": float(probability.mean()),
-        "average_precision": precision,
-        "too_small": min(positives, len(label) - positives) < few_positives,
-    }
+def _quantile_bins(probability: Array) -> Array:
+    """Each row's bin of ten that hold equally many rows; equal probabilities share a bin."""
+    return np.searchsorted(np.quantile(probability, np.arange(1, BINS) / BINS), probability)
 
 
-def _thinned(points: int) -> np.ndarray:
-    return np.unique(np.linspace(0, points - 1, min(points, MOST_POINTS - 1)).round().astype(int))
-
-
-def _calibration_points(label: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
+def _calibration_points(ranking: Ranking) -> list[dict[str, float]]:
     """Rate against mean probability per bin, the rate with its interval (Wilson, 1927)."""
-    bins, points, z = quantile_bins(probability), [], 1.96
-    for place in np.unique(bins):
-        rows = bins == place
-        count, rate = int(rows.sum()), float(label[rows].mean())
-        middle = (rate + z * z / (2 * count)) / (1 + z * z / count)
-        half = z / (1 + z * z / count) * np.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-        points.append(
-            {
-                "mean_probability": float(probability[rows].mean()),
-                "rate": rate,
-                "low": max(0.0, float(middle - half)),
-                "high": min(1.0, float(middle + half)),
-                "rows": count,
-            }
-        )
-    return points
+    rows = pd.DataFrame({"rate": ranking.label, "mean_probability": ranking.probability})
+    bins = rows.groupby(_quantile_bins(ranking.probability))
+    points, z = bins.mean().assign(rows=bins.size()), 1.96
+    rate, shrunk = points["rate"], 1 + z * z / points["rows"]
+    middle = (rate + z * z / (2 * points["rows"])) / shrunk
+    half = z / shrunk * np.sqrt(rate * (1 - rate) / points["rows"] + (z / (2 * points["rows"])) ** 2)
+    return points.assign(low=(middle - half).clip(lower=0), high=(middle + half).clip(upper=1)).to_dict("records")

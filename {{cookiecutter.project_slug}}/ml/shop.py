@@ -1,191 +1,188 @@
-"""The simulated shop: what it sells, who comes, and how likely each visit is to end in a purchase.
+"""The simulated shop: who comes, what they do there, and the exact chance, event by event, that a purchase follows.
 
-A visit's outcome is drawn first, from `p0`, a function of what is known when it starts. `ml.browsing` then draws the
-events given the outcome, so that the exact probability after each event follows by Bayes' rule.
+A visit's outcome is drawn first, from log-odds that depend on who comes, when and how. Each step is then drawn from
+the buyers' distribution or the others'. By Bayes' rule the log ratios of what was observed, added up, keep the log-odds
+exact. How many steps a visit has says nothing about its outcome.
 """
-
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-TENANTS = ["acme", "globex", "initech"]
-TENANT_SHARES = np.array([0.70, 0.25, 0.05])
-TENANT_LOG_ODDS = np.array([-4.0, -3.6, -4.2])
-CURRENCIES = ["EUR", "EUR", "USD"]
-PRODUCTS_PER_CATEGORY = [24, 12, 6]
-CATEGORIES = ["shoes", "shirts", "jackets", "bags", "watches"]
-CATEGORY_PRICES = np.array([45.0, 35.0, 60.0, 50.0, 55.0])
-PRICE_SPREAD, APPEAL_SPREAD = 0.7, 0.4  # deviations, on a logarithmic scale
-DISCOUNTS = np.array([0.0, 0.1, 0.2, 0.3])
-DISCOUNT_SHARES = [0.6, 0.2, 0.12, 0.08]
-
-DEVICES = ["mobile", "desktop", "tablet", "app", "bot"]
-DEVICE_SHARES = [0.50, 0.32, 0.08, 0.10]
-APP, BOT = DEVICES.index("app"), DEVICES.index("bot")
-IS_SMALL_SCREEN = np.array([1, 0, 0, 1, 0])
+TENANTS, TENANT_SHARES, TENANT_LOG_ODDS = ["acme", "globex", "initech"], [0.70, 0.25, 0.05], np.array([-3.9, -3.6, -4])
+CATEGORIES, PRODUCTS_PER_CATEGORY = ["shoes", "shirts", "jackets", "bags", "watches"], [24, 12, 6]  # of each tenant
+USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.2  # the spreads on a logarithmic scale
+COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; off the price of every product
+DEVICES, DEVICE_SHARES = ["mobile", "desktop", "tablet", "app", "bot"], [0.50, 0.32, 0.08, 0.10, 0]
+DESKTOP, APP, BOT, IS_SMALL_SCREEN = 1, 3, 4, np.array([1, 0, 0, 1, 0])
 CHANNELS = ["direct", "search", "email", "social", "ads"]
-CHANNEL_SHARES = [[0.25, 0.32, 0.08, 0.17, 0.18], [0.38, 0.17, 0.28, 0.09, 0.08]]  # anonymous; logged in
-COUNTRIES = ["DE", "AT", "CH", "FR", "US"]
-COUNTRY_SHARES = [0.62, 0.10, 0.08, 0.12, 0.08]
+CHANNEL_SHARES = np.array([[0.25, 0.32, 0.08, 0.17, 0.18], [0.38, 0.17, 0.28, 0.09, 0.08]])  # anonymous; logged in
+COUNTRIES, COUNTRY_SHARES = ["DE", "AT", "CH", "FR", "US"], [0.62, 0.10, 0.08, 0.12, 0.08]
+ACCOUNT_SHARE, LOGGED_IN_SHARE, LOGIN_MIDWAY_SHARE, BOT_SHARE = 0.35, 0.6, 0.2, 0.01
+RETURN_LAG, LONGEST_LAG = 0.2, 30  # days from a cookie's first day to a visit: geometric, cut off
+WEEKDAY_WEIGHTS = [1.05, 1.0, 0.97, 0.98, 0.95, 0.93, 1.12]  # from Monday
+PEAK_HOUR, HOUR_SPREAD = np.array([13, 19]), 5.0  # UTC; large screens at work, small ones in the evening
 
-# Visits by hour of day (UTC): large screens in office hours, small ones in the evening; and by weekday from Monday.
-HOUR_WEIGHTS = np.array(
-    [
-        [2, 1, 1, 1, 1, 2, 4, 8, 12, 14, 14, 13, 11, 13, 14, 13, 11, 9, 8, 8, 8, 7, 5, 3],
-        [5, 3, 2, 1, 1, 3, 7, 10, 8, 6, 6, 8, 10, 8, 7, 7, 9, 12, 15, 18, 19, 17, 13, 8],
-    ]
-)
-WEEKDAY_WEIGHTS = [1.05, 1.0, 0.97, 0.98, 0.95, 0.93, 1.12]
+# Log-odds at the start: by screen and part of the day (to 6, 11, 17, 24 h), by login, coupon and channel, by screen and
+# pace (hurried, usual, slow), by what the cookie did on earlier days.
+SCREEN_AND_HOUR = np.array([[-0.5, 1.1, 1.1, -1.2], [-0.5, -1.2, -1.2, 1.1]])
+LOGIN_AND_CHANNEL = np.array([[0.0, 0.6, -0.9, -0.7, 0.8], [0.2, -0.8, 1.1, 0.2, -0.9]])
+COUPON_AND_CHANNEL = np.array([[0.1, 0.1, -0.3, 0.1, -0.3], [-0.2, -0.2, 0.5, -0.2, 0.5]])
+SCREEN_AND_PACE = np.array([[-1.0, 1.0, -0.8], [-0.8, 1.0, -1.0]])
+BUYER_CAME_BACK, WINDOW_SHOPPER, CAME_BACK_SOON = 1.3, -0.8, 0.4
 
-# Log-odds known at the start. By part of the day: night, morning, afternoon, evening.
-LOG_ODDS_BY_SCREEN_AND_PART = np.array([[-0.6, 1.4, 1.1, -1.9], [-0.5, -1.8, -1.5, 1.3]])
-LOG_ODDS_BY_LOGIN_AND_CHANNEL = np.array([[0.0, 0.8, -1.5, -0.9, 1.1], [0.2, -1.1, 1.6, 0.2, -1.7]])
-BUYER_CAME_BACK, WINDOW_SHOPPER, CAME_BACK_SOON, LONG_AWAY = 0.9, -0.9, 0.5, -0.4
+LOG_SECONDS, LOG_SECONDS_SPREAD, BOT_LOG_SECONDS = np.array([1.8, 3.0, 4.2]), 0.3, -2.0  # between steps, by pace
+MEDIAN_EXTRA_STEPS, EXTRA_STEPS_SPREAD, MOST_EXTRA_STEPS, BOT_STEPS = 4.3, 0.85, 58, (60, 150)  # beyond two
 
-RETURN_SHARE = 0.45  # of visits are by a cookie that came before; most within days
-RETURN_LAG = 0.25  # geometric, in days
-SECOND_DEVICE_SHARE = 0.10  # of new cookies belong to an account seen on another device
-ACCOUNT_SHARE, LOGGED_IN_SHARE, LOGIN_MIDWAY_SHARE = 0.35, 0.6, 0.4
-FAVOURITE_SHARE = 0.7  # of visits begin in the visitor's favourite category
-BOT_SHARE = 0.01
-DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Products of all tenants in one list, ordered by tenant and category; `category` counts over all tenants."""
-
-    tenant: np.ndarray
-    category: np.ndarray
-    number: np.ndarray
-    price: np.ndarray
-    price_position: np.ndarray  # standard deviations above its category's usual price
-    popularity: np.ndarray
-    appeal: np.ndarray  # log-odds by which buyers prefer it: what makes one product convert better than another
-
-
-@dataclass
-class Visitors:
-    """Every cookie so far (one row each, numbered by arrival) and every day's visits by cookie number."""
-
-    traits: pd.DataFrame = field(default_factory=pd.DataFrame)
-    visits: list[np.ndarray] = field(default_factory=list)
-
-    def remember(self, sessions: pd.DataFrame, day: int) -> None:
-        """Count a finished day, so that the next days know who came and who bought."""
-        people = sessions[~sessions["is_bot"]]
-        cookie = people["visitor"].to_numpy()
-        self.visits.append(cookie)
-        visit_count, purchase_count = (self.traits[c].to_numpy(copy=True) for c in ("visit_count", "purchase_count"))
-        np.add.at(visit_count, cookie, 1)
-        np.add.at(purchase_count, cookie, people["outcome"].to_numpy())
-        last_day = self.traits["last_day"].to_numpy(copy=True)
-        last_day[cookie] = day
-        self.traits = self.traits.assign(visit_count=visit_count, purchase_count=purchase_count, last_day=last_day)
+# Event type and page; how often others take the step first of all, after looking at a product, after filling the cart,
+# after anything else; by how much (log-odds) buyers prefer it on a large and on a small screen.
+STEPS = [
+    ("page_view", "home", (0.35, 0.07, 0.10, 0.07), (-0.2, -0.2)),
+    ("page_view", "category", (0.14, 0.20, 0.18, 0.22), (0.0, 0.0)),  # of any category
+    ("page_view", "help", (0.03, 0.04, 0.06, 0.05), (0.0, 0.0)),
+    ("search", "search", (0.13, 0.11, 0.10, 0.13), (0.4, -0.4)),
+    ("product_view", "product", (0.35, 0.41, 0.28, 0.53), (-0.2, 0.3)),
+    ("product_view", "product", (0.00, 0.10, 0.08, 0.00), (0.4, -0.2)),  # the same product again
+    ("cart_add", "cart", (0.00, 0.05, 0.00, 0.00), (2.7, 2.1)),
+    ("cart_remove", "cart", (0.00, 0.00, 0.20, 0.00), (-0.2, -0.6)),
+    ("checkout", "checkout", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),  # only after the browsing, as the purchase
+    ("purchase", "thanks", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),
+]
+CATEGORY, PRODUCT, CHECKOUT, PURCHASE = 1, 4, 8, 9
+SITUATIONS = np.array([3, 3, 3, 3, 1, 1, 2, 3])  # after each step of browsing, as the places of its shares
+_SHARES, _PREFERENCE = (np.array([step[column] for step in STEPS[:CHECKOUT]]).T for column in (2, 3))
+STEP_SHARES = np.stack([np.ones_like(_PREFERENCE), np.exp(_PREFERENCE)])[:, :, None] * _SHARES
+STEP_SHARES /= STEP_SHARES.sum(axis=-1, keepdims=True)  # by outcome, screen, situation and step
+BUYERS_LIKE_DEAR = [0.4, -0.4]  # log-odds on a large, on a small screen, per unit of the logarithm of the price
+CHECKOUT_AFTER = np.array([0.08, 0.5])  # others give up there; the other buyers pay by express
 
 
-def stock(seed: int) -> Catalogue:
-    """The catalogue of a seed, the same for every day."""
+def draw_products(seed: int) -> pd.DataFrame:
+    """All tenants' products by tenant and category, which counts over all tenants, with `appeal` to buyers."""
     rng = np.random.default_rng([1, seed])
     counts = np.repeat(PRODUCTS_PER_CATEGORY, len(CATEGORIES))
-    category = np.repeat(np.arange(len(counts)), counts)
-    tenant = category // len(CATEGORIES)
-    size = len(category)
-    position = rng.normal(size=size)
-    number = np.concatenate([1 + rng.permutation(n * len(CATEGORIES)) for n in PRODUCTS_PER_CATEGORY])
-    price = CATEGORY_PRICES[category % len(CATEGORIES)] * np.exp(PRICE_SPREAD * position)
-    popularity, appeal = rng.pareto(1.5, size) + 0.3, rng.normal(0, APPEAL_SPREAD, size)
-    return Catalogue(tenant, category, number, np.round(price, 1), position, popularity, appeal)
+    products = pd.DataFrame({"category": np.repeat(np.arange(len(counts)), counts)})
+    deviation, appeal, popularity = rng.normal(size=(3, len(products)))
+    products["number"] = 1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()  # within its tenant
+    products["price"] = np.round(USUAL_PRICE * np.exp(PRICE_SPREAD * deviation), 1)
+    return products.assign(popularity=np.exp(popularity), appeal=APPEAL_SPREAD * appeal)
 
 
-def draw_sessions(visitors: Visitors, *, seed: int, day: int, weekday: int, sessions_per_day: int) -> pd.DataFrame:
-    """The visits that start on a day, in order of start: who, on what, from where, `p0` and the outcome.
-
-    New cookies are added to `visitors`; call `visitors.remember` before the next day is drawn.
-    """
-    rng = np.random.default_rng([2, seed, day])
-    size = max(1, int(sessions_per_day * WEEKDAY_WEIGHTS[weekday] * rng.uniform(0.95, 1.05)))
-    visitor = _choose_visitors(visitors, rng, size, day)
-    who = visitors.traits.iloc[visitor].reset_index(drop=True)
-    is_known = who["has_account"].to_numpy() & (rng.random(size) < LOGGED_IN_SHARE)
-    is_later_known = who["has_account"].to_numpy() & ~is_known & (rng.random(size) < LOGIN_MIDWAY_SHARE)
-    hour = _choose_rows(rng, HOUR_WEIGHTS, IS_SMALL_SCREEN[who["device"]])
-    sessions = who[["tenant", "device", "country", "user"]].assign(
-        visitor=visitor,
-        channel=_choose_rows(rng, np.array(CHANNEL_SHARES), is_known.astype(int)),
-        start=(hour * 3_600_000 + rng.integers(0, 3_600_000, size)).astype(np.int64),
-        login_place=np.where(is_known, 0, np.where(is_later_known, rng.integers(2, 7, size), 10_000)),
-        category=np.where(rng.random(size) < FAVOURITE_SHARE, who["favourite"], rng.integers(0, len(CATEGORIES), size)),
-        id=rng.integers(0, 2**63, size),
-        is_bot=rng.random(size) < BOT_SHARE,
+def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFrame:
+    """All cookies in order of their first day, from a month before the logs begin, `sessions_per_day` of each day."""
+    size = (days + LONGEST_LAG) * sessions_per_day
+    rng = [np.random.default_rng([2, seed, trait]) for trait in range(5)]  # so that more days only add visitors
+    return pd.DataFrame(index=range(size)).assign(
+        tenant=rng[0].choice(len(TENANTS), size, p=TENANT_SHARES),
+        device=rng[1].choice(len(DEVICES), size, p=DEVICE_SHARES),
+        country=rng[2].choice(len(COUNTRIES), size, p=COUNTRY_SHARES),
+        has_account=rng[3].random(size) < ACCOUNT_SHARE,
+        cookie=rng[4].integers(2**63, size=size),
     )
+
+
+def draw_sessions(
+    visitors: pd.DataFrame, past: pd.DataFrame, *, seed: int, day: int, weekday: int, sessions_per_day: int
+) -> pd.DataFrame:
+    """A day's visits: who, on what, from where, `log_odds` of a purchase and the outcome. `past`: all earlier ones."""
+    rng = np.random.default_rng([3, seed, day])
+    size = max(1, int(sessions_per_day * WEEKDAY_WEIGHTS[weekday] * rng.uniform(0.95, 1.05)))
+    first_day = day + LONGEST_LAG - np.minimum(rng.geometric(RETURN_LAG, size) - 1, LONGEST_LAG)
+    visitor = first_day * sessions_per_day + rng.integers(sessions_per_day, size=size)
+    who = visitors.iloc[visitor].reset_index(drop=True)
+    small, has_account = IS_SMALL_SCREEN[who["device"]], who["has_account"].to_numpy()
+    is_known = (has_account & (rng.random(size) < LOGGED_IN_SHARE)).astype(int)
+    logs_in = has_account & (rng.random(size) < LOGIN_MIDWAY_SHARE)
+    channel = _choose(rng, CHANNEL_SHARES[is_known])
+    hour = rng.normal(PEAK_HOUR[small], HOUR_SPREAD).astype(int) % 24
+    coupon = (rng.random(size) < COUPON_SHARE).astype(int)
+    pace = rng.integers(len(LOG_SECONDS), size=size)
+    is_bot = rng.random(size) < BOT_SHARE
     log_odds = (
         TENANT_LOG_ODDS[who["tenant"]]
-        + LOG_ODDS_BY_SCREEN_AND_PART[IS_SMALL_SCREEN[who["device"]], np.searchsorted([6, 11, 17], hour, side="right")]
-        + LOG_ODDS_BY_LOGIN_AND_CHANNEL[is_known.astype(int), sessions["channel"]]
-        + _weigh_history(who, day)
+        + SCREEN_AND_HOUR[small, np.searchsorted([6, 11, 17], hour, side="right")]
+        + LOGIN_AND_CHANNEL[is_known, channel]
+        + COUPON_AND_CHANNEL[coupon, channel]
+        + SCREEN_AND_PACE[small, pace]
+        + _weigh_past(visitor, past, day)
+        - 30 * is_bot
     )
-    sessions["is_returning"] = who["visit_count"].to_numpy() > 0
-    sessions["p0"] = np.where(sessions["is_bot"], 0.0, 1 / (1 + np.exp(-log_odds)))
-    sessions["outcome"] = rng.random(size) < sessions["p0"]
-    named_bot = sessions["is_bot"] & (rng.random(size) < 0.5)  # the other half passes for a desktop
-    sessions["device"] = np.select([named_bot, sessions["is_bot"]], [BOT, 1], sessions["device"])
-    return sessions.sort_values("start", kind="stable", ignore_index=True)
-
-
-def _choose_visitors(visitors: Visitors, rng: np.random.Generator, size: int, day: int) -> np.ndarray:
-    """Cookie numbers of a day's visits; a cookie that visits often is more likely to come again."""
-    lag = rng.geometric(RETURN_LAG, size)
-    place = rng.random(size)
-    is_return = (rng.random(size) < RETURN_SHARE) & (lag <= day)
-    is_second_device = ~is_return & (rng.random(size) < SECOND_DEVICE_SHARE) & (lag <= day)
-    earlier = np.full(size, -1)
-    for days_ago in np.unique(lag[is_return | is_second_device]):
-        chosen = (is_return | is_second_device) & (lag == days_ago)
-        before = visitors.visits[day - days_ago]
-        if len(before):
-            earlier[chosen] = before[(place[chosen] * len(before)).astype(int)]
-    known = len(visitors.traits)
-    is_new = ~is_return | (earlier < 0)
-    visitor = np.where(is_new, known + np.cumsum(is_new) - 1, earlier)
-    traits = _draw_traits(rng, size).assign(user=known + np.arange(size))[is_new]
-    traits["user"] = visitor[is_new]
-    if known:
-        other = visitors.traits.iloc[np.maximum(earlier[is_new], 0)].set_axis(traits.index)
-        same_person = is_second_device[is_new] & (earlier[is_new] >= 0) & other["has_account"].to_numpy()
-        for trait in ("tenant", "country", "favourite", "has_account", "user"):
-            traits[trait] = np.where(same_person, other[trait], traits[trait])
-    visitors.traits = pd.concat([visitors.traits, traits], ignore_index=True)
-    return visitor
-
-
-def _draw_traits(rng: np.random.Generator, size: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "tenant": rng.choice(len(TENANTS), size, p=TENANT_SHARES),
-            "device": rng.choice(len(DEVICE_SHARES), size, p=DEVICE_SHARES),
-            "country": rng.choice(len(COUNTRIES), size, p=COUNTRY_SHARES),
-            "favourite": rng.integers(0, len(CATEGORIES), size),
-            "has_account": rng.random(size) < ACCOUNT_SHARE,
-            "visit_count": 0,
-            "purchase_count": 0,
-            "last_day": -1,
-        }
+    extra = np.minimum(rng.lognormal(np.log(MEDIAN_EXTRA_STEPS), EXTRA_STEPS_SPREAD, size), MOST_EXTRA_STEPS)
+    return who.assign(
+        session_id=rng.integers(2**63, size=size),
+        visitor=visitor,
+        day=day,
+        category=who["tenant"] * len(CATEGORIES) + rng.integers(len(CATEGORIES), size=size),
+        device=np.where(is_bot, np.where(visitor % 2, BOT, DESKTOP), who["device"]),  # half of the bots say so
+        login_place=np.select([is_known == 1, logs_in], [0, rng.integers(2, 7, size)], 10_000),
+        channel=channel,
+        discount=DISCOUNT * coupon,
+        quantity=1 + (rng.random(size) < 0.15),
+        at_ms=hour * 3_600_000 + rng.integers(3_600_000, size=size),
+        log_seconds=np.where(is_bot, BOT_LOG_SECONDS, LOG_SECONDS[pace]),
+        steps=np.where(is_bot, rng.integers(*BOT_STEPS, size), 2 + extra.astype(int)),
+        log_odds=log_odds,
+        outcome=(rng.random(size) < 1 / (1 + np.exp(-log_odds))).astype(int),
     )
 
 
-def _weigh_history(who: pd.DataFrame, day: int) -> np.ndarray:
-    """Log-odds of what this cookie did on earlier days: buyers come back to buy, frequent lookers do not."""
-    visit_count, purchase_count = who["visit_count"].to_numpy(), who["purchase_count"].to_numpy()
-    days_away = day - who["last_day"].to_numpy()
-    log_odds = np.where(purchase_count > 0, BUYER_CAME_BACK * np.minimum(purchase_count, 2), 0.0)
-    log_odds += np.where((purchase_count == 0) & (visit_count >= 3), WINDOW_SHOPPER, 0.0)
-    log_odds += np.where(days_away <= 2, CAME_BACK_SOON, np.where(days_away > 6, LONG_AWAY, 0.0))
-    return np.where(visit_count > 0, log_odds, 0.0)
+def _weigh_past(visitor: np.ndarray, past: pd.DataFrame, day: int) -> np.ndarray:
+    """Log-odds of what each cookie did on earlier days: buyers come back to buy, frequent lookers do not."""
+    came = past.groupby("visitor").agg(visits=("day", "size"), last_day=("day", "max"), bought=("outcome", "sum"))
+    came = came.reindex(visitor)
+    log_odds = BUYER_CAME_BACK * (came["bought"] > 0) + CAME_BACK_SOON * (day - came["last_day"] <= 2)
+    return (log_odds + WINDOW_SHOPPER * ((came["bought"] == 0) & (came["visits"] >= 3))).to_numpy()
 
 
-def _choose_rows(rng: np.random.Generator, weights: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """One column per entry of `row`, drawn by that row's weights."""
-    edges = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)[:, :-1]
-    return (rng.random(len(row))[:, None] > edges[row]).sum(axis=1)
+def draw_events(products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
+    """A day's events: `session` (row of `sessions`), `place` in it, `at_ms` of the day, `step`, the `category` and
+    `product` on show, and `probability`, that a purchase follows."""
+    rng, size = np.random.default_rng([4, seed, day]), len(sessions)
+    buys, steps, pace = (sessions[name].to_numpy() for name in ("outcome", "steps", "log_seconds"))
+    now = {name: sessions[name].to_numpy(copy=True) for name in ("at_ms", "category", "log_odds")}
+    now |= {name: np.zeros(size, int) for name in ("place", "step")} | {"session": np.arange(size)}
+    log_odds, category, situation, taken = now["log_odds"], now["category"], np.zeros(size, int), []
+    small, view_shares = IS_SMALL_SCREEN[sessions["device"]], _share_views(products)
+    first_product = np.searchsorted(products["category"], np.arange(products["category"].max() + 1))
+    now["product"] = first_product[category]  # on show until one is looked at
+
+    def take(rows: np.ndarray, step: np.ndarray | int) -> None:
+        now["step"][rows] = step
+        taken.append({name: column[rows] for name, column in now.items()})
+        now["at_ms"][rows] += (1000 * np.exp(rng.normal(pace[rows], LOG_SECONDS_SPREAD))).astype(int)
+        now["place"][rows] += 1
+
+    for place in range(steps.max()):
+        rows = np.flatnonzero(steps > place)
+        seen = small[rows], situation[rows]
+        step = _choose(rng, STEP_SHARES[buys[rows], *seen])
+        log_odds[rows] += np.log(STEP_SHARES[1, *seen, step] / STEP_SHARES[0, *seen, step])
+        situation[rows] = SITUATIONS[step]
+        turns, looks = rows[step == CATEGORY], rows[step == PRODUCT]
+        category[turns] += rng.integers(len(CATEGORIES), size=len(turns)) - category[turns] % len(CATEGORIES)
+        of = small[looks], category[looks]
+        product = _choose(rng, view_shares[buys[looks], *of])
+        log_odds[looks] += np.log(view_shares[1, *of, product] / view_shares[0, *of, product])
+        now["product"][looks] = product + first_product[category[looks]]
+        take(rows, step)
+    goes, buyers = np.flatnonzero(rng.random(size) < CHECKOUT_AFTER[buys]), np.flatnonzero(buys)
+    log_odds[goes] += np.log(CHECKOUT_AFTER[1] / CHECKOUT_AFTER[0])
+    take(goes, CHECKOUT)
+    log_odds[buyers] = -np.inf  # no second purchase follows
+    take(buyers, PURCHASE)
+    events = pd.DataFrame({name: np.concatenate([some[name] for some in taken]) for name in now})
+    events["probability"] = 1 / (1 + np.exp(-events["log_odds"]))
+    return events.assign(event_id=rng.integers(2**63, size=len(events)))
+
+
+def _share_views(products: pd.DataFrame) -> np.ndarray:
+    """The shares of a category's products among its views, by outcome, screen and category."""
+    liked = products["appeal"].to_numpy() + np.outer(BUYERS_LIKE_DEAR, np.log(products["price"] / USUAL_PRICE))
+    shares = np.zeros((2, 2, products["category"].max() + 1, max(PRODUCTS_PER_CATEGORY)))
+    weights = products["popularity"].to_numpy() * np.exp([np.zeros_like(liked), liked])
+    shares[:, :, products["category"], products.groupby("category").cumcount()] = weights
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def _choose(rng: np.random.Generator, shares: np.ndarray) -> np.ndarray:
+    """One column per row, drawn by the row's shares."""
+    return (rng.random(len(shares))[:, None] > np.cumsum(shares, axis=1)[:, :-1]).sum(axis=1)

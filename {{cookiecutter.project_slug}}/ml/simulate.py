@@ -1,33 +1,26 @@
 """Raw logs of a small web shop with three tenants, as a team would get them, and the truth beside them.
 
-    python -m ml.simulate --days 3 --seed 8
-
-Same seed, same bytes. A file holds what arrived on its day, so more days only add files; what would arrive after the
-last day is not there yet. `ml.shop` says who comes, `ml.browsing` what they do, `ml.dirt` what goes wrong on the way.
+Same seed, same bytes. A file holds what arrived on its day, so more days only add files. `ml.shop` says who comes and
+what they do, `ml.raw_files` what goes wrong on the way.
 """
 
 import argparse
 import json
 import os
-import sys
 import time
 import tomllib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ml.browsing import PURCHASE, draw_events
-from ml.dirt import soil
-from ml.raw_files import describe_lines, describe_orders, write_orders_day, write_truth, write_web_day
-from ml.shop import DAY_MS, Visitors, draw_sessions, stock
+from ml.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
+from ml.shop import draw_events, draw_products, draw_sessions, draw_visitors
 
-WRITERS = (write_web_day, write_orders_day)
+DAY_MS = 86_400_000
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,162 +29,94 @@ class CannotSimulate(ValueError):
 
 
 def simulate(
-    raw: Path,
-    truth: Path | None,
-    *,
-    seed: int,
-    start: date,
-    days: int,
-    sessions_per_day: int,
-    on_day: Callable[[int], None] | None = None,
-) -> dict:
+    raw: Path, truth: Path | None, *, seed: int, start: date, days: int, sessions_per_day: int
+) -> dict[str, int]:
     """Write each day's web events and orders below `raw`, and return what was drawn and `files_written`.
 
-    Files that exist are left alone. The settings are kept beside `raw` in simulated.json; other settings over existing
-    files raise CannotSimulate. `truth` (Parquet) has session_id, event_id, event_number and probability: that a
-    purchase follows, given all that the session showed up to that event. `on_day` gets the number of days drawn.
+    Files that exist stay. Settings are kept beside `raw` in simulated.json; other ones, or logs of other origin, raise
+    CannotSimulate. `truth` (Parquet): session_id, event_id, event_number, probability that a purchase follows.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
-        raise CannotSimulate(
-            f"Found {days} days, {sessions_per_day} sessions per day, seed {seed}; the first two must be at least 1, "
-            "the seed at least 0. Mend [simulate] in project.toml or the arguments."
-        )
-    settings = {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day}
+        found = f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed}"
+        raise CannotSimulate(f"Found {found}, at least 1, 1 and 0 can be simulated: mend [simulate] in project.toml.")
     dates = [start + timedelta(days=day) for day in range(days)]
     missing = {path for day in dates for path in _files(raw, day) if not path.exists()}
-    record = raw.parent / "simulated.json"
-    before = _check_settings(raw, record, settings)
-    if before.get("summary", {}).get("days", 0) >= days and not missing and (truth is None or truth.exists()):
-        return before["summary"] | {"files_written": 0}
-    _keep(record, {"settings": settings})
-
-    counts, truths, writing = Counter(days=days), [], []
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as writers:
-        for number, today in enumerate(_draw_days(dates, seed, sessions_per_day)):
-            for path, rows, write in zip(_files(raw, dates[number]), today.arrived, WRITERS, strict=True):
-                if path in missing:
-                    writing.append(writers.submit(write, path, rows))
-            counts.update(today.counts)
-            truths.append(today.truth)
-            writing = _wait_for_all_but(writing, 2 * cores)
-            if on_day:
-                on_day(number + 1)
-        _wait_for_all_but(writing, 0)
+    _claim(raw, {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day})
+    if not missing and (truth is None or truth.exists()):
+        return {"files_written": 0}
     if truth is not None:
-        write_truth(truth, pd.concat(truths, ignore_index=True))
-    _keep(record, {"settings": settings, "summary": counts})
-    return counts | {"files_written": len(missing) + (truth is not None)}
+        truth.unlink(missing_ok=True)  # what is cut short starts again
+    done, truths, writing, cores = Counter(), [], [], os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as writers:
+        for today, (lines, orders, truths_of_day) in zip(dates, _draw_days(dates, seed, sessions_per_day), strict=True):
+            files = zip(_files(raw, today), (LINE, ORDER), (lines, orders), strict=True)
+            writing += [writers.submit(write, *file) for file in files if file[0] in missing]
+            while len(writing) > 2 * cores:  # only a few days are held in memory
+                writing.pop(0).result()
+            done.update(lines=len(lines), orders=len(orders), sessions=truths_of_day["session_id"].nunique())
+            truths.append(truths_of_day)
+        for future in writing:
+            future.result()
+    if truth is not None:
+        write(truth, TRUTH, pd.concat(truths, ignore_index=True))
+    return done | {"files_written": len(missing) + (truth is not None)}
 
 
-@dataclass(frozen=True)
-class _Day:
-    arrived: tuple[pd.DataFrame, pd.DataFrame]  # web lines and orders, whichever day they happened
-    truth: pd.DataFrame
-    counts: dict[str, int]
-
-
-def _draw_days(dates: list[date], seed: int, sessions_per_day: int) -> Iterator[_Day]:
-    shop, visitors = stock(seed), Visitors()
-    on_the_way: dict[int, list[list[pd.DataFrame]]] = defaultdict(lambda: [[], []])
-    epoch = int(datetime.combine(dates[0], datetime.min.time(), UTC).timestamp()) * 1000
+def _draw_days(dates: list[date], seed: int, sessions_per_day: int) -> Iterator[list[pd.DataFrame]]:
+    """By day the lines and the orders that land on it, whichever day they happened, and the truth of its events."""
+    products = draw_products(seed)
+    visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
+    past = pd.DataFrame({"visitor": [], "day": [], "outcome": []}, dtype=int)
+    on_the_way: list[tuple[pd.DataFrame, ...]] = []
     for day, today in enumerate(dates):
         draw = {"seed": seed, "day": day}
-        sessions = draw_sessions(visitors, **draw, weekday=today.weekday(), sessions_per_day=sessions_per_day)
-        visitors.remember(sessions, day)
-        events = draw_events(shop, sessions, **draw)
-        is_purchase = (events["state"] == PURCHASE).to_numpy()
-        order_no = np.where(is_purchase, (day + 1) * 1_000_000 + np.cumsum(is_purchase), 0)
-        events = events.assign(at=events["at"] + epoch + day * DAY_MS, order_no=order_no)
-        lines, dirt = soil(events, **draw)
-        orders = describe_orders(shop, sessions, events[is_purchase], **draw)
-        for kind, (arrived, rows) in enumerate(
-            [(lines["arrived"], describe_lines(shop, sessions, lines, seed=seed)), (orders["placed"], orders)]
-        ):
-            arrival_day = (arrived.to_numpy() - epoch) // DAY_MS
-            for later in {day, *np.unique(arrival_day).tolist()}:
-                on_the_way[later][kind].append(rows[arrival_day == later])
-        web, back_end = (pd.concat(parts, ignore_index=True) for parts in on_the_way.pop(day))
-        truth = events.loc[~events["is_blocked"], ["session", "id", "place", "probability"]]
-        truth = truth.assign(session_id=sessions["id"].to_numpy()[truth["session"]]).drop(columns="session")
-        drawn = {"sessions": len(sessions), "events": len(events), "purchases": int(is_purchase.sum())}
-        yield _Day((web, back_end), truth, drawn | {"lines": len(web), "orders": len(back_end)} | dirt)
+        midnight = int(datetime.combine(today, datetime.min.time(), UTC).timestamp()) * 1000
+        sessions = draw_sessions(visitors, past, **draw, weekday=today.weekday(), sessions_per_day=sessions_per_day)
+        past = pd.concat([past, sessions[["visitor", "day", "outcome"]]])
+        events = draw_events(products, sessions, **draw)
+        events = events.join(sessions.drop(columns=["at_ms", "category", "log_odds"]), on="session")
+        events = events.join(products[["number", "price"]], on="product")
+        events["at_ms"] += midnight
+        orders, reported = record_orders(events, **draw)
+        tables = [pd.concat(parts) for parts in zip(*on_the_way, (soil(reported, **draw), orders), strict=True)]
+        on_the_way = [tuple(table[table["arrived_ms"] >= midnight + DAY_MS] for table in tables)]
+        landed = [table[table["arrived_ms"] < midnight + DAY_MS] for table in tables]
+        yield [*landed, events[["session_id", "event_id", "place", "probability"]]]
 
 
 def _files(raw: Path, day: date) -> tuple[Path, Path]:
     return raw / "web" / f"dt={day}" / "events.jsonl.gz", raw / "orders" / f"dt={day}" / "orders.csv"
 
 
-def _check_settings(raw: Path, record: Path, settings: dict) -> dict:
-    """What the record of an earlier run says, if it is one of the same logs."""
-    try:
-        before = json.loads(record.read_text())
-    except FileNotFoundError:
-        if any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*")):
-            raise CannotSimulate(
-                f"{raw} already holds logs that were not simulated (there is no {record}). Give another --raw, or "
-                "`make clean` removes everything below data/."
-            ) from None
-        return {}
-    if before["settings"] != settings:
-        raise CannotSimulate(
-            f"{raw} holds logs simulated with {before['settings']}, and landed files never change: "
-            f"`make clean` first to simulate with {settings}."
-        )
-    return before
-
-
-def _keep(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
-def _wait_for_all_but(writing: list[Future], count: int) -> list[Future]:
-    """Wait for the oldest, so that only `count` days are held in memory."""
-    done = len(writing) - min(count, len(writing))
-    for future in writing[:done]:
-        future.result()
-    return writing[done:]
-
-
-def _read_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    path = ROOT / "project.toml"
-    try:
-        defaults = tomllib.loads(path.read_text()).get("simulate", {})
-    except FileNotFoundError:
-        defaults = {}
-    except tomllib.TOMLDecodeError as fault:
-        raise SystemExit(f"{path} is not valid TOML: {fault}. Mend that line and run again.") from None
-    parser = argparse.ArgumentParser(prog="python -m ml.simulate", description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=defaults.get("seed", 7))
-    parser.add_argument("--start", type=date.fromisoformat, default=defaults.get("start", "2026-01-01"))
-    parser.add_argument("--days", type=int, default=defaults.get("days", 30))
-    parser.add_argument("--sessions-per-day", type=int, default=defaults.get("sessions_per_day", 800))
-    parser.add_argument("--raw", type=Path, default=ROOT / "data" / "raw")
-    parser.add_argument("--truth", type=Path, default=ROOT / "data" / "truth.parquet")
-    return parser.parse_args(arguments)
+def _claim(raw: Path, settings: dict) -> None:
+    """Note beside `raw` what its logs are simulated with; raises CannotSimulate if it holds others."""
+    record = raw.parent / "simulated.json"
+    before = json.loads(record.read_text()) if record.exists() else None
+    if before != settings and (before or any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*"))):
+        found = f"simulated with {before}" if before else "not simulated"
+        raise CannotSimulate(f"{raw} holds logs {found}: `make clean` removes simulated ones, or give another --raw.")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(settings) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    given, began = _read_arguments(arguments), time.monotonic()
-
-    def show(day: int) -> None:
-        end = "" if day < given.days else "\r\033[K"
-        print(f"\rsimulate: day {day} of {given.days}", end=end, file=sys.stderr, flush=True)
-
+    defaults = tomllib.loads((ROOT / "project.toml").read_text())["simulate"]
+    parser = argparse.ArgumentParser(prog="python -m ml.simulate", description=__doc__.split("\n")[0])
+    for name, read in {"seed": int, "start": date.fromisoformat, "days": int, "sessions_per_day": int}.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=read, default=defaults[name])
+    parser.add_argument("--raw", type=Path, default=ROOT / "data" / "raw")
+    parser.add_argument("--truth", type=Path, default=ROOT / "data" / "truth.parquet")
+    given, began = parser.parse_args(arguments), time.monotonic()
     try:
-        did = simulate(**vars(given), on_day=show if sys.stderr.isatty() else None)
+        did = simulate(**vars(given))
     except CannotSimulate as refusal:
         raise SystemExit(str(refusal)) from None
     except OSError as fault:
         raise SystemExit(f"Cannot write the simulated logs: {fault}. Mend that, then `make simulate` again.") from None
-    what = f"{did['lines']:,} web lines, {did['orders']:,} orders, {did['sessions']:,} sessions of {did['days']} days"
+    what = "nothing to do: all"
     if did["files_written"]:
-        print(f"simulate: {what} in {given.raw}, {time.monotonic() - began:.1f} s")
-    else:
-        print(f"simulate: nothing to do, {what} are in {given.raw}")
+        what = f"{did['lines']:,} web lines, {did['orders']:,} orders, {did['sessions']:,} sessions of"
+    print(f"simulate: {what} {given.days} days are in {given.raw}, {time.monotonic() - began:.1f} s")
 
 
 if __name__ == "__main__":

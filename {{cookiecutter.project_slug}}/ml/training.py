@@ -1,12 +1,11 @@
 """From a snapshot's sessions to candidates that can be compared."""
 
-from __future__ import annotations
-
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ml.candidates import load_module
@@ -14,8 +13,6 @@ from ml.evaluate import by_slice, curves, difference, metrics
 from ml.gate import choose
 from ml.schema import FeatureSchema
 from ml.split import Split, by_time
-
-RULE = "rule"
 
 
 def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSchema]:
@@ -25,27 +22,34 @@ def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSc
 
 
 def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapping, folder: Path) -> dict[str, Any]:
-    """Fit one candidate, save it below `folder`, and return its probabilities of validation and holdout and its sentence.
+    """Fit one candidate, save it below `folder`, and return its probabilities, its sentence and its importance.
 
     `settings` is project.toml; the candidate gets its own section and [train] seed. The holdout is scored here, once.
+    Importance is each feature's mean absolute contribution to the log-odds, the largest first.
     """
     module = load_module(name)
     own = {"seed": settings["train"]["seed"], **settings.get(name, {})}
     model = module.fit(split.train, split.validation, schema, own)
-    folder.mkdir(parents=True, exist_ok=True)
-    module.save(model, folder)
+    _save_whole(module, model, folder)
+    contributions = module.explain(model, split.validation.features)
+    importance = contributions.abs().mean().sort_values(ascending=False, kind="stable")
     return {
         "validation": module.predict_proba(model, split.validation.features),
         "holdout": module.predict_proba(model, split.holdout.features),
         "description": module.describe(model),
-        "importance": importance(module.explain(model, split.validation.features)),
+        "importance": importance.to_dict(),
     }
 
 
-def importance(contributions: pd.DataFrame) -> dict[str, float]:
-    """Each feature's mean absolute contribution to the log-odds, the largest first."""
-    sizes = contributions.abs().mean().sort_values(ascending=False, kind="stable")
-    return {str(name): float(size) for name, size in sizes.items()}
+def _save_whole(module: ModuleType, model: Any, folder: Path) -> None:
+    """Each file whole or not at all: what a killed run leaves behind may still write the same ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
+        module.save(model, Path(draft))
+        for path in [path for path in Path(draft).rglob("*") if path.is_file()]:
+            target = folder / path.relative_to(draft)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> dict[str, Any]:
@@ -57,7 +61,8 @@ def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> d
     threshold = costs["cost_of_alarm"] / (costs["cost_of_alarm"] + costs["value_of_hit"])
     resampling = {"resamples": settings["evaluate"]["resamples"], "seed": settings["train"]["seed"]}
     label = split.holdout.label
-    slices = slice_columns(split, settings["evaluate"]["slices"])
+    rows = pd.concat([split.holdout.keys, split.holdout.features], axis=1)
+    slices = rows[[name for name in settings["evaluate"]["slices"] if name in rows.columns]]
     candidates = {}
     for name, one in fitted.items():
         candidates[name] = {
@@ -68,8 +73,10 @@ def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> d
             "slices": by_slice(slices, label, one["holdout"]),
             "curves": curves(label, one["holdout"]),
         }
-        if RULE in fitted:
-            candidates[name]["against_rule"] = difference(label, one["holdout"], fitted[RULE]["holdout"], **resampling)
+        if "rule" in fitted:
+            candidates[name]["against_rule"] = difference(
+                label, one["holdout"], fitted["rule"]["holdout"], **resampling
+            )
     return {
         "chosen": choose({name: one["validation"] for name, one in candidates.items()}),
         "threshold": threshold,
@@ -78,14 +85,7 @@ def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> d
     }
 
 
-def slice_columns(split: Split, names: list[str]) -> pd.DataFrame:
-    """The holdout's columns to slice by; a name that is no key or feature is left out."""
-    rows = pd.concat([split.holdout.keys, split.holdout.features], axis=1)
-    return rows[[name for name in names if name in rows.columns]]
-
-
 def holdout_predictions(split: Split, fitted: Mapping[str, Mapping]) -> pd.DataFrame:
     """The holdout's keys and labels with one column of probabilities per candidate."""
-    return split.holdout.keys.assign(
-        label=split.holdout.label, **{name: np.asarray(one["holdout"]) for name, one in fitted.items()}
-    )
+    probabilities = {name: one["holdout"] for name, one in fitted.items()}
+    return split.holdout.keys.assign(label=split.holdout.label, **probabilities)

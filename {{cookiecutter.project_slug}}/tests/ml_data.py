@@ -5,7 +5,7 @@ import pandas as pd
 
 from ml.split import Part, Split, by_time
 
-SETTINGS = {"seed": 7, "features": ["cart_add_count", "product_view_count"], "rounds": 60}
+SETTINGS = {"seed": 7}
 
 
 def sessions(rows: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from ml.schema import Feature, FeatureSchema
 from rails.bundle import Bundle, Parts, assemble
 from rails.store import Store, write_json
 from serving.model import answer_sample
-from serving.sample import sample_request
+from serving.trial import sample_request
 
 FEATURE_SQL = """
 with events as (
@@ -92,24 +92,16 @@ def event(number: int = 1, **fields: object) -> dict:
 
 def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql: str = FEATURE_SQL) -> Bundle:
     """A bundle whose rule says `carted` for a session with something in the cart, more for a popular last product."""
-    nodes = [
-        {
-            "rate": 0.1,
-            "rows": 9,
-            "feature": "product_popularity",
-            "below": 100.0,
-            "null_below": True,
-            "yes": 1,
-            "no": 4,
-        },
-        {"rate": 0.1, "rows": 9, "feature": "cart_add_count", "below": 1.0, "null_below": True, "yes": 2, "no": 3},
-        {"rate": BROWSED, "rows": 9},
-        {"rate": carted, "rows": 9},
-        {"rate": POPULAR, "rows": 9},
+    popular = {"feature": "product_popularity", "side": "at least", "threshold": 100.0}
+    in_cart = {"feature": "cart_add_count", "side": "at least", "threshold": 1.0}
+    cases = [
+        {"rate": POPULAR, "when": [popular], "moved": {}},
+        {"rate": carted, "when": [in_cart], "moved": {}},
+        {"rate": BROWSED, "when": [], "moved": {}},
     ]
     model = store.root / f"saved-{carted}"
     model.mkdir(parents=True, exist_ok=True)
-    rule.save(rule.Rule(SCHEMA, nodes), model)
+    rule.save(rule.Rule(SCHEMA, cases), model)
     request = sample_request({"event_type": ["page_view", "cart_add"], "device": ["mobile"]})
     parts = Parts(
         candidate="rule",

@@ -5,11 +5,12 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from ml_data import SETTINGS, part, sessions, split
+from ml_data import SETTINGS, part, split
 from sklearn.metrics import average_precision_score
 
-from ml.candidates import UnknownCandidate, load_module
-from ml.schema import FeatureSchema, UnusableFeatures
+from ml import CannotLearn
+from ml.candidates import load_module
+from ml.schema import FeatureSchema
 
 LADDER = ["rule", "logistic", "xgboost"]
 SPLIT = split(4000)
@@ -28,14 +29,10 @@ def fit_on(name: str, features: pd.DataFrame, label: np.ndarray):
     return module, module.fit(some, some, FeatureSchema.from_frame(features), SETTINGS)
 
 
-def test_the_schema_tells_numbers_from_categories():
-    assert SCHEMA.categories == ["channel", "never_known_text"]
-    assert list(SCHEMA.features[SCHEMA.names.index("channel")].categories) == ["ads", "mail", "search"]
-    assert "is_known_visitor" in SCHEMA.numbers
-    assert "never_known_number" in SCHEMA.numbers
+def test_the_schema_tells_numbers_from_categories_and_comes_back_from_plain_values():
+    categories = {feature.name: feature.categories for feature in SCHEMA.features if feature.kind == "category"}
 
-
-def test_the_schema_comes_back_from_plain_values():
+    assert categories == {"channel": ("ads", "mail", "search"), "never_known_text": ()}
     assert FeatureSchema.from_dict(SCHEMA.to_dict()) == SCHEMA
 
 
@@ -60,19 +57,13 @@ def test_of_very_many_categories_the_most_frequent_are_kept():
 
 
 def test_a_column_that_is_missing_is_named():
-    with pytest.raises(UnusableFeatures, match=r"lack channel,.*make data train"):
+    with pytest.raises(CannotLearn, match=r"lack channel,.*make data train"):
         SCHEMA.matrix(SPLIT.train.features.drop(columns="channel"))
 
 
-@pytest.mark.parametrize("value", [pd.Timestamp("2026-01-01"), [1, 2]], ids=["a time", "a list"])
-def test_a_column_that_no_model_reads_is_named(value):
-    with pytest.raises(UnusableFeatures, match="seen_at"):
-        FeatureSchema.from_frame(pd.DataFrame({"seen_at": [value, value]}))
-
-
-def test_a_number_that_became_text_is_named():
-    with pytest.raises(UnusableFeatures, match="cart_add_count was a number"):
-        SCHEMA.matrix(SPLIT.train.features.assign(cart_add_count="many"))
+def test_a_column_that_no_model_reads_is_named():
+    with pytest.raises(CannotLearn, match="seen_at"):
+        FeatureSchema.from_frame(pd.DataFrame({"seen_at": [pd.Timestamp("2026-01-01")]}))
 
 
 def test_each_rung_of_the_ladder_learns_the_signal(fitted):
@@ -97,23 +88,6 @@ def test_a_model_that_is_saved_and_loaded_predicts_the_same(fitted, tmp_path):
         module.predict_proba(model, SPLIT.holdout.features), module.predict_proba(again, SPLIT.holdout.features)
     )
     assert module.describe(model) == module.describe(again)
-
-
-def test_rows_are_predicted_alike_alone_and_together(fitted):
-    module, model = fitted
-    rows = SPLIT.holdout.features.iloc[:5]
-
-    alone = [module.predict_proba(model, rows.iloc[[place]])[0] for place in range(5)]
-
-    assert alone == pytest.approx(module.predict_proba(model, rows), abs=1e-12)
-
-
-def test_columns_may_come_in_another_order_and_with_others(fitted):
-    module, model = fitted
-    rows = SPLIT.holdout.features
-    shuffled = rows[rows.columns[::-1]].assign(new_one=1)
-
-    np.testing.assert_array_equal(module.predict_proba(model, rows), module.predict_proba(model, shuffled))
 
 
 def test_contributions_and_a_constant_add_up_to_the_log_odds(fitted):
@@ -144,22 +118,6 @@ def test_what_was_never_seen_is_predicted_without_a_fault(fitted):
     assert np.isfinite(module.explain(model, odd).to_numpy()).all()
 
 
-def test_no_rows_give_no_probabilities(fitted):
-    module, model = fitted
-
-    assert module.predict_proba(model, SPLIT.holdout.features.iloc[:0]).shape == (0,)
-
-
-def test_the_same_seed_gives_the_same_probabilities(fitted):
-    module, model = fitted
-
-    again = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS)
-
-    np.testing.assert_array_equal(
-        module.predict_proba(model, SPLIT.holdout.features), module.predict_proba(again, SPLIT.holdout.features)
-    )
-
-
 @pytest.mark.parametrize("name", LADDER)
 @pytest.mark.parametrize(
     "features",
@@ -181,22 +139,14 @@ def test_fifty_rows_of_very_little_are_enough(name, features, tmp_path):
     assert module.describe(model).endswith(".")
 
 
-def test_the_rule_asks_only_about_the_features_it_is_given():
-    module = load_module("rule")
-
-    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, {"features": ["cart_add_count", "not there"]})
-
-    assert {"cart_add_count"} == {node["feature"] for node in model.nodes if "feature" in node}
-    assert sum("feature" not in node for node in model.nodes) <= 4
-
-
-@pytest.mark.parametrize("named", [[], ["not there"], ["always_one", "never_known_number"]])
-def test_the_rule_finds_features_itself_where_none_of_the_named_ones_varies(named):
+@pytest.mark.parametrize("named", [[], ["not there"], ["always_one"], ["cart_add_count", "not there"]])
+def test_the_rule_asks_about_the_features_it_is_given_or_finds_some_where_none_of_them_varies(named):
     module = load_module("rule")
 
     model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, {"features": named})
 
-    assert "cart_add_count" in {node.get("feature") for node in model.nodes}
+    assert "cart add count" in module.describe(model)
+    assert 2 <= len(model.cases) <= 4
 
 
 def test_the_rule_is_one_sentence_in_whole_numbers_and_rates():
@@ -210,23 +160,13 @@ def test_the_rule_is_one_sentence_in_whole_numbers_and_rates():
     assert told == "The chance of the outcome is 49 % when cart add count is at least 2; otherwise 1.2 %."
 
 
-def test_the_rates_of_the_rule_are_those_of_the_rows_drawn_towards_the_overall_rate():
+def test_the_rates_of_the_rule_are_drawn_towards_the_overall_rate_and_unknown_counts_as_nothing():
     label = np.r_[np.ones(90), np.zeros(10), np.zeros(100)].astype(int)
 
-    module, model = fit_on("rule", pd.DataFrame({"in_cart": [1] * 100 + [0] * 100}), label)
+    module, model = fit_on("rule", pd.DataFrame({"in_cart": [1] * 100 + [0] * 50 + [None] * 50}), label)
 
-    found = module.predict_proba(model, pd.DataFrame({"in_cart": [1, 0]}))
-    assert found == pytest.approx([(90 + 10 * 0.45) / 110, (0 + 10 * 0.45) / 110])
-
-
-def test_the_rule_sends_unknown_values_where_they_belonged_in_training():
-    known = pd.DataFrame({"past_rate": [0.9] * 100 + [0.1] * 100 + [np.nan] * 100})
-
-    module, model = fit_on("rule", known, np.r_[np.ones(100), np.zeros(100), np.ones(100)].astype(int))
-
-    high, low, unknown = module.predict_proba(model, pd.DataFrame({"past_rate": [0.9, 0.1, None]}))
-    assert high == unknown > low
-    assert "or unknown" in module.describe(model)
+    found = module.predict_proba(model, pd.DataFrame({"in_cart": [1, 0, None]}))
+    assert found == pytest.approx([(90 + 10 * 0.45) / 110, 10 * 0.45 / 110, 10 * 0.45 / 110])
 
 
 def test_the_rule_predicts_without_scikit_learn_and_xgboost(tmp_path):
@@ -266,14 +206,6 @@ def test_xgboost_gives_the_same_file_on_one_and_two_threads(tmp_path):
     assert files[0] == files[1]
 
 
-def test_xgboost_stops_when_validation_gets_no_better():
-    module = load_module("xgboost")
-
-    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS | {"rounds": 600, "patience": 10, "eta": 0.5})
-
-    assert model.booster.num_boosted_rounds() < 100
-
-
 def test_logistic_refuses_an_archive_with_types_it_does_not_trust(tmp_path):
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
@@ -292,7 +224,7 @@ class Odd:
 
 @pytest.mark.parametrize("name", ["forest", "../rule", "", "rule.fit"])
 def test_a_candidate_that_is_not_there_is_named_with_those_that_are(name):
-    with pytest.raises(UnknownCandidate, match="logistic, rule, xgboost"):
+    with pytest.raises(CannotLearn, match="logistic, rule, xgboost"):
         load_module(name)
 
 
@@ -305,12 +237,5 @@ def test_a_candidate_of_ones_own_is_a_module_with_the_verbs(tmp_path, monkeypatc
     (tmp_path / "mute.py").write_text(verbs.replace("def explain", "def mumble"))
 
     assert load_module("coin").fit() == "fit"
-    with pytest.raises(UnknownCandidate, match="'mute' lacks explain"):
+    with pytest.raises(CannotLearn, match="'mute' lacks explain"):
         load_module("mute")
-
-
-def test_the_sessions_of_the_tests_hold_what_logs_hold():
-    frame = sessions(300)
-
-    assert frame["channel"].isna().any() and frame["is_known_visitor"].isna().any()
-    assert 0.02 < frame["label"].mean() < 0.3

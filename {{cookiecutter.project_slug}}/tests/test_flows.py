@@ -4,8 +4,8 @@ import json
 
 import duckdb
 import pytest
-
 from conftest import run
+
 from rails import run as runs
 from rails import snapshot
 from rails.champion import current

@@ -50,7 +50,9 @@ def test_a_line_that_the_reader_would_misread_costs_only_itself(store, line, rea
 
     (file,) = landed(store)
     read = [json.loads(text) for text in (store.root / file.read_from).read_text().splitlines()]
-    assert [{"a": 1}, {"a": 2}, reason, {"a": 1}, {"a": 2}] == [each[0] if isinstance(each, list) else each for each in read]
+    assert [{"a": 1}, {"a": 2}, reason, {"a": 1}, {"a": 2}] == [
+        each[0] if isinstance(each, list) else each for each in read
+    ]
 
 
 def test_a_bom_and_windows_line_ends_cost_nothing(store):
