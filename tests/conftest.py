@@ -1,6 +1,7 @@
 """A copy of the template without what work leaves in its folder, and projects generated from it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,3 +69,48 @@ def make(project: Path, *verbs: str, before: tuple[str, ...] = ()) -> subprocess
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def run(project: Path, store: Path, *command: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """A command of Python's typed in the project, over this store, its output and errors as one text."""
+    return subprocess.run(
+        [*before, sys.executable, *command],
+        cwd=project,
+        env=demo.environment() | {"STORE_ROOT": str(store)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def refusal(said: subprocess.CompletedProcess) -> str:
+    """What a person reads last, of a command that must have ended with a sentence and exit code 1."""
+    assert said.returncode == 1, said.stdout
+    assert "Traceback" not in said.stdout, said.stdout
+    return said.stdout.strip().rpartition("\n\n")[2]
+
+
+@pytest.fixture(scope="session")
+def untouched(template: Path) -> Path:
+    """The project as it is in the template, to be run in place and not to be changed."""
+    return template / demo.TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def built(untouched: Path, tmp_path_factory) -> Path:
+    """A store that has gone from logs to a champion and scores; look, do not touch."""
+    store = tmp_path_factory.mktemp("built") / "store"
+    raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
+    said = run(untouched, store, "-m", "ml.simulate", "--days", "8", "--sessions-per-day", "400", *raw)
+    for verb in ("data", "train", "deploy", "score"):
+        assert said.returncode == 0, said.stdout
+        said = run(untouched, store, f"flows/{verb}.py", "run")
+    assert said.returncode == 0, said.stdout
+    return store
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> Path:
+    """A copy of that store, to be broken."""
+    return Path(shutil.copytree(built, tmp_path / "store"))

@@ -3,22 +3,30 @@
 Import this before Metaflow: a flow started by hand then behaves as one started by `make`.
 """
 
+import atexit
 import getpass
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = next((place for place in (HERE, HERE.parent) if (place / "dbt" / "dbt_project.yml").exists()), HERE.parent)
+LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
 sys.path.insert(0, str(ROOT)) if str(ROOT) not in sys.path else None
 
-from rails.errors import Refused  # noqa: E402 (the path comes first)
+from rails.errors import Refused, explain  # noqa: E402 (the path comes first)
 from rails.store import PROJECT, Store, default_store  # noqa: E402
+
+# Given back when a step is refused, so that Metaflow can end the run in order on a full disk, too.
+SPARE = default_store().root / ".spare"
 
 if PROJECT != ROOT:
     raise SystemExit(f"`rails` comes from {PROJECT}, but this project is {ROOT}: run `make setup` here.")
@@ -60,19 +68,69 @@ def in_a_sentence(step: Callable) -> Callable:
 
     @wraps(step)
     def run(self, *inputs):
-        from ml.errors import CannotLearn
+        import duckdb
+
+        from ml import CannotLearn
 
         try:
             step(self, *inputs)
+            if step.__name__ != "end":
+                _refuse_full_disk(self.store(), SPARE_BYTES)
         except (Refused, CannotLearn) as refusal:
-            raise SystemExit(f"{refusal}") from None
-        except OSError as error:
-            raise SystemExit(
-                f"{error.strerror or error}: {error.filename or 'data'}. Nothing was published; mend it and run "
-                "the same command again."
-            ) from error
+            raise SystemExit(_keep(str(refusal))) from None
+        except (OSError, duckdb.IOException, duckdb.FatalException) as error:
+            place = getattr(error, "filename", None) or "data"
+            what = f"{error.strerror}: {place}" if getattr(error, "strerror", None) else str(error)
+            otherwise = f"{what}. Nothing was published; mend it and run the same command again."
+            raise SystemExit(_keep(explain(what) or otherwise)) from error
 
     return run
+
+
+def _keep(sentence: str) -> str:
+    """The sentence, which the run's own process is to say again when Metaflow has had its last word."""
+    SPARE.unlink(missing_ok=True)
+    if path := os.environ.get("FLOW_REFUSAL"):
+        with suppress(OSError):
+            Path(path).write_text(sentence, encoding="utf-8")
+    return sentence
+
+
+def _say_kept(path: Path) -> None:
+    sentence = path.read_text(encoding="utf-8")
+    path.unlink()
+    if sentence:
+        sys.stdout.flush()
+        print(f"\n{sentence}", file=sys.stderr)
+
+
+def _refuse_full_disk(store: Store, least_bytes: int) -> None:
+    """Refuse to go on where so little is left that not even Metaflow could keep its own files."""
+    free = shutil.disk_usage(store.root).free
+    if free < least_bytes:
+        raise Refused(
+            f"The disk is full: {free / 1e6:.0f} MB are left at {store.root}, and {least_bytes / 1e6:.0f} is the least "
+            "to go on with. Nothing was published; make room, then run the same command again."
+        )
+
+
+def _begin(store: Store) -> None:
+    """What the process of a run does before its first task: see that there is room, and get ready to tell a refusal."""
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        _refuse_full_disk(store, LEAST_FREE_BYTES)
+        SPARE.write_bytes(bytes(SPARE_BYTES))
+        os.environ["FLOW_REFUSAL"] = tempfile.mkstemp(prefix="refusal-")[1]
+    except OSError as error:
+        raise SystemExit(f"{error.filename} cannot be written ({error.strerror}). Mend it, then try again.") from None
+    except Refused as refusal:
+        raise SystemExit(str(refusal)) from None
+    os.environ["FLOW_PROCESS"] = str(os.getpid())
+    atexit.register(_say_kept, Path(os.environ["FLOW_REFUSAL"]))
+
+
+if {"run", "resume"} & set(sys.argv) and "step" not in sys.argv:  # not a task, but what starts them
+    _begin(default_store())
 
 
 @package_sources(
@@ -87,6 +145,11 @@ class ProjectFlow(FlowSpec):
     def store(self) -> Store:
         """Where this project's data lies."""
         return default_store()
+
+    @staticmethod
+    def process() -> int:
+        """The process of the run, of which this task is a child; where it is gone, the run was killed."""
+        return int(os.environ.get("FLOW_PROCESS") or os.getppid())
 
     def title(self, what: str) -> str:
         """A page's title: what it shows, of which project."""

@@ -1,7 +1,8 @@
 """Raw logs -> events, sessions, features -> an audited snapshot: `python flows/data.py run`."""
 
-from base import ProjectFlow, in_a_sentence
 from metaflow import card, step
+
+from base import ProjectFlow, in_a_sentence
 
 
 class DataFlow(ProjectFlow):
@@ -15,7 +16,7 @@ class DataFlow(ProjectFlow):
 
         self.began_at = self.now()
         store = self.store()
-        with warehouse.locked(store) as lock:
+        with warehouse.locked(store, run_process=self.process()) as lock:
             self.landing = landing.land(store, warehouse.variables()["sources"])
             dbt = warehouse.start_dbt(store, lock, self.landing.generation)
             audit.load_gx()
@@ -32,7 +33,7 @@ class DataFlow(ProjectFlow):
         from rails.errors import Refused
 
         store = self.store()
-        with warehouse.locked(store, self.build_id):
+        with warehouse.locked(store, self.build_id, self.process()):
             report = data_report.gather(store.warehouse, self.landing, self.findings)
             critical = [finding for finding in self.findings if finding.stops]
             published = None

@@ -1,11 +1,12 @@
 """The best candidate of a run -> champion, if it passes the gate: `python flows/deploy.py run [--candidate RUN_ID]`."""
 
-from base import ProjectFlow, in_a_sentence
 from metaflow import Parameter, card, current, step
+
+from base import ProjectFlow, in_a_sentence
 
 
 class DeployFlow(ProjectFlow):
-    """Assemble the bundle, ask it as a client would, let the gate decide, and replace one pointer; refused, nothing changes."""
+    """Assemble the bundle, ask it as a client would, let the gate decide, replace one pointer, or change nothing."""
 
     candidate = Parameter("candidate", default="", help="the training run to deploy; the latest by default")
 
@@ -40,6 +41,7 @@ class DeployFlow(ProjectFlow):
         run = Run(self.store(), self.run_id)
         report = gate_report.Report(run, self.version, self.champion_before, self.decision, self.smoke_figures)
         self.html = gate_report.write_page(report, self.title("Deployment"))
+        print(gate_report.check_lines(report))
         if report.failed:
             raise Refused(gate_report.refusal(report))
         change = champion.promote(

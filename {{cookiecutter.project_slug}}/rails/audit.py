@@ -1,6 +1,6 @@
 """Great Expectations over the built tables, inside DuckDB: the one that decides whether they may be published.
 
-A suite is `expectations/<table>.json`, plain GX. An expectation of severity `critical` that fails stops the publication.
+A suite is `expectations/<table>.json`, plain GX. A failed expectation of severity `critical` stops the publication.
 """
 
 import gc
@@ -37,8 +37,8 @@ class Finding:
 
 
 class AuditDialect(Dialect):
-    """duckdb-engine for reading only. Nothing is rolled back when a connection closes, for a rollback discards the result
-    that GX still reads (great_expectations issue 10738).
+    """duckdb-engine for reading only. Nothing is rolled back when a connection closes, for that discards the result
+    which GX still reads (great_expectations issue 10738).
     """
 
     supports_statement_cache = True

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,52 +45,18 @@ class Parts:
     metrics: Mapping
 
 
-@dataclass(frozen=True)
 class Bundle:
-    """A bundle that was found whole."""
+    """A bundle that was found whole: its folder, its manifest, and what stands in its files."""
 
-    folder: Path
-    manifest: dict
-
-    @property
-    def owner(self) -> str:
-        return self.manifest["owner"]
-
-    @property
-    def version(self) -> str:
-        return self.manifest["version"]
-
-    @property
-    def candidate(self) -> str:
-        return self.manifest["candidate"]
-
-    @property
-    def threshold(self) -> float:
-        return self.manifest["threshold"]
-
-    @property
-    def model(self) -> Path:
-        return self.folder / "model"
-
-    @property
-    def card(self) -> Path:
-        return self.folder / "card.html"
-
-    @cached_property
-    def feature_sql(self) -> str:
-        return (self.folder / "features.sql").read_text(encoding="utf-8")
-
-    @cached_property
-    def schema(self) -> dict:
-        return read_json(self.folder / "schema.json")
-
-    @cached_property
-    def lookups(self) -> dict[str, dict[str, str]]:
-        return read_json(self.folder / "lookups.json")
-
-    @cached_property
-    def sample(self) -> dict:
-        return read_json(self.folder / "sample.json")
+    def __init__(self, folder: Path, manifest: dict):
+        self.folder, self.manifest = folder, manifest
+        self.owner, self.version = manifest["owner"], manifest["version"]
+        self.candidate, self.threshold = manifest["candidate"], manifest["threshold"]
+        self.model, self.card = folder / "model", folder / "card.html"
+        self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
+        self.schema, self.lookups, self.sample = (
+            read_json(folder / f"{name}.json") for name in ("schema", "lookups", "sample")
+        )
 
 
 def assemble(parts: Parts, store: Store, owner: str = "pooled") -> Bundle:

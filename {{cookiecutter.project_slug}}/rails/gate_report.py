@@ -40,10 +40,9 @@ def write_page(report: Report, title: str) -> str:
 
 
 def tell(report: Report, change: str, seconds: float) -> str:
-    """Each check in a line, then what became of the champion."""
+    """What became of the champion."""
     card = report.run.store.bundle(POOLED, report.version) / "card.html"
-    lines = [*_check_lines(report), f"deploy: {change} {why(report)}; {seconds:.1f} s", f"page: {card}"]
-    return "\n".join(lines)
+    return f"deploy: {change} {why(report)}; {seconds:.1f} s\npage: {card}"
 
 
 def why(report: Report) -> str:
@@ -58,13 +57,15 @@ def why(report: Report) -> str:
 
 
 def refusal(report: Report) -> str:
-    """Which checks failed, and that the champion stays."""
+    """Which checks failed, that the champion stays, and what to do about each."""
     stays = f"champion {report.champion_before[1]} stays" if report.champion_before else "there is still no champion"
     names = ", ".join(check["name"] for check in report.failed)
-    lines = [*_check_lines(report), f"deploy: refused by {names}; {stays}.", f"page: {report.page}"]
-    return "\n".join(lines)
+    sentences = [check["sentence"] for check in report.failed]
+    return "\n".join([f"deploy: refused by {names}; {stays}.", *sentences, f"page: {report.page}"])
 
 
-def _check_lines(report: Report) -> list[str]:
+def check_lines(report: Report) -> str:
+    """Each check in a line; none where the gate was not asked."""
     checks = (report.decision or {"checks": []})["checks"]
-    return [f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<24} {check['sentence']}" for check in checks]
+    lines = [f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<24} {check['sentence']}" for check in checks]
+    return "\n".join(lines)

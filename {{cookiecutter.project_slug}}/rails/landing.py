@@ -1,7 +1,7 @@
 """What has landed in `data/raw`: every file passed over as bytes once, before any SQL reads it.
 
-The catalog (`data/landed/catalog.json`) is the account's independent side: each file's lines counted over its bytes, its
-hash, and the number by which the incremental models tell new files from those they have read.
+The catalog (`data/landed/catalog.json`) is the account's independent side: each file's lines counted over its bytes,
+its hash, and the number by which the incremental models tell new files from those they have read.
 """
 
 import argparse
@@ -15,8 +15,6 @@ from pathlib import Path
 from rails.errors import Refused
 from rails.records import Inspection, inspect_file
 from rails.store import Store, default_store, read_json, write_json, write_text
-
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,13 @@ def land(store: Store, sources: Iterable[str]) -> Landing:
     """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
 
     Only files whose size or time changed are read again. A source without a folder has no file yet.
-    Raises Refused where the raw folder is missing or cannot be listed.
+    Raises Refused where the raw folder is missing, cannot be listed or holds no file of any source.
     """
     catalog = read_json(_catalog(store), default={"generation": 1, "files": []})
     known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
     found = {path.relative_to(store.root).as_posix(): path for source in sources for path in _files_of(store, source)}
+    if not found:
+        raise Refused(_no_logs(store, sources))
     fresh = [name for name, path in found.items() if not _is_same(known.get(name), path)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         inspections = dict(
@@ -103,10 +103,20 @@ def _folders(store: Store) -> set[str]:
     except FileNotFoundError:
         raise Refused(
             f"No raw logs: {store.raw} does not exist. Put files under data/raw/<source>/dt=YYYY-MM-DD/, "
-            "or `make simulate`."
+            "or `make simulate`; then `make data`."
         ) from None
     except PermissionError:
         raise Refused(f"{store.raw} cannot be read; `chmod u+rx` it and run the same command again.") from None
+
+
+def _no_logs(store: Store, sources: Iterable[str]) -> str:
+    others = ", ".join(sorted(_folders(store) - set(sources)))
+    unnamed = f" Name {others}, which is there, under vars: sources in dbt/dbt_project.yml," if others else ""
+    return (
+        f"No raw logs: {store.raw} holds no file of the sources {', '.join(sources)}.{unnamed or ' Put'} "
+        f"{'or put ' if others else ''}files under data/raw/<source>/dt=YYYY-MM-DD/, or `make simulate`; "
+        "then `make data`."
+    )
 
 
 def _files_of(store: Store, source: str) -> list[Path]:
@@ -116,20 +126,21 @@ def _files_of(store: Store, source: str) -> list[Path]:
     refused: list[OSError] = []
     found = [
         Path(place) / name
-        for place, folders, names in os.walk(folder, onerror=refused.append)
+        for place, _, names in os.walk(folder, onerror=refused.append)
         for name in names
-        if not name.startswith(".") and not folders.sort() and ".".join(("", *name.split(".")[1:])).endswith(SUFFIXES)
+        if not name.startswith(".")
     ]
     if refused:
         raise Refused(
-            f"{refused[0].filename} cannot be read ({refused[0].strerror}); `chmod u+rx` it and run the same command again."
+            f"{refused[0].filename} cannot be read ({refused[0].strerror}); "
+            "`chmod u+rx` it and run the same command again."
         )
     return sorted(found)
 
 
 def _is_same(entry: LandedFile | None, path: Path) -> bool:
-    if entry is None:
-        return False
+    if entry is None or entry.damage == "unreadable_file":
+        return False  # a permission that was given since leaves size and time as they were
     status = path.lstat() if not path.exists() else path.stat()
     return (entry.bytes, entry.modified_ns) == (status.st_size, status.st_mtime_ns)
 
@@ -169,7 +180,8 @@ def main() -> None:
     argparse.ArgumentParser(description=main.__doc__).parse_args()
     landing = land(default_store(), variables()["sources"])
     print(
-        f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, {len(landing.removed)} removed"
+        f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, "
+        f"{len(landing.removed)} removed"
     )
 
 

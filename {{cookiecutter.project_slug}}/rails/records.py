@@ -1,8 +1,8 @@
 """One raw file as bytes: is it whole, how many lines has it, and can the reader take it as it is?
 
-A file that only SQL's line reader would misread (invalid UTF-8, control characters, CRLF, over-long lines, CSV, Parquet) is
-read from a copy of JSON lines. A line that cannot stand in it as itself stands there as `["<reason>", "<the line>"]`, so
-that it keeps its number and costs only itself.
+A file that SQL's line reader would misread (invalid UTF-8, control characters, CRLF, over-long lines, CSV, Parquet) is
+read from a copy of JSON lines. A line that cannot stand in it as itself stands there as `["<reason>", "<the line>"]`,
+so that it keeps its number and costs only itself.
 """
 
 import codecs
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
 LONGEST_LINE = 2 * CHUNK  # a longer one fills at least one chunk without a newline, which is how it is noticed
 KEPT_OF_A_BAD_LINE = 10_000
@@ -48,6 +49,8 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
         status = path.lstat()
         return Inspection(status.st_size, status.st_mtime_ns, "", 0, 0, None, "unreadable_file")
     seen = (status.st_size, status.st_mtime_ns, sha256)
+    if not path.name.endswith(SUFFIXES):
+        return Inspection(*seen, 0, 0, None, "unknown_format")
     copy = copies / f"{hashlib.sha256(f'{path}|{sha256}'.encode(errors='surrogateescape')).hexdigest()}.jsonl"
     try:
         if path.suffix == ".parquet":
@@ -78,7 +81,7 @@ def _open(path: Path):
 
 
 def _count_lines(path: Path) -> tuple[int, int, bool]:
-    """Lines (a last one without a newline counts), empty ones, and whether the reader sees the same: UTF-8, none too long."""
+    """Lines (a last one without newline counts), empty ones, and whether the reader sees the same: UTF-8, short."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     count, blank, last, is_clean = 0, 0, b"\n", not GLOB & set(str(path))
     with _open(path) as file:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,7 +74,7 @@ class Run:
 
     def finish(self, metrics: Mapping, predictions, schema: Mapping, feature_sql: str) -> None:
         """Keep what the run found; run.json comes last and says that all of it is there."""
-        draft = self.folder / ".holdout.parquet"
+        draft = self.folder / f".holdout.{os.getpid()}.parquet"
         with duckdb.connect() as connection:
             connection.register("predictions", predictions)
             connection.execute("copy predictions to ? (format parquet)", [str(draft)])
@@ -101,7 +102,7 @@ def open_latest(store: Store | None = None) -> Run:
 
 
 def open(run_id: str, store: Store | None = None) -> Run:
-    """A finished run by its id ('' for the latest); Refused, with the ids there are, where it is unknown or unfinished."""
+    """A finished run by its id ('' for the latest); Refused, naming those there are, if it is unknown or unfinished."""
     store = store or default_store()
     finished = sorted(path.parent.name for path in store.runs.glob("*/run.json"))
     run_id = run_id or read_json(store.latest_run, default={}).get("run", "")
@@ -111,7 +112,8 @@ def open(run_id: str, store: Store | None = None) -> Run:
     if run.is_finished:
         return run
     there_are = f"finished runs: {', '.join(finished)}" if finished else "no run has finished yet"
-    what = "did not finish: `make train` takes it up again" if run.folder.exists() else "is unknown"
+    is_begun = run.folder.exists()
+    what = "did not finish: `make train` takes it up again" if is_begun else "is unknown: `make train` makes a new one"
     raise Refused(f"Training run {run_id!r} {what}; {there_are}.")
 
 

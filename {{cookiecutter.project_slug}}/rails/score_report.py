@@ -19,13 +19,15 @@ def gather(folder: Path) -> dict:
             return connection.sql(query.format(source=source)).df().to_dict("records")
 
         by_tenant = rows(
-            "select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version, count(*) as session_count, "
+            "select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version, "
+            "count(*) as session_count, "
             "avg(probability) as mean_probability, count(*) filter (where decision) as decision_count "
             "from {source} group by tenant_id order by session_count desc, tenant_id"
         )
         counts = dict(
             connection.sql(
-                f"select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*) from {source} group by bin"
+                f"select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*) "
+                f"from {source} group by bin"
             ).fetchall()
         )
         top = rows("select tenant_id, entity_id, point_at, probability, decision from {source} limit 20")
@@ -33,7 +35,8 @@ def gather(folder: Path) -> dict:
     return read_json(folder / "scores.json") | {
         "by_tenant": by_tenant,
         "histogram": [
-            {"from": place / BINS, "to": (place + 1) / BINS, "session_count": counts.get(place, 0)} for place in range(BINS)
+            {"from": place / BINS, "to": (place + 1) / BINS, "session_count": counts.get(place, 0)}
+            for place in range(BINS)
         ],
         "top": top,
         "positives_share": sum(row["decision_count"] for row in by_tenant) / total,

@@ -73,6 +73,11 @@ class Snapshot:
         """A table as a pandas data frame."""
         return self.relation(table).df()
 
+    def rows_of(self, table: str, entities):
+        """The rows of a table of the entities in a data frame (tenant_id, entity_id), as a data frame."""
+        self._connection.register("asked", entities)
+        return self.relation(table).join(self._connection.table("asked"), "tenant_id, entity_id", how="semi").df()
+
     def _table(self, table: str) -> dict:
         try:
             return self.manifest["tables"][table]
@@ -100,16 +105,18 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
     manifest = read_json(store.snapshots / snapshot_id / "manifest.json") if snapshot_id else None
     if manifest is None:
         known = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
-        there_are = f"there are {', '.join(known)}" if known else "there is none yet: `make data` publishes one"
+        there_are = (
+            f"there are {', '.join(known)}, and none named is the latest" if known else "`make data` publishes one"
+        )
         raise Refused(f"There is no snapshot {snapshot_id!r}; {there_are}.")
     return Snapshot(store, snapshot_id, manifest)
 
 
 def publish(store: Store, facts: Mapping, feature_sql: str) -> tuple[Snapshot, bool]:
-    """Publish the warehouse's tables: new files for what changed, a manifest, then one pointer. Also says whether it is new.
+    """Publish the warehouse's tables: files for what changed, a manifest, one pointer. Also says whether it is new.
 
-    The snapshot's id is the hash of its content, so that publishing the same rows again is the same snapshot. `facts` go
-    into the manifest as they are (what was audited, which code built it). Killed at any point, the latest snapshot stays.
+    The snapshot's id is the hash of its content, so that publishing the same rows again is the same snapshot. `facts`
+    go into the manifest as they are. Killed at any point, the latest snapshot stays.
     """
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         connection.execute("set partitioned_write_max_open_files = 10000")
@@ -140,7 +147,8 @@ def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: s
     shape = hashlib.md5(json.dumps(columns).encode()).hexdigest()
     # A sum of hashes of rows does not depend on their order.
     days = connection.sql(
-        f"select coalesce(strftime({day}, '%Y-%m-%d'), 'unknown') as dt, count(*), sum(md5_number_lower(cast(t as varchar))) "
+        f"select coalesce(strftime({day}, '%Y-%m-%d'), 'unknown') as dt, count(*), "
+        "sum(md5_number_lower(cast(t as varchar))) "
         f"from {table} as t group by dt order by dt"
     ).fetchall()
     files = [

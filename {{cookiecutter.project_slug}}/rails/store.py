@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rails.errors import Refused
@@ -12,68 +11,34 @@ from rails.errors import Refused
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-class PointerMoved(Exception):  # noqa: N818
+class PointerMoved(Exception):
     """Somebody else replaced the pointer since it was read."""
 
 
-@dataclass(frozen=True)
 class Store:
-    """The folders of one project's data; `root` is the only setting."""
+    """The folders of one project's data below `root`, which is the only setting."""
 
-    root: Path
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "raw"
-
-    @property
-    def landed(self) -> Path:
-        return self.root / "landed"
-
-    @property
-    def warehouse(self) -> Path:
-        return self.root / "warehouse.duckdb"
-
-    @property
-    def tables(self) -> Path:
-        return self.root / "tables"
-
-    @property
-    def snapshots(self) -> Path:
-        return self.root / "snapshots"
-
-    @property
-    def latest_snapshot(self) -> Path:
-        return self.snapshots / "latest.json"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    @property
-    def latest_run(self) -> Path:
-        return self.runs / "latest.json"
-
-    @property
-    def models(self) -> Path:
-        return self.root / "models"
-
-    @property
-    def scores(self) -> Path:
-        return self.root / "scores"
-
-    @property
-    def reports(self) -> Path:
-        return self.root / "reports"
-
-    @property
-    def dbt(self) -> Path:
-        return self.root / "dbt"
+    def __init__(self, root: Path):
+        self.root = root
+        self.raw = root / "raw"
+        self.landed = root / "landed"
+        self.warehouse = root / "warehouse.duckdb"
+        self.dbt = root / "dbt"
+        self.tables = root / "tables"
+        self.snapshots = root / "snapshots"
+        self.latest_snapshot = root / "snapshots" / "latest.json"
+        self.runs = root / "runs"
+        self.latest_run = root / "runs" / "latest.json"
+        self.models = root / "models"
+        self.scores = root / "scores"
+        self.reports = root / "reports"
 
     def bundle(self, owner: str, version: str) -> Path:
+        """The folder of an owner's bundle."""
         return self.models / owner / version
 
     def champion(self, owner: str) -> Path:
+        """The pointer to an owner's champion."""
         return self.models / owner / "champion.json"
 
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,10 +17,11 @@ from typing import TextIO
 
 import yaml
 
-from rails.errors import Refused
+from rails.errors import Refused, explain
 from rails.store import PROJECT, Store, read_json, write_json
 
 DBT = PROJECT / "dbt"
+TOO_LITTLE_BYTES = 1_000_000
 
 
 def variables() -> dict:
@@ -40,22 +42,26 @@ def environment(store: Store) -> dict[str, str]:
 
 
 @contextmanager
-def locked(store: Store, build_id: str | None = None, patience_seconds: float = 20) -> Iterator[int]:
-    """Hold the right to write the warehouse; yields the lock's descriptor, which dbt inherits, so that the leftovers of a
-    killed run keep it until they end.
+def locked(
+    store: Store, build_id: str | None = None, run_process: int | None = None, patience_seconds: float = 60
+) -> Iterator[int]:
+    """Hold the right to write the warehouse; yields the lock's descriptor, which dbt inherits, so that the leftovers of
+    a killed run keep it until they end: those are waited for, a run that is under way (`run_process` lives) is not.
 
-    Raises Refused with who holds it since when, or, where `build_id` is given, that another run has built the tables since.
+    Raises Refused with who holds it since when, or, with `build_id`, that another run has built the tables since.
     """
     store.root.mkdir(parents=True, exist_ok=True)
     with (store.root / ".warehouse.lock").open("a+") as file:
         _acquire(file, time.monotonic() + patience_seconds)
         file.seek(0)
         file.truncate()
-        file.write(json.dumps({"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps({"pid": os.getpid(), "run": run_process or os.getppid(), "since": since}))
         file.flush()
         if build_id and read_json(store.dbt / "built.json", default={}).get("id") != build_id:
             raise Refused(
-                "Another data run has built the tables since these were audited; nothing was published. `make data` again."
+                "Another data run has built the tables since these were audited; nothing was published. "
+                "`make data` again."
             )
         yield file.fileno()
 
@@ -67,9 +73,11 @@ def _acquire(file: TextIO, deadline: float) -> None:
         except BlockingIOError:
             file.seek(0)
             holder = json.loads(file.read() or "{}")
-            if time.monotonic() > deadline or _is_alive(holder.get("pid")):
+            is_under_way = _is_alive(holder.get("pid")) and _is_alive(holder.get("run"))
+            if is_under_way or time.monotonic() > deadline:
+                who = "Another data run" if is_under_way else "What is left of a data run that was killed"
                 raise Refused(
-                    f"Another data run (process {holder.get('pid')}) has been writing the warehouse since {holder.get('since')}. "
+                    f"{who} (process {holder.get('pid')}) has been writing the warehouse since {holder.get('since')}. "
                     "Wait for it to end, then run the same command again."
                 ) from None
             time.sleep(0.2)
@@ -78,15 +86,17 @@ def _acquire(file: TextIO, deadline: float) -> None:
 def _is_alive(pid: int | None) -> bool:
     try:
         os.kill(pid or 0, 0)
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        return True  # somebody else's
     return bool(pid)
 
 
 def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
     """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
 
-    The tables are built anew, not added to, when the SQL or the landing's generation is not that of the last whole build.
+    The tables are built anew, not added to, when the SQL or the landing's generation is not the last whole build's.
     """
     log = store.dbt / "logs"
     log.mkdir(parents=True, exist_ok=True)
@@ -116,6 +126,10 @@ def finish_dbt(store: Store, process: subprocess.Popen) -> str:
         write_json(store.dbt / "built.json", build)
         return build["id"]
     text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
+    if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
+        text += f"\nNo space left on device: {store.root}"  # dbt could not write its log either
+    if sentence := explain(text):
+        raise Refused(sentence)
     found = text.rfind("Failure in")
     where = text[found:] if found >= 0 else "\n".join(text.splitlines()[-25:])
     raise Refused(

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 
+from rails.bundle import open_bundle
 from rails.champion import POOLED, current
 from rails.errors import Refused
 from rails.store import default_store
@@ -18,8 +19,8 @@ def main() -> int:
     if champion is None:
         print("There is no champion to ask: `make deploy` makes one.", file=sys.stderr)
         return 1
-    sample = json.loads((store.bundle(*champion) / "sample.json").read_text(encoding="utf-8"))
     try:
+        sample = open_bundle(store.bundle(*champion)).sample
         with running_server() as server:
             status, answer = server.call("POST", "/predict", json.dumps(sample["request"]))
     except Refused as refusal:

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import os
 from datetime import timedelta
 
 import duckdb
 import pandas as pd
 
-from rails.bundle import open_bundle
+from ml.candidates import load_module
+from ml.schema import FeatureSchema
+from rails.bundle import Bundle, open_bundle
 from rails.champion import current
 from rails.errors import Refused
 from rails.snapshot import Snapshot
 from rails.store import write_json
-from serving import replay
 
-COLUMNS = [*replay.KEYS, "probability", "decision", "champion", "model_version"]
+KEYS = ["tenant_id", "entity_id", "point_at"]
+COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 
 
 def score(snapshot: Snapshot, days: int) -> str:
@@ -38,6 +41,29 @@ def score(snapshot: Snapshot, days: int) -> str:
     return scores_id
 
 
+def predict(bundle: Bundle, snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
+    """The keys of the entities with the bundle's probability of each."""
+    features = compute_features(bundle.feature_sql, list(bundle.lookups), snapshot, entities)
+    module = load_module(bundle.candidate)
+    columns = FeatureSchema.from_dict(bundle.schema).names
+    probability = module.predict_proba(module.load(bundle.model), features[columns])
+    return features[KEYS].assign(probability=probability)
+
+
+def compute_features(feature_sql: str, lookups: list[str], snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
+    """The features of the entities (tenant_id, entity_id) by this SQL over the snapshot's events and lookups."""
+    with duckdb.connect() as connection:
+        connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
+        connection.register("asked", entities[["tenant_id", "entity_id"]])
+        for table in ["events_at_point", *lookups]:
+            files = [str(path) for path in snapshot.files(table)]
+            only = "semi join asked using (tenant_id, entity_id)" if table == "events_at_point" else ""
+            connection.execute(
+                f"create table {table} as select * from read_parquet(?, hive_partitioning = false) {only}", [files]
+            )
+        return connection.sql(f"select * from ({feature_sql.strip().rstrip(';')}) order by tenant_id, entity_id").df()
+
+
 def _newest_sessions(snapshot: Snapshot, days: int) -> pd.DataFrame:
     sessions = snapshot.relation("session_features").project("tenant_id, entity_id, point_at, status").df()
     since = sessions["point_at"].max() - timedelta(days=days)
@@ -56,7 +82,7 @@ def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:
 
 def _score_with(owner: str, version: str, snapshot: Snapshot, sessions: pd.DataFrame) -> pd.DataFrame:
     bundle = open_bundle(snapshot.store.bundle(owner, version))
-    scored = replay.predict(bundle, snapshot, sessions)
+    scored = predict(bundle, snapshot, sessions)
     decision = scored["probability"] >= bundle.threshold
     return scored.assign(decision=decision, champion=owner, model_version=version)[COLUMNS]
 
@@ -68,6 +94,6 @@ def _write(folder, scores: pd.DataFrame) -> None:
     with duckdb.connect() as connection:
         connection.register("scores", ordered)
         for form in ("parquet", "csv"):
-            draft = folder / f".scores.{form}"
+            draft = folder / f".scores.{os.getpid()}.{form}"
             connection.execute(f"copy scores to ? (format {form})", [str(draft)])
             draft.replace(folder / f"scores.{form}")

@@ -1,5 +1,7 @@
 """The trial of a candidate before the gate: its bundle, asked as a client would ask, and beside the champion."""
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,13 @@ from rails.errors import Refused
 from rails.page import render
 from rails.run import Run
 from rails.snapshot import Snapshot
-from serving import replay
+from serving import batch
 from serving.model import TOLERANCE, LoadedModel, answer_sample
-from serving.sample import sample_request
 from serving.smoke import smoke
 
 COMMON_COLUMNS = ("event_type", "page", "device", "channel", "country", "category", "currency")
 SESSIONS_COMPARED = 200
+SAMPLE_START = datetime(2026, 1, 5, 10, 0)
 
 
 def assemble_bundle(run: Run, title: str) -> Bundle:
@@ -100,8 +102,8 @@ def _same(expected: pd.Series, found: pd.Series) -> np.ndarray:
 def _sessions(snapshot: Snapshot, asked: pd.DataFrame) -> list[tuple[str, str, list[dict]]]:
     """The events up to the point of each session asked for, as a client would send them, in the order of `asked`."""
     entities = asked[["tenant_id", "entity_id"]]
-    events = snapshot.relation("events_at_point").df().merge(entities)
-    by_session = {key: group for key, group in events.groupby(["tenant_id", "entity_id"], sort=False)}
+    events = snapshot.rows_of("events_at_point", entities)
+    by_session = dict(iter(events.groupby(["tenant_id", "entity_id"], sort=False)))
     unsent = ["tenant_id", "entity_id", "point_at", "event_number"]
     return [
         (tenant, entity, by_session[tenant, entity].drop(columns=unsent).to_dict("records"))
@@ -114,7 +116,7 @@ def _against(champion: tuple[str, str], run: Run) -> dict | None:
     predictions = run.predictions()
     try:
         bundle = open_bundle(run.store.bundle(*champion))
-        theirs = replay.predict(bundle, snapshots.open(run.snapshot_id, run.store), predictions)
+        theirs = batch.predict(bundle, snapshots.open(run.snapshot_id, run.store), predictions)
     except Refused:
         return None
     both = predictions.merge(theirs, on=["tenant_id", "entity_id"])
@@ -151,3 +153,24 @@ def _common_values(snapshot: Snapshot) -> dict[str, list[str]]:
         ]
         for name in COMMON_COLUMNS
     }
+
+
+def sample_request(values: Mapping[str, Sequence[str]], event_count: int = 6) -> dict[str, Any]:
+    """A body for POST /predict; its events go through the values given of `event_type`, `page`, `device` and others."""
+    kinds = list(values.get("event_type", ())) or ["page_view"]
+    others = {name: list(known) for name, known in values.items() if name != "event_type" and known}
+    # One visitor has one device: what does not change within a session keeps its first value.
+    changing = {name for name in others if name in ("page", "category", "query")}
+    events = [
+        {
+            "event_id": f"sample-{number}",
+            "event_type": kinds[number % len(kinds)],
+            "occurred_at": (SAMPLE_START + timedelta(seconds=20 * number)).isoformat() + "Z",
+            "anonymous_id": "sample-visitor",
+            "product_id": f"sample-product-{number % 2}",
+            "price": 10.0 + number,
+            **{name: known[number % len(known) if name in changing else 0] for name, known in others.items()},
+        }
+        for number in range(event_count)
+    ]
+    return {"tenant_id": "sample", "events": events}
