@@ -45,6 +45,7 @@ for name, value in {
     "METAFLOW_DEFAULT_DATASTORE": "local",
     "METAFLOW_DEFAULT_METADATA": "local",
     "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(default_store().root),
+    "METAFLOW_CARD_LOCALROOT": str(default_store().root / ".metaflow" / "cards"),
     "METAFLOW_PYLINT": "0",
     "METAFLOW_RUN_MAX_WORKERS": str(os.cpu_count()),
     "OMP_WAIT_POLICY": "PASSIVE",

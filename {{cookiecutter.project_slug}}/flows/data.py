@@ -1,8 +1,8 @@
 """Raw logs -> events, sessions, features -> an audited snapshot: `python flows/data.py run`."""
 
-from metaflow import card, step
-
 from base import ProjectFlow, in_a_sentence
+
+from metaflow import card, step
 
 
 class DataFlow(ProjectFlow):

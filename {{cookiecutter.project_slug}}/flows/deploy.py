@@ -1,8 +1,8 @@
 """The best candidate of a run -> champion, if it passes the gate: `python flows/deploy.py run [--candidate RUN_ID]`."""
 
-from metaflow import Parameter, card, current, step
-
 from base import ProjectFlow, in_a_sentence
+
+from metaflow import Parameter, card, current, step
 
 
 class DeployFlow(ProjectFlow):

@@ -1,8 +1,8 @@
 """The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID]`."""
 
-from metaflow import Parameter, card, step
-
 from base import ProjectFlow, in_a_sentence
+
+from metaflow import Parameter, card, step
 
 
 class ScoreFlow(ProjectFlow):

@@ -1,8 +1,8 @@
 """A snapshot -> candidates, compared on the holdout: `python flows/train.py run [--snapshot ID]`."""
 
-from metaflow import Parameter, card, step
-
 from base import ProjectFlow, in_a_sentence
+
+from metaflow import Parameter, card, step
 
 LEARNED_WITH = ("split", "train", "decision", "evaluate")
 
