@@ -102,7 +102,7 @@ def built(untouched: Path, tmp_path_factory) -> Path:
     """A store that has gone from logs to a champion and scores; look, do not touch."""
     store = tmp_path_factory.mktemp("built") / "store"
     raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-    said = run(untouched, store, "-m", "ml.simulate", "--days", "8", "--sessions-per-day", "400", *raw)
+    said = run(untouched, store, "-m", "ml.simulate", "--days", "8", "--sessions-per-day", "1000", *raw)
     for verb in ("data", "train", "deploy", "score"):
         assert said.returncode == 0, said.stdout
         said = run(untouched, store, f"flows/{verb}.py", "run")

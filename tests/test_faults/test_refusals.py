@@ -125,7 +125,7 @@ def test_a_warehouse_that_is_open_elsewhere_or_damaged_is_told_and_built_again(u
     assert published(copied) == before
 
 
-@pytest.mark.parametrize(("size", "sign"), [("4m", "never"), ("60m", "dbt/building.json"), ("60m", "dbt/built.json")])
+@pytest.mark.parametrize(("size", "sign"), [("4m", "never"), ("200m", "dbt/building.json"), ("200m", "dbt/built.json")])
 def test_a_full_disk_publishes_nothing(untouched, built, tmp_path, size, sign):
     disk, start, end = (tmp_path / name for name in ("disk", "start", "end"))
     disk.mkdir()

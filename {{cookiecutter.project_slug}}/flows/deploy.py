@@ -41,7 +41,8 @@ class DeployFlow(ProjectFlow):
         run = Run(self.store(), self.run_id)
         report = gate_report.Report(run, self.version, self.champion_before, self.decision, self.smoke_figures)
         self.html = gate_report.write_page(report, self.title("Deployment"))
-        print(gate_report.check_lines(report))
+        if report.decision:
+            print(gate_report.check_lines(report))
         if report.failed:
             raise Refused(gate_report.refusal(report))
         change = champion.promote(

@@ -24,18 +24,19 @@ def score(snapshot: Snapshot, days: int) -> str:
     """Score the sessions of the snapshot's last days, bots left out, below data/scores/<id>/; returns the id.
 
     The id follows from snapshot, champions and days, so that asking again finds the scores that stand. Raises Refused
-    where a tenant has no champion.
+    where a tenant has no champion, or a champion's bundle is not whole.
     """
     sessions = _newest_sessions(snapshot, days)
     champions = {tenant: _champion_of(snapshot, tenant) for tenant in sorted(sessions["tenant_id"].unique())}
+    bundles = {champion: open_bundle(snapshot.store.bundle(*champion)) for champion in sorted(set(champions.values()))}
     asked = {"snapshot": snapshot.id, "champions": champions, "days": days}
     scores_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = snapshot.store.scores / scores_id
     if not (folder / "scores.json").exists():
         scored = []
-        for champion in sorted(set(champions.values())):
+        for champion, bundle in bundles.items():
             tenants = [tenant for tenant, found in champions.items() if found == champion]
-            scored.append(_score_with(*champion, snapshot, sessions[sessions["tenant_id"].isin(tenants)]))
+            scored.append(_score_with(bundle, snapshot, sessions[sessions["tenant_id"].isin(tenants)]))
         _write(folder, pd.concat(scored, ignore_index=True))
         write_json(folder / "scores.json", {"id": scores_id, "rows": len(sessions), **asked})
     return scores_id
@@ -80,11 +81,10 @@ def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:
     return champion
 
 
-def _score_with(owner: str, version: str, snapshot: Snapshot, sessions: pd.DataFrame) -> pd.DataFrame:
-    bundle = open_bundle(snapshot.store.bundle(owner, version))
+def _score_with(bundle: Bundle, snapshot: Snapshot, sessions: pd.DataFrame) -> pd.DataFrame:
     scored = predict(bundle, snapshot, sessions)
     decision = scored["probability"] >= bundle.threshold
-    return scored.assign(decision=decision, champion=owner, model_version=version)[COLUMNS]
+    return scored.assign(decision=decision, champion=bundle.owner, model_version=bundle.version)[COLUMNS]
 
 
 def _write(folder, scores: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rails import warehouse
 from rails.store import PROJECT, Store
 
-DAYS, SESSIONS_PER_DAY = 8, 150
+DAYS, SESSIONS_PER_DAY = 10, 800  # fewer sessions do not convince the gate
 
 
 def run(store: Store, *command: str) -> subprocess.CompletedProcess:

@@ -64,9 +64,9 @@ def test_the_same_commands_again_change_nothing(copied):
 
 def test_a_critical_finding_publishes_nothing_and_names_the_rows(copied):
     before = read_json(copied.latest_snapshot)
-    broken = "\n".join(["not json"] * 5_000)
-    (copied.raw / "web" / "dt=2026-01-09").mkdir()
-    (copied.raw / "web" / "dt=2026-01-09" / "broken.jsonl").write_text(broken)
+    broken = "\n".join(["not json"] * 30_000)
+    (copied.raw / "web" / "dt=2026-01-20").mkdir()
+    (copied.raw / "web" / "dt=2026-01-20" / "broken.jsonl").write_text(broken)
 
     data = run(copied, "flows/data.py", "run")
 
@@ -74,18 +74,3 @@ def test_a_critical_finding_publishes_nothing_and_names_the_rows(copied):
     assert "at most 20 % of a source's records are quarantined" in data.stderr + data.stdout
     assert "source=web" in data.stderr + data.stdout
     assert before == read_json(copied.latest_snapshot)
-
-
-def test_a_model_that_learned_from_chance_is_refused_by_name(copied, tmp_path):
-    settings = runs.open_latest(copied)
-    metrics = read_json(settings.folder / "metrics.json")
-    lead = metrics["candidates"][metrics["chosen"]]["against_rule"]
-    lead["low"] = -0.01
-    (settings.folder / "metrics.json").write_text(json.dumps(metrics))
-    copied.champion("pooled").unlink()
-
-    deploy = run(copied, "flows/deploy.py", "run")
-
-    assert deploy.returncode == 1
-    assert "refused by beats_the_rule" in deploy.stderr + deploy.stdout
-    assert current(copied) is None
