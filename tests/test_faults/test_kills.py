@@ -45,10 +45,10 @@ MOMENTS = {
         ("runs/*/report.html", ""),
     ],
     "deploy": [
-        ("models/pooled/.draft-*", ""),
+        (".metaflow/DeployFlow/*/start/*/0.attempt.json", ""),
         ("models/pooled/*/manifest.json", ""),
+        (".metaflow/DeployFlow/*/end/*/0.attempt.json", ""),
         ("models/pooled/*-gate.html", ""),
-        ("models/pooled/champion.json", ""),
     ],
     "score": [("scores/*/scores.csv", ""), ("scores/*/report.html", "")],
 }

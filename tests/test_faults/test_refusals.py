@@ -125,18 +125,20 @@ def test_a_warehouse_that_is_open_elsewhere_or_damaged_is_told_and_built_again(u
     assert published(copied) == before
 
 
-@pytest.mark.parametrize(("size", "sign"), [("4m", "never"), ("200m", "dbt/building.json"), ("200m", "dbt/built.json")])
+@pytest.mark.parametrize(
+    ("size", "sign"), [("16m", "never"), ("200m", "dbt/building.json"), ("200m", "dbt/built.json")]
+)
 def test_a_full_disk_publishes_nothing(untouched, built, tmp_path, size, sign):
     disk, start, end = (tmp_path / name for name in ("disk", "start", "end"))
     disk.mkdir()
+    unshared = ("unshare", "--map-root-user", "--mount")
+    if subprocess.run([*unshared, "mount", "-t", "tmpfs", "small", disk], capture_output=True).returncode:
+        pytest.skip("this machine gives no mount namespace of one's own (unshare)")
     for folder in ("raw", "snapshots"):
         shutil.copytree(built / folder, start / folder)
-    on_it = ("unshare", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "-", disk, size, start, end, sign)
-    if subprocess.run([*on_it, "true"], capture_output=True).returncode:
-        pytest.skip("this machine gives no mount namespace of one's own (unshare)")
-    shutil.rmtree(end)
+    on_it = (*unshared, "sh", "-c", ON_A_SMALL_DISK, "-", *map(str, (disk, size, start, end, sign)))
 
-    sentence = refusal(run(untouched, disk, *DATA, before=tuple(map(str, on_it))))
+    sentence = refusal(run(untouched, disk, *DATA, before=on_it))
 
     assert "The disk is full" in sentence
     assert "run the same command again" in sentence

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Callable
@@ -98,9 +97,9 @@ def _keep(sentence: str) -> str:
 
 
 def _say_kept(path: Path) -> None:
-    sentence = path.read_text(encoding="utf-8")
-    path.unlink()
-    if sentence:
+    with suppress(FileNotFoundError):
+        sentence = path.read_text(encoding="utf-8")
+        path.unlink()
         sys.stdout.flush()
         print(f"\n{sentence}", file=sys.stderr)
 
@@ -121,12 +120,12 @@ def _begin(store: Store) -> None:
         store.root.mkdir(parents=True, exist_ok=True)
         _refuse_full_disk(store, LEAST_FREE_BYTES)
         SPARE.write_bytes(bytes(SPARE_BYTES))
-        os.environ["FLOW_REFUSAL"] = tempfile.mkstemp(prefix="refusal-")[1]
     except OSError as error:
         raise SystemExit(f"{error.filename} cannot be written ({error.strerror}). Mend it, then try again.") from None
     except Refused as refusal:
         raise SystemExit(str(refusal)) from None
     os.environ["FLOW_PROCESS"] = str(os.getpid())
+    os.environ["FLOW_REFUSAL"] = str(store.root / f".refusal-{os.getpid()}")
     atexit.register(_say_kept, Path(os.environ["FLOW_REFUSAL"]))
 
 
