@@ -74,7 +74,7 @@ def make(project: Path, *verbs: str, before: tuple[str, ...] = ()) -> subprocess
 def run(project: Path, store: Path, *command: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
     """A command of Python's typed in the project, over this store, its output and errors as one text."""
     return subprocess.run(
-        [*before, sys.executable, *command],
+        [*before, project / ".venv/bin/python", *command],
         cwd=project,
         env=demo.environment() | {"STORE_ROOT": str(store)},
         stdin=subprocess.DEVNULL,
@@ -92,9 +92,12 @@ def refusal(said: subprocess.CompletedProcess) -> str:
 
 
 @pytest.fixture(scope="session")
-def untouched(template: Path) -> Path:
-    """The project as it is in the template, to be run in place and not to be changed."""
-    return template / demo.TEMPLATE
+def untouched(template: Path, project: Path, tmp_path_factory) -> Path:
+    """The template's folder as it is, with a set-up environment, to be run in place and not to be changed."""
+    folder = tmp_path_factory.mktemp("in_place") / demo.TEMPLATE
+    shutil.copytree(template / demo.TEMPLATE, folder)
+    (folder / ".venv").symlink_to(project / ".venv")
+    return folder
 
 
 @pytest.fixture(scope="session")

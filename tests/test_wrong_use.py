@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps
 def serving(project: Path, store: Path) -> Iterator[str]:
     """The address of a server over this store, on a free port."""
     environment = demo.environment() | {"STORE_ROOT": str(store), "PORT": "0"}
-    command = [sys.executable, "-m", "serving"]
+    command = [project / ".venv/bin/python", "-m", "serving"]
     server = subprocess.Popen(
         command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -85,7 +84,7 @@ def kill(project: Path, store: Path, flow: str, pattern: str, text: str, whole: 
     began = time.time()
     log = (store.parent / "log.txt").open("w")
     running = subprocess.Popen(
-        [sys.executable, f"flows/{flow}.py", "run"],
+        [project / ".venv/bin/python", f"flows/{flow}.py", "run"],
         cwd=project,
         env=demo.environment() | {"STORE_ROOT": str(store)},
         stdin=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -89,7 +88,11 @@ def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first
     environment = demo.environment() | {"STORE_ROOT": str(copied)}
     (copied / "dbt/building.json").unlink()
     first = subprocess.Popen(
-        [sys.executable, *DATA], cwd=untouched, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [untouched / ".venv/bin/python", *DATA],
+        cwd=untouched,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while not (copied / "dbt/building.json").exists():
         assert first.poll() is None
@@ -106,7 +109,7 @@ def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first
 def test_a_warehouse_that_is_open_elsewhere_or_damaged_is_told_and_built_again(untouched, copied):
     before = published(copied)
     hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", hold, str(copied / "warehouse.duckdb")]
+    command = [untouched / ".venv/bin/python", "-c", hold, str(copied / "warehouse.duckdb")]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     holder.stdout.readline()
 
