@@ -63,7 +63,7 @@ def smoke(bundle_folder: Path, requests: int = 50, patience_seconds: float = 60)
     except Refused as error:
         raise Refused(f"The bundle at {bundle_folder} fails its smoke test: {error}") from error
     return {
-        "requests": requests,
+        "requests": ROUNDS * requests,
         "start_seconds": round(server.start_seconds, 3),
         "p50_ms": round(min(float(np.percentile(latencies, 50)) for latencies in rounds), 3),
         "p99_ms": round(min(float(np.percentile(latencies, 99)) for latencies in rounds), 3),

@@ -133,5 +133,7 @@ def test_curves_are_few_points_that_begin_and_end_right():
 
 
 def test_everything_is_plain_values_for_json():
-    json.dumps([figures(resamples=5), curves(LABEL, PROBABILITY), curves(LABEL * 0, PROBABILITY)], allow_nan=False)
-    json.dumps(by_slice(pd.DataFrame({"known": np.arange(ROWS) % 2}), LABEL, PROBABILITY), allow_nan=False)
+    slices = by_slice(pd.DataFrame({"known": np.arange(ROWS) % 2}), LABEL, PROBABILITY)
+    drawn = [figures(resamples=5), curves(LABEL, PROBABILITY), curves(LABEL * 0, PROBABILITY), slices]
+
+    assert drawn == json.loads(json.dumps(drawn, allow_nan=False))

@@ -518,7 +518,7 @@ def test_importing_the_app_touches_no_disk():
 def test_the_smoke_test_measures_a_real_server(bundle):
     figures = smoke(bundle.folder)
 
-    assert figures["requests"] == 50
+    assert figures["requests"] == 150
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 1_000
     assert 0 < figures["start_seconds"] < 30
     assert 20 < figures["memory_mb"] < 2_000
