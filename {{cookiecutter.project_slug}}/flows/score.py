@@ -18,7 +18,7 @@ class ScoreFlow(ProjectFlow):
         from serving import batch
 
         self.began_at = self.now()
-        opened = snapshot.open(self.snapshot, self.store()) if self.snapshot else snapshot.open_latest(self.store())
+        opened = snapshot.open(self.snapshot, self.store())
         self.scores_id = batch.score(opened, self.settings["score"]["days"])
         self.next(self.end)
 

@@ -19,7 +19,7 @@ class TrainFlow(ProjectFlow):
         from rails import run, snapshot
 
         self.began_at = self.now()
-        opened = snapshot.open(self.snapshot, self.store()) if self.snapshot else snapshot.open_latest(self.store())
+        opened = snapshot.open(self.snapshot, self.store())
         self.candidates = list(self.settings["train"]["candidates"])
         begun = run.begin(self.store(), opened.id, self._learned_with())
         self.run_id, self.stands = begun.id, begun.is_finished

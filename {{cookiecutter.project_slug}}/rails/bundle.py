@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rails.errors import Refused
-from rails.store import Store, read_json
+from rails.store import Store, hash_file, read_json
 
 # What a model's answers depend on; a bundle serves only with the versions that it was made with.
 LIBRARIES = {
@@ -124,7 +124,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "code": parts.code,
         "metrics": parts.metrics,
         "libraries": installed_libraries(),
-        "files": {name: _sha256(draft / name) for name in _files_below(draft)},
+        "files": {name: hash_file(draft / name) for name in _files_below(draft)},
     }
     manifest = json.loads(_json(manifest))  # as it will be read, so that its version can be checked
     manifest = {"version": _version_of(manifest), **manifest}
@@ -163,7 +163,7 @@ def _refuse_other_files(folder: Path, expected: Mapping[str, str]) -> None:
     if added := sorted(found - set(expected)):
         raise Refused(f"The bundle at {folder} holds {added[0]}, which is not in its manifest; delete it or {MEND}.")
     for name, digest in sorted(expected.items()):
-        if _sha256(folder / name) != digest:
+        if hash_file(folder / name) != digest:
             raise Refused(f"The file {name} of the bundle at {folder} was changed since it was made; {MEND}.")
 
 
@@ -180,11 +180,6 @@ def _refuse_other_libraries(folder: Path, expected: Mapping[str, str]) -> None:
 
 def _files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

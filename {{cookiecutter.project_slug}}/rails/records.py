@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rails.store import hash_file
+
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
 LONGEST_LINE = 2 * CHUNK  # a longer one fills at least one chunk without a newline, which is how it is noticed
@@ -44,7 +46,7 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
     """Pass over a file once; write a copy of JSON lines below `copies` only where the reader needs one."""
     try:
         status = path.stat()
-        sha256 = _hash(path)
+        sha256 = hash_file(path)
     except OSError:
         status = path.lstat()
         return Inspection(status.st_size, status.st_mtime_ns, "", 0, 0, None, "unreadable_file")
@@ -69,11 +71,6 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
 
 class _NotParquet(Exception):
     pass
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(path: Path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from rails.errors import Refused
-from rails.store import PROJECT, Store, default_store, read_json, write_json, write_text
+from rails.store import PROJECT, Store, default_store, hash_folder, read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Run:
 
 def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
     """The run of this snapshot, settings and code, new or as far as it got; it becomes the latest run."""
-    asked = {"snapshot": snapshot_id, "code": code_fingerprint(), **settings}
+    asked = {"snapshot": snapshot_id, "code": hash_folder(PROJECT / "ml", ".py"), **settings}
     run = Run(store, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12])
     write_json(run.folder / "settings.json", asked)
     write_json(store.latest_run, {"run": run.id})
@@ -115,11 +115,3 @@ def open(run_id: str, store: Store | None = None) -> Run:
     is_begun = run.folder.exists()
     what = "did not finish: `make train` takes it up again" if is_begun else "is unknown: `make train` makes a new one"
     raise Refused(f"Training run {run_id!r} {what}; {there_are}.")
-
-
-def code_fingerprint() -> str:
-    """A hash of ml/, which decides what is learned."""
-    digest = hashlib.sha256()
-    for path in sorted((PROJECT / "ml").rglob("*.py")):
-        digest.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

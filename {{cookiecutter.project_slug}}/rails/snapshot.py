@@ -92,17 +92,16 @@ class Snapshot:
 
 def open_latest(store: Store | None = None) -> Snapshot:
     """The newest published snapshot; Refused where nothing is published yet."""
-    store = store or default_store()
-    pointer = read_json(store.latest_snapshot)
-    if pointer is None:
-        raise Refused("There is no snapshot yet: `make data` publishes one from the logs in data/raw.")
-    return open(pointer["snapshot"], store)
+    return open("", store)
 
 
 def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
-    """A snapshot by its id; Refused, with the ids there are, where it is unknown."""
+    """A snapshot by its id ('' for the newest); Refused, with the ids there are, where it is unknown."""
     store = store or default_store()
-    manifest = read_json(store.snapshots / snapshot_id / "manifest.json") if snapshot_id else None
+    snapshot_id = snapshot_id or read_json(store.latest_snapshot, default={}).get("snapshot", "")
+    if not snapshot_id:
+        raise Refused("There is no snapshot yet: `make data` publishes one from the logs in data/raw.")
+    manifest = read_json(store.snapshots / snapshot_id / "manifest.json")
     if manifest is None:
         known = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
         there_are = (

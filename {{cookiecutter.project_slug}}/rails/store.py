@@ -1,6 +1,7 @@
-"""Where everything below `data/` lies, and how a pointer is replaced. Nothing else builds these paths."""
+"""Where everything below `data/` lies, and how its files are replaced and hashed. Nothing else builds these paths."""
 
 import fcntl
+import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -76,6 +77,21 @@ def write_text(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path, *suffixes: str) -> str:
+    """Sixteen hex digits of the names and contents of the files below a folder that end so."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in suffixes and "target" not in path.parts:
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def replace_pointer(path: Path, new: object, expected: object) -> None:

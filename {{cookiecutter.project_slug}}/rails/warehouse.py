@@ -1,7 +1,6 @@
 """dbt over the project's warehouse: its settings, and one run of it under a lock."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from typing import TextIO
 import yaml
 
 from rails.errors import Refused, explain
-from rails.store import PROJECT, Store, read_json, write_json
+from rails.store import PROJECT, Store, hash_folder, read_json, write_json
 
 DBT = PROJECT / "dbt"
 TOO_LITTLE_BYTES = 1_000_000
@@ -140,11 +139,7 @@ def finish_dbt(store: Store, process: subprocess.Popen) -> str:
 
 def code_fingerprint() -> str:
     """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built anew."""
-    digest = hashlib.sha256()
-    for path in sorted(DBT.rglob("*")):
-        if path.suffix in {".sql", ".yml", ".csv"} and "target" not in path.parts:
-            digest.update(f"{path.relative_to(DBT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return hash_folder(DBT, ".sql", ".yml", ".csv")
 
 
 def compiled(store: Store, model: str) -> str:
