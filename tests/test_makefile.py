@@ -12,7 +12,7 @@ import demo
 
 PROMISED = {
     *("setup", "simulate", "data", "train", "deploy", "serve", "score"),
-    *("pipeline", "smoke", "test", "lint", "docs", "clean", "size"),
+    *("pipeline", "smoke", "test", "lint", "docs", "clean", "size", "snapshots"),
 }
 DOCUMENTS = sorted([*demo.HERE.glob("*.md"), *demo.HERE.glob("docs/*.md")])
 GENERATED_DOCUMENTS = [demo.HERE / path for path in demo.template_files() if path.suffix == ".md"]

@@ -39,7 +39,9 @@ class DataFlow(ProjectFlow):
             published = None
             if not critical:
                 sql = warehouse.compiled(store, "features_at_point")
-                published = snapshot.publish(store, {"code": warehouse.code_fingerprint()}, sql)
+                warnings = [f"{each.table}: {each.expectation}" for each in self.findings if not each.passed]
+                facts, notes = {"code": warehouse.code_fingerprint()}, {"warnings": warnings}
+                published = snapshot.publish(store, facts, sql, notes)
         self.html = data_report.write_page(store, report, published, self.title("Data"))
         print(data_report.tell(report, published, self.seconds_since(self.began_at), store))
         if critical:

@@ -1,10 +1,11 @@
 """Snapshots: which immutable files make one trusted state of the tables. Readers use these, never the warehouse."""
 
+import argparse
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import duckdb
 
+from rails import distribution
 from rails.errors import Refused
 from rails.store import Store, default_store, read_json, write_json, write_text
+from rails.warehouse import locked
 
 # The tables that readers get, with the day by which each is cut into files.
 PUBLISHED = {
@@ -47,6 +50,17 @@ class Snapshot:
         """The names of the tables of slow statistics."""
         return [name for name in self.manifest["tables"] if name.startswith("lookup_")]
 
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many sessions have which status."""
+        return self.manifest.get("statuses", {})
+
+    @property
+    def label_rate(self) -> float | None:
+        """The share of the sessions to learn from that have the outcome; None where there are none."""
+        count = self.statuses.get("train")
+        return self.manifest["positive_count"] / count if count else None
+
     def columns(self, table: str) -> dict[str, str]:
         """The columns of a table with their DuckDB types; Refused where the snapshot has no such table."""
         return self._table(table)["columns"]
@@ -61,13 +75,16 @@ class Snapshot:
                 )
         return paths
 
+    def scan(self, table: str) -> str:
+        """A table as what stands after `from` in DuckDB's SQL, in any connection."""
+        if paths := [str(path) for path in self.files(table)]:
+            return f"read_parquet({paths}, hive_partitioning = false)"
+        columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items())
+        return f"(select {columns} where false)"
+
     def relation(self, table: str) -> duckdb.DuckDBPyRelation:
         """A table as a DuckDB relation, to go on in SQL: `snapshot.relation("events").filter("price > 10").df()`."""
-        paths = [str(path) for path in self.files(table)]
-        if not paths:
-            columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items())
-            return self._connection.sql(f"select {columns} where false")
-        return self._connection.read_parquet(paths, hive_partitioning=False)
+        return self._connection.sql(f"from {self.scan(table)}")
 
     def frame(self, table: str):
         """A table as a pandas data frame."""
@@ -111,19 +128,24 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
     return Snapshot(store, snapshot_id, manifest)
 
 
-def publish(store: Store, facts: Mapping, feature_sql: str) -> tuple[Snapshot, bool]:
+def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> tuple[Snapshot, bool]:
     """Publish the warehouse's tables: files for what changed, a manifest, one pointer. Also says whether it is new.
 
-    The snapshot's id is the hash of its content, so that publishing the same rows again is the same snapshot. `facts`
-    go into the manifest as they are. Killed at any point, the latest snapshot stays.
+    The snapshot's id is the hash of its content, `facts` among it, so that publishing the same rows again is the same
+    snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
     """
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         connection.execute("set partitioned_write_max_open_files = 10000")
         tables = {name: _publish_table(store, connection, name, day) for name, day in PUBLISHED.items()}
         first, last = connection.sql("select min(occurred_at), max(occurred_at) from events").fetchone()
+        counts = connection.sql(
+            "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
+        ).fetchall()
     content = {
         "tables": tables,
         "events_between": [str(first), str(last)],
+        "statuses": {status: count for status, count, _ in counts},
+        "positive_count": sum(positives for *_, positives in counts),
         "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),
         **facts,
     }
@@ -132,13 +154,10 @@ def publish(store: Store, facts: Mapping, feature_sql: str) -> tuple[Snapshot, b
     is_new = not (folder / "manifest.json").exists()
     if is_new:
         write_text(folder / "features.sql", feature_sql)
-        write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": _now(), **content})
+        published_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": published_at, **content, **notes})
     write_json(store.latest_snapshot, {"snapshot": snapshot_id})
     return open(snapshot_id, store), is_new
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: str, day: str) -> dict:
@@ -180,3 +199,122 @@ def _write_days(connection: duckdb.DuckDBPyConnection, table: str, day: str, fol
         target.parent.mkdir(exist_ok=True)
         written.replace(target)
     shutil.rmtree(draft)
+
+
+def all_of(store: Store) -> list[Snapshot]:
+    """Every published snapshot, newest first."""
+    found = [open(path.parent.name, store) for path in store.snapshots.glob("*/manifest.json")]
+    return sorted(found, key=lambda each: each.manifest["published_at"], reverse=True)
+
+
+def uses(store: Store) -> dict[str, list[str]]:
+    """Which snapshots are in use: the latest, and those that the champions and what they answer beside were made of."""
+    found = {read_json(store.latest_snapshot, default={}).get("snapshot", ""): ["latest"]}
+    for pointer in sorted(store.models.glob("*/champion.json")):
+        owner, named = pointer.parent.name, json.dumps(read_json(pointer))
+        for manifest in sorted(pointer.parent.glob("*/manifest.json")):
+            if f'"{manifest.parent.name}"' in named:
+                by = found.setdefault(read_json(manifest)["snapshot"], [])
+                by += [f"champion of {owner}"] if f"champion of {owner}" not in by else []
+    return found
+
+
+def prune(store: Store, keep: int) -> tuple[list[str], int]:
+    """Remove all snapshots but the `keep` newest and those in use, then the files that no snapshot needs any more.
+
+    Returns the ids removed and how many bytes went. Killed in between, the same call finishes it.
+    """
+    with locked(store):  # a snapshot that is being published has files that no manifest names yet
+        in_use = uses(store)
+        gone = [each for each in all_of(store)[max(keep, 1) :] if each.id not in in_use]
+        for each in gone:
+            (store.snapshots / each.id / "manifest.json").unlink()
+        for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:
+            if not (folder / "manifest.json").exists():
+                shutil.rmtree(folder)
+        needed = {path for each in all_of(store) for table in each.manifest["tables"] for path in each.files(table)}
+        unneeded = [path for path in store.tables.glob("*/dt=*/*.parquet") if path not in needed]
+        size = sum(path.stat().st_size for path in unneeded)
+        for path in unneeded:
+            path.unlink()
+    return [each.id for each in gone], size
+
+
+def _lines_of_all(store: Store) -> Iterator[str]:
+    in_use = uses(store)
+    yield f"{'snapshot':<14}{'published':<18}{'events':>12}{'sessions':>12}{'to learn from':>15}{'label rate':>12}"
+    for each in all_of(store):
+        tables, when = each.manifest["tables"], each.manifest["published_at"][:16].replace("T", " ")
+        yield (
+            f"{each.id:<14}{when:<18}{tables['events']['rows']:>12,}{tables['sessions']['rows']:>12,}"
+            f"{each.statuses.get('train', 0):>15,}{_percent(each.label_rate):>12}"
+            f"  {', '.join(in_use.get(each.id, []))}".rstrip()
+        )
+
+
+def _lines_of_one(one: Snapshot) -> Iterator[str]:
+    manifest, used_by = one.manifest, ", ".join(uses(one.store).get(one.id, [])) or "nobody"
+    statuses = ", ".join(f"{count:,} {status}" for status, count in one.statuses.items())
+    yield f"snapshot {one.id}, published {manifest['published_at']}, code {manifest['code']}, used by {used_by}"
+    yield f"events from {manifest['events_between'][0]} to {manifest['events_between'][1]}"
+    yield f"sessions: {statuses}; label rate {_percent(one.label_rate)}"
+    yield from (f"audit: not true that {sentence}" for sentence in manifest.get("warnings", []))
+    yield f"{'table':<22}{'rows':>12}{'columns':>9}{'files':>8}{'MB':>9}"
+    for name, table in manifest["tables"].items():
+        size = sum(path.stat().st_size for path in one.files(name)) / 1e6
+        yield f"{name:<22}{table['rows']:>12,}{len(table['columns']):>9}{len(table['files']):>8}{size:>9.1f}"
+
+
+def _lines_of_difference(a: Snapshot, b: Snapshot) -> Iterator[str]:
+    yield f"from {a.id} ({a.manifest['published_at']}) to {b.id} ({b.manifest['published_at']})"
+    yield f"label rate: {_percent(a.label_rate)} -> {_percent(b.label_rate)}"
+    if a.manifest["code"] != b.manifest["code"]:
+        yield f"code: {a.manifest['code']} -> {b.manifest['code']}"
+    for name in {**a.manifest["tables"], **b.manifest["tables"]}:
+        before, after = (each.manifest["tables"].get(name, {"rows": 0, "columns": {}}) for each in (a, b))
+        yield f"{name}: {before['rows']:,} rows -> {after['rows']:,} ({after['rows'] - before['rows']:+,})"
+        for column in {**before["columns"], **after["columns"]}:
+            old, new = (each["columns"].get(column, "none") for each in (before, after))
+            if old != new:
+                yield f"  {column}: {old} -> {new}"
+    yield "distributions of session_features, the furthest apart first (0 is the same, above 0.25 is far):"
+    with duckdb.connect() as connection:
+        rows = distribution.compare(connection, a.scan("session_features"), b.scan("session_features"))
+    for row in [row for row in rows if row["distance"] >= 0.001]:
+        yield f"  {row['column_name']:<32}{row['distance']:>8.3f}  {row['before']} -> {row['after']}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """List, show, compare and prune the published snapshots."""
+    parser = argparse.ArgumentParser(prog="python -m rails.snapshot", description=main.__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="every snapshot, newest first")
+    verbs.add_parser("show", help="what one holds").add_argument("id", help="its id; '' is the latest")
+    diff = verbs.add_parser("diff", help="rows, schema, label rate and distributions of two, side by side")
+    for name in ("before", "after"):
+        diff.add_argument(name, help="its id; '' is the latest")
+    pruning = verbs.add_parser("prune", help="remove old ones, and files that no other needs; never one in use")
+    pruning.add_argument("--keep", type=int, required=True, metavar="N", help="how many of the newest stay at least")
+    asked, store = parser.parse_args(arguments), default_store()
+    try:
+        if asked.verb == "list":
+            open_latest(store)
+            lines = _lines_of_all(store)
+        elif asked.verb == "show":
+            lines = _lines_of_one(open(asked.id, store))
+        elif asked.verb == "diff":
+            lines = _lines_of_difference(open(asked.before, store), open(asked.after, store))
+        else:
+            gone, size = prune(store, asked.keep)
+            lines = [f"removed {', '.join(gone) or 'no snapshot'}; {size / 1e6:.1f} MB of files that none needs went"]
+        print("\n".join(lines))
+    except Refused as refusal:
+        raise SystemExit(str(refusal)) from None
+
+
+if __name__ == "__main__":
+    main()
