@@ -12,7 +12,8 @@ import demo
 
 PROMISED = {
     *("setup", "simulate", "data", "train", "deploy", "serve", "score"),
-    *("pipeline", "smoke", "test", "lint", "docs", "clean", "size", "snapshots"),
+    *("rollback", "models", "snapshots"),
+    *("pipeline", "smoke", "test", "lint", "docs", "clean", "size"),
 }
 DOCUMENTS = sorted([*demo.HERE.glob("*.md"), *demo.HERE.glob("docs/*.md")])
 GENERATED_DOCUMENTS = [demo.HERE / path for path in demo.template_files() if path.suffix == ".md"]

@@ -4,7 +4,6 @@ Import this before Metaflow: a flow started by hand then behaves as one started 
 """
 
 import atexit
-import getpass
 import json
 import os
 import shutil
@@ -21,7 +20,8 @@ ROOT = next((place for place in (HERE, HERE.parent) if (place / "dbt" / "dbt_pro
 LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
 sys.path.insert(0, str(ROOT)) if str(ROOT) not in sys.path else None
 
-from rails.errors import Refused, explain  # noqa: E402 (the path comes first)
+from rails.champion import person  # noqa: E402 (the path comes first)
+from rails.errors import Refused, explain  # noqa: E402
 from rails.store import PROJECT, Store, default_store  # noqa: E402
 
 # Given back when a step is refused, so that Metaflow can end the run in order on a full disk, too.
@@ -31,16 +31,8 @@ if PROJECT != ROOT:
     raise SystemExit(f"`rails` comes from {PROJECT}, but this project is {ROOT}: run `make setup` here.")
 
 
-def _user() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "root"
-    return "owner" if user == "root" else user  # Metaflow refuses to run as root, as containers do
-
-
 for name, value in {
-    "METAFLOW_USER": _user(),
+    "METAFLOW_USER": person(),  # never root, which Metaflow refuses to run as
     "METAFLOW_DEFAULT_DATASTORE": "local",
     "METAFLOW_DEFAULT_METADATA": "local",
     "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(default_store().root),

@@ -9,6 +9,7 @@ class DeployFlow(ProjectFlow):
     """Assemble the bundle, ask it as a client would, let the gate decide, replace one pointer, or change nothing."""
 
     candidate = Parameter("candidate", default="", help="the training run to deploy; the latest by default")
+    force = Parameter("force", default="", help="why a candidate that the gate refuses is to serve all the same")
 
     @step
     @in_a_sentence
@@ -16,9 +17,12 @@ class DeployFlow(ProjectFlow):
         """Assemble the bundle, and let the gate decide on it unless it is the champion already."""
         from ml import gate
         from rails import champion, run
+        from rails.errors import Refused
         from serving import trial
 
         self.began_at = self.now()
+        if self.force and len(self.force.split()) < 2:
+            raise Refused(f'Say in words why, not {self.force!r}: make deploy FORCE="the shop sells other things now".')
         chosen_run = run.open(self.candidate, self.store())
         bundle = trial.assemble_bundle(chosen_run, self.title("Model card"))
         self.run_id, self.version = chosen_run.id, bundle.version
@@ -39,11 +43,13 @@ class DeployFlow(ProjectFlow):
         from rails.run import Run
 
         run = Run(self.store(), self.run_id)
-        report = gate_report.Report(run, self.version, self.champion_before, self.decision, self.smoke_figures)
+        report = gate_report.Report(
+            run, self.version, self.champion_before, self.decision, self.smoke_figures, self.force
+        )
         self.html = gate_report.write_page(report, self.title("Deployment"))
         if report.decision:
             print(gate_report.check_lines(report))
-        if report.failed:
+        if report.failed and not report.is_forced:
             raise Refused(gate_report.refusal(report))
         change = champion.promote(
             self.store(),
@@ -53,7 +59,10 @@ class DeployFlow(ProjectFlow):
             by=current.username,
             why=gate_report.why(report),
             over=self.champion_before and self.champion_before[1],
+            gate=report.page.name,
+            forced=self.force if report.is_forced else None,
         )
+        champion.prune(self.store(), champion.POOLED, self.settings["deploy"]["keep"])
         print(gate_report.tell(report, change.sentence, self.seconds_since(self.began_at)))
 
 

@@ -18,11 +18,17 @@ class Report:
     champion_before: tuple[str, str] | None
     decision: dict | None
     smoke: dict | None
+    force: str
 
     @property
     def failed(self) -> list[dict]:
         """The checks that shut the gate."""
         return [check for check in (self.decision or {"checks": []})["checks"] if not check["passed"]]
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether a reason was given to pass a gate that is shut; a bundle that does not answer cannot be forced."""
+        return bool(self.force and self.failed) and "smoke" not in [check["name"] for check in self.failed]
 
     @property
     def page(self) -> Path:
@@ -35,14 +41,16 @@ def write_page(report: Report, title: str) -> str:
         return report.page.read_text(encoding="utf-8") if report.page.exists() else ""
     html = render("gate.html", title=title, report=report, metrics=report.run.metrics)
     write_text(report.page, html)
-    write_json(report.page.with_suffix(".json"), {"decision": report.decision, "smoke": report.smoke})
+    said = {"decision": report.decision, "smoke": report.smoke, "forced": report.is_forced and report.force}
+    write_json(report.page.with_suffix(".json"), said)
     return html
 
 
 def tell(report: Report, change: str, seconds: float) -> str:
     """What became of the champion."""
     card = report.run.store.bundle(POOLED, report.version) / "card.html"
-    return f"deploy: {change} {why(report)}; {seconds:.1f} s\npage: {card}"
+    forced = f"FORCED past {_failed(report)}: {report.force}. " if report.is_forced else ""
+    return f"deploy: {forced}{change} {why(report)}; {seconds:.1f} s\npage: {card}"
 
 
 def why(report: Report) -> str:
@@ -59,9 +67,18 @@ def why(report: Report) -> str:
 def refusal(report: Report) -> str:
     """Which checks failed, that the champion stays, and what to do about each."""
     stays = f"champion {report.champion_before[1]} stays" if report.champion_before else "there is still no champion"
-    names = ", ".join(check["name"] for check in report.failed)
     sentences = [check["sentence"] for check in report.failed]
-    return "\n".join([f"deploy: refused by {names}; {stays}.", *sentences, f"page: {report.page}"])
+    if "smoke" not in _failed(report):
+        sentences.append(
+            'If it is to serve all the same: `make deploy FORCE="why"`, which is told as long as it serves.'
+        )
+    elif report.force:
+        sentences.append("A bundle that does not answer its sample cannot be forced: servers would refuse it, too.")
+    return "\n".join([f"deploy: refused by {_failed(report)}; {stays}.", *sentences, f"page: {report.page}"])
+
+
+def _failed(report: Report) -> str:
+    return ", ".join(check["name"] for check in report.failed)
 
 
 def check_lines(report: Report) -> str:

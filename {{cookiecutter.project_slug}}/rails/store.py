@@ -38,6 +38,10 @@ class Store:
         """The folder of an owner's bundle."""
         return self.models / owner / version
 
+    def gate(self, owner: str, version: str) -> Path:
+        """What the gate said of a bundle, beside it."""
+        return self.models / owner / f"{version}-gate.json"
+
     def champion(self, owner: str) -> Path:
         """The pointer to an owner's champion."""
         return self.models / owner / "champion.json"

@@ -104,7 +104,8 @@ async def model(request: Request, tenant_id: str = "pooled") -> Response:
         return _refusal(503, champions.why_not())
     bundle = found.bundle
     card = f"/model/card?tenant_id={bundle.owner}"
-    return JSONResponse({"champion": bundle.owner, "card": card, "manifest": bundle.manifest})
+    standing = found.standing  # since when it is champion, by whom, why, and whether the gate was forced
+    return JSONResponse({"champion": bundle.owner, "card": card, "standing": standing, "manifest": bundle.manifest})
 
 
 @app.get("/model/card")

@@ -71,7 +71,9 @@ class Champions:
             return LoadedModel(open_bundle(self.only), threads=self.threads)
         pointer = read_json(self.store.champion(owner))
         bundle = open_bundle(self.store.bundle(owner, pointer["version"]))
-        return LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads)
+        model = LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads)
+        model.standing = pointer["history"][-1]
+        return model
 
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; a stat for each, nothing is read."""

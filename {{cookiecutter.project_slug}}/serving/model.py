@@ -23,6 +23,7 @@ class LoadedModel:
 
     def __init__(self, bundle: Bundle, lookup_files: Mapping[str, Sequence[Path]] | None = None, threads: int = 1):
         self.bundle = bundle
+        self.standing: Mapping[str, Any] = {}  # how it became champion, where it is one
         self._module: ModuleType = load_module(bundle.candidate)
         self._model = self._module.load(bundle.model)
         self._columns = FeatureSchema.from_dict(bundle.schema).names

@@ -1,13 +1,18 @@
 """One pointer says which bundle answers; every step of it is kept, and can be taken back."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
 
 import pytest
 from serving_data import make_bundle
 
-from rails.champion import current, promote, rollback
+from rails.bundle import open_bundle
+from rails.champion import current, promote, prune, rollback, standing, tell_versions
 from rails.errors import Refused
-from rails.store import Store, read_json
+from rails.store import Store, read_json, write_json
 
 WHO = {"by": "test", "why": "a test"}
 
@@ -105,6 +110,55 @@ def test_rollback_to_a_named_version(store, versions):
     assert rollback(store, to=versions[0], **WHO).version == versions[0]
     with pytest.raises(Refused, match="never the champion"):
         rollback(store, to="ffffffffffff", **WHO)
+
+
+def test_rollback_needs_neither_training_nor_a_flow(store, versions):
+    for version in versions[:2]:
+        crown(store, version)
+    command = [sys.executable, "-m", "rails.champion", "rollback"]
+
+    back = subprocess.run(command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True)
+    again = subprocess.run(command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True)
+
+    assert (back.returncode, again.returncode) == (0, 1)
+    assert f"{versions[0]} is now the champion" in back.stdout
+    assert "no earlier champion" in again.stderr
+    assert current(store) == ("pooled", versions[0])
+
+
+def test_a_champion_that_was_forced_is_told_as_such_for_as_long_as_it_serves(store, versions):
+    crown(store, versions[0], gate="a-gate.html")
+    crown(store, versions[1], forced="the old one is worse still")
+    crown(store, versions[2])
+
+    assert standing(store, "pooled")["forced"] is None
+    assert rollback(store, **WHO).version == versions[1]
+    assert standing(store, "pooled")["forced"] == "the old one is worse still"
+    assert re.search(rf"{versions[1]} .*CHAMPION .*FORCED: the old one is worse still", tell_versions(store))
+    assert rollback(store, **WHO).version == versions[0]
+    assert (standing(store, "pooled")["gate"], standing(store, "pooled")["forced"]) == ("a-gate.html", None)
+
+
+def test_old_versions_go_but_never_the_champion_the_one_before_or_one_that_a_pointer_names(store):
+    versions = [make_bundle(store, carted=rate / 10).version for rate in range(1, 8)]
+    for version in versions[:2]:
+        crown(store, version)
+    write_json(store.gate("pooled", versions[3]), {"decision": {"passed": False}})
+    write_json(store.models / "pooled" / "challenger.json", {"version": versions[2]})
+
+    assert prune(store, "pooled", keep=2) == [versions[4], versions[3]]
+    assert not store.gate("pooled", versions[3]).exists()
+    assert all(open_bundle(store.bundle("pooled", version)) for version in [*versions[:3], *versions[5:]])
+    assert rollback(store, **WHO).version == versions[0]
+
+
+def test_a_version_that_is_no_longer_kept_cannot_be_gone_back_to(store, versions):
+    for version in versions:
+        crown(store, version)
+    prune(store, "pooled", keep=1)
+
+    with pytest.raises(Refused, match=f"{versions[0]} is no longer kept; `make models`"):
+        rollback(store, to=versions[0], **WHO)
 
 
 def test_rollback_to_a_broken_bundle_is_refused(store, versions):

@@ -65,7 +65,7 @@ def run_context(lead: float = 0.1) -> dict:
     return {"run": SimpleNamespace(id="r1"), "settings": settings, "metrics": metrics}
 
 
-def gate_context(passed: bool) -> dict:
+def gate_context(passed: bool, forced: bool = False) -> dict:
     check = {"name": "smoke", "passed": passed, "figure": None, "limit": 1.0, "sentence": HOSTILE}
     context = run_context()
     report = SimpleNamespace(
@@ -75,6 +75,8 @@ def gate_context(passed: bool) -> dict:
         decision={"passed": passed, "checks": [check]},
         smoke={"requests": 50, "start_seconds": 3.6, "p50_ms": 1.0, "p99_ms": 2.0, "memory_mb": 9.0} if passed else {},
         failed=[] if passed else [check],
+        is_forced=forced,
+        force=HOSTILE,
     )
     return {"report": report, "metrics": context["metrics"]}
 
@@ -135,6 +137,7 @@ PAGES = {
     "card": ("card.html", run_context() | {"chosen": "xgboost"}),
     "gate open": ("gate.html", gate_context(True)),
     "gate shut": ("gate.html", gate_context(False)),
+    "gate forced": ("gate.html", gate_context(False, forced=True)),
     "scores": ("scores.html", scores_context()),
 }
 

@@ -111,6 +111,7 @@ def test_health_ready_and_model_tell_what_serves(client, bundle):
     assert client.get("/ready").json() == {"status": "ready", "champions": {"pooled": bundle.version}, "refused": []}
     told = client.get("/model").json()
     assert told["manifest"]["version"] == bundle.version
+    assert (told["standing"]["version"], told["standing"]["forced"]) == (bundle.version, None)
     assert "<title>Card</title>" in client.get(told["card"]).text
     assert client.get("/openapi.json").status_code == 200
 
