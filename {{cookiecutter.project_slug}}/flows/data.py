@@ -17,7 +17,7 @@ class DataFlow(ProjectFlow):
         self.began_at = self.now()
         store = self.store()
         with warehouse.locked(store, run_process=self.process()) as lock:
-            self.landing = landing.land(store, warehouse.variables()["sources"])
+            self.landing = landing.land(store, *warehouse.source_names())
             dbt = warehouse.start_dbt(store, lock, self.landing.generation)
             audit.load_gx()
             self.build_id = warehouse.finish_dbt(store, dbt)

@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 from rails.errors import Refused
+from rails.prediction_log import land_leftovers
 from rails.records import Inspection, inspect_file
 from rails.store import Store, default_store, read_json, write_json, write_text
 
@@ -50,17 +51,20 @@ class Landing:
     unnamed_sources: list[str]
 
 
-def land(store: Store, sources: Iterable[str]) -> Landing:
+def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = ()) -> Landing:
     """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
 
-    Only files whose size or time changed are read again. A source without a folder has no file yet.
-    Raises Refused where the raw folder is missing, cannot be listed or holds no file of any source.
+    Only files whose size or time changed are read again. A source without a folder has no file yet. A server's log that
+    lost its process lands first. Raises Refused where the raw folder is missing, cannot be listed or holds no file of
+    any source (feedback does not count: it is about events).
     """
+    land_leftovers(store)
     catalog = read_json(_catalog(store), default={"generation": 1, "files": []})
     known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
-    found = {path.relative_to(store.root).as_posix(): path for source in sources for path in _files_of(store, source)}
+    found = {_name(store, path): path for source in sources for path in _files_of(store, source)}
     if not found:
         raise Refused(_no_logs(store, sources))
+    found |= {_name(store, path): path for source in feedback_sources for path in _files_of(store, source)}
     fresh = [name for name, path in found.items() if not _is_same(known.get(name), path)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         inspections = dict(
@@ -89,12 +93,16 @@ def land(store: Store, sources: Iterable[str]) -> Landing:
         new=[name for name in added if name not in known],
         changed=changed,
         removed=removed,
-        unnamed_sources=sorted(_folders(store) - set(sources)),
+        unnamed_sources=sorted(_folders(store) - {*sources, *feedback_sources}),
     )
 
 
 def _catalog(store: Store) -> Path:
     return store.landed / "catalog.json"
+
+
+def _name(store: Store, path: Path) -> str:
+    return path.relative_to(store.root).as_posix()
 
 
 def _folders(store: Store) -> set[str]:
@@ -175,10 +183,10 @@ def _entry(store: Store, path: Path, name: str, found: Inspection) -> LandedFile
 
 def main() -> None:
     """Land what is in `data/raw` by hand, before a `dbt build` by hand."""
-    from rails.warehouse import variables
+    from rails.warehouse import source_names
 
     argparse.ArgumentParser(description=main.__doc__).parse_args()
-    landing = land(default_store(), variables()["sources"])
+    landing = land(default_store(), *source_names())
     print(
         f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, "
         f"{len(landing.removed)} removed"

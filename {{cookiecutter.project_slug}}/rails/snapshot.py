@@ -29,6 +29,7 @@ PUBLISHED = {
     "events_at_point": "point_at",
     "lookup_product": "valid_from",
     "lookup_visitor": "valid_from",
+    "fct_predictions": "answered_at",
 }
 
 
@@ -137,7 +138,7 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         connection.execute("set partitioned_write_max_open_files = 10000")
         tables = {name: _publish_table(store, connection, name, day) for name, day in PUBLISHED.items()}
-        first, last = connection.sql("select min(occurred_at), max(occurred_at) from events").fetchone()
+        first, last = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
         counts = connection.sql(
             "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
         ).fetchall()

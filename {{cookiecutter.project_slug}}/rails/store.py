@@ -22,6 +22,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         self.raw = root / "raw"
+        self.live = root / "live"
         self.landed = root / "landed"
         self.warehouse = root / "warehouse.duckdb"
         self.dbt = root / "dbt"
@@ -31,6 +32,7 @@ class Store:
         self.runs = root / "runs"
         self.latest_run = root / "runs" / "latest.json"
         self.models = root / "models"
+        self.experiment = root / "models" / "experiment.json"
         self.scores = root / "scores"
         self.reports = root / "reports"
 
@@ -114,3 +116,14 @@ def locked(path: Path):
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
+
+
+def is_alive(pid: int | None) -> bool:
+    """Whether a process of this number runs."""
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return bool(pid)

@@ -17,7 +17,7 @@ from typing import TextIO
 import yaml
 
 from rails.errors import Refused, explain
-from rails.store import PROJECT, Store, hash_folder, read_json, write_json
+from rails.store import PROJECT, Store, hash_folder, is_alive, read_json, write_json
 
 DBT = PROJECT / "dbt"
 TOO_LITTLE_BYTES = 1_000_000
@@ -26,6 +26,11 @@ TOO_LITTLE_BYTES = 1_000_000
 def variables() -> dict:
     """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL."""
     return yaml.safe_load((DBT / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+
+
+def source_names() -> tuple[list[str], list[str]]:
+    """The sources that are read, and those that are fed back by this project itself."""
+    return variables()["sources"], variables().get("feedback_sources", [])
 
 
 def environment(store: Store) -> dict[str, str]:
@@ -72,7 +77,7 @@ def _acquire(file: TextIO, deadline: float) -> None:
         except BlockingIOError:
             file.seek(0)
             holder = json.loads(file.read() or "{}")
-            is_under_way = _is_alive(holder.get("pid")) and _is_alive(holder.get("run"))
+            is_under_way = is_alive(holder.get("pid")) and is_alive(holder.get("run"))
             if is_under_way or time.monotonic() > deadline:
                 who = "Another data run" if is_under_way else "What is left of a data run that was killed"
                 raise Refused(
@@ -80,16 +85,6 @@ def _acquire(file: TextIO, deadline: float) -> None:
                     "Wait for it to end, then run the same command again."
                 ) from None
             time.sleep(0.2)
-
-
-def _is_alive(pid: int | None) -> bool:
-    try:
-        os.kill(pid or 0, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's
-    return bool(pid)
 
 
 def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:

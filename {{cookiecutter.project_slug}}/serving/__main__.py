@@ -1,12 +1,14 @@
-"""`python -m serving`: the server on the host and port of project.toml's [serve], or of HOST and PORT."""
+"""`python -m serving`: the server as project.toml's [serve] says, or HOST, PORT and WORKERS."""
 
 import os
 import socket
 import sys
+import tempfile
 import tomllib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from rails.store import PROJECT
 
@@ -17,6 +19,7 @@ def main() -> int:
     host = os.environ.get("HOST") or settings.get("host", "127.0.0.1")
     port = os.environ.get("PORT") or settings.get("port", 8000)
     try:
+        workers = int(os.environ.get("WORKERS") or settings.get("workers", 1))
         listening = _listen(host, int(port))
     except (OSError, ValueError, OverflowError) as error:
         sentence = f"The server cannot have {host}:{port} ({error})"
@@ -24,10 +27,19 @@ def main() -> int:
         return 1
     address = f"http://{host}:{listening.getsockname()[1]}"
     print(f"Serving on {address}; its API is described at {address}/docs. Ctrl-C stops it.", flush=True)
-    server = uvicorn.Server(uvicorn.Config("serving.app:app", access_log=False, log_level="warning"))
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
-    return 0 if server.started else 1
+    config = uvicorn.Config(
+        "serving.app:app", access_log=False, log_level="warning", workers=workers, timeout_graceful_shutdown=10
+    )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt), ExitStack() as until_the_end:
+        if workers == 1:
+            server.run(sockets=[listening])
+            return 0 if server.started else 1
+        figures = until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="serving-"))
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures  # before a worker imports prometheus_client
+        os.environ["SERVE_PARENT"] = str(os.getpid())  # workers end with this process, even if it is killed
+        Multiprocess(config, [listening]).run()
+    return 0
 
 
 def _listen(host: str, port: int) -> socket.socket:

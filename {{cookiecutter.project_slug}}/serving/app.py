@@ -1,89 +1,93 @@
 """The HTTP app over a champion: `uvicorn serving.app:app`. Its import touches no disk; its start loads the champion."""
 
 import asyncio
+import hmac
+import json
 import logging
 import os
 import re
+import signal
+import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import duckdb
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from rails.champion import POOLED
+from rails.prediction_log import PredictionLog, land_leftovers
 from rails.store import default_store
+from serving import metrics
 from serving.batches import Batches
 from serving.champions import NO_CHAMPION, Champions
-from serving.schema import Answer, PredictRequest, predict_body
+from serving.model import LoadedModel
+from serving.schema import TOO_LONG, Answer, BatchAnswer, BatchRequest, PredictRequest, body_of
 
-MOST_BYTES = 2_000_000
+MOST_BYTES = 4_000_000
+BODY_SECONDS = 30
 log = logging.getLogger("serving")
+Asked = TypeVar("Asked", bound=BaseModel)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    """Load what is there, then follow it; SERVE_BUNDLE serves that one folder and nothing else."""
-    only = os.environ.get("SERVE_BUNDLE")
-    champions = Champions(default_store(), Path(only).absolute() if only else None)
+    """Load what is there, then follow it; SERVE_BUNDLE serves that one folder, logs nothing and follows nothing."""
+    only, store = os.environ.get("SERVE_BUNDLE"), default_store()
+    champions = Champions(store, Path(only).absolute() if only else None)
     await champions.refresh()
     if not champions.models and not champions.refused:
         log.warning(NO_CHAMPION)
     app.state.champions, app.state.batches = champions, Batches(champions)
-    app.state.tasks = [asyncio.create_task(app.state.batches.work()), asyncio.create_task(champions.follow())]
+    app.state.log = None if only or os.environ.get("SERVE_LOG") == "0" else PredictionLog(store)
+    if app.state.log:
+        try:
+            land_leftovers(store)
+        except OSError as error:
+            log.warning("The prediction log of an earlier server stays in data/live: %s", error)
+    app.state.tasks = [asyncio.create_task(app.state.batches.work()), asyncio.create_task(_follow(app))]
     yield
     for task in app.state.tasks:
         task.cancel()
+    if app.state.log:
+        app.state.log.land()
 
 
 app = FastAPI(title="Predictions", lifespan=lifespan)
+app.add_middleware(metrics.Measured)
 
 
-@app.post("/predict", response_model=Answer, openapi_extra={"requestBody": predict_body()})
-async def predict(request: Request) -> Response:
+@app.post("/predict", response_model=Answer, openapi_extra=body_of(PredictRequest))
+async def predict(request: Request, explain: bool = False) -> Response:
     """The probability that the session's outcome follows, from its events so far."""
-    try:
-        body = await _body(request)
-    except ClientDisconnect:
-        return _refusal(400, "The request ended before its body did.")
-    if body is None:
-        return _refusal(413, f"A request holds at most {MOST_BYTES:,} bytes.")
-    try:
-        asked = PredictRequest.model_validate_json(body)
-    except ValidationError as error:
-        return _unprocessable(error)
-    request_id = uuid4().hex
-    entity_id = asked.entity_id() or request_id
-    try:
-        found = await request.app.state.batches.predict(asked.tenant_id, entity_id, asked.rows())
-    except (duckdb.DataError, duckdb.InvalidInputException) as error:
-        # The SQL answered the sample, so it is these events that it cannot read.
-        log.warning("The features of request %s cannot be computed: %s", request_id, _without_values(error))
-        return _refusal(422, f"The champion's features cannot be computed from these events (request {request_id}).")
-    except Exception:
-        log.exception("Request %s could not be answered", request_id)
-        return _refusal(503, f"The champion could not answer request {request_id}; the server's log says why.")
-    if found is None:
-        return _refusal(503, request.app.state.champions.why_not())
-    model, probability = found
-    answer = Answer(
-        request_id=request_id,
-        tenant_id=asked.tenant_id,
-        entity_id=entity_id,
-        champion=model.bundle.owner,
-        model_version=model.bundle.version,
-        variant="champion",
-        **model.answer(probability),
-    )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    began = time.perf_counter()
+    asked = await _read(request, PredictRequest)
+    (answer,) = await _answer(request.app, [asked], explain, began)
+    return Response(json.dumps(answer), media_type="application/json")
+
+
+@app.post("/predict/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchRequest))
+async def predict_batch(request: Request, explain: bool = False) -> Response:
+    """The same for many sessions, all or none."""
+    began = time.perf_counter()
+    asked = await _read(request, BatchRequest)
+    answers = await _answer(request.app, asked.sessions, explain, began)
+    return Response(json.dumps({"answers": answers}), media_type="application/json")
 
 
 @app.get("/health")
-async def health() -> dict[str, str]:
-    """The process is alive."""
-    return {"status": "alive"}
+async def health(request: Request) -> dict[str, str]:
+    """The process is alive; `prediction_log` says whether answers are kept."""
+    kept = request.app.state.log
+    if not kept:
+        return {"status": "alive", "prediction_log": "off"}
+    trouble = f"not written ({kept.trouble}); {kept.lost} answers are not in it"
+    return {"status": "alive", "prediction_log": trouble if kept.trouble else "written"}
 
 
 @app.get("/ready")
@@ -91,17 +95,15 @@ async def ready(request: Request) -> Response:
     """A champion is loaded and answered its sample, else 503; `refused` says which newer bundles are not used."""
     champions = request.app.state.champions
     if not champions.models or any(task.done() for task in request.app.state.tasks):
-        return _refusal(503, champions.why_not())
-    serving = {owner: model.bundle.version for owner, model in champions.models.items()}
-    return JSONResponse({"status": "ready", "champions": serving, "refused": sorted(champions.refused.values())})
+        raise HTTPException(503, champions.why_not())
+    refused = sorted(champions.refused.values())
+    return JSONResponse({"status": "ready", "champions": champions.serving(), "refused": refused})
 
 
 @app.get("/model")
-async def model(request: Request, tenant_id: str = "pooled") -> Response:
+async def model(request: Request, tenant_id: str = POOLED) -> Response:
     """The manifest of the champion that answers for a tenant, and where its card is."""
-    champions = request.app.state.champions
-    if (found := champions.of(tenant_id)) is None:
-        return _refusal(503, champions.why_not())
+    found = _champion(request.app, tenant_id)
     bundle = found.bundle
     card = f"/model/card?tenant_id={bundle.owner}"
     standing = found.standing  # since when it is champion, by whom, why, and whether the gate was forced
@@ -109,12 +111,79 @@ async def model(request: Request, tenant_id: str = "pooled") -> Response:
 
 
 @app.get("/model/card")
-async def card(request: Request, tenant_id: str = "pooled") -> Response:
+async def card(request: Request, tenant_id: str = POOLED) -> Response:
     """The page about the champion that answers for a tenant."""
-    champions = request.app.state.champions
-    if (found := champions.of(tenant_id)) is None:
-        return _refusal(503, champions.why_not())
-    return FileResponse(found.bundle.card, media_type="text/html")
+    return FileResponse(_champion(request.app, tenant_id).bundle.card, media_type="text/html")
+
+
+@app.get("/metrics")
+async def tell_metrics() -> Response:
+    """Requests, latency, scores, errors and the log's state, for Prometheus."""
+    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _openapi() -> dict[str, Any]:
+    """The API's description; its example is the champion's own sample, which was asked when it was made."""
+    told = FastAPI.openapi(app)
+    if champion := app.state.champions.of(POOLED):
+        for path, example in (("/predict", champion.bundle.sample["request"]),):
+            told["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"] = example
+    if os.environ.get("SERVE_TOKEN"):
+        told.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for path in ("/predict", "/predict/batch"):
+            told["paths"][path]["post"]["security"] = [{"token": []}]
+    return told
+
+
+app.openapi = _openapi
+
+
+async def _follow(app: FastAPI, seconds: float = 0.5) -> None:
+    """Look for changes on disk for ever; with SERVE_PARENT, end with the process that started this one."""
+    champions, kept, counted = app.state.champions, app.state.log, [0, 0]
+    parent = int(os.environ.get("SERVE_PARENT", 0))
+    while True:
+        await asyncio.sleep(seconds)
+        await champions.refresh()
+        metrics.MODELS_REFUSED.set(len(champions.refused))
+        if kept:
+            kept.tend()
+            metrics.LOG_LINES.inc(kept.written - counted[0])
+            metrics.LOG_LOST.inc(kept.lost - counted[1])
+            metrics.LOG_LAG_SECONDS.set(kept.waiting_seconds)
+            counted = [kept.written, kept.lost]
+        if parent and os.getppid() != parent:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _champion(app: FastAPI, tenant_id: str) -> LoadedModel:
+    if (found := app.state.champions.of(tenant_id)) is None:
+        raise HTTPException(503, app.state.champions.why_not())
+    return found
+
+
+async def _read(request: Request, form: type[Asked]) -> Asked:
+    """The request's body in this form; refused with what is wrong and where, never with what was sent."""
+    if token := os.environ.get("SERVE_TOKEN"):
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(sent.encode("latin-1"), token.encode()):
+            raise HTTPException(401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _body(request)
+    except ClientDisconnect:
+        raise HTTPException(400, "The request ended before its body did.") from None
+    except TimeoutError:
+        raise HTTPException(408, f"The body was not sent within {BODY_SECONDS} seconds.") from None
+    if body is None:
+        raise HTTPException(413, f"A request holds at most {MOST_BYTES:,} bytes.")
+    try:
+        return form.model_validate_json(body)
+    except ValidationError as error:
+        told = error.errors(include_url=False, include_context=False, include_input=False)[:20]
+        status = 413 if any(one["type"] in TOO_LONG for one in told) else 422
+        # FastAPI's own form: where (a session and an event by their number, from 0), what and which kind.
+        raise HTTPException(status, [{**one, "loc": ["body", *one["loc"]]} for one in told]) from None
 
 
 async def _body(request: Request) -> bytes | None:
@@ -130,17 +199,59 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(chunks) if size <= MOST_BYTES else None
 
 
-def _unprocessable(error: ValidationError) -> JSONResponse:
-    """FastAPI's own form: where (an event by its number, from 0), what and which kind; never the value sent."""
-    told = error.errors(include_url=False, include_context=False, include_input=False)
-    return JSONResponse({"detail": [{**one, "loc": ["body", *one["loc"]]} for one in told[:20]]}, status_code=422)
+async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, began: float) -> list[dict[str, Any]]:
+    """The answers, in the log before the client has them."""
+    ids = [uuid4().hex for _ in asked]
+    entities = [one.entity_id() or request_id for one, request_id in zip(asked, ids, strict=True)]
+    waiting = [
+        app.state.batches.predict(one.tenant_id, entity, one.anonymous_id(), one.rows(), explain or one.explain)
+        for one, entity in zip(asked, entities, strict=True)
+    ]
+    answers = []
+    for number, found in enumerate(await asyncio.gather(*waiting, return_exceptions=True)):
+        if isinstance(found, BaseException):
+            raise _unanswerable(found, ids[number], number)
+        if found is None:
+            raise HTTPException(503, app.state.champions.why_not())
+        model, variant, prediction = found
+        answer = {
+            "request_id": ids[number],
+            "tenant_id": asked[number].tenant_id,
+            "entity_id": entities[number],
+            **model.answer(prediction.probability),
+            "champion": model.bundle.owner,
+            "model_version": model.bundle.version,
+            "variant": variant,
+        }
+        metrics.SCORE.labels(answer["champion"], variant).observe(prediction.probability)
+        metrics.PREDICTIONS.labels(answer["champion"], answer["model_version"], variant).inc()
+        if app.state.log:
+            app.state.log.append(
+                {
+                    "answered_at": datetime.now(UTC).isoformat(),
+                    **answer,
+                    "anonymous_id": asked[number].anonymous_id(),
+                    "event_count": prediction.event_count,
+                    "point_at": prediction.point_at + "Z",
+                    "features_hash": prediction.features_hash,
+                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3),
+                }
+            )
+        answers.append(answer if prediction.reasons is None else answer | {"reasons": prediction.reasons})
+    return answers
 
 
-def _without_values(error: Exception) -> str:
-    """What happened, without what was sent: that may be personal."""
-    first_line = str(error).partition("\n")[0]
-    return re.sub(r"""'[^']*'|"[^"]*\"""", "'...'", first_line)
-
-
-def _refusal(status: int, sentence: str) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status_code=status)
+def _unanswerable(error: BaseException, request_id: str, number: int) -> HTTPException:
+    """What the client is told, and the log without what was sent: that may be personal."""
+    told = re.sub(r"""'[^']*'|"[^"]*\"""", "'...'", str(error).partition("\n")[0])
+    if isinstance(error, duckdb.DataError | duckdb.InvalidInputException):
+        # The SQL answered the sample, so it is these events that it cannot read.
+        log.warning("The features of request %s cannot be computed: %s", request_id, told)
+        what = f"The champion's features cannot be computed from these events (session {number}, request {request_id})."
+        return HTTPException(422, what)
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
+    log.error("Request %s could not be answered: %s: %s (%s)", request_id, type(error).__name__, told, where)
+    return HTTPException(503, f"The champion could not answer request {request_id}; the server's log says why.")

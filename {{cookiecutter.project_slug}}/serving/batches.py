@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.champions import Champions
-from serving.model import LoadedModel
+from serving.model import LoadedModel, Prediction
 
 MOST_REQUESTS = 64
 MOST_EVENTS = 4_000
@@ -18,7 +18,9 @@ class Waiting:
 
     tenant_id: str
     entity_id: str
+    anonymous_id: str | None
     events: Sequence[Mapping[str, Any]]
+    explain: bool
     answer: asyncio.Future
 
 
@@ -29,10 +31,12 @@ class Batches:
     champions: Champions
     _waiting: asyncio.Queue = field(default_factory=asyncio.Queue)
 
-    async def predict(self, tenant_id: str, entity_id: str, events: Sequence[Mapping[str, Any]]) -> Any:
-        """(model, probability) for a session, or None where nobody can answer."""
+    async def predict(
+        self, tenant_id: str, entity_id: str, anonymous_id: str | None, events: Sequence[Mapping], explain: bool
+    ) -> tuple[LoadedModel, str, Prediction] | None:
+        """The model, its variant and its prediction for a session, or None where nobody can answer."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait(Waiting(tenant_id, entity_id, events, future))
+        self._waiting.put_nowait(Waiting(tenant_id, entity_id, anonymous_id, events, explain, future))
         return await future
 
     async def work(self) -> None:
@@ -50,28 +54,29 @@ class Batches:
         return batch
 
     def _answer(self, batch: list[Waiting]) -> None:
-        by_model: dict[LoadedModel, list[Waiting]] = {}
+        by_model: dict[tuple[LoadedModel, str], list[Waiting]] = {}
         for one in batch:
             if one.answer.cancelled():
                 continue
-            if (model := self.champions.of(one.tenant_id)) is None:
+            if (picked := self.champions.pick(one.tenant_id, one.anonymous_id)) is None:
                 one.answer.set_result(None)
             else:
-                by_model.setdefault(model, []).append(one)
-        for model, group in by_model.items():
-            _answer_group(model, group)
+                by_model.setdefault(picked, []).append(one)
+        for (model, variant), group in by_model.items():
+            _answer_group(model, variant, group)
 
 
-def _answer_group(model: LoadedModel, group: list[Waiting]) -> None:
+def _answer_group(model: LoadedModel, variant: str, group: list[Waiting]) -> None:
     """One pass for all; if that fails, one for each, so that a session that cannot be answered fails alone."""
     try:
-        probabilities = model.predict([(one.tenant_id, one.entity_id, one.events) for one in group])
+        sessions = [(one.tenant_id, one.entity_id, one.events) for one in group]
+        predictions = model.predict(sessions, [one.explain for one in group])
     except Exception as error:  # whatever a user's SQL or candidate raises must not end the worker
         if len(group) > 1:
             for one in group:
-                _answer_group(model, [one])
+                _answer_group(model, variant, [one])
         else:
             group[0].answer.set_exception(error)
         return
-    for one, probability in zip(group, probabilities, strict=True):
-        one.answer.set_result((model, probability))
+    for one, prediction in zip(group, predictions, strict=True):
+        one.answer.set_result((model, variant, prediction))

@@ -1,6 +1,7 @@
 """The champions in memory: followed as their pointers and the snapshot's lookups change, swapped whole, never half."""
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -8,51 +9,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rails import snapshot
-from rails.bundle import Bundle, open_bundle
+from rails.bundle import Bundle, open_bundle, refuse_unsafe_owner
 from rails.champion import POOLED
 from rails.errors import Refused
 from rails.store import Store, read_json
 from serving.model import LoadedModel
 
+CHALLENGER = "challenger:"  # its key among the models; no owner's name ends so
 NO_CHAMPION = "There is no champion yet; run `make deploy`, and it answers without a restart."
 log = logging.getLogger("serving")
 
 
 @dataclass
 class Champions:
-    """Owner to loaded model. `refused` says of each owner why its newest bundle is not the one that answers."""
+    """Owner to loaded model. `refused` says of each owner why its newest bundle is not the one that answers.
+
+    While data/models/experiment.json names a challenger, it takes its share of the visitors whom its owner answers.
+    """
 
     store: Store
     only: Path | None = None
     threads: int = 1
     models: dict[str, LoadedModel] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    experiment: dict = field(default_factory=dict)
     _seen: dict[str, tuple] = field(default_factory=dict)
 
     def of(self, tenant_id: str) -> LoadedModel | None:
         """The model that answers for a tenant: its own, else the pooled one; None where there is neither."""
         return self.models.get(tenant_id) or self.models.get(POOLED)
 
+    def pick(self, tenant_id: str, anonymous_id: str | None) -> tuple[LoadedModel, str] | None:
+        """Who answers this visitor, the same at every visit: (model, "champion" or "challenger")."""
+        if (champion := self.of(tenant_id)) is None:
+            return None
+        challenger = self.models.get(CHALLENGER)
+        if challenger and anonymous_id and champion.bundle.owner == challenger.bundle.owner:
+            drawn = hashlib.md5(f"{self.experiment['salt']}{anonymous_id}".encode(), usedforsecurity=False).hexdigest()
+            if int(drawn[:8], 16) < self.experiment["share"] * 16**8:
+                return challenger, "challenger"
+        return champion, "champion"
+
+    def serving(self) -> dict[str, str]:
+        """The version that answers of each owner, and the challenger's."""
+        return {owner.rstrip(":"): model.bundle.version for owner, model in self.models.items()}
+
     def why_not(self) -> str:
         """Why nobody answers, in a sentence that says what to do."""
         return " ".join(sorted(self.refused.values())) or NO_CHAMPION
-
-    async def follow(self, seconds: float = 0.5) -> None:
-        """Look for changes for ever; a new bundle is read beside the requests and takes effect between two of them."""
-        while True:
-            await asyncio.sleep(seconds)
-            await self.refresh()
 
     async def refresh(self) -> None:
         """Take over what changed on disk since the last look; a broken bundle leaves the one before it in place."""
         pointers = self._pointers()
         snapshot_state = _changed_at(self.store.latest_snapshot)
-        for owner in set(self.models) - set(pointers):
+        for owner in (set(self.models) | set(self._seen)) - set(pointers):
             self._replace(owner, None)
-        for owner in set(self.refused) - set(pointers):
-            del self.refused[owner]
+            self._seen.pop(owner, None)
+            self.refused.pop(owner, None)
         for owner, pointer_state in pointers.items():
-            home = _changed_at(self.store.models / owner)
+            home = _changed_at(self.store.models / owner.removesuffix(CHALLENGER))
             # A refused bundle is read again when something beside it moves, too: `make deploy` mends it in place.
             state = (pointer_state, snapshot_state, home if owner in self.refused else None)
             if self._seen.get(owner) == state:
@@ -66,14 +81,35 @@ class Champions:
                 log.warning("A champion was refused. %s", self.refused[owner], exc_info=not isinstance(error, Refused))
             self._seen[owner] = state
 
-    def _load(self, owner: str) -> LoadedModel:
+    def _load(self, owner: str) -> LoadedModel | None:
         if self.only:
             return LoadedModel(open_bundle(self.only), threads=self.threads)
+        if owner == CHALLENGER:
+            return self._load_challenger()
         pointer = read_json(self.store.champion(owner))
-        bundle = open_bundle(self.store.bundle(owner, pointer["version"]))
-        model = LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads)
+        model = self._open(owner, pointer["version"])
         model.standing = pointer["history"][-1]
         return model
+
+    def _load_challenger(self) -> LoadedModel | None:
+        """The experiment's other model; a change of share or salt alone keeps the one that is loaded."""
+        told = read_json(self.store.experiment, default={})
+        try:
+            if not told.get("share"):
+                return None
+            share, salt = float(told["share"]), str(told["salt"])
+            names = (told["owner"], told["version"], _changed_at(self.store.latest_snapshot))
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            raise Refused(f"{self.store.experiment} is no experiment ({error!r}); `make stop-experiment`.") from error
+        loaded = self.models.get(CHALLENGER)
+        if not loaded or self.experiment.get("names") != names:
+            loaded = self._open(*names[:2])
+        self.experiment = {"names": names, "share": share, "salt": salt}
+        return loaded
+
+    def _open(self, owner: str, version: str) -> LoadedModel:
+        bundle = open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
+        return LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads)
 
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; a stat for each, nothing is read."""
@@ -84,15 +120,14 @@ class Champions:
         except OSError:
             owners = []
         states = {owner: _changed_at(self.store.champion(owner)) for owner in owners}
+        states[CHALLENGER] = _changed_at(self.store.experiment)
         return {owner: state for owner, state in states.items() if state}
 
     def _replace(self, owner: str, model: LoadedModel | None) -> None:
         before = self.models.pop(owner, None)
         if model:
             self.models[owner] = model
-        else:
-            self._seen.pop(owner, None)
-        if before:
+        if before and before is not model:
             before.close()
 
 

@@ -65,10 +65,14 @@ class FeatureQuery:
 
     def compute(self, requests: Sequence[Sequence[Mapping]]) -> pd.DataFrame:
         """One row of features per request, in their order; a request is the events so far of one session."""
-        rows = [row for place, events in enumerate(requests) for row in _rows_of_request(place, events)]
+        return self.run([rows_of_request(place, events) for place, events in enumerate(requests)])
+
+    def run(self, requests: Sequence[Sequence[Mapping]]) -> pd.DataFrame:
+        """The same, of requests whose rows are made already."""
         self._connection.execute("begin")
         try:
-            self._connection.execute("insert into requests values (?)", [json.dumps(rows)])
+            body = json.dumps([row for rows in requests for row in rows])
+            self._connection.execute("insert into requests values (?)", [body])
             frame = self._connection.execute("execute features").df()
         finally:
             # Nothing is ever committed, so the table does not grow.
@@ -97,7 +101,7 @@ class FeatureQuery:
             )
 
 
-def _rows_of_request(place: int, events: Sequence[Mapping]) -> list[dict]:
+def rows_of_request(place: int, events: Sequence[Mapping]) -> list[dict]:
     """The events as rows of `events_at_point`: repeated ids dropped, ordered, numbered, the entity being the place."""
     first: dict[str, tuple[datetime, str, dict]] = {}
     for event in events:

@@ -1,7 +1,9 @@
 """A bundle brought to life: events of sessions in, probabilities out."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +14,22 @@ from ml.candidates import load_module
 from ml.schema import FeatureSchema
 from rails.bundle import Bundle
 from rails.errors import Refused
-from serving.features import FeatureQuery
+from serving.features import FeatureQuery, rows_of_request
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
 TOLERANCE = 1e-9
+MOST_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The probability of the outcome for one session, and what it was made from: k events up to the point."""
+
+    probability: float
+    event_count: int
+    point_at: str
+    features_hash: str
+    reasons: list[dict[str, Any]] | None = None
 
 
 class LoadedModel:
@@ -33,22 +47,37 @@ class LoadedModel:
             self._query.close()
             self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, lookup_files, threads)
 
-    def predict(self, sessions: Sequence[Session]) -> list[float]:
-        """The probability of the outcome for each session, in their order, from one pass over all of them."""
-        return predict(self._module, self._model, self._query, self._columns, sessions)
+    def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
+        """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
+        rows = _rows(sessions)
+        features = self._query.run(rows)
+        probabilities = predict(self._module, self._model, features, self._columns)
+        hashes = _hashes(features, self._columns)
+        told = self._reasons(features, explained) if any(explained) else [None] * len(sessions)
+        return [
+            Prediction(probability, len(row), row[-1]["point_at"], digest, reasons)
+            for probability, row, digest, reasons in zip(probabilities, rows, hashes, told, strict=True)
+        ]
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
         """The features of each session, in their order."""
-        return self._query.compute(_with_tenant(sessions))
+        return self._query.run(_rows(sessions))
 
     def answer(self, probability: float) -> dict[str, Any]:
         """What a client is told of a probability."""
         return answer(probability, self.bundle.threshold)
 
+    def _reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
+        asked = features.loc[list(explained), self._columns]
+        moved = self._module.explain(self._model, asked)
+        return [
+            _in_words(asked.loc[place], moved.loc[place]) if place in asked.index else None for place in features.index
+        ]
+
     def check_sample(self) -> None:
         """Refuse a bundle whose sample request is no longer answered as when it was made (lookups being empty)."""
         request, expected = self.bundle.sample["request"], self.bundle.sample["answer"]
-        found = self.predict([(request["tenant_id"], "sample", request["events"])])[0]
+        found = self.predict([(request["tenant_id"], "sample", request["events"])])[0].probability
         if not math.isclose(found, expected["probability"], rel_tol=0, abs_tol=TOLERANCE):
             raise Refused(
                 f"The bundle at {self.bundle.folder} answers its own sample with {found:.12g}, and it was "
@@ -73,24 +102,21 @@ def answer_sample(
     module = load_module(candidate)
     query = FeatureQuery(feature_sql, lookups)
     try:
-        sessions = [(request["tenant_id"], "sample", request["events"])]
-        names = FeatureSchema.from_dict(schema).names
-        probability = predict(module, module.load(model), query, names, sessions)[0]
+        features = query.run(_rows([(request["tenant_id"], "sample", request["events"])]))
     finally:
         query.close()
+    names = FeatureSchema.from_dict(schema).names
+    probability = predict(module, module.load(model), features, names)[0]
     return {"request": dict(request), "answer": answer(probability, threshold)}
 
 
-def predict(
-    module: ModuleType, model: Any, query: FeatureQuery, columns: list[str], sessions: Sequence[Session]
-) -> list[float]:
-    """Probabilities by a candidate's module over the features that the query computes."""
-    features = query.compute(_with_tenant(sessions))
+def predict(module: ModuleType, model: Any, features: pd.DataFrame, columns: list[str]) -> list[float]:
+    """Probabilities by a candidate's module over the features that the query gave."""
     missing = [name for name in columns if name not in features.columns]
     if missing:
         raise Refused(f"features.sql of the bundle gives no {missing[0]}, which the model reads; run `make deploy`.")
     probabilities = [float(value) for value in module.predict_proba(model, features[columns])]
-    if len(probabilities) != len(sessions) or not all(0 <= value <= 1 for value in probabilities):
+    if len(probabilities) != len(features) or not all(0 <= value <= 1 for value in probabilities):
         raise ValueError("the candidate's predict_proba must give one number from 0 to 1 for each row")
     return probabilities
 
@@ -100,5 +126,28 @@ def answer(probability: float, threshold: float) -> dict[str, Any]:
     return {"probability": probability, "decision": probability >= threshold, "threshold": threshold}
 
 
-def _with_tenant(sessions: Sequence[Session]) -> list[list[Mapping[str, Any]]]:
-    return [[{**event, "tenant_id": tenant_id} for event in events] for tenant_id, _, events in sessions]
+def _rows(sessions: Sequence[Session]) -> list[list[dict]]:
+    return [
+        rows_of_request(place, [{**event, "tenant_id": tenant_id} for event in events])
+        for place, (tenant_id, _, events) in enumerate(sessions)
+    ]
+
+
+def _hashes(features: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Equal for equal features, so that the log tells sessions that looked alike from a model that changed its mind."""
+    rows = zip(*(features[name].tolist() for name in columns), strict=True)
+    return [hashlib.md5(repr(row).encode(), usedforsecurity=False).hexdigest() for row in rows]
+
+
+def _in_words(values: pd.Series, moved: pd.Series) -> list[dict[str, Any]]:
+    """What moved the log-odds of one row most, the strongest first."""
+    told = []
+    for name in moved.abs().sort_values(ascending=False, kind="stable").index[:MOST_REASONS]:
+        if not (effect := float(moved[name])):
+            break
+        value = None if pd.isna(values[name]) else values[name]
+        value = value.item() if hasattr(value, "item") else value
+        said = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+        text = f"{name.replace('_', ' ')} is {said}, which makes the odds {math.exp(effect):.2g} times as high"
+        told.append({"feature": name, "value": value, "effect": round(effect, 6), "text": text})
+    return told

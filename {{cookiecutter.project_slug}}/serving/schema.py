@@ -2,13 +2,15 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from serving.features import naive_utc, payload_text
 
-MOST_EVENTS = 1_000
+MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
+TOO_LONG = {"too_long", "string_too_long", "event_too_long"}  # kinds of error that are 413 rather than 422
 Text = Annotated[str, Field(max_length=4_096)]
 Identifier = Annotated[str, Field(max_length=512, pattern=r"[^ ]")]
 
@@ -52,9 +54,13 @@ class Event(BaseModel):
     @model_validator(mode="after")
     def _payload_is_json(self) -> "Event":
         try:
-            payload_text(self.payload, self.model_extra)
+            text = payload_text(self.payload, self.model_extra)
         except ValueError as error:
             raise ValueError("the fields that are no column hold a number that JSON does not know") from error
+        if text and len(text) > MOST_PAYLOAD:
+            raise PydanticCustomError(
+                "event_too_long", f"the fields that are no column hold over {MOST_PAYLOAD:,} letters"
+            )
         return self
 
 
@@ -86,6 +92,7 @@ class PredictRequest(BaseModel):
 
     tenant_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     session_id: Identifier | None = None
+    explain: bool = False
     # The first bad event is told and the rest not read: a body may hold a million of them.
     events: Annotated[list[Event], Field(min_length=1, max_length=MOST_EVENTS), FailFast()]
 
@@ -95,6 +102,10 @@ class PredictRequest(BaseModel):
             if event.tenant_id not in (None, self.tenant_id):
                 raise ValueError(f"events.{number}.tenant_id is another than the request's tenant_id")
         return self
+
+    def anonymous_id(self) -> str | None:
+        """The first that the events name."""
+        return next((event.anonymous_id for event in self.events if event.anonymous_id), None)
 
     def entity_id(self) -> str | None:
         """The session's id as sent, else one derived from tenant and device; None where there is neither."""
@@ -111,8 +122,25 @@ class PredictRequest(BaseModel):
         return [event.model_dump(exclude_none=True) for event in self.events]
 
 
+class BatchRequest(BaseModel):
+    """Many sessions, each as POST /predict takes it."""
+
+    model_config = ConfigDict(strict=True)
+
+    sessions: Annotated[list[PredictRequest], Field(min_length=1, max_length=MOST_SESSIONS), FailFast()]
+
+
+class Reason(BaseModel):
+    """What a feature moved the log-odds by, and that in words."""
+
+    feature: str
+    value: float | str | None
+    effect: float
+    text: str
+
+
 class Answer(BaseModel):
-    """The probability of the outcome after the events sent, and who says so."""
+    """The probability of the outcome after the events sent, and who says so; `reasons` only when asked to explain."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -124,11 +152,28 @@ class Answer(BaseModel):
     threshold: float
     champion: str
     model_version: str
-    variant: str
+    variant: Literal["champion", "challenger"]
+    reasons: list[Reason] | None = None
 
 
-def predict_body() -> dict[str, Any]:
-    """The request's JSON schema in one piece, for the API's description."""
-    schema = PredictRequest.model_json_schema()
-    schema["properties"]["events"]["items"] = schema.pop("$defs")["Event"]
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+class BatchAnswer(BaseModel):
+    """An answer for each session, in their order."""
+
+    answers: list[Answer]
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The model as the description of a request's body, in one piece."""
+    schema = model.model_json_schema()
+    known = schema.pop("$defs")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, known)}}}}
+
+
+def _inlined(schema: Any, known: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(each, known) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(known[schema["$ref"].rpartition("/")[2]], known)
+    return {name: _inlined(each, known) for name, each in schema.items()}

@@ -17,8 +17,8 @@ from rails.page import render
 from rails.run import Run
 from rails.snapshot import Snapshot
 from serving import batch
+from serving.ask import smoke
 from serving.model import TOLERANCE, LoadedModel, answer_sample
-from serving.smoke import smoke
 
 COMMON_COLUMNS = ("event_type", "page", "device", "channel", "country", "category", "currency")
 SESSIONS_COMPARED = 200
@@ -84,7 +84,8 @@ def count_differing_values(run: Run, bundle: Bundle) -> int:
     )
     model = LoadedModel(bundle, {name: snapshot.files(name) for name in bundle.lookups})
     try:
-        found = model.features(sessions).assign(**{run.chosen: model.predict(sessions)})
+        predicted = [each.probability for each in model.predict(sessions)]
+        found = model.features(sessions).assign(**{run.chosen: predicted})
     finally:
         model.close()
     columns = [*(feature["name"] for feature in bundle.schema["features"]), run.chosen]

@@ -96,7 +96,7 @@ def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql
     in_cart = {"feature": "cart_add_count", "side": "at least", "threshold": 1.0}
     cases = [
         {"rate": POPULAR, "when": [popular], "moved": {}},
-        {"rate": carted, "when": [in_cart], "moved": {}},
+        {"rate": carted, "when": [in_cart], "moved": {"cart_add_count": 1.5}},
         {"rate": BROWSED, "when": [], "moved": {}},
     ]
     model = store.root / f"saved-{carted}"

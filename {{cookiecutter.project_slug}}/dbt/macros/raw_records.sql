@@ -3,6 +3,11 @@
     {{ model_name.removeprefix('stg_').removesuffix('__events') }}
 {%- endmacro %}
 
+{# Whether an event is this project's own: a prediction says nothing of when the logs end or what a session is. #}
+{% macro is_feedback(column) -%}
+    ({{ column }} in ('{{ var('feedback_sources') | join("', '") }}'))
+{%- endmacro %}
+
 {# Before a staging model runs: the files its table has not read yet, as a session variable that the model's scan reads. #}
 {% macro list_new_files() -%}
     {%- if execute -%}

@@ -11,7 +11,7 @@ events as (
         source,
         {{ canonical_columns() | join(',\n        ') }},
         event_number,
-        coalesce({{ var('outcome') }}, false) as is_outcome,
+        coalesce({{ var('outcome') }}, false) and not {{ is_feedback('source') }} as is_outcome,
         file,
         line_number,
         arrived_on

@@ -8,6 +8,7 @@ with events as (
 clock as (
     select max(received_at) as data_ends_at
     from events
+    where not {{ is_feedback('source') }}
 ),
 
 grouped as (
