@@ -99,12 +99,12 @@ def test_pruning_keeps_the_newest_and_those_in_use_and_every_file_that_they_need
     build(store, 70)
     newest = publish(store)
     read = {each: snapshot.open(each, store).frame("events") for each in (three[0], newest.id)}
-    before = {path for path in store.tables.rglob("*.parquet")}
+    before = set(store.tables.rglob("*.parquet"))
 
     gone, size = snapshot.prune(store, keep=1)
 
     assert sorted(gone) == sorted(three[1:]) and size > 0
-    assert {path for path in store.tables.rglob("*.parquet")} < before
+    assert set(store.tables.rglob("*.parquet")) < before
     for each, rows in read.items():
         assert rows.equals(snapshot.open(each, store).frame("events"))
     assert snapshot.prune(store, keep=1) == ([], 0)

@@ -34,7 +34,7 @@ class DataFlow(ProjectFlow):
 
         store = self.store()
         with warehouse.locked(store, self.build_id, self.process()):
-            report = data_report.gather(store.warehouse, self.landing, self.findings)
+            report = data_report.gather(store, self.landing, self.findings)
             critical = [finding for finding in self.findings if finding.stops]
             published = None
             if not critical:

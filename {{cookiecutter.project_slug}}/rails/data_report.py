@@ -4,12 +4,14 @@ from pathlib import Path
 
 import duckdb
 
+from rails import changes, snapshot
 from rails.audit import Finding
+from rails.errors import Refused
 from rails.landing import Landing
 from rails.page import render
-from rails.snapshot import PUBLISHED, Snapshot
 from rails.store import Store, write_text
 
+LINES_OF_NEWS = 8
 QUERIES = {
     "sources": """
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
@@ -39,7 +41,7 @@ QUERIES = {
     "outcomes": """
         select count(label) as train_count, count(*) filter (where label) as positive_count from session_features""",
     "layers": " union all ".join(
-        f"select '{table}' as table_name, count(*) as row_count from {table}" for table in PUBLISHED
+        f"select '{table}' as table_name, count(*) as row_count from {table}" for table in snapshot.PUBLISHED
     ),
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
@@ -48,10 +50,15 @@ QUERIES = {
 }
 
 
-def gather(warehouse: Path, landing: Landing, findings: list[Finding]) -> dict:
+def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     """The run's figures, ready for a page: lists of rows by name, and the totals."""
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
+    try:
+        known = snapshot.open_latest(store).frame("source_changes").to_dict("records")
+    except Refused:
+        known = []  # nothing is published yet
+    with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
+        rows["changes"] = changes.find(connection, store, known)
     columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals["file_count"] = len(landing.files)
@@ -60,7 +67,7 @@ def gather(warehouse: Path, landing: Landing, findings: list[Finding]) -> dict:
     return rows | {"totals": totals, "landing": landing, "findings": findings}
 
 
-def tell(report: dict, published: tuple[Snapshot, bool] | None, seconds: float, store: Store) -> str:
+def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds: float, store: Store) -> str:
     """The account by source, what was noticed, and what the run made of it."""
     totals, landing = report["totals"], report["landing"]
     lines = [f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"]
@@ -72,8 +79,15 @@ def tell(report: dict, published: tuple[Snapshot, bool] | None, seconds: float, 
     lines += [
         f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
         for finding in report["findings"]
-        if not finding.passed
+        if not finding.passed and finding.table != "source_changes"  # told beside, with what to do
     ]
+    news = [row for row in report["changes"] if row["is_news"]]
+    lines += [
+        f"changed: {row['source']}: {row['kind']} {row['field']} since {row['changed_on']:%Y-%m-%d}: "
+        f"{row['was_before']} -> {row['was_after']}; {row['hint']}"
+        for row in news[:LINES_OF_NEWS]
+    ]
+    lines += [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"] if len(news) > LINES_OF_NEWS else []
     lines += [
         f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
         for name in landing.unnamed_sources
@@ -95,7 +109,7 @@ def tell(report: dict, published: tuple[Snapshot, bool] | None, seconds: float, 
     return "\n".join(lines)
 
 
-def write_page(store: Store, report: dict, published: tuple[Snapshot, bool] | None, title: str) -> str:
+def write_page(store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str) -> str:
     """Write the run's page below `data/reports` and return it."""
     html = render("data.html", title=title, published=published, **report)
     write_text(_page(store), html)

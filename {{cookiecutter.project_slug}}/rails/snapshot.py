@@ -24,6 +24,8 @@ PUBLISHED = {
     "quarantined_events": "arrived_on",
     "duplicate_events": "arrived_on",
     "record_account": "arrived_on",
+    "source_fields": "arrived_on",
+    "source_changes": "changed_on",
     "sessions": "started_at",
     "session_features": "point_at",
     "events_at_point": "point_at",

@@ -18,6 +18,10 @@ FIGURES = [
 ]
 
 
+CHANGE = {"source": HOSTILE, "kind": "gone", "field": HOSTILE, "changed_on": date(2026, 1, 2), "hint": HOSTILE}
+CHANGE |= {"was_before": "100.0 %", "was_after": "0.0 %", "is_news": True, "is_recent": True}
+
+
 def candidate(precision: float, **more) -> dict:
     figures = {name: {"value": 0.5, "low": 0.4, "high": None} for name in FIGURES}
     figures |= {"average_precision": {"value": precision, "low": precision - 0.05, "high": precision + 0.05}}
@@ -99,6 +103,7 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "tenants": [{"tenant_id": HOSTILE, **known}],
         "days": [{"day": date(2026, 1, day), **known} for day in (1, 2)],
         "layers": [{"table_name": "events", "row_count": 97}],
+        "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
         "totals": {"file_count": 1, "session_count": 91, "train_count": train_count, "positive_count": train_count // 3}
         | counts,
         "landing": SimpleNamespace(new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]),

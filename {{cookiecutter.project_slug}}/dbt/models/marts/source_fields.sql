@@ -1,0 +1,69 @@
+with records as (
+    select * from {{ ref('int_records') }}
+),
+
+sampled as (
+    select source, arrived_on, structure, count(*) as record_count
+    from records
+    where structure is not null
+    group by all
+),
+
+days as (
+    select source, arrived_on, sum(record_count) as sampled_count
+    from sampled
+    group by all
+),
+
+{# Records have few structures, however many records there are. #}
+leaves as (
+    select
+        structures.structure,
+        replace(replace(substr(leaf.fullkey, 3), '"', ''), '[0]', '[]') as field,
+        leaf.atom ->> '$' as type
+    from (select distinct structure from sampled) as structures,
+        json_tree(structures.structure) as leaf
+    where leaf.atom is not null
+),
+
+fields as (
+    select
+        sampled.source,
+        sampled.arrived_on,
+        leaves.field,
+        cast(sum(record_count) filter (where leaves.type = 'VARCHAR') as bigint) as text_count,
+        cast(sum(record_count) filter (where leaves.type = 'BOOLEAN') as bigint) as boolean_count,
+        cast(sum(record_count) filter (where leaves.type not in ('VARCHAR', 'BOOLEAN', 'NULL')) as bigint) as number_count,
+        cast(sum(record_count) filter (where leaves.type != 'NULL') as bigint) as known_count
+    from sampled
+    inner join leaves
+        on sampled.structure = leaves.structure
+    group by all
+),
+
+named as (
+    select source, field
+    from fields
+    group by all
+    having sum(known_count) >= 10
+),
+
+{# A day without the field has a row that says so. #}
+filled as (
+    select
+        days.source,
+        days.arrived_on,
+        named.field,
+        coalesce(fields.text_count, 0) as text_count,
+        coalesce(fields.boolean_count, 0) as boolean_count,
+        coalesce(fields.number_count, 0) as number_count,
+        coalesce(fields.known_count, 0) as known_count,
+        cast(days.sampled_count as bigint) as sampled_count
+    from days
+    inner join named
+        on days.source = named.source
+    left join fields
+        on days.source = fields.source and days.arrived_on = fields.arrived_on and named.field = fields.field
+)
+
+select * from filled
