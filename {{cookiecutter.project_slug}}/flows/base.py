@@ -7,6 +7,7 @@ import atexit
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 import tomllib
@@ -77,6 +78,15 @@ def in_a_sentence(step: Callable) -> Callable:
             raise SystemExit(_keep(explain(what) or otherwise)) from error
 
     return run
+
+
+def run_flow(name: str) -> None:
+    """Another flow of this project, run to its end; Refused where it refuses."""
+    own = ("FLOW_PROCESS", "FLOW_REFUSAL")
+    environment = {key: value for key, value in os.environ.items() if key not in own and not key.startswith("MF_")}
+    command = [sys.executable, str(ROOT / "flows" / f"{name}.py"), "run"]
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+        raise Refused(f"`make {name}`, which was to follow, was refused; its reason stands above.")
 
 
 def _keep(sentence: str) -> str:

@@ -34,6 +34,7 @@ class Store:
         self.models = root / "models"
         self.experiment = root / "models" / "experiment.json"
         self.scores = root / "scores"
+        self.monitor = root / "monitor"
         self.reports = root / "reports"
 
     def bundle(self, owner: str, version: str) -> Path:

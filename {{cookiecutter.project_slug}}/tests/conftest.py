@@ -47,7 +47,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Compl
     need_simulated_sources()
     store = Store(tmp_path_factory.mktemp("store"))
     verbs = {"simulate": simulate(store)}
-    for verb in ("data", "train", "deploy", "score"):
+    for verb in ("data", "train", "deploy", "score", "monitor"):
         verbs[verb] = run(store, f"flows/{verb}.py", "run")
     verbs["ask"] = run(store, "-m", "serving.ask")
     return verbs | {"store": store}

@@ -1,0 +1,31 @@
+"""What the benches of simulated days and visitors print is within what is promised."""
+
+import json
+import subprocess
+
+import pytest
+
+import demo
+
+pytestmark = pytest.mark.faults
+
+
+def bench(project, name: str) -> list[dict]:
+    """What a bench says on its standard error: a line of JSON for each row of its table."""
+    said = subprocess.run(
+        [project / ".venv/bin/python", demo.HERE / "bench" / f"{name}.py"], capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
+
+
+def test_quiet_days_raise_no_alarm_and_drift_is_noticed_in_time(project):
+    found = bench(project, "drift")
+
+    assert len(found) == 3
+    for one in found:
+        assert one["false_alarms"] <= 1
+        assert one["sudden"] <= 2
+        assert one["slow"] <= 14
+        assert one["broken"] == 1
+        assert one["season_first"] > 0
+        assert one["season_after"] == 0

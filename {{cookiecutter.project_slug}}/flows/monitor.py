@@ -1,0 +1,57 @@
+"""Live data against what the champion learned from: `python flows/monitor.py run [--auto 1]`."""
+
+from base import ProjectFlow, in_a_sentence, run_flow
+
+from metaflow import Parameter, card, step
+
+
+class MonitorFlow(ProjectFlow):
+    """Judge quality, drift, volumes and latency, tell of incidents once, and decide whether to train anew."""
+
+    auto = Parameter(
+        "auto", default=False, type=bool, help="train and deploy through the gate when the decision says so"
+    )
+    as_of = Parameter("as-of", default="", help="the time that freshness is judged at (ISO, UTC); now by default")
+
+    @step
+    @in_a_sentence
+    def start(self):
+        """Gather what is known and judge it."""
+        from dataclasses import asdict
+        from datetime import UTC, datetime
+
+        from ml import monitor
+        from serving import present
+
+        self.began_at = self.now()
+        as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
+        facts, self.about = present.gather(self.store(), as_of)
+        limits = {"latency_ms": self.settings["gate"]["latency_ms"], **self.settings["monitor"]}
+        checks, self.decision = monitor.judge(facts, limits)
+        self.checks = [asdict(check) | {"key": check.key} for check in checks]
+        self.next(self.end)
+
+    @card(type="html")
+    @step
+    @in_a_sentence
+    def end(self):
+        """Tell of incidents, leave the page, and train where it was asked for."""
+        import os
+
+        from rails import alerts, monitor_report
+
+        store, hook = self.store(), self.settings["monitor"]
+        webhook = os.environ.get("ALERT_WEBHOOK") or hook["webhook"]
+        alarms = {check["key"]: check["sentence"] for check in self.checks if check["state"] == "alarm"}
+        page = str(store.monitor / "report.html")
+        told = alerts.tell(store, alarms, page, alerts.hooks_of(hook["command"], webhook))
+        report = monitor_report.keep(store, self.about, self.checks, self.decision, told)
+        self.html = monitor_report.write_page(store, report, self.title("Monitor"))
+        print(monitor_report.tell(store, report, self.seconds_since(self.began_at)))
+        if self.auto and self.decision["retrain"]:
+            run_flow("train")
+            run_flow("deploy")
+
+
+if __name__ == "__main__":
+    MonitorFlow()

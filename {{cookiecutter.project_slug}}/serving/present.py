@@ -1,0 +1,176 @@
+"""What the newest snapshot says of the present, beside what the champion learned from: the monitor's facts."""
+
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ml.candidates import load_module
+from ml.monitor import Facts
+from ml.schema import FeatureSchema
+from rails import champion, run, snapshot
+from rails.bundle import Bundle, open_bundle
+from rails.errors import Refused
+from rails.snapshot import Snapshot
+from rails.store import Store, read_json
+
+COVERED = 0.9  # of 24 hours; a day of which less is known is not judged
+KEYS = ["tenant_id", "entity_id"]
+DAY = pd.Timedelta(days=1)
+
+
+def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
+    """The facts that `ml.monitor` judges, and what they are about. Refused where there is no champion or snapshot.
+
+    Days are of 24 hours and end with the newest session, so that each holds all hours. Quality is of what the server
+    answered where it has answered anything, else of the newest sessions as the champion would have scored them.
+    """
+    found = champion.current(store)
+    if found is None:
+        raise Refused("There is no champion to watch: `make deploy` makes one.")
+    bundle, newest = open_bundle(store.bundle(*found)), snapshot.open_latest(store)
+    learned, trained = snapshot.open(bundle.manifest["snapshot"], store), run.open(bundle.manifest["run"], store)
+    reference = _sessions(learned)
+    until = reference["point_at"].max()
+    sessions = _sessions(newest)
+    live = sessions[sessions["point_at"] > until]
+    end = max(live["point_at"].max(), until) if len(live) else until
+    reference, live = _with_day(reference, end), _with_day(live, end)
+    days = _whole_days(live["day"], until, end)
+    whole = _whole_days(reference["day"], reference["point_at"].min(), end, until)
+    tested = reference[reference["point_at"] >= pd.Timestamp(trained.metrics["split"]["validation"]["from"])]
+    holdout = trained.predictions()[[*KEYS, bundle.candidate]].rename(columns={bundle.candidate: "probability"})
+    answers, calls = _answers(newest, bundle, end)
+    scored = live.assign(probability=_score(bundle, live))
+    features = [feature["name"] for feature in bundle.schema["features"]]
+    reference = reference[reference["day"].isin(whole)]
+    facts = Facts(
+        days=days,
+        schema=FeatureSchema.from_dict(bundle.schema),
+        reference=reference[["tenant_id", "day", *features]],
+        live=live[["tenant_id", "day", *features]],
+        reference_scores=_scores(tested[tested["day"].isin(whole)], bundle),
+        live_scores=scored.rename(columns={"probability": "score"})[["tenant_id", "day", "score"]],
+        holdout=_with_label(reference.merge(holdout, on=KEYS)),
+        answers=answers if calls else _with_label(scored),
+        volumes=_volumes(newest, end),
+        arrivals=_arrivals(newest),
+        latency=_latency(newest, end) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
+        age_hours=(pd.Timestamp(now).tz_localize(None) - _data_end(newest)) / pd.Timedelta(hours=1),
+        days_since_training=(end - _data_end(_newest_training(store, learned))) / DAY,
+    )
+    return facts, {
+        "champion": bundle.owner,
+        "version": bundle.version,
+        "run": trained.id,
+        "snapshot": newest.id,
+        "learned_until": str(until),
+        "newest": str(end),
+        "session_count": len(live),
+        "calls": calls,
+        "day_starts": [str(end + (day - 1) * DAY) for day in days],
+    }
+
+
+def _sessions(opened: Snapshot) -> pd.DataFrame:
+    """The sessions that teach: those which training reads, of any snapshot."""
+    return opened.relation("session_features").filter("status = 'train'").df()
+
+
+def _with_day(rows: pd.DataFrame, end: pd.Timestamp, at: str = "point_at") -> pd.DataFrame:
+    return rows.assign(day=-((end - rows[at]) // DAY).astype(int))
+
+
+def _whole_days(
+    days: pd.Series, begin: pd.Timestamp, end: pd.Timestamp, until: pd.Timestamp | None = None
+) -> list[int]:
+    """The days between first and last, empty ones too, that lie between `begin` and `until`."""
+    if days.empty:
+        return []
+    spans = {day: (end + (day - 1) * DAY, end + day * DAY) for day in range(days.min(), days.max() + 1)}
+    covered = {day: min(until or last, last) - max(begin, first) for day, (first, last) in spans.items()}
+    return [day for day, span in covered.items() if span >= COVERED * DAY]
+
+
+def _score(bundle: Bundle, rows: pd.DataFrame) -> np.ndarray:
+    """The bundle's probability for rows of features; its columns may lack none."""
+    columns = FeatureSchema.from_dict(bundle.schema).names
+    if missing := [name for name in columns if name not in rows.columns]:
+        raise Refused(f"The newest snapshot lacks {missing[0]}, which the champion reads: `make train deploy`.")
+    module = load_module(bundle.candidate)
+    return module.predict_proba(module.load(bundle.model), rows[columns]) if len(rows) else np.array([])
+
+
+def _scores(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
+    return rows.assign(score=_score(bundle, rows))[["tenant_id", "day", "score"]]
+
+
+def _with_label(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[["tenant_id", "day", "event_count", "probability", "label"]].assign(label=rows["label"].astype(float))
+
+
+def _answers(newest: Snapshot, bundle: Bundle, end: pd.Timestamp) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """What this champion answered about people's sessions, once per session and k; and everybody's calls by tenant."""
+    log = predictions(newest)
+    if log.empty:
+        return log, []
+    calls = log.groupby("tenant_id")["answered_at"].agg(["size", "max"]).reset_index()
+    calls = [
+        {"tenant_id": tenant, "count": int(n), "last": str(last)} for tenant, n, last in calls.itertuples(index=False)
+    ]
+    own = log[(log["model_version"] == bundle.version) & ~log["had_outcome"] & ~log["status"].isin(["bot", "unfit"])]
+    own = _with_day(own.drop_duplicates([*KEYS, "event_count"], keep="last"), end)
+    return _with_label(own.rename(columns={"outcome": "label"})), calls
+
+
+def predictions(newest: Snapshot) -> pd.DataFrame:
+    """The prediction log of a snapshot in the order of its answers, each with its session's status and person."""
+    if "fct_predictions" not in newest.manifest["tables"]:
+        return pd.DataFrame()
+    person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id as person_id"
+    sessions = newest.relation("sessions").project(f"tenant_id, session_id, status, {person}")
+    with duckdb.connect() as connection:
+        connection.register("log", newest.frame("fct_predictions"))
+        connection.register("sessions", sessions.df())
+        return connection.sql("from log left join sessions using (tenant_id, session_id) order by answered_at").df()
+
+
+def _volumes(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
+    started = newest.relation("sessions").project("tenant_id, started_at").df()
+    return _with_day(started, end, "started_at").groupby(["tenant_id", "day"]).size().reset_index(name="session_count")
+
+
+def _arrivals(newest: Snapshot) -> pd.DataFrame:
+    """Records and quarantined ones by the day on which files arrived, counted from the newest."""
+    account = newest.relation("record_account").filter("arrived_on is not null").df()
+    arrived = pd.to_datetime(account["arrived_on"])
+    return pd.DataFrame(
+        {
+            "day": (arrived - arrived.max()) // DAY,
+            "quarantined_count": account["quarantined_count"],
+            "record_count": account["line_count"] - account["blank_count"],
+        }
+    )
+
+
+def _latency(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
+    log = newest.frame("fct_predictions")
+    by_day = log.groupby(log["answered_at"].dt.floor("D"))["latency_ms"].quantile(0.99)
+    return pd.DataFrame({"day": np.arange(1 - len(by_day), 1), "p99_ms": by_day.to_numpy()})
+
+
+def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
+    """What the latest training saw; a training whose model did not pass the gate counts, too."""
+    latest = read_json(store.latest_run, default={}).get("run")
+    settings = read_json(store.runs / latest / "settings.json", default={}) if latest else {}
+    try:
+        return snapshot.open(settings["snapshot"], store) if settings else learned
+    except Refused:
+        return learned
+
+
+def _data_end(opened: Snapshot) -> pd.Timestamp:
+    """When its last session ended; answers of the server are no sessions."""
+    return pd.Timestamp(opened.relation("sessions").aggregate("max(ended_at)").fetchone()[0])

@@ -1,0 +1,205 @@
+"""The monitor says what moved, keeps quiet where nothing did, tells of an incident once, and trains for a reason."""
+
+import json
+import sys
+import tomllib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.drift import Group, watch
+from ml.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
+from ml.schema import FeatureSchema
+from rails import alerts
+from rails.store import PROJECT, Store, read_json
+
+LIMITS = tomllib.loads((PROJECT / "project.toml").read_text())["monitor"] | {"latency_ms": 250}
+DAYS = [-2, -1, 0]
+
+
+def sessions(days: list[int], seed: int, a_day: int = 300) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    day = np.repeat(days, a_day)
+    probability = np.clip(rng.beta(1, 6, len(day)), 0.01, 0.99)
+    return pd.DataFrame(
+        {
+            "tenant_id": rng.choice(["acme", "bolt"], len(day), p=[0.7, 0.3]),
+            "day": day,
+            "event_count": rng.choice([3, 5], len(day)),
+            "amount": rng.normal(size=len(day)),
+            "channel": rng.choice(["ads", "mail", None], len(day)),
+            "score": probability,
+            "probability": probability,
+            "label": (rng.random(len(day)) < probability).astype(float),
+        }
+    )
+
+
+def facts(live: pd.DataFrame | None = None, **others) -> Facts:
+    reference, live = sessions(list(range(-22, -2)), 0), sessions(DAYS, 1) if live is None else live
+    days = DAYS if len(live) else []
+    features, outcome = ["amount", "channel"], ["tenant_id", "day", "event_count", "probability", "label"]
+    volumes = pd.concat([reference, live]).groupby(["tenant_id", "day"]).size().reset_index(name="session_count")
+    arrivals = pd.DataFrame({"day": range(-22, 1), "quarantined_count": 1, "record_count": 1000})
+    found = Facts(
+        days=days,
+        schema=FeatureSchema.from_frame(reference[features]),
+        reference=reference[["tenant_id", "day", *features]],
+        live=live[["tenant_id", "day", *features]],
+        reference_scores=reference[["tenant_id", "day", "score"]],
+        live_scores=live[["tenant_id", "day", "score"]],
+        holdout=reference[outcome],
+        answers=live[outcome],
+        volumes=volumes,
+        arrivals=arrivals,
+        latency=pd.DataFrame({"day": [-1, 0], "p99_ms": [8.0, 9.0]}),
+        age_hours=1.0,
+        days_since_training=9.0,
+    )
+    return replace(found, **others)
+
+
+def alarms(found: Facts) -> dict[str, Check]:
+    return {check.key: check for check in judge(found, LIMITS)[0] if check.state == ALARM}
+
+
+def test_days_like_those_of_training_raise_no_alarm_and_ask_for_no_training():
+    checks, decision = judge(facts(), LIMITS)
+
+    assert {check.state for check in checks} == {FINE}
+    assert decision["retrain"] is False
+
+
+def test_a_feature_that_moved_is_told_once_and_not_again_for_each_tenant():
+    live = sessions(DAYS, 1).assign(channel="mail", amount=lambda rows: rows["amount"] + 1)
+
+    found = alarms(facts(live))
+
+    assert set(found) == {"drift/all/amount", "broken/all/channel"}
+    assert "mail: " in found["broken/all/channel"].sentence
+
+
+def test_what_moved_for_one_tenant_alone_is_told_of_that_tenant():
+    live = sessions(DAYS, 1)
+    live.loc[live["tenant_id"] == "bolt", "amount"] += 0.7
+
+    assert set(alarms(facts(live))) == {"drift/bolt/amount"}
+
+
+def test_a_swing_that_the_days_of_training_show_too_is_no_drift():
+    reference, live = (sessions(days, seed) for seed, days in enumerate([range(-22, -2), DAYS]))
+    groups = [Group(ALL, *(rows.assign(amount=rows["day"] % 7)[["day", "amount"]] for rows in (reference, live)))]
+
+    assert not any(series.is_open for series in watch(groups, DAYS, LIMITS | {"windows": [1]}))
+
+
+def test_an_incident_ends_well_below_the_limit_and_a_season_raises_the_limit_it_has_shown():
+    day = np.repeat(np.arange(120), 300)
+    amount = np.random.default_rng(0).normal(size=len(day)) + np.sin(2 * np.pi * np.maximum(day - 20, 0) / 20)
+    rows = pd.DataFrame({"day": day, "amount": amount})
+    group = Group(ALL, rows[day < 20], rows[day >= 20])
+
+    (series,) = watch([group], range(20, 120), LIMITS | {"windows": [1]})
+
+    opened = np.flatnonzero(np.diff(series.state["is_open"].astype(int), prepend=0) == 1)
+    assert len(opened) > 0
+    assert (opened < 20).all()
+
+
+def test_a_model_that_ranks_no_longer_is_below_the_ballpark_and_unknown_outcomes_are_no_failures():
+    live = sessions(DAYS, 1)
+    worse = live.assign(label=np.random.default_rng(0).permutation(live["label"]))
+    waiting = live.assign(label=np.nan)
+
+    assert "quality/all/average precision" in alarms(facts(worse))
+    quality = [check.state for check in judge(facts(waiting), LIMITS)[0] if check.name == "quality"]
+    assert set(quality) == {UNKNOWN}
+
+
+def test_outcomes_that_come_more_often_than_said_are_an_alarm():
+    live = sessions(DAYS, 1)
+    often = live.assign(label=np.maximum(live["label"], np.random.default_rng(0).random(len(live)) < 0.1))
+
+    assert "quality/all/rate of outcomes" in alarms(facts(often))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"age_hours": 40.0}, "freshness/all/data"),
+        ({"latency": pd.DataFrame({"day": [0], "p99_ms": [900.0]})}, "latency/all/answers"),
+        (
+            {"arrivals": pd.DataFrame({"day": [0], "quarantined_count": [90], "record_count": [1000]})},
+            "quarantine/all/records",
+        ),
+        (
+            {"live": sessions(DAYS, 1).assign(channel="tv")},
+            "unknown category/all/channel",
+        ),
+    ],
+)
+def test_each_limit_is_watched(change, key):
+    assert key in alarms(facts(**change))
+
+
+def test_a_tenant_that_stopped_is_named():
+    found = facts()
+    gone = found.volumes[(found.volumes["tenant_id"] == "acme") | (found.volumes["day"] < 0)]
+
+    assert "No session came" in alarms(replace(found, volumes=gone))["volume/bolt/sessions"].sentence
+
+
+def test_without_a_session_since_training_nothing_can_be_said_yet():
+    checks, decision = judge(facts(sessions(DAYS, 1).iloc[:0], latency=pd.DataFrame(columns=["day", "p99_ms"])), LIMITS)
+
+    assert {check.state for check in checks if check.name in ("quality", "drift", "volume", "latency")} == {UNKNOWN}
+    assert decision["retrain"] is False
+
+
+def test_training_waits_until_drift_has_held_and_the_last_one_is_past_and_never_learns_a_fault():
+    moved = sessions(DAYS, 1).assign(amount=lambda rows: rows["amount"] + 1)
+    sudden = moved.assign(amount=lambda rows: np.where(rows["day"] == 0, rows["amount"], rows["amount"] - 1))
+
+    decide = lambda live, **others: judge(facts(live, **others), LIMITS)[1]  # noqa: E731 (one line says it)
+
+    assert decide(moved) == {"retrain": True, "reason": "For 2 days: drift of amount."}
+    assert decide(sudden)["retrain"] is False
+    assert "7 are to pass" in decide(moved, days_since_training=3.0)["reason"]
+    assert decide(moved.assign(channel=None))["reason"].startswith("Mend channel first")
+
+
+def test_an_incident_is_told_when_it_begins_and_when_it_ends(tmp_path):
+    store, told = Store(tmp_path), []
+    say = lambda found: alerts.tell(store, found, "page", [lambda text: told.append(json.loads(text))])  # noqa: E731
+
+    for found in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
+        say(found)
+
+    assert [(one["opened"], one["ended"]) for one in told] == [
+        (["A moved."], []),
+        (["B moved."], ["A moved."]),
+        ([], ["B moved."]),
+    ]
+
+
+def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next_time(tmp_path):
+    store, tries, heard = Store(tmp_path / "store"), tmp_path / "tries", tmp_path / "heard"
+    script = "import sys; print(sys.stdin.read(), file=open(sys.argv[1], 'a')); sys.exit(int(sys.argv[2]))"
+    hook = lambda file, code: alerts.hooks_of(f'{sys.executable} -c "{script}" {file} {code}', "")  # noqa: E731
+
+    failed = alerts.tell(store, {"a": "A moved."}, "page", hook(tries, 3), wait_seconds=0)["failed"]
+    again = alerts.tell(store, {"a": "A moved."}, "page", hook(heard, 0), wait_seconds=0)["failed"]
+
+    assert "exit code 3" in failed
+    assert again is None
+    assert len(tries.read_text().splitlines()) == alerts.TRIES
+    assert json.loads(heard.read_text())["opened"] == ["A moved."]
+
+
+def test_the_flow_says_so_where_nothing_is_newer_than_training(said, built):
+    assert said["monitor"].returncode == 0, said["monitor"].stderr
+    assert "cannot say yet" in said["monitor"].stdout
+    assert "no full day of sessions since training" in (built.monitor / "report.html").read_text()
+    assert read_json(built.monitor / "latest.json")["day_starts"] == []
