@@ -43,6 +43,12 @@ QUERIES = {
     "layers": " union all ".join(
         f"select '{table}' as table_name, count(*) as row_count from {table}" for table in snapshot.PUBLISHED
     ),
+    "identities": """
+        select count(distinct (tenant_id, person_id)) as person_count, count(*) as id_count,
+            (select count(*) from int_identity_links where is_cut) as cut_link_count,
+            (select count(distinct (tenant_id, case when account_count > device_count then 'a:' || anonymous_id
+                else 'u:' || user_id end)) from int_identity_links where is_cut) as cut_id_count
+        from int_identities""",
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
             avg(label::int) as label_rate
@@ -63,7 +69,8 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals["file_count"] = len(landing.files)
     totals["session_count"] = sum(row["session_count"] for row in rows["statuses"])
-    totals |= {name: int(value) for name, value in rows.pop("outcomes")[0].items()}
+    for name in ("outcomes", "identities"):
+        totals |= {name: int(value) for name, value in rows.pop(name)[0].items()}
     return rows | {"totals": totals, "landing": landing, "findings": findings}
 
 
@@ -92,6 +99,11 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
         for name in landing.unnamed_sources
     ]
+    if totals["cut_link_count"]:
+        lines.append(
+            f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared devices and accounts "
+            "of too many devices connect nobody to one person (vars: accounts_of_a_device, devices_of_an_account)"
+        )
     if landing.changed or landing.removed:
         lines.append(
             f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, "

@@ -29,6 +29,7 @@ PUBLISHED = {
     "sessions": "started_at",
     "session_features": "point_at",
     "events_at_point": "point_at",
+    "int_identities": "first_seen_at",
     "lookup_product": "valid_from",
     "lookup_visitor": "valid_from",
     "fct_predictions": "answered_at",
@@ -157,10 +158,24 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
     is_new = not (folder / "manifest.json").exists()
     if is_new:
         write_text(folder / "features.sql", feature_sql)
+        _keep_moved_ids(Snapshot(store, snapshot_id, content), folder / "moved_ids.parquet")
         published_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": published_at, **content, **notes})
     write_json(store.latest_snapshot, {"snapshot": snapshot_id})
     return open(snapshot_id, store), is_new
+
+
+def _keep_moved_ids(new: Snapshot, path: Path) -> None:
+    """Beside a new snapshot: the ids whose person has another name than in the one before (tenant_id, id_kind, id, then
+    person_before, person_id). Not part of its content, for that depends on the logs alone."""
+    before = read_json(new.store.latest_snapshot)
+    if before is None or "int_identities" not in (old := open(before["snapshot"], new.store)).manifest["tables"]:
+        return
+    duckdb.sql(
+        "select tenant_id, id_kind, id, old.person_id as person_before, new.person_id "
+        f"from {old.scan('int_identities')} as old inner join {new.scan('int_identities')} as new "
+        "using (tenant_id, id_kind, id) where old.person_id != new.person_id order by all"
+    ).to_parquet(str(path))
 
 
 def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: str, day: str) -> dict:

@@ -4,6 +4,10 @@ with events as (
     select * from {{ ref('events') }}
 ),
 
+identities as (
+    select * from {{ ref('int_identities') }}
+),
+
 {# A session is over once the data has gone on for longer than its silence. #}
 clock as (
     select max(received_at) as data_ends_at
@@ -56,6 +60,18 @@ pointed as (
         end as status,
         case when status = 'train' then outcome_count > 0 end as label
     from judged
+),
+
+{# The account says more than a device that it may share; who carries no id is nobody else. #}
+known as (
+    select
+        pointed.*,
+        coalesce(accounts.person_id, devices.person_id, 's:' || pointed.session_id) as person_id
+    from pointed
+    left join identities as accounts
+        on pointed.tenant_id = accounts.tenant_id and pointed.user_id = accounts.id and accounts.id_kind = 'user'
+    left join identities as devices
+        on pointed.tenant_id = devices.tenant_id and pointed.anonymous_id = devices.id and devices.id_kind = 'anonymous'
 )
 
-select * from pointed
+select * from known
