@@ -15,6 +15,7 @@ from rails.errors import Refused
 from rails.store import Store, read_json
 from serving.model import LoadedModel
 
+LOOKUP_DAYS = 7  # how long before the newest logs a session may lie and still be answered as of its own day
 CHALLENGER = "challenger:"  # its key among the models; no owner's name ends so
 NO_CHAMPION = "There is no champion yet; run `make deploy`, and it answers without a restart."
 log = logging.getLogger("serving")
@@ -109,7 +110,7 @@ class Champions:
 
     def _open(self, owner: str, version: str) -> LoadedModel:
         bundle = open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
-        return LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads)
+        return LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads, LOOKUP_DAYS)
 
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; a stat for each, nothing is read."""

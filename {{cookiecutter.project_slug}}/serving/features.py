@@ -45,7 +45,8 @@ _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions
 class FeatureQuery:
     """features.sql over an in-process DuckDB, prepared once and run over all sessions that wait; one thread at a time.
 
-    `lookups` gives each lookup table's columns and types, `files` its Parquet files; a table without files is empty.
+    `lookups` gives each lookup table's columns and types, `files` its Parquet files; a table without files is empty,
+    and with `days` it holds what was valid at some time of that many days before its newest, not the whole past.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class FeatureQuery:
         lookups: Mapping[str, Mapping[str, str]],
         files: Mapping[str, Sequence[Path]] | None = None,
         threads: int = 1,
+        days: int | None = None,
     ):
         self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
         self._connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
         for table, columns in lookups.items():
-            self._load_lookup(table, columns, (files or {}).get(table, []))
+            self._load_lookup(table, columns, (files or {}).get(table, []), days)
         self._connection.execute("create table requests (body varchar)")
         self._connection.execute(_EVENTS_AT_POINT)
         self._connection.execute(f"prepare features as {sql.strip().rstrip(';')}")
@@ -88,15 +90,17 @@ class FeatureQuery:
         """Give the memory back."""
         self._connection.close()
 
-    def _load_lookup(self, table: str, columns: Mapping[str, str], files: Sequence[Path]) -> None:
+    def _load_lookup(self, table: str, columns: Mapping[str, str], files: Sequence[Path], days: int | None) -> None:
         names = ", ".join(f'"{name}"' for name in columns)
         types = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
         self._connection.execute(f'create table "{table}" ({types})')
         if files:
+            since = f"(select max(valid_from) - {days} from read_parquet($1, union_by_name = true))"
+            recent = f"where valid_to is null or valid_to > {since}" if days is not None else ""
             # In the order of the key, so that a scan for the few keys of a request skips most of the table.
             self._connection.execute(
                 f'insert into "{table}" select {names} '
-                f"from read_parquet(?, union_by_name = true, hive_partitioning = false) order by {names}",
+                f"from read_parquet($1, union_by_name = true, hive_partitioning = false) {recent} order by {names}",
                 [[str(path) for path in files]],
             )
 

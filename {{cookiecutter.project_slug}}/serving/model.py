@@ -35,7 +35,13 @@ class Prediction:
 class LoadedModel:
     """A bundle that answers its own sample as when it was made; its lookups are empty where no files are given."""
 
-    def __init__(self, bundle: Bundle, lookup_files: Mapping[str, Sequence[Path]] | None = None, threads: int = 1):
+    def __init__(
+        self,
+        bundle: Bundle,
+        lookup_files: Mapping[str, Sequence[Path]] | None = None,
+        threads: int = 1,
+        days: int | None = None,
+    ):
         self.bundle = bundle
         self.standing: Mapping[str, Any] = {}  # how it became champion, where it is one
         self._module: ModuleType = load_module(bundle.candidate)
@@ -45,7 +51,7 @@ class LoadedModel:
         self.check_sample()
         if lookup_files:
             self._query.close()
-            self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, lookup_files, threads)
+            self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, lookup_files, threads, days)
 
     def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""

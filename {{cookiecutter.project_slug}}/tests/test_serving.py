@@ -520,6 +520,14 @@ def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_prod
     assert nothing.isna().all()
 
 
+def test_a_server_holds_recent_intervals_alone(popular_products):
+    request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-03T10:00:00Z")]
+
+    found = [query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)]
+
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
+
+
 def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
     losing = FEATURE_SQL.replace("left join products", "inner join products")
 
