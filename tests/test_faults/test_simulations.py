@@ -29,3 +29,11 @@ def test_quiet_days_raise_no_alarm_and_drift_is_noticed_in_time(project):
         assert one["broken"] == 1
         assert one["season_first"] > 0
         assert one["season_after"] == 0
+
+
+def test_an_experiment_looked_at_daily_is_seldom_wrong_and_finds_a_lift_of_one_point(project):
+    none, lift = bench(project, "experiment")
+
+    assert float(none["daily looks"]) <= 0.05 < float(none["t-test at each"])
+    assert float(lift["daily looks"]) >= 0.8
+    assert float(lift["interval held"]) >= 0.95

@@ -112,10 +112,10 @@ def rollback(store: Store, owner: str = POOLED, to: str | None = None, *, by: st
 def prune(store: Store, owner: str, keep: int) -> list[str]:
     """Delete all but the newest `keep` versions with their gate's reports; returns what went.
 
-    What a pointer of this owner names stays, and so does the champion before the present one.
+    What a pointer of this owner or the experiment names stays, and so does the champion before the present one.
     """
     with locked(_lock(store, owner)):
-        pointers = [read_json(path) for path in store.champion(owner).parent.glob("*.json")]
+        pointers = [read_json(path) for path in [store.experiment, *store.champion(owner).parent.glob("*.json")]]
         named = {pointer["version"] for pointer in pointers if isinstance(pointer, dict) and "version" in pointer}
         with suppress(Refused):
             named.add(_version_before(owner, (read_json(store.champion(owner)) or {"history": []})["history"]))

@@ -1,0 +1,130 @@
+"""`python -m serving.experiment`: a challenger takes its share of the visitors, is read, promoted or stopped."""
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any
+
+import pandas as pd
+
+from ml import CannotLearn, gate
+from ml.experiment import read
+from rails import champion, run, snapshot
+from rails.bundle import open_bundle
+from rails.errors import Refused
+from rails.page import render
+from rails.store import PROJECT, Store, default_store, read_json, write_json, write_text
+from serving import present, trial
+
+MUST_PASS = ("calibration", "serves_as_trained", "smoke", "latency")  # whether it is better, visitors are to say
+
+
+def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) -> str:
+    """Give a run's best candidate its share of the visitors; the champion's server follows without a restart."""
+    if not 0 < share < 1:
+        raise Refused(f"A challenger's share is between 0 and 1, not {share:g}: `make challenger SHARE=0.5`.")
+    if (going := read_json(store.experiment)) is not None:
+        raise Refused(f"{going['version']} is the challenger already: `make stop-experiment` or `make promote` first.")
+    before = champion.current(store)
+    if before is None:
+        raise Refused("There is no champion to challenge: `make deploy` makes one.")
+    chosen = run.open(run_id, store)
+    bundle = trial.assemble_bundle(chosen, f"Model card · {settings['project']['name']}")
+    if (bundle.owner, bundle.version) == before:
+        raise Refused(f"{bundle.version} is the champion itself; `make train` on newer data, or give another RUN=.")
+    facts, _ = trial.gather_facts(chosen, bundle, before)
+    checks = gate.decide(facts, settings["gate"]).checks
+    if failed := [check.sentence for check in checks if check.name in MUST_PASS and not check.passed]:
+        raise Refused("No visitor may meet this challenger. " + " ".join(failed))
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {"name": f"{before[1]} and {bundle.version}", "salt": token_hex(8), "share": share, "owner": bundle.owner}
+    write_json(store.experiment, told | {"version": bundle.version, "champion": before[1], "since": since})
+    return f"{bundle.version} takes {share:.0%} of the visitors of {bundle.owner}; `make data experiment` reads it."
+
+
+def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """The state of the experiment by the newest snapshot, which is then a page and a file below data/reports."""
+    told = _going(store)
+    log = present.predictions(snapshot.open_latest(store))
+    columns = ["person_id", "session_id", "answered_at", "variant", "outcome", "latency_ms", "model_version"]
+    log = log if len(log) else pd.DataFrame(columns=columns)
+    began = pd.Timestamp(told["since"]).tz_localize(None)
+    own = log["model_version"].isin([told["version"], told["champion"]]) & (pd.to_datetime(log["answered_at"]) >= began)
+    found = {**told, **read(log[own], told["share"], settings["experiment"])}
+    write_json(store.reports / "experiment.json", found)
+    html = render("experiment.html", title=title, found=found, alpha=settings["experiment"]["alpha"])
+    write_text(store.reports / "experiment.html", html)
+    return found
+
+
+def promote(store: Store, settings: Mapping[str, Any], title: str) -> str:
+    """Make the challenger champion, with the readout as the reason, and end the experiment."""
+    found = readout(store, settings, title)
+    bundle = open_bundle(store.bundle(found["owner"], found["version"]))
+    change = champion.promote(
+        store,
+        found["owner"],
+        found["version"],
+        run=bundle.manifest["run"],
+        by=champion.person(),
+        why=f"experiment, {found['verdict']}: {found['sentence']}",
+        over=found["champion"],
+    )
+    stop(store)
+    return change.sentence
+
+
+def stop(store: Store) -> str:
+    """End the experiment: the champion answers everybody again. What was last read stays below data/reports."""
+    told = _going(store)
+    store.experiment.unlink()
+    return f"{told['version']} is no longer asked; champion {told['champion']} answers everybody."
+
+
+def _going(store: Store) -> dict[str, Any]:
+    told = read_json(store.experiment)
+    if told is None:
+        raise Refused("There is no experiment: `make challenger` begins one with the latest run.")
+    return told
+
+
+def tell(found: Mapping[str, Any], store: Store) -> str:
+    """The variants, what may be concluded, and where the page is."""
+    lines = [f"{'variant':<12}{'visitors':>10}{'known':>10}{'outcomes':>10}{'rate':>9}"]
+    for one in found["variants"]:
+        rate = "" if one["rate"] is None else f"{one['rate']:.2%}"
+        lines.append(f"{one['variant']:<12}{one['visitors']:>10,}{one['known']:>10,}{one['outcomes']:>10,}{rate:>9}")
+    lines.append(f"{found['crossed']:,} visitors crossed over; {found['waiting']:,} outcomes are waited for.")
+    return "\n".join([*lines, f"experiment: {found['sentence']}", f"page: {store.reports / 'experiment.html'}"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """1 with a sentence where it is refused."""
+    settings = tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(prog="python -m serving.experiment", description=__doc__.partition(": ")[2])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    begin = verbs.add_parser("start", help="a run's best candidate becomes the challenger")
+    begin.add_argument("--run", default="", help="the latest by default")
+    begin.add_argument("--share", type=float, default=settings["experiment"]["share"])
+    for verb in ("read", "promote", "stop"):
+        verbs.add_parser(verb)
+    given, store = parser.parse_args(arguments), default_store()
+    title = f"Experiment · {settings['project']['name']}"
+    try:
+        if given.verb == "read":
+            print(tell(readout(store, settings, title), store))
+        elif given.verb == "start":
+            print(f"challenger: {start(store, given.run, given.share, settings)}")
+        else:
+            print(f"{given.verb}: {promote(store, settings, title) if given.verb == 'promote' else stop(store)}")
+    except (Refused, CannotLearn) as refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""An experiment is read by person and first assignment, may be looked at daily, and says when it is spoiled."""
+
+import tomllib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.experiment import read, sequence
+from rails import champion
+from rails.errors import Refused
+from rails.store import PROJECT, Store, read_json, write_json
+from serving import experiment
+
+PROJECT_SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text())
+SETTINGS = PROJECT_SETTINGS["experiment"]
+
+
+def log(champion_rate: float, challenger_rate: float, visitors: int = 8000, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    variant = rng.choice(["champion", "challenger"], visitors)
+    rate = np.where(variant == "champion", champion_rate, challenger_rate)
+    return pd.DataFrame(
+        {
+            "person_id": [f"p{place}" for place in range(visitors)],
+            "session_id": [f"s{place}" for place in range(visitors)],
+            "answered_at": pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(visitors), unit="min"),
+            "variant": variant,
+            "outcome": (rng.random(visitors) < rate).astype(object),
+            "latency_ms": rng.gamma(4, 1, visitors),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"), [((0.08, 0.14), "better"), ((0.14, 0.08), "worse"), ((0.1, 0.1), "open")]
+)
+def test_a_difference_is_called_where_there_is_one_and_not_where_there_is_none(rates, verdict):
+    found = read(log(*rates), 0.5, SETTINGS)
+
+    assert verdict == found["verdict"]
+    assert found["days"][-1]["low"] < rates[1] - rates[0] < found["days"][-1]["high"]
+
+
+def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors():
+    n = np.array([[1000, 10_000], [1000, 10_000]])
+
+    _, half = sequence(n, n * 0.1, 0.05, 5_000)
+
+    at_one_look = 1.96 * np.sqrt(2 * 0.09 / n[0])
+    assert (half > at_one_look).all()
+    assert half[1] < half[0]
+
+
+def test_a_person_counts_once_with_the_variant_and_outcome_met_first_and_waiting_is_no_failure():
+    rows = log(0.1, 0.1).assign(outcome=False)
+    other = np.where(rows["variant"] == "champion", "challenger", "champion")
+    later = rows.assign(variant=other, outcome=True, answered_at=rows["answered_at"] + pd.Timedelta(days=30))
+    waiting = rows.iloc[:10].assign(person_id=[f"w{place}" for place in range(10)], outcome=None)
+
+    found = read(pd.concat([later, rows, waiting]), 0.5, SETTINGS)
+
+    assert [one["outcomes"] for one in found["variants"]] == [0, 0]
+    assert sum(one["known"] for one in found["variants"]) == len(rows)
+    assert (len(rows), 10) == (found["crossed"], found["waiting"])
+
+
+def test_a_split_that_is_no_chance_spoils_it_and_a_slow_challenger_is_told():
+    rows = log(0.08, 0.14)
+    lost = rows[(rows["variant"] == "champion") | (np.arange(len(rows)) % 10 > 0)]
+    slow = rows.assign(latency_ms=rows["latency_ms"] + 100 * (rows["variant"] == "challenger"))
+
+    assert read(lost, 0.5, SETTINGS)["verdict"] == "spoiled"
+    assert read(slow, 0.5, SETTINGS)["verdict"] == "slower"
+
+
+def test_without_an_answer_nothing_is_concluded():
+    found = read(log(0.1, 0.1).iloc[:0], 0.5, SETTINGS)
+
+    assert (found["verdict"], found["t_test_p"], found["days"]) == ("open", None, [])
+
+
+def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path):
+    store = Store(tmp_path)
+
+    with pytest.raises(Refused, match="make deploy"):
+        experiment.start(store, "", 0.5, PROJECT_SETTINGS)
+    with pytest.raises(Refused, match="between 0 and 1"):
+        experiment.start(store, "", 1.0, PROJECT_SETTINGS)
+    with pytest.raises(Refused, match="make challenger"):
+        experiment.stop(store)
+    write_json(store.experiment, {"version": "v2"})
+    with pytest.raises(Refused, match="v2 is the challenger already"):
+        experiment.start(store, "", 0.5, PROJECT_SETTINGS)
+
+
+def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promoted(copied):
+    owner, version = champion.current(copied)
+    with pytest.raises(Refused, match="is the champion itself"):
+        experiment.start(copied, "", 0.5, PROJECT_SETTINGS)
+    told = {"name": "x", "salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
+    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+
+    said = experiment.tell(experiment.readout(copied, PROJECT_SETTINGS, "Experiment"), copied)
+    experiment.promote(copied, PROJECT_SETTINGS, "Experiment")
+
+    assert "No outcome of both variants is known yet." in said
+    assert read_json(copied.experiment) is None
+    assert "<h1>No difference is sure yet</h1>" in (copied.reports / "experiment.html").read_text()
