@@ -6,6 +6,7 @@ its hash, and the number by which the incremental models tell new files from tho
 
 import argparse
 import os
+import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -84,7 +85,7 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
         changed += [name] if name in known else []
     files = sorted((kept | added).values(), key=lambda entry: entry.file_seq)
     removed = sorted(set(known) - set(found))
-    generation = catalog["generation"] + bool(changed or removed)
+    generation = catalog["generation"] + bool(changed or removed or _keep_salt(store))
     write_text(store.landed / "nothing.jsonl", "")
     write_json(_catalog(store), {"generation": generation, "files": [asdict(entry) for entry in files]})
     return Landing(
@@ -95,6 +96,17 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
         removed=removed,
         unnamed_sources=sorted(_folders(store) - {*sources, *feedback_sources}),
     )
+
+
+def _keep_salt(store: Store) -> bool:
+    """Keep what personal fields are hashed with where SQL reads it: PERSONAL_SALT, or made once. True if it is new."""
+    before = store.salt.read_text(encoding="utf-8") if store.salt.exists() else ""
+    salt = os.environ.get("PERSONAL_SALT") or before or secrets.token_hex(32)
+    if salt == before:
+        return False
+    write_text(store.salt, salt)
+    store.salt.chmod(0o600)
+    return True
 
 
 def _catalog(store: Store) -> Path:

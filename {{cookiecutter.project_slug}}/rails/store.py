@@ -23,6 +23,7 @@ class Store:
         self.root = root
         self.raw = root / "raw"
         self.live = root / "live"
+        self.salt = root / ".salt"
         self.landed = root / "landed"
         self.warehouse = root / "warehouse.duckdb"
         self.dbt = root / "dbt"

@@ -44,15 +44,15 @@
             {{ text('occurred_at') }} as given_occurred_at,
             {{ utc_timestamp('occurred_at') }} as parsed_occurred_at,
             {{ utc_timestamp('received_at') }} as parsed_received_at,
-            {% for column in [
-                'anonymous_id', 'user_id', 'session_id', 'order_id', 'product_id', 'currency', 'category', 'query', 'page', 'url',
-                'referrer', 'channel', 'device', 'country'
-            ] -%}
+            {% for column in ['anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'url', 'referrer'] -%}
+            {{ hash_addresses(text(column)) }} as {{ column }},
+            {% endfor -%}
+            {% for column in ['product_id', 'currency', 'category', 'page', 'channel', 'device', 'country'] -%}
             {{ text(column) }} as {{ column }},
             {% endfor -%}
             {{ amount('price') }} as price,
             try_cast({{ amount('quantity') }} as integer) as quantity,
-            cast(coalesce(payload, record) as varchar) as payload
+            {{ hash_personal('cast(coalesce(payload, record) as varchar)') }} as payload
         from filled
     ),
 
@@ -91,7 +91,7 @@
         arrived_on,
         line_number,
         reason,
-        case when reason is not null then line end as line,
+        case when reason is not null then {{ hash_addresses(hash_personal('line')) }} end as line,
         {# Its fields and their types, of a sample of the lines, for it costs ten times what reading a line does. #}
         case when line_number <= 500 or line_number % 100 = 0 then cast(json_structure(record) as varchar) end as structure,
         {{ canonical_columns() | join(',\n        ') }}
@@ -100,6 +100,40 @@
 
 {% macro text(column) -%}
     nullif(trim({{ column }}), '')
+{%- endmacro %}
+
+{# A text's hash with the project's salt: the same text has the same hash in every source, and nobody finds the text by it. #}
+{% macro hash_text(text) -%}
+    left(sha256(getvariable('salt') || {{ text }}), 32)
+{%- endmacro %}
+
+{# JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth. #}
+{% macro hash_personal(json) -%}
+    {%- set key %}"(?:{{ var('personal_fields') | join('|') }})"\s*:\s*{% endset -%}
+    {%- set value %}"(?:[^"\\]|\\.)*"?|[-0-9][-+.0-9eE]*|\[[^\[\]]*\]?|\{[^{}]*\}?{% endset -%}
+    list_reduce(
+        list_reverse_sort(list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))),
+        lambda hashed, pair: replace(
+            hashed,
+            pair,
+            regexp_extract(pair, '(?i)^{{ key }}') || '"'
+            || {{ hash_text("trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"')") }} || '"'
+        ),
+        {{ json }}
+    )
+{%- endmacro %}
+
+{# Text in which whatever looks like an e-mail address is its hash, as an id or in an address. #}
+{% macro hash_addresses(text) -%}
+    case
+        when contains({{ text }}, '@') or contains({{ text }}, '%40')
+        then list_reduce(
+            list_distinct(regexp_extract_all({{ text }}, '[^\s"<>,;:/?&=]+(?:@|%40)[^\s"<>,;:/?&=]+')),
+            lambda hashed, address: replace(hashed, address, {{ hash_text("replace(address, '%40', '@')") }}),
+            {{ text }}
+        )
+        else {{ text }}
+    end
 {%- endmacro %}
 
 {# A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds. #}

@@ -11,6 +11,7 @@
 {# Before a staging model runs: the files its table has not read yet, as a session variable that the model's scan reads. #}
 {% macro list_new_files() -%}
     {%- if execute -%}
+        set variable salt = (select trim(content) from read_text('{{ store_root() }}/.salt'));
         set variable new_files = (
             select list('{{ store_root() }}/' || read_from order by file_seq)
             from {{ ref('landed_files') }}
