@@ -6,6 +6,7 @@ Import this before Metaflow: a flow started by hand then behaves as one started 
 import atexit
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,13 @@ class ProjectFlow(FlowSpec):
     def title(self, what: str) -> str:
         """A page's title: what it shows, of which project."""
         return f"{what} · {self.settings['project']['name']}"
+
+    @staticmethod
+    def used() -> dict[str, float]:
+        """CPU seconds and the most memory of this task, so far."""
+        mine = resource.getrusage(resource.RUSAGE_SELF)
+        peak = mine.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+        return {"cpu_seconds": round(mine.ru_utime + mine.ru_stime, 1), "peak_mb": round(peak)}
 
     @staticmethod
     def now() -> float:

@@ -36,6 +36,7 @@ class TrainFlow(ProjectFlow):
             split, schema = training.prepare(self._sessions(), self.settings)
             folder = self._run().model(self.candidate)
             self.fitted = training.fit_candidate(self.candidate, split, schema, self.settings, folder)
+        self.cost = self.used()
         self.next(self.compare)
 
     @step
@@ -51,10 +52,12 @@ class TrainFlow(ProjectFlow):
             fitted = {each.candidate: each.fitted for each in inputs}
             opened = snapshot.open(self._run().snapshot_id, self.store())
             self._run().finish(
-                metrics=training.compare(split, fitted, self.settings),
+                metrics=training.compare(split, schema, fitted, self.settings),
                 predictions=training.holdout_predictions(split, fitted),
                 schema=schema.to_dict(),
                 feature_sql=opened.feature_sql,
+                costs={each.candidate: each.cost for each in inputs} | {"compare": self.used()},
+                seconds=self.seconds_since(self.began_at),
             )
         self.next(self.end)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ml.candidates import load_module
-from ml.evaluate import by_slice, curves, difference, metrics
+from ml.evaluate import by_slice, calibration_chance, curves, difference, metrics
 from ml.gate import choose
+from ml.leak import look_for_leaks
 from ml.schema import FeatureSchema
 from ml.split import Split, by_time
 
@@ -52,7 +53,7 @@ def _save_whole(module: ModuleType, model: Any, folder: Path) -> None:
             path.replace(target)
 
 
-def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> dict[str, Any]:
+def compare(split: Split, schema: FeatureSchema, fitted: Mapping[str, Mapping], settings: Mapping) -> dict[str, Any]:
     """The figures of a run: each candidate on validation and holdout, its lead over the rule, and which one is chosen.
 
     The choice looks at validation alone; the holdout only says how good the choice is.
@@ -72,6 +73,7 @@ def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> d
             "holdout": metrics(label, one["holdout"], threshold, **costs, **resampling),
             "slices": by_slice(slices, label, one["holdout"]),
             "curves": curves(label, one["holdout"]),
+            "calibration_chance": calibration_chance(one["holdout"], resampling["seed"]),
         }
         if "rule" in fitted:
             candidates[name]["against_rule"] = difference(
@@ -81,6 +83,7 @@ def compare(split: Split, fitted: Mapping[str, Mapping], settings: Mapping) -> d
         "chosen": choose({name: one["validation"] for name, one in candidates.items()}),
         "threshold": threshold,
         "split": split.summary(),
+        "leaks": look_for_leaks(split, schema),
         "candidates": candidates,
     }
 

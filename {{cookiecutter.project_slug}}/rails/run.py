@@ -72,8 +72,15 @@ class Run:
         with duckdb.connect() as connection:
             return connection.read_parquet(str(self.folder / "holdout.parquet")).df()
 
-    def finish(self, metrics: Mapping, predictions, schema: Mapping, feature_sql: str) -> None:
-        """Keep what the run found; run.json comes last and says that all of it is there."""
+    @property
+    def cost(self) -> dict:
+        """What the run took: seconds on the clock and of CPU, megabytes of memory at most and on disk, and by task."""
+        return (read_json(self.folder / "run.json") or {}).get("cost", {})
+
+    def finish(
+        self, metrics: Mapping, predictions, schema: Mapping, feature_sql: str, costs: Mapping, seconds: float
+    ) -> None:
+        """Keep what the run found; run.json comes last and says that all of it is there, and what it took."""
         draft = self.folder / f".holdout.{os.getpid()}.parquet"
         with duckdb.connect() as connection:
             connection.register("predictions", predictions)
@@ -84,7 +91,15 @@ class Run:
         write_json(self.folder / "schema.json", schema)
         write_text(self.folder / "features.sql", feature_sql)
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "run.json", {"run": self.id, "chosen": metrics["chosen"], "finished_at": finished_at})
+        cost = {
+            "seconds": round(seconds, 1),
+            "cpu_seconds": round(sum(each["cpu_seconds"] for each in costs.values()), 1),
+            "peak_mb": max(each["peak_mb"] for each in costs.values()),
+            "disk_mb": round(sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6, 2),
+            "by_task": dict(costs),
+        }
+        told = {"run": self.id, "chosen": metrics["chosen"], "finished_at": finished_at, "cost": cost}
+        write_json(self.folder / "run.json", told)
 
 
 def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 
+from ml import CannotLearn
+from ml.behaviour import judge, read_cases
 from ml.evaluate import difference
 from ml.gate import Facts
 from rails import snapshot as snapshots
@@ -56,24 +59,38 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
     metrics = run.metrics
     one, rule = metrics["candidates"][run.chosen], metrics["candidates"].get("rule", {})
     figures, smoke_sentence = _smoke(bundle)
+    against, silence = _against(champion, run) if champion else (None, "")
+    misbehaving, differing = try_out(run, bundle)
     facts = Facts(
         candidate=run.chosen,
         champion=champion and champion[1],
         against_rule=one.get("against_rule"),
-        against_champion=champion and _against(champion, run),
+        against_champion=against,
+        champion_silence=silence,
         slices=one["slices"],
         rule_slices=rule.get("slices"),
         calibration_error=one["holdout"]["calibration_error"]["value"],
-        values_differing=count_differing_values(run, bundle),
         smoke_passed=figures is not None,
         smoke_sentence=smoke_sentence,
         p99_ms=figures and figures["p99_ms"],
+        memory_mb=figures and figures["memory_mb"],
+        bundle_mb=sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file()) / 1e6,
+        training_seconds=run.cost.get("seconds"),
+        calibration_chance=one.get("calibration_chance"),
+        misbehaving=misbehaving,
+        leaks=metrics.get("leaks"),
+        roc_auc=one["holdout"]["roc_auc"]["value"],
+        differing=differing,
     )
     return facts, figures or {}
 
 
-def count_differing_values(run: Run, bundle: Bundle) -> int:
-    """How many features and probabilities of held-out sessions differ between the server's way and the snapshot's."""
+def try_out(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
+    """What the bundle does with held-out sessions as a server gets them.
+
+    A sentence for each behavioural case that failed, and for each feature (and the probability) how many values are
+    not those of the snapshot; what differs in none is left out.
+    """
     snapshot = snapshots.open(run.snapshot_id, run.store)
     predictions = run.predictions()
     asked = predictions.sample(min(SESSIONS_COMPARED, len(predictions)), random_state=0)
@@ -82,6 +99,14 @@ def count_differing_values(run: Run, bundle: Bundle) -> int:
     expected = keys.merge(snapshot.frame("session_features"), how="left").merge(
         predictions[["tenant_id", "entity_id", run.chosen]], how="left"
     )
+    types = {kind for (kind,) in snapshot.relation("events").aggregate("event_type").fetchall()}
+    unknowing = LoadedModel(bundle)  # of visitors and products: what it says may rest on no id
+    try:
+        verdicts = judge(
+            read_cases(), lambda asked: [each.probability for each in unknowing.predict(asked)], sessions, types
+        )
+    finally:
+        unknowing.close()
     model = LoadedModel(bundle, {name: snapshot.files(name) for name in bundle.lookups})
     try:
         predicted = [each.probability for each in model.predict(sessions)]
@@ -89,7 +114,8 @@ def count_differing_values(run: Run, bundle: Bundle) -> int:
     finally:
         model.close()
     columns = [*(feature["name"] for feature in bundle.schema["features"]), run.chosen]
-    return int(sum((~_same(expected[name], found[name])).sum() for name in columns))
+    counts = {name: int((~_same(expected[name], found[name])).sum()) for name in columns}
+    return [each.sentence for each in verdicts if not each.passed], {name: n for name, n in counts.items() if n}
 
 
 def _same(expected: pd.Series, found: pd.Series) -> np.ndarray:
@@ -112,23 +138,28 @@ def _sessions(snapshot: Snapshot, asked: pd.DataFrame) -> list[tuple[str, str, l
     ]
 
 
-def _against(champion: tuple[str, str], run: Run) -> dict | None:
-    """The candidate's lead over the champion on the run's holdout; None where the champion cannot be asked."""
+def _against(champion: tuple[str, str], run: Run) -> tuple[dict | None, str]:
+    """The candidate's lead over the champion on the run's holdout; None, and why, where it cannot be asked."""
     predictions = run.predictions()
     try:
         bundle = open_bundle(run.store.bundle(*champion))
         theirs = batch.predict(bundle, snapshots.open(run.snapshot_id, run.store), predictions)
-    except Refused:
-        return None
+    except (Refused, CannotLearn, duckdb.Error) as error:
+        why = str(error).partition("\n")[0]
+        return None, (
+            f"Champion {champion[1]} cannot be asked about this holdout ({why}), so it may be better. "
+            'Where that is meant, as after a change of what the logs hold: `make deploy FORCE="why"`.'
+        )
     both = predictions.merge(theirs, on=["tenant_id", "entity_id"])
     settings = run.settings
-    return difference(
+    lead = difference(
         both["label"].to_numpy(),
         both[run.chosen].to_numpy(),
         both["probability"].to_numpy(),
         resamples=settings["evaluate"]["resamples"],
         seed=settings["train"]["seed"],
     )
+    return lead, ""
 
 
 def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:

@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from ml import CannotLearn
 from ml.candidates import load_module
 from ml.schema import FeatureSchema
+from rails.store import PROJECT
 
 LADDER = ["rule", "logistic", "xgboost"]
 SPLIT = split(4000)
@@ -202,6 +205,26 @@ def test_xgboost_gives_the_same_file_on_one_and_two_threads(tmp_path):
         folder.mkdir()
         module.save(module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS | {"nthread": threads}), folder)
         files.append((folder / "model.ubj").read_bytes())
+
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_the_same_rows_give_the_same_files_in_another_process(name, tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from ml_data import SETTINGS, split\n"
+        "from ml.schema import FeatureSchema\n"
+        f"from ml.candidates import load_module; module = load_module({name!r}); parts = split(1000)\n"
+        "schema = FeatureSchema.from_frame(parts.train.features); junk = [object() for _ in range(int(sys.argv[2]))]\n"
+        "module.save(module.fit(parts.train, parts.validation, schema, SETTINGS), Path(sys.argv[1]))"
+    )
+    files = []
+    for junk in ("0", "12345"):
+        folder = tmp_path / junk
+        folder.mkdir()
+        environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:."}
+        subprocess.run([sys.executable, "-c", program, str(folder), junk], check=True, env=environment, cwd=PROJECT)
+        files.append({path.name: path.read_bytes() for path in folder.iterdir()})
 
     assert files[0] == files[1]
 

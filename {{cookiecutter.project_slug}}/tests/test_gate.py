@@ -5,6 +5,8 @@ import pytest
 from ml.gate import Facts, choose, decide
 
 LIMITS = {"champion_margin": 0.01, "slice_drop": 0.05, "calibration_error": 0.05, "latency_ms": 250}
+LIMITS |= {"feature_auc": 0.95, "model_auc": 0.97, "shared_rows": 0.01, "memory_mb": 2000, "bundle_mb": 50}
+LIMITS |= {"training_seconds": 3600}
 
 
 def lead(value: float, low: float) -> dict:
@@ -19,6 +21,10 @@ def slices(tenant_precision: float, positives: int = 40) -> list[dict]:
     ]
 
 
+def leaks(shared_rows: float = 0.002, **features: float) -> dict:
+    return {"features": features or {"cart_add_count": 0.7}, "shared_rows": shared_rows, "shared_by_chance": 0.001}
+
+
 GOOD = Facts(
     candidate="xgboost",
     champion="4f0c",
@@ -27,18 +33,32 @@ GOOD = Facts(
     slices=slices(0.30),
     rule_slices=slices(0.28),
     calibration_error=0.01,
-    values_differing=0,
+    calibration_chance=0.02,
+    misbehaving=[],
+    leaks=leaks(),
+    roc_auc=0.9,
+    differing={},
     smoke_passed=True,
     p99_ms=20.0,
+    memory_mb=300,
+    bundle_mb=0.2,
+    training_seconds=8,
 )
 BAD = {
     "beats_the_rule": {"against_rule": lead(0.02, -0.001)},
     "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
     "no_slice_falls": {"slices": slices(0.20)},
     "calibration": {"calibration_error": 0.2},
-    "serves_as_trained": {"values_differing": 1},
+    "behaves": {"misbehaving": ["other ids same score: at most 0.3 apart."]},
+    "no_feature_is_too_good": {"leaks": leaks(bought_later=0.99)},
+    "not_too_good": {"roc_auc": 0.99},
+    "no_row_of_the_past_returns": {"leaks": leaks(shared_rows=0.05)},
+    "serves_as_trained": {"differing": {"event_count": 3}},
     "smoke": {"smoke_passed": False, "smoke_sentence": "The server ended at once: no module named shop."},
     "latency": {"p99_ms": 900.0},
+    "memory": {"memory_mb": 9000},
+    "bundle_size": {"bundle_mb": 90},
+    "training_time": {"training_seconds": 9000},
 }
 UNKNOWN = {name: {next(iter(facts)): None} for name, facts in BAD.items()}
 
@@ -68,7 +88,31 @@ def test_a_figure_that_is_no_number_is_refused():
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_known_is_refused(name):
-    assert [name] == list(failed(replace(GOOD, **UNKNOWN[name])))
+    assert name in failed(replace(GOOD, **UNKNOWN[name]))
+
+
+def test_a_refusal_names_what_did_it():
+    bad = replace(GOOD, **BAD["serves_as_trained"], **BAD["behaves"], **BAD["no_feature_is_too_good"])
+
+    sentences = " ".join(failed(bad).values())
+
+    assert "3 values of event_count differ" in sentences
+    assert "other ids same score: at most 0.3 apart" in sentences
+    assert "bought_later alone ranks" in sentences
+
+
+def test_with_few_rows_a_calibration_error_that_chance_explains_passes():
+    few = replace(GOOD, calibration_error=0.058, calibration_chance=0.06)
+
+    assert decide(few, LIMITS).passed
+    assert ["calibration"] == list(failed(replace(few, calibration_error=0.061)))
+    assert ["calibration"] == list(failed(replace(few, calibration_chance=None)))
+
+
+def test_a_champion_that_cannot_be_asked_shuts_the_gate_in_a_sentence():
+    silent = replace(GOOD, against_champion=None, champion_silence="Its table lookup_price is gone.")
+
+    assert "lookup_price is gone" in failed(silent)["not_worse_than_champion"]
 
 
 def test_nothing_known_at_all_fails_every_check():

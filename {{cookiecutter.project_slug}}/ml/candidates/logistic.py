@@ -4,9 +4,11 @@ Choose it when rows are few, when each weight must be defended, or when XGBoost 
 Settings: `strength` (inverse of the regularisation, 1.0), `seed`.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from ml.schema import FeatureSchema
 from ml.split import Part
 
 TRUSTED = ["numpy.dtype"]  # beyond the types of scikit-learn and numpy that skops knows to be harmless
+ADDRESS = re.compile(r'("__id__": |"file": ")(\d+)')  # in an archive's schema.json, where text would be escaped
 UNKNOWN = -1  # the code of a category that is missing or was never seen
 
 
@@ -66,12 +69,26 @@ def describe(model: Logistic) -> str:
 def save(model: Logistic, folder: Path) -> None:
     """Writes model.skops into the folder."""
     skops.io.dump({"schema": model.schema.to_dict(), "pipeline": model.pipeline}, folder / "model.skops")
+    _settle(folder / "model.skops")
 
 
 def load(folder: Path) -> Logistic:
     """The model that `save` wrote; an archive with any other type inside is refused before anything of it runs."""
     stored = skops.io.load(folder / "model.skops", trusted=TRUSTED)
     return Logistic(FeatureSchema.from_dict(stored["schema"]), stored["pipeline"])
+
+
+def _settle(archive: Path) -> None:
+    """Write the archive again without addresses in memory and times, so that the same model is the same bytes."""
+    places: dict[str, int] = {}
+    with ZipFile(archive) as written:
+        held = {name: written.read(name) for name in written.namelist()}
+    text = held.pop("schema.json").decode()
+    text = ADDRESS.sub(lambda found: found[1] + str(places.setdefault(found[2], len(places))), text)
+    arrays = {f"{places[Path(name).stem]}.npy": held[name] for name in held}
+    with ZipFile(archive, "w") as settled:
+        for name, content in {"schema.json": text, **dict(sorted(arrays.items()))}.items():
+            settled.writestr(ZipInfo(name), content)  # of 1980, as all of its kind
 
 
 def _inputs(schema: FeatureSchema, features: pd.DataFrame) -> np.ndarray:
