@@ -12,7 +12,7 @@ class DataFlow(ProjectFlow):
     @in_a_sentence
     def start(self):
         """Land new files, build the tables and audit them."""
-        from rails import audit, landing, warehouse
+        from rails import audit, landing, snapshot, warehouse
 
         self.began_at = self.now()
         store = self.store()
@@ -21,7 +21,7 @@ class DataFlow(ProjectFlow):
             dbt = warehouse.start_dbt(store, lock, self.landing.generation)
             audit.load_gx()
             self.build_id = warehouse.finish_dbt(store, dbt)
-            self.findings = audit.audit(store.warehouse)
+            self.findings = audit.audit(store, snapshot.find_latest(store))
         self.next(self.end)
 
     @card(type="html")

@@ -1,23 +1,36 @@
 """Great Expectations over the built tables, inside DuckDB: the one that decides whether they may be published.
 
 A suite is `expectations/<table>.json`, plain GX. A failed expectation of severity `critical` stops the publication.
+`distributions` is no table of the warehouse but how far each feature has moved since the last snapshot.
 """
 
 import gc
 import json
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import duckdb
 from duckdb_engine import Dialect
 from sqlalchemy.dialects import registry
 
-from rails.store import PROJECT
+from rails import distribution
+from rails.snapshot import Snapshot
+from rails.store import PROJECT, Store, write_json, write_text
 
 SUITES = PROJECT / "expectations"
-KEYS_SHOWN = 20
+KEYS_KEPT = 200
+# Data Docs ask other hosts for their styles; these do, offline.
+STYLE = """<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 75rem; } table { border-collapse: collapse; }
+td, th { border-bottom: 1px solid #ddd; padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; }
+.fa-check-circle::before { content: "✓"; color: #1f6f43; } .fa-times::before { content: "✗"; color: #b3261e; }
+.fa-exclamation-triangle::before { content: "!"; color: #875300; } nav, footer, .ge-toc, form { display: none; }
+</style></head>"""
+REMOTE = re.compile(r"<script.*?</script>|<link[^>]*>|<img[^>]*>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -62,45 +75,80 @@ def load_gx():
     return great_expectations
 
 
-def audit(warehouse: Path, suites: Path = SUITES) -> list[Finding]:
-    """What every suite says of its table in the warehouse, which is opened to be read only and closed again."""
+def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> list[Finding]:
+    """What every suite says of its table in the warehouse, which is opened to be read only and closed again.
+
+    Each table's Data Docs, one page that opens offline, stand below `data/reports/data_docs`; the keys of rows that
+    failed stand in `data/reports/failed_rows.json`.
+    """
     gx = load_gx()
+    moved = _distances(store, last)
     registry.register("duckdb.audit", __name__, "AuditDialect")
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
+    context.delete_data_docs_site("local_site")
     source = context.data_sources.add_sql(
         "warehouse",
-        connection_string=f"duckdb+audit:///{warehouse}",
+        connection_string=f"duckdb+audit:///{store.warehouse}",
         kwargs={"connect_args": {"read_only": True}},
         create_temp_table=False,
     )
+    computed = context.data_sources.add_pandas("computed")
+    shutil.rmtree(store.data_docs, ignore_errors=True)
+    findings = []
     try:
-        return [
-            finding for path in sorted(suites.glob("*.json")) for finding in _audit_table(gx, context, source, path)
-        ]
+        for path in sorted(suites.glob("*.json")):
+            if path.stem == "distributions":
+                batch = computed.add_dataframe_asset(path.stem).add_batch_definition_whole_dataframe("whole")
+            else:
+                batch = source.add_table_asset(path.stem, table_name=path.stem).add_batch_definition_whole_table(
+                    "whole"
+                )
+            parameters = {"dataframe": moved} if path.stem == "distributions" else None
+            result = _validate(gx, context, batch, parameters, path)
+            write_text(store.data_docs / f"{path.stem}.html", _page(result))
+            findings += [_finding(path.stem, each) for each in result.results]
     finally:
         # GX keeps the file open with its own settings; nobody else in this process could open it otherwise.
         source.get_execution_engine().close()
         source.get_engine().dispose()
-        context.delete_data_docs_site("local_site")
+    write_json(store.failed_rows, [asdict(each) for each in findings if not each.passed])
+    return findings
 
 
-def _audit_table(gx, context, source, path: Path) -> Iterator[Finding]:
-    table = path.stem
+def _distances(store: Store, last: Snapshot | None):
+    """How far each column of session_features is from the last snapshot's, as a data frame; kept for the run's page."""
+    import pandas as pd
+
+    rows = []
+    if last:
+        with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+            rows = distribution.compare(connection, last.scan("session_features"), "session_features")
+    write_json(store.distributions, rows)
+    return pd.DataFrame(rows, columns=["column_name", "distance", "before", "after"])
+
+
+def _validate(gx, context, batch, parameters: dict | None, path: Path):
     content = json.loads(path.read_text(encoding="utf-8"))
     suite = context.suites.add(gx.ExpectationSuite(**content))
-    asset = source.add_table_asset(table, table_name=table)
-    batch = asset.add_batch_definition_whole_table("whole")
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=table, data=batch, suite=suite))
-    result = definition.run(
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=path.stem, data=batch, suite=suite))
+    return definition.run(
+        batch_parameters=parameters,
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": content["meta"]["key"],
             "return_unexpected_index_query": False,
-        }
+        },
     )
-    for each in result.results:
-        yield _finding(table, each)
+
+
+def _page(result) -> str:
+    """GX's own page of one table's results, without what it would load from elsewhere."""
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    html = DefaultJinjaPageView().render(ValidationResultsPageRenderer(run_info_at_end=True).render(result))
+    return REMOTE.sub("", html).replace("</head>", STYLE, 1)
 
 
 def _finding(table: str, result) -> Finding:
@@ -115,9 +163,10 @@ def _finding(table: str, result) -> Finding:
     found = result.result
     observed = found.get("observed_value")
     if observed is None:
-        observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows"
+        observed = f"{found.get('unexpected_count') or 0} of {found.get('element_count') or 0} rows"
     rows = found.get("unexpected_index_list") or found.get("details", {}).get("unexpected_rows") or []
-    keys = [{name: str(value) for name, value in row.items()} for row in rows[:KEYS_SHOWN]]
+    rows = rows or [row for row in found.get("unexpected_list", []) if isinstance(row, dict)]  # of compound keys
+    keys = [{name: str(value) for name, value in row.items()} for row in rows[:KEYS_KEPT]]
     return Finding(table, expectation, severity, bool(result.success), str(observed), keys)
 
 

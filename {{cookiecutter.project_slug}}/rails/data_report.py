@@ -6,10 +6,10 @@ import duckdb
 
 from rails import changes, snapshot
 from rails.audit import Finding
-from rails.errors import Refused
 from rails.landing import Landing
 from rails.page import render
-from rails.store import Store, write_text
+from rails.store import Store, read_json, write_text
+from rails.warehouse import last_models
 
 LINES_OF_NEWS = 8
 QUERIES = {
@@ -58,13 +58,12 @@ QUERIES = {
 
 def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     """The run's figures, ready for a page: lists of rows by name, and the totals."""
-    try:
-        known = snapshot.open_latest(store).frame("source_changes").to_dict("records")
-    except Refused:
-        known = []  # nothing is published yet
+    last = snapshot.find_latest(store)
+    known = last.frame("source_changes").to_dict("records") if last else []
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
         rows["changes"] = changes.find(connection, store, known)
+    rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
     columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals["file_count"] = len(landing.files)
@@ -134,7 +133,10 @@ def refusal(critical: list[Finding], store: Store) -> str:
     for finding in critical:
         lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
         lines += [f"    {', '.join(f'{name}={value}' for name, value in key.items())}" for key in finding.keys[:5]]
-    lines.append(f"Mend the source or the rule in expectations/, then `make data` (all of it: {_page(store)}).")
+    lines.append(
+        "Mend the source or the rule in expectations/, then `make data` "
+        f"(all of it: {_page(store)}; the keys of the rows: {store.failed_rows})."
+    )
     return "\n".join(lines)
 
 

@@ -111,6 +111,11 @@ class Snapshot:
         return duckdb.connect()
 
 
+def find_latest(store: Store) -> Snapshot | None:
+    """The newest published snapshot; None where nothing is published yet."""
+    return open("", store) if store.latest_snapshot.exists() else None
+
+
 def open_latest(store: Store | None = None) -> Snapshot:
     """The newest published snapshot; Refused where nothing is published yet."""
     return open("", store)

@@ -37,6 +37,9 @@ class Store:
         self.scores = root / "scores"
         self.monitor = root / "monitor"
         self.reports = root / "reports"
+        self.data_docs = root / "reports" / "data_docs"
+        self.distributions = root / "reports" / "distributions.json"
+        self.failed_rows = root / "reports" / "failed_rows.json"
 
     def bundle(self, owner: str, version: str) -> Path:
         """The folder of an owner's bundle."""

@@ -141,3 +141,17 @@ def compiled(store: Store, model: str) -> str:
     """The SQL of a model as dbt last compiled it."""
     (path,) = Path(store.dbt / "target" / "compiled").rglob(f"{model}.sql")
     return path.read_text(encoding="utf-8")
+
+
+def last_models(store: Store) -> list[dict]:
+    """The models of dbt's last run in their order: `name`, `seconds`, and `parents`, what each was made from."""
+    results = read_json(store.dbt / "target" / "run_results.json")["results"]
+    parents = read_json(store.dbt / "target" / "manifest.json")["parent_map"]
+    return [
+        {
+            "name": each["unique_id"].rpartition(".")[2],
+            "seconds": each["execution_time"],
+            "parents": sorted(parent.rpartition(".")[2] for parent in parents[each["unique_id"]]),
+        }
+        for each in results
+    ]

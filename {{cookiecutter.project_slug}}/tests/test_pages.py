@@ -103,6 +103,8 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "tenants": [{"tenant_id": HOSTILE, **known}],
         "days": [{"day": date(2026, 1, day), **known} for day in (1, 2)],
         "layers": [{"table_name": "events", "row_count": 97}],
+        "models": [{"name": HOSTILE, "seconds": 0.5, "parents": [HOSTILE]}],
+        "moved": [{"column_name": HOSTILE, "distance": 0.3, "before": HOSTILE, "after": "mean 1"}],
         "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
         "totals": {"file_count": 1, "session_count": 91, "train_count": train_count, "positive_count": train_count // 3}
         | counts,
