@@ -111,7 +111,7 @@ def _both(gone: dict, new: dict) -> dict:
 def _hint(row: dict) -> str:
     leaf = row["field"].replace("[]", "[0]")
     return {
-        "new": f"in payload, unless staging leaves it out; as a feature: payload ->> '$.{leaf}' (docs/add-a-feature.md)",
+        "new": f"in payload unless staging leaves it out; as a feature: payload ->> '$.{leaf}' (docs/add-a-feature.md)",
         "gone": "ask who writes the logs; what reads it is null from then on",
         "retyped": "what is no number any more is null where a number is wanted",
         "nulls": "features of it mean something else from then on",

@@ -86,6 +86,7 @@ def gate_context(passed: bool, forced: bool = False) -> dict:
 
 
 def data_context(published: bool, train_count: int = 90) -> dict:
+    persons = {"person_count": 80, "id_count": 90, "cut_link_count": 1, "cut_id_count": 1}
     counts = {"record_count": 100, "event_count": 97, "duplicate_count": 1, "quarantined_count": 2, "missing_count": 0}
     rate = 1 / 3 if train_count else float("nan")
     known = {"session_count": 90, "train_count": train_count, "label_rate": rate}
@@ -107,7 +108,8 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "moved": [{"column_name": HOSTILE, "distance": 0.3, "before": HOSTILE, "after": "mean 1"}],
         "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
         "totals": {"file_count": 1, "session_count": 91, "train_count": train_count, "positive_count": train_count // 3}
-        | counts,
+        | counts
+        | persons,
         "landing": SimpleNamespace(new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]),
         "findings": [finding],
     }
