@@ -1,4 +1,4 @@
-"""The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID]`."""
+"""The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
 
 from base import ProjectFlow, in_a_sentence
 
@@ -9,6 +9,7 @@ class ScoreFlow(ProjectFlow):
     """Score the sessions that are still open and those of the last days, to Parquet and CSV, and leave a page."""
 
     snapshot = Parameter("snapshot", default="", help="the snapshot to score; the latest by default")
+    tenant = Parameter("tenant", default="", help="the one tenant to score; all by default")
 
     @step
     @in_a_sentence
@@ -19,7 +20,7 @@ class ScoreFlow(ProjectFlow):
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
-        self.scores_id = batch.score(opened, self.settings["score"]["days"])
+        self.scores_id = batch.score(opened, self.settings["score"]["days"], self.tenant)
         self.next(self.end)
 
     @card(type="html")

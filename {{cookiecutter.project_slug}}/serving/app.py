@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import duckdb
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
@@ -26,6 +26,7 @@ from rails.store import default_store
 from serving import metrics
 from serving.batches import Batches
 from serving.champions import NO_CHAMPION, Champions
+from serving.features import hash_addresses
 from serving.model import LoadedModel
 from serving.schema import TOO_LONG, Answer, BatchAnswer, BatchRequest, PredictRequest, body_of
 
@@ -110,13 +111,13 @@ async def model(request: Request, tenant_id: str = POOLED) -> Response:
     return JSONResponse({"champion": bundle.owner, "card": card, "standing": standing, "manifest": bundle.manifest})
 
 
-@app.get("/model/card")
+@app.get("/model/card", response_class=HTMLResponse)
 async def card(request: Request, tenant_id: str = POOLED) -> Response:
     """The page about the champion that answers for a tenant."""
     return FileResponse(_champion(request.app, tenant_id).bundle.card, media_type="text/html")
 
 
-@app.get("/metrics")
+@app.get("/metrics", response_class=PlainTextResponse)
 async def tell_metrics() -> Response:
     """Requests, latency, scores, errors and the log's state, for Prometheus."""
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -230,7 +231,8 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
                 {
                     "answered_at": datetime.now(UTC).isoformat(),
                     **answer,
-                    "anonymous_id": asked[number].anonymous_id(),
+                    "entity_id": hash_addresses(entities[number], model.salt),
+                    "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt) or None,
                     "event_count": prediction.event_count,
                     "point_at": prediction.point_at + "Z",
                     "features_hash": prediction.features_hash,

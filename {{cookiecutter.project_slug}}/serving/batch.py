@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 
 import duckdb
@@ -17,16 +18,17 @@ from rails.snapshot import Snapshot
 from rails.store import write_json
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
+MOST_IN_A_PART = 250_000
 COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 
 
-def score(snapshot: Snapshot, days: int) -> str:
-    """Score the sessions of the snapshot's last days, bots left out, below data/scores/<id>/; returns the id.
+def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
+    """Score the sessions of the snapshot's last days (of one tenant), bots left out, below data/scores/<id>/; returns
+    the id, which follows from snapshot, champions and days, so that asking again finds the scores that stand.
 
-    The id follows from snapshot, champions and days, so that asking again finds the scores that stand. Raises Refused
-    where a tenant has no champion, or a champion's bundle is not whole.
+    Raises Refused where a tenant is unknown or has no champion, or a champion's bundle is not whole.
     """
-    sessions = _newest_sessions(snapshot, days)
+    sessions = _newest_sessions(snapshot, days, tenant_id)
     champions = {tenant: _champion_of(snapshot, tenant) for tenant in sorted(sessions["tenant_id"].unique())}
     bundles = {champion: open_bundle(snapshot.store.bundle(*champion)) for champion in sorted(set(champions.values()))}
     asked = {"snapshot": snapshot.id, "champions": champions, "days": days}
@@ -44,31 +46,52 @@ def score(snapshot: Snapshot, days: int) -> str:
 
 def predict(bundle: Bundle, snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
     """The keys of the entities with the bundle's probability of each."""
-    features = compute_features(bundle.feature_sql, list(bundle.lookups), snapshot, entities)
     module = load_module(bundle.candidate)
-    columns = FeatureSchema.from_dict(bundle.schema).names
-    probability = module.predict_proba(module.load(bundle.model), features[columns])
-    return features[KEYS].assign(probability=probability)
+    model, columns = module.load(bundle.model), FeatureSchema.from_dict(bundle.schema).names
+    parts = [
+        features[KEYS].assign(probability=module.predict_proba(model, features[columns]))
+        for features in compute_features(bundle.feature_sql, list(bundle.lookups), snapshot, entities)
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
-def compute_features(feature_sql: str, lookups: list[str], snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
-    """The features of the entities (tenant_id, entity_id) by this SQL over the snapshot's events and lookups."""
+def compute_features(
+    feature_sql: str, lookups: list[str], snapshot: Snapshot, entities: pd.DataFrame
+) -> Iterator[pd.DataFrame]:
+    """The features of the entities (tenant_id, entity_id) by this SQL over the snapshot's events and lookups, in parts
+    that fit in memory: in one, a million sessions take 8 GB.
+    """
+    parts = 1 + len(entities) // MOST_IN_A_PART
     with duckdb.connect() as connection:
         connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
         connection.register("asked", entities[["tenant_id", "entity_id"]])
-        for table in ["events_at_point", *lookups]:
-            files = [str(path) for path in snapshot.files(table)]
-            only = "semi join asked using (tenant_id, entity_id)" if table == "events_at_point" else ""
-            connection.execute(
-                f"create table {table} as select * from read_parquet(?, hive_partitioning = false) {only}", [files]
-            )
-        return connection.sql(f"select * from ({feature_sql.strip().rstrip(';')}) order by tenant_id, entity_id").df()
+        for table in lookups:
+            _load(connection, table, snapshot, "*")
+        what = f"*, hash(entity_id) % {parts} as part"
+        _load(connection, "sent", snapshot, what, "semi join asked using (tenant_id, entity_id) order by part")
+        connection.execute(
+            "create view events_at_point as select * exclude (part) from sent where part = getvariable('part')"
+        )
+        for number in range(parts):
+            connection.execute(f"set variable part = {number}")
+            yield connection.sql(feature_sql.strip().rstrip(";")).df()
 
 
-def _newest_sessions(snapshot: Snapshot, days: int) -> pd.DataFrame:
+def _load(connection: duckdb.DuckDBPyConnection, table: str, snapshot: Snapshot, what: str, which: str = "") -> None:
+    files = [str(path) for path in snapshot.files("events_at_point" if table == "sent" else table)]
+    source = f"read_parquet(?, hive_partitioning = false) {which}"
+    connection.execute(f"create table {table} as select {what} from {source}", [files])
+
+
+def _newest_sessions(snapshot: Snapshot, days: int, tenant_id: str) -> pd.DataFrame:
     sessions = snapshot.relation("session_features").project("tenant_id, entity_id, point_at, status").df()
     since = sessions["point_at"].max() - timedelta(days=days)
     newest = sessions[(sessions["status"] != "bot") & (sessions["point_at"] > since)]
+    if tenant_id and tenant_id not in (known := sorted(newest["tenant_id"].unique())):
+        there_are = ", ".join(known[:20])
+        raise Refused(f"Tenant {tenant_id!r} has no session in the last {days} days; these have: {there_are}.")
+    if tenant_id:
+        newest = newest[newest["tenant_id"] == tenant_id]
     if newest.empty:
         raise Refused(f"Snapshot {snapshot.id} has no session to score; put logs under data/raw, then `make data`.")
     return newest

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -39,6 +40,8 @@ EVENT_COLUMNS = {
     "payload": "varchar",
 }
 _POINT_COLUMNS = {"entity_id": "varchar", "point_at": "timestamp", "event_number": "integer"}
+_ADDRESSED = {"anonymous_id", "user_id", "session_id", "order_id", "query", "url", "referrer"}
+_ADDRESS = re.compile(r'[^\s"<>,;:/?&=]+(?:@|%40)[^\s"<>,;:/?&=]+', re.ASCII)
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 
 
@@ -105,11 +108,11 @@ class FeatureQuery:
             )
 
 
-def rows_of_request(place: int, events: Sequence[Mapping]) -> list[dict]:
+def rows_of_request(place: int, events: Sequence[Mapping], salt: str = "") -> list[dict]:
     """The events as rows of `events_at_point`: repeated ids dropped, ordered, numbered, the entity being the place."""
     first: dict[str, tuple[datetime, str, dict]] = {}
     for event in events:
-        occurred_at, row = _row_of_event(event)
+        occurred_at, row = _row_of_event(event, salt)
         first.setdefault(row["event_id"], (occurred_at, row["event_id"], row))
     ordered = sorted(first.values(), key=lambda item: item[:2])
     point_at = ordered[-1][0].isoformat(" ")
@@ -118,7 +121,7 @@ def rows_of_request(place: int, events: Sequence[Mapping]) -> list[dict]:
     return [{**row, **point, "event_number": number} for number, (_, _, row) in enumerate(ordered, start=1)]
 
 
-def _row_of_event(event: Mapping) -> tuple[datetime, dict]:
+def _row_of_event(event: Mapping, salt: str) -> tuple[datetime, dict]:
     row, others = {}, {}
     for name, value in event.items():
         if value is None or value != value or name in _POINT_COLUMNS:
@@ -132,7 +135,8 @@ def _row_of_event(event: Mapping) -> tuple[datetime, dict]:
         elif name == "quantity":
             row[name] = int(value)
         elif name != "payload" and (text := str(value).strip(" ")):
-            row[name] = text  # as staging keeps it: trimmed, and an empty text is none
+            # as staging keeps it: trimmed, an empty text is none, and no address stays
+            row[name] = hash_addresses(text, salt) if name in _ADDRESSED else text
     if (payload := payload_text(event.get("payload"), others)) is not None:
         row["payload"] = payload
     occurred_at = row["occurred_at"]
@@ -140,6 +144,15 @@ def _row_of_event(event: Mapping) -> tuple[datetime, dict]:
     if "event_id" not in row:
         row["event_id"] = hashlib.md5(json.dumps(row, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
     return occurred_at, row
+
+
+def hash_addresses(text: str, salt: str) -> str:
+    """Text in which whatever looks like an e-mail address is its hash, as dbt's macro of this name has it."""
+    if "@" not in text and "%40" not in text:
+        return text
+    return _ADDRESS.sub(
+        lambda found: hashlib.sha256(f"{salt}{found[0].replace('%40', '@')}".encode()).hexdigest()[:32], text
+    )
 
 
 def payload_text(payload: object, others: Mapping) -> str | None:

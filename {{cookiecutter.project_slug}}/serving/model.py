@@ -41,7 +41,9 @@ class LoadedModel:
         lookup_files: Mapping[str, Sequence[Path]] | None = None,
         threads: int = 1,
         days: int | None = None,
+        salt: str = "",
     ):
+        self.salt = salt  # what addresses in ids are hashed with
         self.bundle = bundle
         self.standing: Mapping[str, Any] = {}  # how it became champion, where it is one
         self._module: ModuleType = load_module(bundle.candidate)
@@ -55,7 +57,7 @@ class LoadedModel:
 
     def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
-        rows = _rows(sessions)
+        rows = _rows(sessions, self.salt)
         features = self._query.run(rows)
         probabilities = predict(self._module, self._model, features, self._columns)
         hashes = _hashes(features, self._columns)
@@ -67,7 +69,7 @@ class LoadedModel:
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
         """The features of each session, in their order."""
-        return self._query.run(_rows(sessions))
+        return self._query.run(_rows(sessions, self.salt))
 
     def answer(self, probability: float) -> dict[str, Any]:
         """What a client is told of a probability."""
@@ -132,9 +134,9 @@ def answer(probability: float, threshold: float) -> dict[str, Any]:
     return {"probability": probability, "decision": probability >= threshold, "threshold": threshold}
 
 
-def _rows(sessions: Sequence[Session]) -> list[list[dict]]:
+def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
     return [
-        rows_of_request(place, [{**event, "tenant_id": tenant_id} for event in events])
+        rows_of_request(place, [{**event, "tenant_id": tenant_id} for event in events], salt)
         for place, (tenant_id, _, events) in enumerate(sessions)
     ]
 

@@ -9,7 +9,9 @@ from conftest import run
 from rails import run as runs
 from rails import snapshot
 from rails.champion import current
+from rails.errors import Refused
 from rails.store import read_json
+from serving import batch
 
 VERBS = ["simulate", "data", "train", "deploy", "score", "ask"]
 
@@ -52,6 +54,19 @@ def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
     both = predictions.merge(scores, on=["tenant_id", "entity_id"])
     assert len(both) > 100
     assert (both[chosen] - both["probability"]).abs().max() < 1e-9
+
+
+def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_IN_A_PART", 100)
+    opened = snapshot.open_latest(copied)
+    whole = duckdb.read_parquet(str(next(copied.scores.glob("*/scores.parquet")))).df()
+    tenant = whole["tenant_id"][0]
+
+    one = duckdb.read_parquet(str(copied.scores / batch.score(opened, 7, tenant) / "scores.parquet")).df()
+
+    assert one["probability"].tolist() == whole[whole["tenant_id"] == tenant]["probability"].tolist()
+    with pytest.raises(Refused, match=tenant):
+        batch.score(opened, 7, "nobody")
 
 
 def test_the_same_commands_again_change_nothing(copied):

@@ -34,7 +34,7 @@ from rails.store import PROJECT, Store, write_json
 from serving.app import MOST_BYTES, app
 from serving.ask import smoke
 from serving.champions import Champions
-from serving.features import EVENT_COLUMNS, FeatureQuery
+from serving.features import EVENT_COLUMNS, FeatureQuery, rows_of_request
 from serving.model import LoadedModel
 from serving.schema import Event
 
@@ -496,6 +496,17 @@ def test_text_is_trimmed_and_an_empty_one_is_none_as_in_staging():
 
     assert row["page"] == "product"
     assert row.isna()["device"]
+
+
+def test_an_address_in_an_id_is_hashed_as_staging_hashes_it():
+    sql = """select entity_id, user_id, left(sha256('salt' || 'ada@example.com'), 32) as hashed
+        from "warehouse"."main"."events_at_point" group by all"""
+    rows = [
+        rows_of_request(0, [event(1, user_id=address)], "salt") for address in ("ada@example.com", "ada%40example.com")
+    ]
+
+    for row in (query_over(sql).run([each]).iloc[0] for each in rows):
+        assert row["user_id"] == row["hashed"]
 
 
 def test_prices_are_decimals_with_four_places():

@@ -1,0 +1,70 @@
+"""Nothing connects to anything but loopback: flows, server, ml/ and rails/ work, and try nothing else."""
+
+import shutil
+import subprocess
+
+import pytest
+from conftest import run
+from test_serving import IN_PROJECT
+
+pytestmark = pytest.mark.faults
+HAS_NAMESPACES = (
+    shutil.which("unshare") and shutil.which("ip") and subprocess.run(["unshare", "-rn", "true"]).returncode == 0
+)
+# A network of one's own, with loopback alone, for what is no Python (DuckDB's extensions).
+ALONE = ("unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh") if HAS_NAMESPACES else ()
+COMMANDS = [
+    [
+        "-m",
+        "ml.simulate",
+        "--days",
+        "2",
+        "--sessions-per-day",
+        "50",
+        "--raw",
+        "{0}/other",
+        "--truth",
+        "{0}/truth.parquet",
+    ],
+    ["flows/data.py", "run"],
+    ["flows/train.py", "run"],
+    ["flows/deploy.py", "run"],
+    ["flows/score.py", "run"],
+    ["-m", "serving.ask"],
+]
+
+
+def test_no_flow_and_no_server_connects_to_anything_but_loopback(untouched, copied, monkeypatch, tmp_path):
+    for folder in ("warehouse.duckdb", "dbt", "snapshots", "runs", "models", "scores"):
+        path = copied / folder
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
+    monkeypatch.setenv("NETWORK_TRIES", str(tmp_path / "tries.txt"))
+
+    for command in COMMANDS:
+        said = run(untouched, copied, *(part.format(copied) for part in command), before=ALONE)
+        assert said.returncode == 0, said.stdout
+
+    assert not (tmp_path / "tries.txt").exists(), (tmp_path / "tries.txt").read_text()
+
+
+def test_a_connection_is_noticed(untouched, copied, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
+    monkeypatch.setenv("NETWORK_TRIES", str(tmp_path / "tries.txt"))
+
+    said = run(untouched, copied, "-c", "import socket; socket.create_connection(('192.0.2.1', 80))")
+
+    assert said.returncode == 1
+    assert "192.0.2.1" in (tmp_path / "tries.txt").read_text()
+
+
+def test_the_pinned_packages_have_no_known_hole(untouched):
+    if not shutil.which("uvx"):
+        pytest.skip("uvx, which runs pip-audit, is not on the path")
+    command = ["uvx", "pip-audit", "--require-hashes", "--disable-pip", "-r", "requirements.txt"]
+
+    said = subprocess.run(command, cwd=untouched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    if said.returncode and "known vulnerabilit" not in said.stdout:
+        pytest.skip(f"pip-audit could not ask: {said.stdout.strip().splitlines()[-1][:200]}")
+    assert said.returncode == 0, said.stdout
