@@ -62,15 +62,28 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     known = last.frame("source_changes").to_dict("records") if last else []
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
+        replayed = _count_replayed(connection, store)
         rows["changes"] = changes.find(connection, store, known)
     rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
     columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
-    totals["file_count"] = len(landing.files)
+    totals |= {"file_count": len(landing.files), "replayed": replayed}
     totals["session_count"] = sum(row["session_count"] for row in rows["statuses"])
     for name in ("outcomes", "identities"):
         totals |= {name: int(value) for name, value in rows.pop(name)[0].items()}
     return rows | {"totals": totals, "landing": landing, "findings": findings}
+
+
+def _count_replayed(connection: duckdb.DuckDBPyConnection, store: Store) -> tuple[int, int] | None:
+    """How many quarantined records this build has read again, and how many of them came back; None if it read none."""
+    if not store.quarantine_before.exists():
+        return None
+    return connection.execute(
+        "select count(*), count(*) filter (where list_contains(still, line_number) is not true) "
+        "from read_parquet(?) inner join landed_files using (file_seq) "
+        "left join (select file, list(line_number) as still from quarantined_events group by file) using (file)",
+        [str(store.quarantine_before)],
+    ).fetchone()
 
 
 def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds: float, store: Store) -> str:
@@ -98,6 +111,9 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
         for name in landing.unnamed_sources
     ]
+    if totals["replayed"] and totals["replayed"][0]:
+        read, back = totals["replayed"]
+        lines.append(f"note: {read:,} quarantined records were read again, and {back:,} came back as events")
     if totals["cut_link_count"]:
         lines.append(
             f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared devices and accounts "

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rails.store import hash_file
@@ -46,8 +47,10 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
     """Pass over a file once; write a copy of JSON lines below `copies` only where the reader needs one."""
     try:
         status = path.stat()
-        sha256 = hash_file(path)
+        sha256 = hash_file(path) if path.is_file() else None
     except OSError:
+        sha256 = None
+    if sha256 is None:  # a link that leads nowhere, a pipe, a permission
         status = path.lstat()
         return Inspection(status.st_size, status.st_mtime_ns, "", 0, 0, None, "unreadable_file")
     seen = (status.st_size, status.st_mtime_ns, sha256)
@@ -136,9 +139,9 @@ def _csv_records(path: Path) -> Iterator[str]:
     delimiter = max(",;\t|", key=header_line.count)
     header = next(csv.reader([header_line], delimiter=delimiter), [])
     waiting: list[str] = []
-    for line in lines:
-        waiting.append(line)
-        while waiting and (taken := _take_record(waiting, delimiter, len(header))):
+    for line in chain(lines, [None]):
+        waiting += [line] if line is not None else []
+        while waiting and (taken := _take_record(waiting, delimiter, len(header), is_last=line is None)):
             row, used = taken
             record = "\n".join(waiting[:used])
             del waiting[:used]
@@ -146,17 +149,15 @@ def _csv_records(path: Path) -> Iterator[str]:
                 yield json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
             else:
                 yield _bad("csv_width", record) if record.strip() else ""
-    while waiting:
-        yield _bad("csv_width", waiting.pop(0))
 
 
-def _take_record(waiting: list[str], delimiter: str, width: int) -> tuple[list[str] | None, int] | None:
+def _take_record(waiting: list[str], delimiter: str, width: int, is_last: bool) -> tuple[list[str] | None, int] | None:
     """The next row and how many lines it spans; None while its quotes are open; a row of None is a bad first line."""
     if '"' not in waiting[0]:
         row = waiting[0].split(delimiter)
         return (row if len(row) == width else None), 1
-    if sum(line.count('"') for line in waiting) % 2 and len(waiting) < LONGEST_CSV_RECORD:
-        return None
+    if sum(line.count('"') for line in waiting) % 2:
+        return (None, 1) if is_last or len(waiting) >= LONGEST_CSV_RECORD else None
     try:
         rows = list(csv.reader(["\n".join(waiting)], delimiter=delimiter, strict=True))
     except csv.Error:

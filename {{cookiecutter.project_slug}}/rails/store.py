@@ -27,6 +27,7 @@ class Store:
         self.landed = root / "landed"
         self.warehouse = root / "warehouse.duckdb"
         self.dbt = root / "dbt"
+        self.quarantine_before = root / "dbt" / "quarantine_before.parquet"
         self.tables = root / "tables"
         self.snapshots = root / "snapshots"
         self.latest_snapshot = root / "snapshots" / "latest.json"

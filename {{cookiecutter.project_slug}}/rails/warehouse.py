@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+import duckdb
 import yaml
 
 from rails.errors import Refused, explain
@@ -97,7 +98,11 @@ def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
     build = {"code": code_fingerprint(), "generation": generation}
     built = read_json(store.dbt / "built.json", default={})
     is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
-    if not is_same:
+    if is_same:
+        store.quarantine_before.unlink(missing_ok=True)
+    else:
+        if built and store.warehouse.exists():
+            _keep_quarantine(store)
         (store.dbt / "built.json").unlink(missing_ok=True)
     write_json(store.dbt / "building.json", build | {"id": uuid.uuid4().hex})
     command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
@@ -111,6 +116,14 @@ def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
             stderr=subprocess.STDOUT,
             pass_fds=[lock],
         )
+
+
+def _keep_quarantine(store: Store) -> None:
+    """Keep which records are quarantined before they are replayed, for the run to say how many came back."""
+    with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+        connection.sql(
+            "select file_seq, line_number from quarantined_events inner join landed_files using (file)"
+        ).to_parquet(str(store.quarantine_before))
 
 
 def finish_dbt(store: Store, process: subprocess.Popen) -> str:
