@@ -48,11 +48,11 @@ class TrainFlow(ProjectFlow):
             from ml import training
             from rails import snapshot
 
-            split, schema = training.prepare(self._sessions(), self.settings)
+            split, schema = training.prepare(self._sessions(with_persons=True), self.settings)
             fitted = {each.candidate: each.fitted for each in inputs}
             opened = snapshot.open(self._run().snapshot_id, self.store())
             self._run().finish(
-                metrics=training.compare(split, schema, fitted, self.settings),
+                metrics=training.compare(split, schema, fitted, self.settings, self._run().folder / "candidates"),
                 predictions=training.holdout_predictions(split, fitted),
                 schema=schema.to_dict(),
                 feature_sql=opened.feature_sql,
@@ -81,10 +81,15 @@ class TrainFlow(ProjectFlow):
 
         return Run(self.store(), self.run_id)
 
-    def _sessions(self):
+    def _sessions(self, with_persons: bool = False):
         from rails import snapshot
 
-        return snapshot.open(self._run().snapshot_id, self.store()).frame("session_features")
+        opened = snapshot.open(self._run().snapshot_id, self.store())
+        sessions = opened.relation("session_features")
+        if with_persons and "person_id" in opened.columns("sessions"):
+            persons = opened.relation("sessions").project("tenant_id, session_id as entity_id, person_id")
+            sessions = sessions.join(persons, "tenant_id, entity_id", how="left")
+        return sessions.df()
 
 
 if __name__ == "__main__":

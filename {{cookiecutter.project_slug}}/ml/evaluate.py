@@ -5,17 +5,15 @@ What is undefined, as with one class only, is None. Intervals hold 95 % of the b
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 BINS = 10
 TOP = 0.1
-FEW_POSITIVES = 20  # with fewer, average precision of one model moves by 0.1 from sample to sample
 MOST_POINTS = 200
 STEEPEST = 100.0  # a calibration slope beyond it means that the classes lie apart, where none is finite
-MOST_VALUES = 50  # of a column that slices: the largest are judged
 
 Array = np.ndarray
 Interval = dict[str, float | None]
@@ -68,33 +66,6 @@ def calibration_chance(probability: Array, seed: int, draws: int = 200) -> float
     bins, rng = _quantile_bins(probability), np.random.default_rng(seed)
     gaps = ((rng.random(len(probability)) < probability) - probability for _ in range(draws))
     return float(np.quantile([np.abs(np.bincount(bins, gap)).sum() / len(bins) for gap in gaps], 0.95))
-
-
-def by_slice(slices: pd.DataFrame, label: Array, probability: Array) -> list[dict[str, Any]]:
-    """One entry per value of each column of `slices`, the largest first.
-
-    Each has slice, value, rows, positives, rate, mean_probability, average_precision and too_small, which says that
-    there are too few positives (or negatives) to judge by.
-    """
-    label, probability, entries = np.asarray(label), np.asarray(probability), []
-    for name in slices.columns:
-        texts = slices[name].astype("string").fillna("(unknown)").to_numpy()
-        for value in pd.Series(texts).value_counts().index[:MOST_VALUES]:
-            ranking = Ranking.of(label[texts == value], probability[texts == value])
-            rows, positives = len(ranking.label), int(ranking.label.sum())
-            entries.append(
-                {
-                    "slice": name,
-                    "value": value,
-                    "rows": rows,
-                    "positives": positives,
-                    "rate": positives / rows,
-                    "mean_probability": float(ranking.probability.mean()),
-                    "average_precision": float(ranking.average_precision(np.ones(rows))) if positives else None,
-                    "too_small": min(positives, rows - positives) < FEW_POSITIVES,
-                }
-            )
-    return entries
 
 
 def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]]:

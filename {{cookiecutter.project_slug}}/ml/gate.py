@@ -64,7 +64,7 @@ class Decision:
 class Facts:
     """What is known about the candidate. A fact that is left out is not known, and shuts the gate.
 
-    Intervals are those of `ml.evaluate.difference`, slices those of `ml.evaluate.by_slice`, all on the holdout.
+    Intervals are those of `ml.evaluate.difference`, slices those of `ml.slices.by_slice`, all on the holdout.
     """
 
     candidate: str
@@ -73,7 +73,6 @@ class Facts:
     against_champion: Interval | None = None
     champion_silence: str = ""  # why the champion cannot be asked about this holdout
     slices: list[dict[str, Any]] | None = None
-    rule_slices: list[dict[str, Any]] | None = None
     calibration_error: float | None = None
     calibration_chance: float | None = None  # what a perfect model's calibration error stays below 95 times of 100
     misbehaving: list[str] | None = None  # a sentence for each behavioural case that failed
@@ -167,17 +166,15 @@ def _check(
 
 
 def _worst_slice(facts: Facts) -> tuple[float | None, str]:
-    """By how much average precision is lower than the rule's where it is so most, of the slices that can be judged."""
-    own = {(each["slice"], each["value"]): each["average_precision"] for each in facts.slices or ()}
-    rule = {(each["slice"], each["value"]): each for each in facts.rule_slices or ()}
-    judged = [key for key, each in rule.items() if not each["too_small"]]
-    if None in (facts.slices, facts.rule_slices) or any(own.get(key) is None for key in judged):
-        return None, "A slice was not judged."
+    """The surest fall of a slice: what its average precision is lower than the rule's by, at least, 95 times of 100."""
+    if facts.slices is None:
+        return None, "No slice was judged."
+    judged = [each for each in facts.slices if each.get("against_rule", {}).get("high") is not None]
     if not judged:
         return 0.0, "Every slice is too small to judge."
-    drop, *worst = max((rule[key]["average_precision"] - own[key], *key) for key in judged)
-    where = " ".join(worst)
-    return drop, f"Of {len(judged)} slices {where} does worst: average precision {-drop:+.3f} against the rule's."
+    worst = min(judged, key=lambda each: each["against_rule"]["high"])
+    where, lead = f"{worst['slice']} {worst['value']}", _lead(worst["against_rule"])
+    return -worst["against_rule"]["high"], f"Of {len(judged)} slices {where} does worst against the rule: {lead}."
 
 
 def _lead(lead: Interval) -> str:

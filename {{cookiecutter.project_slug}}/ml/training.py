@@ -6,14 +6,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ml.candidates import load_module
-from ml.evaluate import by_slice, calibration_chance, curves, difference, metrics
+from ml.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words, thin
+from ml.evaluate import calibration_chance, curves, difference, metrics
 from ml.gate import choose
 from ml.leak import look_for_leaks
 from ml.schema import FeatureSchema
-from ml.split import Split, by_time
+from ml.slices import by_slice, search_slices, slice_columns
+from ml.split import Part, Split, by_time
+
+SLICE_RESAMPLES = 100
 
 
 def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSchema]:
@@ -26,19 +31,19 @@ def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapp
     """Fit one candidate, save it below `folder`, and return its probabilities, its sentence and its importance.
 
     `settings` is project.toml; the candidate gets its own section and [train] seed. The holdout is scored here, once.
-    Importance is each feature's mean absolute contribution to the log-odds, the largest first.
+    Importance is what average precision on validation loses without each feature, the largest first.
     """
     module = load_module(name)
     own = {"seed": settings["train"]["seed"], **settings.get(name, {})}
     model = module.fit(split.train, split.validation, schema, own)
     _save_whole(module, model, folder)
-    contributions = module.explain(model, split.validation.features)
-    importance = contributions.abs().mean().sort_values(ascending=False, kind="stable")
+    known = thin(split.train, MOST_ROWS)
     return {
         "validation": module.predict_proba(model, split.validation.features),
         "holdout": module.predict_proba(model, split.holdout.features),
         "description": module.describe(model),
-        "importance": importance.to_dict(),
+        "importance": importance(module, model, split.validation, own["seed"]),
+        "on_train": average_precision(known, module.predict_proba(model, known.features)),
     }
 
 
@@ -53,42 +58,62 @@ def _save_whole(module: ModuleType, model: Any, folder: Path) -> None:
             path.replace(target)
 
 
-def compare(split: Split, schema: FeatureSchema, fitted: Mapping[str, Mapping], settings: Mapping) -> dict[str, Any]:
+def compare(
+    split: Split, schema: FeatureSchema, fitted: Mapping[str, Mapping], settings: Mapping, saved: Path
+) -> dict[str, Any]:
     """The figures of a run: each candidate on validation and holdout, its lead over the rule, and which one is chosen.
 
-    The choice looks at validation alone; the holdout only says how good the choice is.
+    The choice looks at validation alone; the holdout only says how good the choice is. Intervals are resampled by
+    person where persons are known. `saved` is the folder of the saved candidates.
     """
     costs = {name: settings["decision"][name] for name in ("value_of_hit", "cost_of_alarm")}
     threshold = costs["cost_of_alarm"] / (costs["cost_of_alarm"] + costs["value_of_hit"])
-    resampling = {"resamples": settings["evaluate"]["resamples"], "seed": settings["train"]["seed"]}
-    label = split.holdout.label
-    rows = pd.concat([split.holdout.keys, split.holdout.features], axis=1)
-    slices = rows[[name for name in settings["evaluate"]["slices"] if name in rows.columns]]
+    seed, label = settings["train"]["seed"], split.holdout.label
+    resampling = {"resamples": settings["evaluate"]["resamples"], "seed": seed, "groups": persons(split.holdout)}
+    rule = fitted["rule"]["holdout"] if "rule" in fitted else None
+    slices = slice_columns(split.holdout, settings["evaluate"]["slices"])
     candidates = {}
     for name, one in fitted.items():
+        by_rule = (rule, SLICE_RESAMPLES, seed) if rule is not None and name != "rule" else ()
         candidates[name] = {
             "description": one["description"],
             "importance": one["importance"],
+            "on_train": one["on_train"],
             "validation": metrics(split.validation.label, one["validation"], threshold, **costs, resamples=0, seed=0),
             "holdout": metrics(label, one["holdout"], threshold, **costs, **resampling),
-            "slices": by_slice(slices, label, one["holdout"]),
+            "slices": by_slice(slices, label, one["holdout"], *by_rule),
             "curves": curves(label, one["holdout"]),
-            "calibration_chance": calibration_chance(one["holdout"], resampling["seed"]),
+            "calibration_chance": calibration_chance(one["holdout"], seed),
         }
-        if "rule" in fitted:
-            candidates[name]["against_rule"] = difference(
-                label, one["holdout"], fitted["rule"]["holdout"], **resampling
-            )
+        if rule is not None:
+            candidates[name]["against_rule"] = difference(label, one["holdout"], rule, **resampling)
+    chosen = choose({name: one["validation"] for name, one in candidates.items()})
+    best, module = candidates[chosen], load_module(chosen)
+    best["found_slices"] = search_slices(split.holdout, schema, fitted[chosen]["holdout"], seed)
+    best["examples"] = examples(module, module.load(saved / chosen), split.holdout, fitted[chosen]["holdout"])
+    diagnosis = diagnose(chosen, split, schema, settings)
+    precision = best["validation"]["average_precision"]["value"]
     return {
-        "chosen": choose({name: one["validation"] for name, one in candidates.items()}),
+        "chosen": chosen,
         "threshold": threshold,
         "split": split.summary(),
+        "persons": None if resampling["groups"] is None else int(resampling["groups"].max() + 1),
         "leaks": look_for_leaks(split, schema),
+        "diagnosis": diagnosis | {"sentences": in_words(diagnosis, best["on_train"], precision, chosen)},
         "candidates": candidates,
     }
 
 
+def persons(part: Part) -> np.ndarray | None:
+    """A number for each row's person, which says nothing about who that is; None where persons are not known."""
+    if "person_id" not in part.keys:
+        return None
+    return part.keys.groupby(["tenant_id", "person_id"], dropna=False, sort=False).ngroup().to_numpy()
+
+
 def holdout_predictions(split: Split, fitted: Mapping[str, Mapping]) -> pd.DataFrame:
-    """The holdout's keys and labels with one column of probabilities per candidate."""
+    """The holdout's keys and labels with one column of probabilities per candidate; persons are numbered."""
     probabilities = {name: one["holdout"] for name, one in fitted.items()}
-    return split.holdout.keys.assign(label=split.holdout.label, **probabilities)
+    keys, numbers = split.holdout.keys.drop(columns="person_id", errors="ignore"), persons(split.holdout)
+    known = {} if numbers is None else {"person": numbers}
+    return keys.assign(**known, label=split.holdout.label, **probabilities)

@@ -57,7 +57,7 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
 def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> tuple[Facts, dict[str, Any]]:
     """What the gate decides on, and the smoke test's figures."""
     metrics = run.metrics
-    one, rule = metrics["candidates"][run.chosen], metrics["candidates"].get("rule", {})
+    one = metrics["candidates"][run.chosen]
     figures, smoke_sentence = _smoke(bundle)
     against, silence = _against(champion, run) if champion else (None, "")
     misbehaving, differing = try_out(run, bundle)
@@ -68,7 +68,6 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
         against_champion=against,
         champion_silence=silence,
         slices=one["slices"],
-        rule_slices=rule.get("slices"),
         calibration_error=one["holdout"]["calibration_error"]["value"],
         smoke_passed=figures is not None,
         smoke_sentence=smoke_sentence,
@@ -158,6 +157,7 @@ def _against(champion: tuple[str, str], run: Run) -> tuple[dict | None, str]:
         both["probability"].to_numpy(),
         resamples=settings["evaluate"]["resamples"],
         seed=settings["train"]["seed"],
+        groups=both["person"].to_numpy() if "person" in both else None,
     )
     return lead, ""
 

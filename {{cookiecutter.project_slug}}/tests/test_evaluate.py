@@ -3,9 +3,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from ml_data import part
 from sklearn import metrics as reference
 
-from ml.evaluate import Ranking, by_slice, curves, difference, metrics
+from ml.evaluate import Ranking, calibration_chance, curves, difference, metrics
+from ml.schema import FeatureSchema
+from ml.slices import by_slice, search_slices, slice_columns
 
 RNG = np.random.default_rng(5)
 ROWS = 3000
@@ -102,7 +105,7 @@ def test_the_better_of_two_is_told_apart():
 def test_slices_say_how_good_and_whether_that_can_be_judged():
     device = np.where(np.arange(ROWS) < 20, "tv", np.where(np.arange(ROWS) % 3 == 0, "mobile", None))
 
-    entries = by_slice(pd.DataFrame({"device": device}), LABEL, PROBABILITY)
+    entries = by_slice(slice_columns(part(pd.DataFrame({"device": device}), LABEL), ["device"]), LABEL, PROBABILITY)
 
     found = {entry["value"]: entry for entry in entries}
     mobile = device == "mobile"
@@ -133,7 +136,39 @@ def test_curves_are_few_points_that_begin_and_end_right():
 
 
 def test_everything_is_plain_values_for_json():
-    slices = by_slice(pd.DataFrame({"known": np.arange(ROWS) % 2}), LABEL, PROBABILITY)
+    slices = by_slice(pd.DataFrame({"known": np.arange(ROWS) % 2}).astype(str), LABEL, PROBABILITY, NOISY, 5)
     drawn = [figures(resamples=5), curves(LABEL, PROBABILITY), curves(LABEL * 0, PROBABILITY), slices]
 
     assert drawn == json.loads(json.dumps(drawn, allow_nan=False))
+
+
+def test_a_number_is_cut_into_spans_and_a_point_has_its_day():
+    rows = part(pd.DataFrame({"pace": np.arange(ROWS) / 7, "cart": np.arange(ROWS) % 3}), LABEL)
+
+    found = slice_columns(rows, ["pace", "cart", "day", "not_there"])
+
+    assert list(found.columns) == ["pace", "cart", "day"]
+    assert found["pace"].nunique() == 4 and found["pace"].value_counts().max() < ROWS / 3
+    assert set(found["cart"]) == {"0", "1", "2"}
+    assert found["day"].iloc[0] == "2026-01-01"
+
+
+def test_the_search_names_the_slice_on_which_a_model_was_broken_and_finds_little_in_a_good_one():
+    features = pd.DataFrame({"device": RNG.choice(["tv", "mobile", "app"], ROWS), "hour": RNG.integers(0, 24, ROWS)})
+    broken = np.where((features["device"] == "tv") & (features["hour"] >= 18), 0.9, PROBABILITY)
+    rows, schema = part(features, LABEL), FeatureSchema.from_frame(features)
+
+    worst, good = (search_slices(rows, schema, each, 7)[0] for each in (broken, PROBABILITY))
+
+    assert "device is tv" in worst["value"] and "hour over 17" in worst["value"]
+    assert worst["gap"] < -0.5 and abs(good["gap"]) < 0.1
+
+
+def test_what_a_perfect_models_calibration_error_stays_below_is_large_with_few_rows():
+    few, many = (calibration_chance(np.resize(PROBABILITY, rows), 7) for rows in (563, 50_000))
+    right = [
+        figures(RNG.random(563) < PROBABILITY[:563], PROBABILITY[:563])["calibration_error"]["value"] for _ in range(60)
+    ]
+
+    assert 0.03 < few < 0.09 and many < 0.01
+    assert np.mean(np.array(right) < few) > 0.85

@@ -36,6 +36,17 @@ def candidate(precision: float, **more) -> dict:
             {"slice": "tenant_id", "value": HOSTILE, "average_precision": precision, "too_small": False, **sizes},
             {"slice": "device", "value": "tv", "average_precision": None, "too_small": True, **sizes},
         ],
+        "found_slices": [
+            {
+                "slice": "found",
+                "value": HOSTILE,
+                "average_precision": precision,
+                "too_small": False,
+                "gap": 0.1,
+                **sizes,
+            }
+        ],
+        "examples": [{"what": "surest, and right", "probability": 0.9, "reasons": [HOSTILE]}],
         "curves": {
             "precision_recall": [{"recall": 0.5, "precision": 0.4, "threshold": 0.2}],
             "calibration": [calibration],
@@ -57,16 +68,27 @@ def run_context(lead: float = 0.1) -> dict:
     metrics = {
         "chosen": "xgboost",
         "threshold": 0.1,
+        "persons": 80,
+        "diagnosis": {
+            "sentences": [HOSTILE],
+            "learning": [{"rows": 45, "average_precision": None}, {"rows": 90, "average_precision": 0.4}],
+            "backtest": [
+                {"candidate": "rule", "until": "2026-01-01T09:00:00", "rows": 9, "positives": 2, "value": 0.2}
+            ],
+            "rows": 90,
+            "of_rows": 180,
+        },
         "split": {"train": part, "validation": part, "holdout": part},
         "candidates": {"rule": candidate(0.2), "xgboost": candidate(0.5, against_rule=against)},
     }
+    cost = {"seconds": 3.2, "cpu_seconds": 4.1, "peak_mb": 200, "disk_mb": 0.4}
     settings = {
         "snapshot": "s1",
         "code": "c1",
         "decision": {"value_of_hit": 9.0, "cost_of_alarm": 1.0},
         "evaluate": {"resamples": 500, "slices": ["tenant_id", HOSTILE]},
     }
-    return {"run": SimpleNamespace(id="r1"), "settings": settings, "metrics": metrics}
+    return {"run": SimpleNamespace(id="r1", cost=cost), "settings": settings, "metrics": metrics}
 
 
 def gate_context(passed: bool, forced: bool = False) -> dict:
