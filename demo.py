@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
+from datetime import date, timedelta
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +33,9 @@ STAGES = {
     "deploy": [*MAKE, "deploy"],
     "ask": [".venv/bin/python", "-m", "serving.ask"],
     "score": [*MAKE, "score"],
+    "traffic": [".venv/bin/python", str(HERE / "traffic.py")],
+    "outcomes": [*MAKE, "data"],
+    "monitor": [".venv/bin/python", "flows/monitor.py", "run", "--as-of"],  # the end of the simulated day
 }
 
 
@@ -51,11 +56,19 @@ def main() -> None:
         if stage in done["said"] and stage != "ask":
             print(f"{stage:9} as before: {last_sentence(stage, done['said'][stage])}")
         else:
-            done["said"][stage] = run_stage(stage, command, PROJECT)
+            done["said"][stage] = run_stage(stage, [*command, *after_traffic(stage)], PROJECT)
             DONE.write_text(json.dumps(done))
         if stage == "ask":
             print("\n".join(re.findall(r"^200 .*", done["said"][stage], re.MULTILINE)))
     tell_what_exists(done["said"], time.monotonic() - began)
+
+
+def after_traffic(stage: str) -> list[str]:
+    """What the monitor takes for now: the day of traffic is over."""
+    if stage != "monitor":
+        return []
+    settings = tomllib.loads((PROJECT / "project.toml").read_text())["simulate"]
+    return [str(date.fromisoformat(settings["start"]) + timedelta(days=settings["days"] + 1))]
 
 
 def template_files() -> list[Path]:
@@ -118,12 +131,13 @@ def run_stage(stage: str, command: list[str], folder: Path) -> str:
 def last_sentence(stage: str, said: str) -> str:
     """What follows the stage's own name, which is how a verb sums itself up; else the last line. Less its seconds."""
     lines = [SECONDS.sub("", line.strip()) for line in said.splitlines() if line.strip()]
-    summed_up = [line.removeprefix(f"{stage}: ") for line in lines if line.startswith(f"{stage}: ")]
+    verb = STAGES[stage][-1] if "make" in STAGES.get(stage, []) else stage
+    summed_up = [line.removeprefix(f"{verb}: ") for line in lines if line.startswith(f"{verb}: ")]
     return (summed_up or lines or ["done"])[-1]
 
 
 def tell_what_exists(said: dict[str, str], seconds: float) -> None:
-    pages = re.findall(r"^page: (.+)", "\n".join(said.values()), re.MULTILINE)
+    pages = dict.fromkeys(re.findall(r"^page: (.+)", "\n".join(said.values()), re.MULTILINE))
     print(f"\nAfter {seconds:.0f} s there is in build/demo:")
     print(f"  champion  {last_sentence('deploy', said['deploy'])}")
     for page in pages:
