@@ -92,7 +92,8 @@ def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> l
     looks = [look for look in looks if look["positives"] >= FEW_POSITIVES]
     if not looks:
         few = (
-            f"{int(known['label'].sum())} outcomes are known and {waiting:,} answers wait; {FEW_POSITIVES} are needed."
+            f"{int(known['label'].sum())} outcomes are known and {waiting:,} answers wait; {FEW_POSITIVES} are needed "
+            f"at numbers of events with {FEW_AT_K} or more each."
         )
         names = ("average precision", "rate of outcomes")
         return [Check("quality", tenant, name, UNKNOWN, None, None, few) for name in names]
