@@ -1,6 +1,9 @@
 """Snapshots: published whole or not at all, listed, shown, compared and pruned."""
 
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -8,10 +11,12 @@ import duckdb
 import pytest
 from rails import snapshot
 from rails.errors import Refused
-from rails.store import Store, write_json
+from rails.store import PROJECT, Store, write_json
 
 COLUMNS = {
     "events": "'acme' as tenant_id, 'e' || i as event_id, i * 1.5 as price",
+    "sessions": "'acme' as tenant_id, 's' || i as session_id, timestamp '2026-01-03' as ended_at",
+    "int_identities": "'acme' as tenant_id, 'user' as id_kind, 'u' || i as id, 'u:u' || i as person_id",
     "session_features": "'acme' as tenant_id, 's' || i as entity_id, 'train' as status, i % 4 = 0 as label, i as pace",
 }
 
@@ -177,3 +182,61 @@ def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):
 
     assert broken == []
     assert len(seen) == 3
+
+
+# Publishes, and is killed when so many files were replaced, before or after the last one is.
+KILLED = """
+import os, sys
+from pathlib import Path
+from rails import snapshot
+from rails.store import Store
+replace, left, moment = os.replace, int(sys.argv[2]), sys.argv[3]
+def replace_or_die(*arguments):
+    global left
+    left -= 1
+    if left == 0 and moment == "before":
+        os.kill(os.getpid(), 9)
+    replace(*arguments)
+    if left == 0:
+        os.kill(os.getpid(), 9)
+os.replace = replace_or_die
+snapshot.publish(Store(Path(sys.argv[1])), {"code": "c1"}, "select 1", {"warnings": []})
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in_peace(store, tmp_path, moment):
+    peaceful = Store(tmp_path / "peaceful")
+    build(store, 25)
+    first = publish(store).id
+    for each in (store, peaceful):
+        build(each, 40, ", 'x' as color")
+    expected = publish(peaceful)
+    replacements = 1
+
+    while True:
+        for path in store.tables.rglob("*.parquet"):
+            if path not in {file for table in snapshot.PUBLISHED for file in snapshot.open(first, store).files(table)}:
+                path.unlink()
+        shutil.rmtree(store.snapshots / expected.id, ignore_errors=True)
+        write_json(store.latest_snapshot, {"snapshot": first})
+        command = [sys.executable, "-c", KILLED, str(store.root), str(replacements), moment]
+        killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        latest = snapshot.open_latest(store)
+        whole = {table: latest.relation(table).count("*").fetchone()[0] for table in snapshot.PUBLISHED}
+        assert set(whole.values()) == {40 if latest.id == expected.id else 25}
+        assert publish(store).id == expected.id
+        assert files(store, expected.id) == files(peaceful, expected.id)
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        replacements += 1
+
+    assert replacements > 2 * len(snapshot.PUBLISHED)
+
+
+def files(store: Store, snapshot_id: str) -> set[str]:
+    opened = snapshot.open(snapshot_id, store)
+    paths = {path for table in snapshot.PUBLISHED for path in opened.files(table)}
+    return {f"{path.relative_to(store.root)} {duckdb.read_parquet(str(path)).count('*').fetchone()}" for path in paths}

@@ -59,7 +59,9 @@ QUERIES = {
 def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     """The run's figures, ready for a page: lists of rows by name, and the totals."""
     last = snapshot.find_latest(store)
-    known = last.frame("source_changes").to_dict("records") if last else []
+    known = (
+        last.frame("source_changes").to_dict("records") if last and "source_changes" in last.manifest["tables"] else []
+    )
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
         replayed = _count_replayed(connection, store)

@@ -61,7 +61,7 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
         if path.suffix == ".parquet":
             return Inspection(*seen, _copy_parquet(path, copy), 0, copy, None)
         if ".csv" in path.suffixes:
-            return Inspection(*seen, *_write_copy(copy, _csv_records(path)), copy, None)
+            return Inspection(*seen, *_write_copy(copy, csv_records(path)), copy, None)
         line_count, blank_count, is_clean = _count_lines(path)
         if is_clean:
             return Inspection(*seen, line_count, blank_count, None, None)
@@ -76,7 +76,8 @@ class _NotParquet(Exception):
     pass
 
 
-def _open(path: Path):
+def open_raw(path: Path):
+    """The bytes of a raw file, unzipped where it is zipped."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -84,7 +85,7 @@ def _count_lines(path: Path) -> tuple[int, int, bool]:
     """Lines (a last one without newline counts), empty ones, and whether the reader sees the same: UTF-8, short."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     count, blank, last, is_clean = 0, 0, b"\n", not GLOB & set(str(path))
-    with _open(path) as file:
+    with open_raw(path) as file:
         while chunk := file.read(CHUNK):
             if count == 0 and last == b"\n" and chunk.startswith(codecs.BOM_UTF8):
                 is_clean = False
@@ -107,7 +108,7 @@ def _count_lines(path: Path) -> tuple[int, int, bool]:
 
 
 def _repaired_lines(path: Path) -> Iterator[str]:
-    with _open(path) as file:
+    with open_raw(path) as file:
         for number, raw in enumerate(file):
             line = raw.removesuffix(b"\n").removesuffix(b"\r")
             if number == 0:
@@ -132,7 +133,7 @@ def _bad(reason: str, line: bytes | str) -> str:
     return json.dumps([reason, text[:KEPT_OF_A_BAD_LINE]], ensure_ascii=False)
 
 
-def _csv_records(path: Path) -> Iterator[str]:
+def csv_records(path: Path) -> Iterator[str]:
     """Each row as a JSON object under the file's own header; a row of another width is a bad record of its own."""
     lines = _repaired_text(path)
     header_line = next(lines, "")
@@ -166,7 +167,7 @@ def _take_record(waiting: list[str], delimiter: str, width: int, is_last: bool) 
 
 
 def _repaired_text(path: Path) -> Iterator[str]:
-    with _open(path) as file:
+    with open_raw(path) as file:
         for number, raw in enumerate(file):
             text = raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")
             yield text.removeprefix("\ufeff") if number == 0 else text

@@ -249,18 +249,23 @@ def prune(store: Store, keep: int) -> tuple[list[str], int]:
     """
     with locked(store):  # a snapshot that is being published has files that no manifest names yet
         in_use = uses(store)
-        gone = [each for each in all_of(store)[max(keep, 1) :] if each.id not in in_use]
-        for each in gone:
-            (store.snapshots / each.id / "manifest.json").unlink()
-        for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:
-            if not (folder / "manifest.json").exists():
-                shutil.rmtree(folder)
-        needed = {path for each in all_of(store) for table in each.manifest["tables"] for path in each.files(table)}
-        unneeded = [path for path in store.tables.glob("*/dt=*/*.parquet") if path not in needed]
-        size = sum(path.stat().st_size for path in unneeded)
-        for path in unneeded:
-            path.unlink()
-    return [each.id for each in gone], size
+        gone = [each.id for each in all_of(store)[max(keep, 1) :] if each.id not in in_use]
+        return gone, remove(store, gone)
+
+
+def remove(store: Store, ids: list[str]) -> int:
+    """Remove these snapshots and every file that no other needs; how many bytes of tables went."""
+    for each in ids:
+        (store.snapshots / each / "manifest.json").unlink(missing_ok=True)
+    for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:
+        if not (folder / "manifest.json").exists():
+            shutil.rmtree(folder)
+    needed = {path for each in all_of(store) for table in each.manifest["tables"] for path in each.files(table)}
+    unneeded = [path for path in store.tables.glob("*/dt=*/*.parquet") if path not in needed]
+    size = sum(path.stat().st_size for path in unneeded)
+    for path in unneeded:
+        path.unlink()
+    return size
 
 
 def _lines_of_all(store: Store) -> Iterator[str]:

@@ -36,6 +36,8 @@ class Store:
         self.models = root / "models"
         self.experiment = root / "models" / "experiment.json"
         self.scores = root / "scores"
+        self.erasing = root / ".erasing.json"
+        self.erasures = root / "erasures.jsonl"
         self.monitor = root / "monitor"
         self.reports = root / "reports"
         self.data_docs = root / "reports" / "data_docs"

@@ -1,0 +1,197 @@
+"""What is known of a tenant or a person goes from everywhere, whatever it is packed in, and nothing else goes."""
+
+import gzip
+import json
+import pickle
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import duckdb
+import pytest
+from conftest import refusal, run
+from rails import erase
+from rails.store import Store
+
+pytestmark = pytest.mark.faults
+
+# Where the command is killed, one place after the other: before it does this.
+KILLED_BEFORE = [
+    "_rewrite",
+    "_rebuild",
+    "snapshot.publish",
+    "snapshot.remove",
+    "_filter_parquet",
+    "_remove_derived",
+    "find",
+]
+PERSON = """
+select tenant_id, min(id) filter (where id_kind = 'user') as account from int_identities
+group by tenant_id, person_id having count(*) > 1 and account is not null order by person_id limit 1
+"""
+
+
+def search(store: Path, ids: set[str]) -> set[str]:
+    """The files that hold one of the ids: tables decoded, what is zipped unzipped, the rest as it lies there."""
+    known = {one.encode() for one in ids}
+    anywhere = re.compile(b"|".join(map(re.escape, sorted(known)[:200])))  # as part of a word, too
+
+    def holds(content: bytes) -> bool:
+        return bool(anywhere.search(content)) or not known.isdisjoint(re.findall(rb"[\w.-]+", content))
+
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file() and holds(decoded(path))}
+
+
+def decoded(path: Path) -> bytes:
+    if path.suffix == ".parquet":
+        return duckdb.read_parquet(str(path), hive_partitioning=False).df().to_csv().encode()
+    if path.suffix == ".duckdb":
+        with duckdb.connect(str(path), read_only=True) as connection:
+            names = connection.sql("select table_name from duckdb_tables()").fetchall()
+            return b"".join(connection.table(name).df().to_csv().encode() for (name,) in names)
+    content = path.read_bytes()
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+@pytest.fixture
+def somebody(untouched, copied) -> tuple[str, set[str]]:
+    """Somebody with an account and two devices: an id of theirs, and all that leads to them."""
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        tenant, account = connection.sql(PERSON).fetchone()
+    folder = copied / "raw/web/dt=2026-01-08"
+    for number, user in enumerate([account, None, None], 1):
+        event = {"id": f"linked-{number}", "type": "page_view", "ts": f"2026-01-07T10:0{number}:00Z"}
+        line = {"event": event, "shop": tenant, "visitor": {"anonymous_id": "second-device", "user_id": user}}
+        with (folder / "linked.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    (folder / "broken.jsonl").write_text('{"visitor": {"anonymous_id": "second-device"}, "cut')
+    assert run(untouched, copied, "flows/data.py", "run").returncode == 0
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        (ids,) = connection.execute(
+            "select list(id) from int_identities where (tenant_id, person_id) in "
+            "(select tenant_id, person_id from int_identities where id = ?)",
+            [account],
+        ).fetchone()
+        query = "select session_id, event_id, order_id from events where list_has_any($ids, [anonymous_id, user_id])"
+        carried = connection.execute(query, {"ids": ids}).fetchall()
+    assert {account, "second-device"} < set(ids)
+    return account, {*ids, *(one for row in carried for one in row if one)}
+
+
+def others(store: Path, ids: set[str]) -> int:
+    """How many events of others there are."""
+    query = "select count(*) from events where not list_has_any($ids, [anonymous_id, user_id, session_id])"
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.execute(query, {"ids": sorted(ids)}).fetchone()[0]
+
+
+def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(untouched, copied, somebody):
+    account, ids = somebody
+    before, of_others = search(copied, ids), others(copied, ids)
+    assert {name.split("/")[0] for name in before} >= {"raw", "warehouse.duckdb", "tables", "truth.parquet"}
+
+    said = run(untouched, copied, "-m", "rails.erase", "--person", account)
+
+    assert said.returncode == 0, said.stdout
+    assert "had learned from them: pooled/" in said.stdout
+    assert search(copied, ids) == set()
+    assert others(copied, ids) == of_others
+    (record,) = map(json.loads, (copied / "erasures.jsonl").read_text().splitlines())
+    assert record["what"] == "person" and record["records"] > 0 and record["models"]
+    for verb in ("data", "score"):
+        assert run(untouched, copied, f"flows/{verb}.py", "run").returncode == 0
+    assert "Nothing is known of" in refusal(run(untouched, copied, "-m", "rails.erase", "--person", account))
+
+
+def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(untouched, copied, somebody):
+    account, ids = somebody
+    code = "import os, signal; from rails import erase, snapshot; erase.main; {} = lambda *_: os.kill(os.getpid(), 9); "
+    for place in KILLED_BEFORE:
+        name = place if "." in place else f"erase.{place}"
+        killed = run(untouched, copied, "-c", code.format(name) + f"erase.main(['--person', '{account}'])")
+        assert killed.returncode == -signal.SIGKILL, (place, killed.stdout)
+    other = refusal(run(untouched, copied, "-m", "rails.erase", "--tenant", "acme"))
+    assert f"rails.erase --person {account}` again" in other
+
+    said = run(untouched, copied, "-m", "rails.erase", "--person", account)
+
+    assert said.returncode == 0, said.stdout
+    assert search(copied, ids) == set()
+    assert not (copied / ".erasing.json").exists()
+
+
+def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
+    query = "select tenant_id, count(*), sum(hash(event_id, session_id)) from events group by all order by all"
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        *kept, (gone, *_) = connection.sql(query).fetchall()
+        ids = {
+            one for (one,) in connection.execute("select id from int_identities where tenant_id = ?", [gone]).fetchall()
+        }
+        ids |= {
+            one
+            for (one,) in connection.execute("select session_id from sessions where tenant_id = ?", [gone]).fetchall()
+        }
+        shared = connection.execute("select id from int_identities where tenant_id != ?", [gone]).fetchall()
+
+    said = run(untouched, copied, "-m", "rails.erase", "--tenant", gone)
+
+    assert said.returncode == 0, said.stdout
+    assert search(copied, ids - {one for (one,) in shared}) == set()
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.sql(query).fetchall() == kept
+    pages = [
+        path for path in copied.rglob("*") if path.suffix in (".html", ".csv", ".json") and "models" not in path.parts
+    ]
+    assert [path for path in pages if f'"{gone}"' in path.read_text() or f">{gone}<" in path.read_text()] == []
+
+
+PLANTED = [".metaflow/F/data/ab/abc", "runs/x/holdout.parquet", "raw/web/dt=2026-01-01/x.jsonl.gz", "live/x.jsonl"]
+
+
+@pytest.mark.parametrize("place", ["reports/x.html", "new/new.duckdb", *PLANTED])
+def test_an_id_that_is_planted_is_found(tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    if path.suffix == ".parquet":
+        duckdb.sql("select 'x' as a, '{\"visitor\": \"u24136\"}' as payload").write_parquet(str(path))
+    elif path.suffix == ".duckdb":
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("create table t as select {'visitor': 'u24136'} as nested")
+    else:
+        text = pickle.dumps({"visitor": "u24136"}) if "metaflow" in place else b'{"visitor": "u24136"}'
+        path.write_bytes(text if path.suffix in (".html", ".jsonl") else gzip.compress(text))
+
+    assert search(tmp_path, {"u24136"}) == {place}
+    assert erase.find(Store(tmp_path), {"u24136"}) == [path]
+    assert erase.find(Store(tmp_path), {"u2413"}) == []
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "jsonl.gz", "parquet"])
+def test_a_raw_file_loses_the_records_named_and_keeps_the_others(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    rows = [{"no": str(number), "text": text} for number, text in enumerate(["x", 'two\nlines, "quoted"', "y", "z"], 1)]
+    if kind == "parquet":
+        duckdb.from_df(__import__("pandas").DataFrame(rows)).write_parquet(str(path))
+    else:
+        quoted = ['"%s","%s"' % (row["no"], row["text"].replace('"', '""')) for row in rows]  # noqa: UP031
+        lines = ["no,text", *quoted] if "csv" in kind else [json.dumps(row) for row in rows]
+        with gzip.open(path, "wt") if kind.endswith("gz") else path.open("w") as file:
+            file.write("\n".join(lines))
+
+    erase._rewrite(path, {1, 3})
+
+    if kind == "parquet":
+        left = duckdb.read_parquet(str(path)).fetchall()
+    elif "csv" in kind:
+        left = duckdb.read_csv(str(path), all_varchar=True).fetchall()
+    else:
+        with gzip.open(path, "rt") if kind.endswith("gz") else path.open() as file:
+            left = [tuple(json.loads(line).values()) for line in file]
+    assert left == [tuple(rows[1].values()), tuple(rows[3].values())]
+
+
+def test_nobody_is_erased_from_a_store_that_was_never_built(tmp_path, untouched):
+    shutil.copytree(untouched, tmp_path / "project", symlinks=True)
+
+    assert "`make data`" in refusal(run(tmp_path / "project", tmp_path / "data", "-m", "rails.erase", "--person", "x"))
