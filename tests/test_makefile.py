@@ -14,7 +14,7 @@ PROMISED = {
     *("setup", "simulate", "data", "train", "deploy", "serve", "score"),
     *("rollback", "models", "snapshots"),
     *("pipeline", "smoke", "test", "lint", "docs", "clean", "size"),
-    *("monitor", "challenger", "experiment", "promote", "stop-experiment"),
+    *("monitor", "challenger", "experiment", "promote", "stop-experiment", "ui", "review"),
 }
 DOCUMENTS = sorted([*demo.HERE.glob("*.md"), *demo.HERE.glob("docs/*.md")])
 GENERATED_DOCUMENTS = [demo.HERE / path for path in demo.template_files() if path.suffix == ".md"]

@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.stats import norm, poisson
 
 from ml.drift import BEYOND_KNOWN, Group, Series, watch
-from ml.evaluate import FEW_POSITIVES, Ranking
+from ml.evaluate import Ranking
 from ml.schema import FeatureSchema
+from ml.slices import FEW_POSITIVES
 
 ALL = "all"
 RESAMPLES, FEW_AT_K, FEWEST_A_DAY, MOST_TENANTS = 200, 5, 10, 20

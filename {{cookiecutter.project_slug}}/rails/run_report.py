@@ -1,5 +1,7 @@
 """What a training run found, as lines for the terminal and as a page."""
 
+from rails import snapshot
+from rails.errors import Refused
 from rails.page import render
 from rails.run import Run
 from rails.store import write_text
@@ -25,9 +27,19 @@ def tell(run: Run, stands: bool, seconds: float) -> str:
 
 def write_page(run: Run, title: str) -> str:
     """Write the run's report.html and return it."""
-    html = render("run.html", title=title, run=run, settings=run.settings, metrics=run.metrics)
+    context = {"run": run, "settings": run.settings, "metrics": run.metrics, "judged": _judged(run)}
+    html = render("run.html", title=title, **context)
     write_text(run.report, html)
     return html
+
+
+def _judged(run: Run) -> dict[str, int]:
+    """How many sessions people judged which way, as the run's snapshot knew; none where it has no judgements."""
+    try:
+        said = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("stands")
+    except Refused:
+        return {}
+    return dict(said.aggregate("judgement, count(*)").fetchall())
 
 
 def _interval(figure: dict, signed: bool = False) -> str:

@@ -33,6 +33,7 @@ PUBLISHED = {
     "lookup_product": "valid_from",
     "lookup_visitor": "valid_from",
     "fct_predictions": "answered_at",
+    "judgements": "judged_at",
 }
 
 

@@ -4,7 +4,9 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import tomllib
+import webbrowser
 from contextlib import ExitStack, suppress
 
 import uvicorn
@@ -27,6 +29,9 @@ def main() -> int:
         return 1
     address = f"http://{host}:{listening.getsockname()[1]}"
     print(f"Serving on {address}; its API is described at {address}/docs. Ctrl-C stops it.", flush=True)
+    if page := os.environ.get("OPEN"):
+        print(f"page: {address}{page}", flush=True)
+        threading.Timer(2, webbrowser.open, [address + page]).start()
     config = uvicorn.Config(
         "serving.app:app", access_log=False, log_level="warning", workers=workers, timeout_graceful_shutdown=10
     )

@@ -1,7 +1,6 @@
 """The HTTP app over a champion: `uvicorn serving.app:app`. Its import touches no disk; its start loads the champion."""
 
 import asyncio
-import hmac
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from rails.champion import POOLED
 from rails.prediction_log import PredictionLog, land_leftovers
 from rails.store import default_store
-from serving import metrics
+from serving import metrics, pages
 from serving.batches import Batches
 from serving.champions import NO_CHAMPION, Champions
 from serving.features import hash_addresses
@@ -61,6 +60,7 @@ async def lifespan(app: FastAPI):
 
 app = FastAPI(title="Predictions", lifespan=lifespan)
 app.add_middleware(metrics.Measured)
+app.include_router(pages.router)
 
 
 @app.post("/predict", response_model=Answer, openapi_extra=body_of(PredictRequest))
@@ -165,10 +165,7 @@ def _champion(app: FastAPI, tenant_id: str) -> LoadedModel:
 
 async def _read(request: Request, form: type[Asked]) -> Asked:
     """The request's body in this form; refused with what is wrong and where, never with what was sent."""
-    if token := os.environ.get("SERVE_TOKEN"):
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode("latin-1"), token.encode()):
-            raise HTTPException(401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+    pages.refuse_strangers(request)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _body(request)

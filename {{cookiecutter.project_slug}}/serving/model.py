@@ -61,7 +61,7 @@ class LoadedModel:
         features = self._query.run(rows)
         probabilities = predict(self._module, self._model, features, self._columns)
         hashes = _hashes(features, self._columns)
-        told = self._reasons(features, explained) if any(explained) else [None] * len(sessions)
+        told = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
         return [
             Prediction(probability, len(row), row[-1]["point_at"], digest, reasons)
             for probability, row, digest, reasons in zip(probabilities, rows, hashes, told, strict=True)
@@ -75,7 +75,12 @@ class LoadedModel:
         """What a client is told of a probability."""
         return answer(probability, self.bundle.threshold)
 
-    def _reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
+    def score(self, features: pd.DataFrame) -> list[float]:
+        """The probability of the outcome for rows of a snapshot's features."""
+        return predict(self._module, self._model, features, self._columns) if len(features) else []
+
+    def reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
+        """What moved the answer most, for the rows asked for."""
         asked = features.loc[list(explained), self._columns]
         moved = self._module.explain(self._model, asked)
         return [

@@ -88,7 +88,9 @@ def run_context(lead: float = 0.1) -> dict:
         "decision": {"value_of_hit": 9.0, "cost_of_alarm": 1.0},
         "evaluate": {"resamples": 500, "slices": ["tenant_id", HOSTILE]},
     }
-    return {"run": SimpleNamespace(id="r1", cost=cost), "settings": settings, "metrics": metrics}
+    judged = {"not_a_person": 1, "fit": 2}
+    run = SimpleNamespace(id="r1", cost=cost)
+    return {"run": run, "settings": settings, "metrics": metrics, "judged": judged}
 
 
 def gate_context(passed: bool, forced: bool = False) -> dict:
@@ -160,7 +162,37 @@ def scores_context() -> dict:
     return {"scores": scores}
 
 
+def monitor_context() -> dict:
+    check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE, "key": "k"}
+    history = {"quality": (), "drift": (0.1, None), "broken": (None,), "volume": (5.0, 4.0), "latency": (9.0,)}
+    states = dict(zip(history, ("fine", "alarm", "alarm", "cannot say yet", "fine"), strict=True))
+    report = {
+        "checks": [check | {"name": name, "state": states[name], "history": days} for name, days in history.items()],
+        "retraining": {"retrain": True, "reason": HOSTILE},
+        "alerts": {"failed": HOSTILE, "open": {"k": {"since": "2026-01-02T00:00:00"}}},
+        "calls": [{"tenant_id": HOSTILE, "count": 3, "last": "2026-01-02 10:00:00"}],
+        "day_starts": ["2026-01-01 23:00:00", "2026-01-02 23:00:00"],
+        "learned_until": "2026-01-01 22:00:00",
+    }
+    return {"report": report | dict.fromkeys(("newest", "at"), "2026-01-03 23:00:00") | SIZES}
+
+
+def experiment_context() -> dict:
+    variants = [
+        {"variant": name, "visitors": 9, "known": 8, "outcomes": 1, "rate": 0.1, "p99_ms": None}
+        for name in ("champion", "challenger")
+    ]
+    days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
+    days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03}]
+    found = {"verdict": "open", "sentence": HOSTILE, "share": 0.5, "since": "2026-01-01T00:00:00+00:00", "days": days}
+    found |= {"variants": variants, "t_test_p": 0.4, "ratio_p": 0.5, "crossed": 1, "waiting": 2, "slower_ms": None}
+    return {"found": found | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
+
+
+SIZES = {"session_count": 3, "version": HOSTILE, "snapshot": HOSTILE}
 PAGES = {
+    "monitor": ("monitor.html", monitor_context()),
+    "experiment": ("experiment.html", experiment_context()),
     "data": ("data.html", data_context(True)),
     "data refused": ("data.html", data_context(False)),
     "data without a label": ("data.html", data_context(True, train_count=0)),
@@ -171,6 +203,27 @@ PAGES = {
     "gate forced": ("gate.html", gate_context(False, forced=True)),
     "scores": ("scores.html", scores_context()),
 }
+
+
+def test_a_session_under_review_is_told_without_running_what_it_holds():
+    event = {"occurred_at": datetime(2026, 1, 1, 9), "price": None} | dict.fromkeys(
+        ("event_type", "page", "product_id", "query", "device", "channel", "country"), HOSTILE
+    )
+    asked = {
+        "kind": "wrong",
+        "probability": 0.9,
+        "label": False,
+        "point_at": datetime(2026, 1, 1, 9),
+        "events": [event],
+    }
+    asked |= {"tenant_id": HOSTILE, "entity_id": HOSTILE, "reasons": [{"text": HOSTILE}]}
+    context = {"asked": asked, "last": None, "waiting": 1, "done": 0, "nonce": "n", "kinds": {"wrong": "Wrong"}}
+
+    html = render("review.html", title=HOSTILE, judgements={"fit": ("f", "Fit")}, **context)
+
+    assert html.count("<script") == 1
+    assert "<script>alert" not in html
+    assert Outline(html).open == []
 
 
 class Outline(HTMLParser):

@@ -8,6 +8,12 @@ identities as (
     select * from {{ ref('int_identities') }}
 ),
 
+verdicts as (
+    select tenant_id, entity_id as session_id, judgement
+    from {{ ref('judgements') }}
+    where stands
+),
+
 {# A session is over once the data has gone on for longer than its silence. #}
 clock as (
     select max(received_at) as data_ends_at
@@ -41,24 +47,32 @@ judged as (
             grouped.event_count >= {{ var('bot_event_count') }}
             and epoch(grouped.ended_at - grouped.started_at) <= {{ var('bot_seconds_per_event') }} * grouped.event_count
         ) as is_bot,
+        verdicts.judgement,
         list_extract({{ points }}, cast(1 + {{ hash_bucket('grouped.session_id', points | length) }} as integer)) as asked_number
     from grouped
     cross join clock
+    left join verdicts
+        on grouped.tenant_id = verdicts.tenant_id and grouped.session_id = verdicts.session_id
 ),
 
 {# A predicate that holds for each event of a session tells of the session, not of an event in it. #}
 pointed as (
     select
-        * exclude (asked_number),
+        * exclude (asked_number, judgement),
         least(asked_number, event_count) as point_number,
         case
             when is_bot then 'bot'
+            when judgement = 'not_a_person' then 'unfit'
             when outcome_number <= asked_number and outcome_count < event_count then 'had_outcome'
             when is_open then 'open'
             when event_count < asked_number then 'short'
             else 'train'
         end as status,
-        case when status = 'train' then outcome_count > 0 end as label
+        case
+            when status <> 'train' then null
+            when judgement in ('outcome_true', 'outcome_false') then judgement = 'outcome_true'
+            else outcome_count > 0
+        end as label
     from judged
 ),
 

@@ -1,0 +1,104 @@
+"""Chromium without a window, spoken to over its debugging pipe (fd 3 in, fd 4 out, JSON ended by a null byte)."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+
+class Browser:
+    """One page; `errors` holds what its console and its scripts complained of."""
+
+    def __init__(self, write: int, read: int):
+        self._write, self._read, self._buffer, self._number, self._session = write, read, b"", 0, None
+        self.errors: list[str] = []
+        self._events: list[str] = []
+        target = self("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self(f"{domain}.enable")
+
+    def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """What a command of the DevTools protocol answers."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            told = self._next()
+            if told.get("id") == self._number:
+                assert "error" not in told, told
+                return told["result"]
+
+    def open(self, address: str) -> None:
+        """Go there and wait until the page has loaded."""
+        self._events.clear()
+        self("Page.navigate", url=address)
+        self.wait_for_load()
+
+    def press(self, key: str) -> None:
+        """A key, which is to lead to another page."""
+        self._events.clear()
+        self("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+        self("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.wait_for_load()
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait_for_load(self, patience_seconds: float = 20) -> None:
+        until = time.monotonic() + patience_seconds
+        while "Page.loadEventFired" not in self._events:
+            assert time.monotonic() < until, "the page did not load"
+            self._next()
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            self._buffer += os.read(self._read, 1 << 16)
+        line, _, self._buffer = self._buffer.partition(b"\0")
+        told = json.loads(line)
+        what, details = told.get("method", ""), told.get("params", {})
+        self._events.append(what)
+        if what == "Runtime.exceptionThrown" or (what == "Runtime.consoleAPICalled" and details["type"] == "error"):
+            self.errors.append(json.dumps(details))
+        if what == "Log.entryAdded" and details["entry"]["level"] == "error":
+            self.errors.append(json.dumps(details["entry"]))
+        return told
+
+
+@contextmanager
+def browser(width: int = 1200) -> Iterator[Browser]:
+    """A browser for the block; the test is skipped where there is none."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs Chromium on the PATH")
+    (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        # The shell puts the two ends where Chromium looks for them.
+        command = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out}'
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        options += [f"--user-data-dir={profile}", f"--window-size={width},900", "about:blank"]
+        process = subprocess.Popen(
+            ["bash", "-c", command, program, *options],
+            pass_fds=(their_in, their_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(their_in)
+        os.close(their_out)
+        try:
+            yield Browser(our_out, our_in)
+        finally:
+            process.terminate()
+            process.wait(20)
+            os.close(our_out)
+            os.close(our_in)

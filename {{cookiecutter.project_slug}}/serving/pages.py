@@ -1,0 +1,141 @@
+"""The server's pages: the start page, the reports below data/, and the review queue. The API needs none of them."""
+
+import hmac
+import os
+import secrets
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from rails import champion, snapshot
+from rails.errors import Refused
+from rails.page import render
+from rails.store import PROJECT, Store, default_store, read_json
+from serving import review
+
+MOST_BYTES, MOST_RUNS, MOST_STEPS = 10_000, 10, 8
+COOKIE = "serve_token"
+router = APIRouter(include_in_schema=False)
+
+
+def refuse_strangers(request: Request) -> None:
+    """401 without the token, where SERVE_TOKEN sets one; a browser carries it in a cookie, see `start`."""
+    if token := os.environ.get("SERVE_TOKEN"):
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(COOKIE, "")
+        if not hmac.compare_digest(sent.encode("latin-1", "replace"), token.encode()):
+            raise HTTPException(401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+
+
+@router.get("/")
+def start(request: Request, token: str = "") -> Response:
+    """The state of everything on one page. `?token=` is taken once and kept as a cookie of this browser."""
+    if token and os.environ.get("SERVE_TOKEN"):
+        kept = RedirectResponse("/", 303)
+        kept.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return kept
+    refuse_strangers(request)
+    return HTMLResponse(render("start.html", title=_title("Start"), **state(default_store())))
+
+
+@router.get("/page/{path:path}")
+def page(request: Request, path: str) -> FileResponse:
+    """A page that a run left below data/."""
+    refuse_strangers(request)
+    root = default_store().root.resolve()
+    found = (root / path).resolve()
+    if not (found.is_relative_to(root) and found.suffix == ".html" and found.is_file()):
+        raise HTTPException(404, "There is no such page.")
+    return FileResponse(found, media_type="text/html")
+
+
+@router.get("/review")
+def ask(request: Request) -> HTMLResponse:
+    """The next session of the queue."""
+    refuse_strangers(request)
+    store, champions, settings = default_store(), request.app.state.champions, _settings()["review"]
+    try:
+        newest = snapshot.open_latest(store)
+        key = (newest.id, *sorted(champions.serving().items()), *settings.values())
+        kept = getattr(request.app.state, "queue", None)
+        if kept is None or kept[0] != key:
+            kept = request.app.state.queue = (key, review.queue(store, champions.of, **settings))
+        done = review.judged(store)
+        known = {(said.get("tenant_id"), said["entity_id"]) for said in done}
+        waiting = kept[1][[pair not in known for pair in kept[1][review.KEYS].itertuples(index=False, name=None)]]
+        asked = None
+        if len(waiting):
+            row = waiting.iloc[0]
+            asked = review.story(newest, row, champions.of(row["tenant_id"]))
+    except Refused as refusal:
+        raise HTTPException(503, str(refusal)) from None
+    nonce, counts = secrets.token_urlsafe(12), {"waiting": len(waiting), "done": len(done)}
+    context = {
+        "asked": asked,
+        "last": done[-1] if done else None,
+        "judgements": review.JUDGEMENTS,
+        "kinds": review.KINDS,
+    }
+    return HTMLResponse(render("review.html", title=_title("Review"), nonce=nonce, **counts, **context))
+
+
+@router.post("/review")
+async def answer(request: Request) -> Response:
+    """Keep a judgement and go on; only a page of this server may send one."""
+    refuse_strangers(request)
+    origin = request.headers.get("origin")
+    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        raise HTTPException(403, "A judgement is sent from this server's own page.")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise HTTPException(413, f"A judgement holds at most {MOST_BYTES:,} bytes.")
+    sent = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    said = {name: sent.get(name, "") for name in ("tenant_id", "entity_id", "point_at", "judgement", "undoes")}
+    if not (said["tenant_id"] and said["entity_id"]):
+        raise HTTPException(422, "A judgement names its tenant_id and entity_id.")
+    try:
+        review.judge(default_store(), review.person(), **said)
+    except Refused as refusal:
+        raise HTTPException(422, str(refusal)) from None
+    return RedirectResponse("/review", 303)
+
+
+def state(store: Store) -> dict[str, Any]:
+    """What the start page shows; each part is None or empty where there is nothing yet."""
+    runs = [read_json(path) | {"id": path.parent.name} for path in store.runs.glob("*/run.json")]
+    runs = sorted(runs, key=lambda run: run["finished_at"], reverse=True)[:MOST_RUNS]
+    for run in runs:
+        metrics = read_json(store.runs / run["id"] / "metrics.json", default={})
+        run["figure"] = metrics["candidates"][metrics["chosen"]]["holdout"]["average_precision"] if metrics else None
+    pointers = {path.parent.name: read_json(path) for path in sorted(store.models.glob("*/champion.json"))}
+    manifest = read_json(store.latest_snapshot, default={}).get("snapshot")
+    scores = sorted(store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime, reverse=True)
+    pages = {"Data": store.reports / "data.html", "Monitor": store.monitor / "report.html"}
+    pages |= {
+        "Experiment": store.reports / "experiment.html",
+        "Batch scores": scores[0] if scores else store.scores / "none",
+    }
+    return {
+        "champions": {owner: pointer["history"][: -MOST_STEPS - 1 : -1] for owner, pointer in pointers.items()},
+        "runs": runs,
+        "data": read_json(store.snapshots / manifest / "manifest.json") if manifest else None,
+        "monitor": read_json(store.monitor / "latest.json"),
+        "experiment": read_json(store.experiment),
+        "readout": read_json(store.reports / "experiment.json"),
+        "judged": len(review.judged(store)),
+        "pages": {name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()},
+        "standing": {owner: champion.standing(store, owner) for owner in pointers},
+    }
+
+
+def _settings() -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
+
+
+def _title(what: str) -> str:
+    return f"{what} · {_settings()['project']['name']}"

@@ -1,0 +1,117 @@
+"""Which sessions people are asked about, what is told of one, and how an answer becomes a line of data/raw/labels."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from duckdb import ColumnExpression, ConstantExpression
+
+from rails import champion, snapshot
+from rails.errors import Refused
+from rails.snapshot import Snapshot
+from rails.store import Store, write_text
+from serving.model import LoadedModel
+
+KEYS = ["tenant_id", "entity_id"]
+JUDGEMENTS = {  # with the key that says so
+    "fit": ("f", "Fit: a person, the right outcome"),
+    "not_a_person": ("n", "Not a person"),
+    "outcome_true": ("t", "The outcome did happen"),
+    "outcome_false": ("w", "The outcome did not happen"),
+    "cannot_say": ("c", "Cannot say"),
+}
+KINDS = {
+    "uncertain": "The model is uncertain",
+    "wrong": "The model was sure, and wrong",
+    "random": "Drawn at random",
+}
+
+
+def queue(store: Store, of: Callable[[str], LoadedModel | None], size: int, days: int) -> pd.DataFrame:
+    """The sessions of the last days to be asked about, in turn an uncertain one, a wrong one, one drawn at random."""
+    rows = snapshot.open_latest(store).relation("session_features").filter("status = 'train'").df()
+    rows = rows[rows["point_at"] > rows["point_at"].max() - pd.Timedelta(days=days)]
+    scored = []
+    for tenant, some in rows.groupby("tenant_id", sort=True):
+        if (model := of(tenant)) is not None:
+            scored.append(some.assign(probability=model.score(some), threshold=model.bundle.threshold))
+    if not scored:
+        raise Refused("There is no champion to review: `make deploy` makes one.")
+    rows = pd.concat(scored, ignore_index=True)
+    drawn = np.random.default_rng(0).random(len(rows))  # the same ones for as long as the snapshot stays
+    distance = {
+        "uncertain": (_log_odds(rows["probability"]) - _log_odds(rows["threshold"])).abs(),
+        "wrong": -(rows["probability"] - rows["label"].astype(float)).abs(),
+        "random": pd.Series(drawn, rows.index),
+    }
+    picked = [
+        rows.assign(kind=kind, turn=by.rank(method="first")).nsmallest(size, "turn") for kind, by in distance.items()
+    ]
+    ordered = pd.concat(picked).sort_values("turn", kind="stable")
+    return ordered.drop_duplicates(KEYS).head(size).reset_index(drop=True)
+
+
+def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any]:
+    """A session as a person reads it: what happened up to the point and after it, the answer and its reasons."""
+    session = {"tenant_id": row["tenant_id"], "session_id": row["entity_id"]}
+    events = newest.relation("events")
+    for name, value in session.items():
+        events = events.filter(ColumnExpression(name) == ConstantExpression(value))
+    one = pd.DataFrame([row])
+    return {
+        **{name: row[name] for name in (*KEYS, "point_at", "kind", "probability", "threshold")},
+        "label": bool(row["label"]),
+        "reasons": model.reasons(one, [True])[0],
+        "events": events.order("event_number").df().to_dict("records"),
+    }
+
+
+def judge(
+    store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str, undoes: str = ""
+) -> str:
+    """Keep one judgement as a file of its own, which is complete as it appears; returns its id."""
+    if judgement not in JUDGEMENTS and not (judgement == "undo" and undoes):
+        raise Refused(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r}.")
+    now, judgement_id = datetime.now(UTC), uuid4().hex
+    line = {
+        "judgement_id": judgement_id,
+        "judged_at": now.isoformat(),
+        "by": by,
+        "tenant_id": tenant_id,
+        "entity_id": entity_id,
+        "point_at": point_at,
+        "judgement": judgement,
+        **({"undoes": undoes} if judgement == "undo" else {}),
+    }
+    write_text(store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl", json.dumps(line) + "\n")
+    return judgement_id
+
+
+def judged(store: Store) -> list[dict[str, Any]]:
+    """The judgements that stand, oldest first, landed or not; a line that reads no more is left to the quarantine."""
+    lines = []
+    for path in store.raw.glob("labels/dt=*/*.jsonl"):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(said, dict) and {"judgement_id", "judged_at", "judgement", "entity_id"} <= set(said):
+                lines.append(said)
+    undone = {said.get("undoes") for said in lines}
+    stands = [said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone]
+    return sorted(stands, key=lambda said: (said["judged_at"], said["judgement_id"]))
+
+
+def person() -> str:
+    """Who is judging: the user of this machine."""
+    return champion.person()
+
+
+def _log_odds(probability: pd.Series) -> pd.Series:
+    kept = probability.clip(1e-9, 1 - 1e-9)
+    return np.log(kept / (1 - kept))

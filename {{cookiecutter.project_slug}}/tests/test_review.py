@@ -1,0 +1,105 @@
+"""People's judgements are lines of a source, change what is learned from, and are asked for on a page of the server."""
+
+import json
+
+import pytest
+from conftest import run
+from fastapi.testclient import TestClient
+
+from rails import snapshot
+from rails.errors import Refused
+from rails.store import Store
+from serving import review
+from serving.app import app
+
+JUDGED = ("acme", "s1", "2026-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    return Store(tmp_path)
+
+
+def test_an_undone_judgement_no_longer_stands_and_a_line_that_reads_no_more_harms_nobody(store):
+    first = review.judge(store, "ann", *JUDGED, "fit")
+    second = review.judge(store, "ann", *JUDGED, "not_a_person")
+    review.judge(store, "ann", *JUDGED, "undo", second)
+    (store.raw / "labels/dt=2026-01-01").mkdir()
+    (store.raw / "labels/dt=2026-01-01/torn.jsonl").write_text('{"judgement_id"\n[1]\n')
+
+    assert [said["judgement_id"] for said in review.judged(store)] == [first]
+
+
+def test_a_judgement_that_nobody_knows_is_refused(store):
+    with pytest.raises(Refused, match="not 'good'"):
+        review.judge(store, "ann", *JUDGED, "good")
+    with pytest.raises(Refused, match="not 'undo'"):
+        review.judge(store, "ann", *JUDGED, "undo")
+
+
+def test_the_start_page_says_what_to_do_where_there_is_nothing_yet(store):
+    with TestClient(app) as client:
+        page = client.get("/")
+
+    assert page.status_code == 200
+    assert "There is no champion yet" in page.text
+    assert "make deploy" in page.text
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.html", "%2e%2e/secret.html", "raw/web.jsonl", "/etc/hosts", "nothing.html"]
+)
+def test_only_pages_below_data_are_shown(store, path):
+    (store.root.parent / "secret.html").write_text("secret")
+
+    with TestClient(app) as client:
+        assert client.get(f"/page/{path}").status_code == 404
+
+
+def test_pages_need_the_token_where_one_is_set_and_a_browser_keeps_it(store, monkeypatch):
+    monkeypatch.setenv("SERVE_TOKEN", "s3cret")
+    with TestClient(app) as client:
+        assert [client.get(path).status_code for path in ("/", "/page/x.html", "/review")] == [401] * 3
+        assert client.post("/review").status_code == 401
+        assert client.get("/", params={"token": "wrong"}).status_code == 401
+        assert client.get("/", params={"token": "s3cret"}).status_code == 200
+        assert client.get("/").status_code == 200
+
+
+def test_another_sites_page_and_what_is_no_judgement_are_refused(store):
+    said = {"tenant_id": "acme", "entity_id": "s1", "judgement": "fit"}
+    with TestClient(app) as client:
+        assert client.post("/review", data=said, headers={"origin": "http://evil.example"}).status_code == 403
+        assert client.post("/review", data=said | {"judgement": "good"}).status_code == 422
+        assert client.post("/review", data={"judgement": "fit"}).status_code == 422
+        assert client.post("/review", data=said | {"entity_id": "x" * 20_000}).status_code == 413
+
+    assert review.judged(store) == []
+
+
+def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_page_says_so(copied, monkeypatch):
+    monkeypatch.setenv("STORE_ROOT", str(copied.root))
+    with TestClient(app) as client:
+        queue = review.queue(copied, client.app.state.champions.of, size=30, days=14)
+        asked = [client.get("/review").text]
+        rows = [row for _, row in queue.head(3).iterrows()]
+        for row, judgement in zip(
+            rows, ("not_a_person", "outcome_false" if rows[1]["label"] else "outcome_true", "fit"), strict=True
+        ):
+            said = {"tenant_id": row["tenant_id"], "entity_id": row["entity_id"], "point_at": f"{row['point_at']}Z"}
+            asked.append(client.post("/review", data=said | {"judgement": judgement}).text)
+    said = run(copied, "flows/data.py", "run"), run(copied, "flows/train.py", "run")
+    sessions = snapshot.open_latest(copied).frame("session_features").set_index("entity_id")
+
+    assert [one.returncode for one in said] == [0, 0]
+    assert {"uncertain", "wrong", "random"} == set(queue["kind"])
+    assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(asked)] == [True] * 4
+    assert sessions.loc[rows[0]["entity_id"], "status"] == "unfit"
+    assert bool(sessions.loc[rows[1]["entity_id"], "label"]) is not bool(rows[1]["label"])
+    assert bool(sessions.loc[rows[2]["entity_id"], "label"]) is bool(rows[2]["label"])
+    latest = json.loads(copied.latest_run.read_text())["run"]
+    assert (
+        "People judged 3 sessions of this snapshot: 1 are no person"
+        in (copied.runs / latest / "report.html").read_text()
+    )
