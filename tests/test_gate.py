@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import refusal, run
 from runs import copy_project, type_in
 
 import demo
@@ -80,3 +80,124 @@ def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(untou
         assert sum(won) == len(pointer["history"]) == 1, said
         assert (copied / "models/pooled" / pointer["version"] / "manifest.json").exists()
         assert "run `make deploy` again" in said[won.index(False)]
+
+
+MINE = '''
+"""Logistic regression with a defect."""
+
+import os
+import time
+
+import numpy as np
+
+from ml.candidates import logistic
+
+explain, describe = logistic.explain, logistic.describe
+held = []
+
+
+def fit(train, validation, schema, settings):
+    time.sleep(45 if DEFECT == "slow to train" else 0)
+    return logistic.fit(train, validation, schema, {})
+
+
+def predict_proba(model, features):
+    probability = logistic.predict_proba(model, features)
+    if DEFECT == "slow" and len(features) < 10:
+        time.sleep(0.3)
+    if DEFECT == "blind on a slice":
+        return np.where(features["device"].isin(["mobile", "app"]), 0.05, probability)
+    if DEFECT == "too sure":
+        return probability**0.4
+    if DEFECT == "contrary":
+        return probability * np.where(features["cart_add_count"] > 1, 0.2, 1.0)
+    return probability
+
+
+def save(model, folder):
+    logistic.save(model, folder)
+    if DEFECT == "large":
+        (folder / "weights.bin").write_bytes(os.urandom(60_000_000))
+
+
+def load(folder):
+    held.append(np.ones(80_000_000) if DEFECT == "hungry" else 0)
+    return logistic.load(folder)
+'''
+DEFECTS = {
+    "none": None,
+    "blind on a slice": "no_slice_falls",
+    "too sure": "calibration",
+    "contrary": "behaves",
+    "slow": "latency",
+    "hungry": "memory",
+    "large": "bundle_size",
+    "slow to train": "training_time",
+}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory, untouched) -> Path:
+    """A store with enough days for logistic regression to beat the rule on its slices, too."""
+    store = tmp_path_factory.mktemp("logs") / "store"
+    raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
+    for command in (
+        ("-m", "ml.simulate", "--days", "14", "--sessions-per-day", "1500", *raw),
+        ("flows/data.py", "run"),
+    ):
+        said = run(untouched, store, *command)
+        assert said.returncode == 0, said.stdout
+    return store
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_each_check_shuts_on_a_model_that_has_its_defect_and_the_good_twin_passes(untouched, logs, tmp_path, defect):
+    mine, store = tmp_path / "project", Path(shutil.copytree(logs, tmp_path / "store"))
+    shutil.copytree(untouched, mine)
+    (mine / "ml/candidates/mine.py").write_text(MINE.replace("held = []", f"held = []\nDEFECT = {defect!r}"))
+    text = (mine / "project.toml").read_text().replace('"logistic", "xgboost"]', '"mine"]')
+    for before, after in (
+        ("training_seconds = 3600", "training_seconds = 45"),
+        ("memory_mb = 2000", "memory_mb = 800"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    (mine / "project.toml").write_text(text)
+    assert run(mine, store, "flows/train.py", "run").returncode == 0
+
+    said = run(mine, store, "flows/deploy.py", "run")
+
+    if DEFECTS[defect] is None:
+        assert said.returncode == 0, said.stdout
+    else:
+        sentence = refusal(said)
+        assert DEFECTS[defect] in sentence.partition(";")[0], sentence
+        assert not (store / "models/pooled/champion.json").exists()
+
+
+LEAKS = {  # the leaked column stands where an honest one stood, as a careless join would have it
+    "the outcome": ("category_count", "sessions.outcome_count", ["no_feature_is_too_good", "not_too_good"]),
+    "what came later": ("event_count", "sessions.event_count", ["serves_as_trained"]),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_planted_leak_is_named_and_the_gate_shuts(untouched, logs, tmp_path, leak):
+    feature, column, checks = LEAKS[leak]
+    mine, store = tmp_path / "project", Path(shutil.copytree(logs, tmp_path / "store"))
+    shutil.copytree(untouched, mine)
+    model = mine / "dbt/models/marts/session_features.sql"
+    text, honest = model.read_text(), "features.* exclude (tenant_id, entity_id, point_at)"
+    assert honest in text
+    model.write_text(text.replace(honest, f"{honest[:-1]}, {feature}),\n        {column} as {feature}"))
+    for verb in ("data", "train"):
+        said = run(mine, store, f"flows/{verb}.py", "run")
+        assert said.returncode == 0, said.stdout
+
+    sentence = refusal(run(mine, store, "flows/deploy.py", "run"))
+
+    assert all(check in sentence.partition(";")[0] for check in [*checks, "serves_as_trained"])
+    assert f"values of {feature}" in sentence
+    assert leak != "the outcome" or f"{feature} alone ranks the outcomes" in sentence

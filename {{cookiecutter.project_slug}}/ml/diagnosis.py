@@ -128,7 +128,7 @@ def examples(module: ModuleType, model: Any, part: Part, probability: np.ndarray
 
 
 def _word(value: Any) -> str:
-    if value is None or value != value:
+    if pd.isna(value):
         return "not known"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 

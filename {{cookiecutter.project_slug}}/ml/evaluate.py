@@ -57,6 +57,12 @@ def difference(label: Array, a: Array, b: Array, resamples: int, seed: int, grou
     return _intervals(lead, len(label), resamples, seed, groups)["lead"]
 
 
+def log_loss(label: Array, probability: Array) -> float:
+    """The mean log loss of these probabilities, kept off 0 and 1."""
+    kept = np.clip(probability, np.finfo(float).eps, 1 - np.finfo(float).eps)
+    return float(-np.where(np.asarray(label) > 0, np.log(kept), np.log1p(-kept)).mean())
+
+
 def calibration_chance(probability: Array, seed: int, draws: int = 200) -> float:
     """What the calibration error of these probabilities stays below 95 times of 100 where each of them is right.
 

@@ -15,6 +15,7 @@ from ml.evaluate import calibration_chance, curves, difference, metrics
 from ml.gate import choose
 from ml.leak import look_for_leaks
 from ml.schema import FeatureSchema
+from ml.search import search
 from ml.slices import by_slice, search_slices, slice_columns
 from ml.split import Part, Split, by_time
 
@@ -34,7 +35,11 @@ def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapp
     Importance is what average precision on validation loses without each feature, the largest first.
     """
     module = load_module(name)
-    own = {"seed": settings["train"]["seed"], **settings.get(name, {})}
+    own, history = {"seed": settings["train"]["seed"], **settings.get(name, {})}, None
+    if settings["train"].get("trials") and hasattr(module, "SEARCHED"):
+        file = folder.parent.parent / "search" / f"{name}.jsonl"
+        found, history = search(module, split, schema, own, settings["train"], file)
+        own |= found
     model = module.fit(split.train, split.validation, schema, own)
     _save_whole(module, model, folder)
     known = thin(split.train, MOST_ROWS)
@@ -42,6 +47,7 @@ def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapp
         "validation": module.predict_proba(model, split.validation.features),
         "holdout": module.predict_proba(model, split.holdout.features),
         "description": module.describe(model),
+        "search": history,
         "importance": importance(module, model, split.validation, own["seed"]),
         "on_train": average_precision(known, module.predict_proba(model, known.features)),
     }
@@ -77,6 +83,7 @@ def compare(
         by_rule = (rule, SLICE_RESAMPLES, seed) if rule is not None and name != "rule" else ()
         candidates[name] = {
             "description": one["description"],
+            "search": one["search"],
             "importance": one["importance"],
             "on_train": one["on_train"],
             "validation": metrics(split.validation.label, one["validation"], threshold, **costs, resamples=0, seed=0),

@@ -1,6 +1,7 @@
 """A run's figures: the holdout is scored once, nobody is named, and whether training was optimal is said in words."""
 
 import json
+import re
 import tomllib
 from collections import Counter
 
@@ -13,7 +14,11 @@ from ml import CannotLearn, training
 from ml.candidates import load_module
 from ml.diagnosis import diagnose, importance, in_words
 from ml.schema import FeatureSchema
-from rails.store import PROJECT
+from ml.search import search
+from rails import run as runs
+from rails.compare import Comparison, table, tell
+from rails.page import render
+from rails.store import PROJECT, Store
 
 SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text()) | {"evaluate": {"resamples": 20, "slices": ["day"]}}
 LADDER = ("rule", "logistic", "xgboost")
@@ -158,3 +163,73 @@ def test_fifty_rows_are_learned_from_where_each_part_knows_both_outcomes(tmp_pat
     metrics, _ = train(tmp_path, sessions(50).assign(label=[True, False] * 25))
 
     assert all(each["too_small"] for each in metrics["candidates"]["logistic"]["slices"])
+
+
+def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
+    store = Store(tmp_path)
+    ladder, other = (
+        keep(store, seed, *figures) for seed, figures in enumerate([trained, train(tmp_path, sessions(1500), ["rule"])])
+    )
+
+    comparison = Comparison(other, ladder)
+    told, page = tell(comparison), render("compare.html", title="Two runs", comparison=comparison)
+
+    assert comparison.settings == [("train.seed", 1, 0)]
+    assert comparison.changed[0] == 300 and 0 < len(comparison.changed[1]) <= 10
+    assert re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", told) and "changed most" in told
+    assert "of the second run is better by" in page and page.count("<tr>") > 20
+    assert Comparison(ladder, ladder).settings == Comparison(ladder, ladder).changed[1] == []
+    assert "it is the same run" in render("compare.html", title="", comparison=Comparison(ladder, ladder))
+    assert [line.split()[0] for line in table(store).splitlines()[1:]].count(ladder.id) == 1
+
+
+def keep(store: Store, seed: int, metrics: dict, predictions: pd.DataFrame):
+    run = runs.begin(store, "s1", {"train": {"seed": seed}})
+    used = {"rule": {"cpu_seconds": 1.0, "peak_mb": 100}}
+    run.finish(metrics, predictions, {"features": [{"name": "a"}]}, "select 1", used, 2.0)
+    return run
+
+
+BUDGET = {"trials": 3, "search_seconds": 600}
+
+
+def look(file, **budget):
+    parts, module = split(1200), load_module("xgboost")
+    schema = FeatureSchema.from_frame(parts.train.features)
+    return search(module, parts, schema, {"seed": 7, "rounds": 40}, BUDGET | budget, file)
+
+
+def test_a_search_that_was_killed_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    unbroken = look(tmp_path / "unbroken.jsonl")
+    module, fits = load_module("xgboost"), []
+    fit = module.fit
+
+    def fit_or_die(*given):
+        fits.append(1)
+        if len(fits) == 3:
+            raise KeyboardInterrupt
+        return fit(*given)
+
+    monkeypatch.setattr(module, "fit", fit_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        look(tmp_path / "killed.jsonl")
+
+    assert look(tmp_path / "killed.jsonl") == unbroken
+    assert len(fits) == 5
+    assert not unbroken[1]["is_cut_off"] and len(unbroken[1]["trials"]) == 4
+
+
+def test_a_search_keeps_the_usual_settings_where_none_is_better_and_says_that_time_was_up(tmp_path):
+    found, history = look(tmp_path / "cut.jsonl", search_seconds=0)
+
+    assert (found, history["is_cut_off"], len(history["trials"])) == ({}, True, 1)
+
+
+def test_training_searches_where_trials_are_asked_for(tmp_path):
+    settings = SETTINGS | {"train": SETTINGS["train"] | {"trials": 2}}
+
+    metrics, _ = train(tmp_path / "run" / "candidates", sessions(1200), ["rule", "logistic"], settings)
+
+    history = metrics["candidates"]["logistic"]["search"]
+    assert [set(trial["settings"]) for trial in history["trials"]] == [set(), {"strength"}, {"strength"}]
+    assert metrics["candidates"]["rule"]["search"] is None

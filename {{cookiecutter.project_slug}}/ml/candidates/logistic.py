@@ -26,6 +26,8 @@ TRUSTED = ["numpy.dtype"]  # beyond the types of scikit-learn and numpy that sko
 ADDRESS = re.compile(r'("__id__": |"file": ")(\d+)')  # in an archive's schema.json, where text would be escaped
 UNKNOWN = -1  # the code of a category that is missing or was never seen
 
+SEARCHED = {"strength": (0.001, 10.0)}  # what a search may try: lowest and highest
+
 
 @dataclass(frozen=True)
 class Logistic:

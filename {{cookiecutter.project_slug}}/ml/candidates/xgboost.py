@@ -20,6 +20,10 @@ from ml.split import Part
 USUAL = {"eta": 0.08, "max_depth": 4, "min_child_weight": 5, "subsample": 0.8, "colsample_bytree": 0.8}
 USUAL |= {"lambda": 2.0, "max_bin": 128, "seed": 0, "nthread": 1, "objective": "binary:logistic"}
 
+# what a search may try: lowest and highest
+SEARCHED = {"max_depth": (2, 6), "eta": (0.02, 0.2), "min_child_weight": (1, 40), "lambda": (0.5, 30.0)}
+SEARCHED |= {"subsample": (0.5, 1.0), "colsample_bytree": (0.3, 1.0)}
+
 
 @dataclass(frozen=True)
 class Trees:
