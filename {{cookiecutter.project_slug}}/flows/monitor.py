@@ -42,7 +42,7 @@ class MonitorFlow(ProjectFlow):
 
         store, hook = self.store(), self.settings["monitor"]
         webhook = os.environ.get("ALERT_WEBHOOK") or hook["webhook"]
-        alarms = {check["key"]: check["sentence"] for check in self.checks if check["state"] == "alarm"}
+        alarms = monitor_report.incidents(self.checks)
         page = str(store.monitor / "report.html")
         told = alerts.tell(store, alarms, page, alerts.hooks_of(hook["command"], webhook))
         report = monitor_report.keep(store, self.about, self.checks, self.decision, told)

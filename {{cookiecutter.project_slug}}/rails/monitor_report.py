@@ -8,6 +8,13 @@ from rails.page import render
 from rails.store import Store, write_json, write_text
 
 
+def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
+    """Each alarm's key and sentence; one of a tenant is not told beside the same of all tenants."""
+    alarms = {check["key"]: check for check in checks if check["state"] == "alarm"}
+    twins = {key: f"{check['name']}/all/{check['subject']}" for key, check in alarms.items()}
+    return {key: check["sentence"] for key, check in alarms.items() if twins[key] == key or twins[key] not in alarms}
+
+
 def keep(store: Store, about: Mapping[str, Any], checks: Sequence[Mapping], decision: Mapping, alerts: Mapping) -> dict:
     """The whole report, which is then data/monitor/<id>.json and latest.json."""
     at = datetime.now(UTC)

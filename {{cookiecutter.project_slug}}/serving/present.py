@@ -57,7 +57,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         answers=answers if calls else _with_label(scored),
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
-        latency=_latency(newest, end) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
+        latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
         age_hours=(pd.Timestamp(now).tz_localize(None) - _data_end(newest)) / pd.Timedelta(hours=1),
         days_since_training=(end - _data_end(_newest_training(store, learned))) / DAY,
     )
@@ -155,7 +155,7 @@ def _arrivals(newest: Snapshot) -> pd.DataFrame:
     )
 
 
-def _latency(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
+def _latency(newest: Snapshot) -> pd.DataFrame:
     log = newest.frame("fct_predictions")
     by_day = log.groupby(log["answered_at"].dt.floor("D"))["latency_ms"].quantile(0.99)
     return pd.DataFrame({"day": np.arange(1 - len(by_day), 1), "p99_ms": by_day.to_numpy()})
