@@ -3,13 +3,15 @@
 import hmac
 import os
 import secrets
+import tomllib
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from rails import champion, snapshot
+from rails import snapshot
+from rails.champion import person
 from rails.errors import Refused
 from rails.page import render
 from rails.store import PROJECT, Store, default_store, read_json
@@ -97,7 +99,7 @@ async def answer(request: Request) -> Response:
     if not (said["tenant_id"] and said["entity_id"]):
         raise HTTPException(422, "A judgement names its tenant_id and entity_id.")
     try:
-        review.judge(default_store(), review.person(), **said)
+        review.judge(default_store(), person(), **said)
     except Refused as refusal:
         raise HTTPException(422, str(refusal)) from None
     return RedirectResponse("/review", 303)
@@ -127,13 +129,10 @@ def state(store: Store) -> dict[str, Any]:
         "readout": read_json(store.reports / "experiment.json"),
         "judged": len(review.judged(store)),
         "pages": {name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()},
-        "standing": {owner: champion.standing(store, owner) for owner in pointers},
     }
 
 
 def _settings() -> dict[str, Any]:
-    import tomllib
-
     return tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from duckdb import ColumnExpression, ConstantExpression
 
-from rails import champion, snapshot
+from rails import snapshot
 from rails.errors import Refused
 from rails.snapshot import Snapshot
 from rails.store import Store, write_text
@@ -105,11 +105,6 @@ def judged(store: Store) -> list[dict[str, Any]]:
     undone = {said.get("undoes") for said in lines}
     stands = [said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone]
     return sorted(stands, key=lambda said: (said["judged_at"], said["judgement_id"]))
-
-
-def person() -> str:
-    """Who is judging: the user of this machine."""
-    return champion.person()
 
 
 def _log_odds(probability: pd.Series) -> pd.Series:

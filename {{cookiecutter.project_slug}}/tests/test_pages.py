@@ -136,7 +136,13 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "models": [{"name": HOSTILE, "seconds": 0.5, "parents": [HOSTILE]}],
         "moved": [{"column_name": HOSTILE, "distance": 0.3, "before": HOSTILE, "after": "mean 1"}],
         "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
-        "totals": {"file_count": 1, "session_count": 91, "train_count": train_count, "positive_count": train_count // 3}
+        "totals": {
+            "file_count": 1,
+            "replayed": (3, 2),
+            "session_count": 91,
+            "train_count": train_count,
+            "positive_count": train_count // 3,
+        }
         | counts
         | persons,
         "landing": SimpleNamespace(new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]),
