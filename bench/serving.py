@@ -1,0 +1,367 @@
+"""The server of the demo's project: speed, cost of its parts, what it bears; beside a bare FastAPI app and MLflow.
+
+build/demo/.venv/bin/python bench/serving.py [--requests 100000] [--seconds 10] [--workers 1] [--project build/demo]
+
+Everything runs on loopback and over a copy of the project's models and snapshot. Clients run in a process of their own.
+MLflow is installed with uv into build/mlflow, and left out where that cannot be done.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+EVENTS = 20
+ONLY_PREDICTS = """
+import numpy, xgboost
+from fastapi import FastAPI
+from pydantic import BaseModel
+app, booster = FastAPI(), xgboost.Booster({"nthread": 1}, model_file="MODEL")
+class Row(BaseModel):
+    features: list[float | None]
+@app.post("/predict")
+async def predict(row: Row) -> float:
+    return float(booster.inplace_predict(numpy.array([row.features], dtype=float))[0])
+"""
+MLFLOW = """
+import mlflow, numpy, xgboost
+class Trees(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.booster = xgboost.Booster({"nthread": 1}, model_file=context.artifacts["model"])
+    def predict(self, context, model_input):
+        return self.booster.inplace_predict(numpy.asarray(model_input, dtype=float))
+mlflow.pyfunc.save_model("FOLDER", python_model=Trees(), artifacts={"model": "MODEL"}, pip_requirements=[])
+"""
+
+
+def main() -> None:
+    """Measure and print, a line a figure."""
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--project", type=Path, default=HERE / "build/demo")
+    asked.add_argument("--store", type=Path)
+    asked.add_argument("--requests", type=int, default=100_000)
+    asked.add_argument("--seconds", type=float, default=10)
+    asked.add_argument("--workers", type=int, default=1)
+    given = asked.parse_args()
+    project = given.project.resolve()
+    sys.path.insert(0, str(project))
+    with tempfile.TemporaryDirectory() as folder:
+        store = copy_store(given.store or project / "data", Path(folder) / "store")
+        bodies, rows = sessions(store)
+        ours = ours_at_speed(project, store, bodies, given)
+        beside_others(project, given.store or project / "data", rows, ours, Path(folder), given)
+        cost_of_parts(store, bodies, ours)
+        growth(project, store, bodies, given)
+        changes_and_a_kill(project, store, bodies, given)
+
+
+def ours_at_speed(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> dict[int, float]:
+    """Requests a second with 8 and 32 clients, and latencies at half of the most."""
+    began = time.perf_counter()
+    with serving(project, store, WORKERS=given.workers) as (_, port):
+        tell("start to ready", f"{time.perf_counter() - began:.1f} s")
+        drive(port, "/predict", bodies, clients=8, seconds=2)
+        most = {}
+        for clients in (8, 32):
+            latencies, seconds = drive(port, "/predict", bodies, clients, given.seconds)
+            most[clients] = len(latencies) / seconds
+            tell(f"{EVENTS} raw events, log on, {clients} clients", speed(most[clients], latencies))
+        rate = max(most.values()) / 2
+        latencies, _ = drive(port, "/predict", bodies, 32, given.seconds, rate)
+        tell(f"the same at a fixed rate of {rate:.0f} a second", speed(rate, latencies))
+    return most
+
+
+def beside_others(
+    project: Path, store: Path, rows: list[list], ours: dict[int, float], folder: Path, given: argparse.Namespace
+) -> None:
+    """The same trees over ready-made features, in an app that does nothing else and in MLflow's server."""
+    model = next((store / "runs").glob("*/candidates/xgboost/model.ubj"))
+    (folder / "ready.py").write_text(ONLY_PREDICTS.replace("MODEL", str(model)))
+    port = free_port()
+    bare = [sys.executable, "-m", "uvicorn", "ready:app", "--port", str(port), "--log-level", "warning"]
+    with process([*bare, "--workers", str(given.workers)], folder) as running:
+        wait(port, "/openapi.json", running)
+        sent = [json.dumps({"features": row}).encode() for row in rows]
+        compare("FastAPI, ready-made features", port, "/predict", sent, ours, given)
+    if not (mlflow := install_mlflow()):
+        tell("mlflow models serve", "left out: uv could not install it")
+        return
+    script = MLFLOW.replace("MODEL", str(model)).replace("FOLDER", str(folder / "mlflow"))
+    subprocess.run([mlflow / "python", "-c", script], check=True, cwd=folder, capture_output=True)
+    port = free_port()
+    command = [mlflow / "mlflow", "models", "serve", "-m", "mlflow", "--env-manager", "local", "-p", str(port)]
+    path = {"PATH": f"{mlflow}{os.pathsep}{os.environ['PATH']}"}
+    with process([*command, "-w", str(given.workers)], folder, **path) as running:
+        wait(port, "/ping", running)
+        sent = [json.dumps({"inputs": [[-1.0 if x is None else x for x in row]]}).encode() for row in rows]
+        compare("mlflow models serve, the same", port, "/invocations", sent, ours, given)
+
+
+def compare(name: str, port: int, path: str, sent: list[bytes], ours: dict[int, float], given) -> None:
+    drive(port, path, sent, 8, 2)
+    for clients, our_rate in ours.items():
+        latencies, seconds = drive(port, path, sent, clients, given.seconds)
+        rate = len(latencies) / seconds
+        tell(f"{name}, {clients} clients", f"{speed(rate, latencies)}; ours is {our_rate / rate:.2g} times that")
+
+
+def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> None:
+    """Microseconds of log, metrics and validation, as a share of a request at the highest speed."""
+    from rails.prediction_log import PredictionLog
+    from rails.store import Store
+    from serving import metrics
+    from serving.schema import PredictRequest
+
+    request = 1e6 / max(ours.values())
+    line = dict.fromkeys(["request_id", "tenant_id", "entity_id", "anonymous_id", "champion"], "0123456789abcdef")
+    line |= {"answered_at": "2026-01-01T10:00:00.000000+00:00", "probability": 0.123456789, "features_hash": "0" * 32}
+    line |= {"decision": False, "threshold": 0.1, "event_count": 20, "point_at": "2026-01-01 10:00:00.000000Z"}
+    line |= {"model_version": "0123456789ab", "variant": "champion", "latency_ms": 12.345}
+    log = PredictionLog(Store(store))
+
+    def measure() -> None:
+        metrics.REQUEST_SECONDS.labels("/predict", 200).observe(0.01)
+        metrics.SCORE.labels("pooled", "champion").observe(0.1)
+        metrics.PREDICTIONS.labels("pooled", "0123456789ab", "champion").inc()
+
+    parts: dict[str, Callable] = {
+        "the log": lambda: log.append(line),
+        "the metrics": measure,
+        "validation": lambda: PredictRequest.model_validate_json(bodies[0]),
+    }
+    for name, part in parts.items():
+        rounds = [timed(part, 2_000) for _ in range(5)]
+        tell(f"cost of {name}", f"{min(rounds):.0f} µs, {min(rounds) / request:.1%} of a request")
+
+
+def timed(part: Callable, times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        part()
+    return (time.perf_counter() - began) / times * 1e6
+
+
+def growth(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> None:
+    """Memory after a tenth of the requests, and after all."""
+    with serving(project, store, WORKERS=1) as (server, port):
+        drive(port, "/predict", bodies, 32, count=given.requests // 10)
+        first = resident_mb(server.pid)
+        drive(port, "/predict", bodies, 32, count=given.requests - given.requests // 10)
+        last = resident_mb(server.pid)
+    grown = f"{first:.0f} MB, after {given.requests:,} {last:.0f} MB ({last / first - 1:+.1%})"
+    tell(f"memory after {given.requests // 10:,} requests", grown)
+
+
+def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> None:
+    """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
+    from rails import champion
+    from rails.store import Store, read_json
+
+    kept, first = Store(store), champion.current(Store(store))[1]
+    shutil.rmtree(store / "raw", ignore_errors=True)
+    with serving(project, store, WORKERS=2) as (server, port), multiprocessing.Pool(1) as pool:
+        driven = pool.apply_async(_drive, (port, "/predict", bodies, 32, None, None, given.requests))
+        for number, act in enumerate(("change", "change", "rollback", "kill")):
+            time.sleep(given.requests / 6_000)
+            if act == "kill":
+                os.kill(workers(server.pid)[0], signal.SIGKILL)
+            else:
+                version = first if act == "rollback" else copied_bundle(kept, first, number)
+                pointer = read_json(kept.champion("pooled"))
+                draft = kept.champion("pooled").with_suffix(".draft")
+                draft.write_text(json.dumps(pointer | {"version": version}))
+                draft.replace(kept.champion("pooled"))
+        latencies, _, ids, broken = driven.get()
+    files = list(kept.raw.glob("predictions/*/*.jsonl"))
+    lines = [json.loads(line)["request_id"] for path in files for line in path.read_text().splitlines()]
+    missing = len(set(ids) - set(lines))
+    told = f"{len(latencies):,} answered, {broken} broke with their worker, {missing} missing in the log"
+    tell(f"{given.requests:,} requests, 3 changes, 1 kill", f"{told}, {len(lines) - len(set(lines))} there twice")
+
+
+def copied_bundle(store, version: str, number: int) -> str:
+    """The champion's bundle under a version of its own."""
+    from rails import bundle
+
+    draft = store.models / "pooled" / f"draft-{number}"
+    shutil.copytree(store.bundle("pooled", version), draft)
+    manifest = json.loads((draft / "manifest.json").read_text()) | {"run": f"bench-{number}"}
+    manifest["version"] = bundle._version_of(manifest)
+    (draft / "manifest.json").write_text(json.dumps(manifest))
+    draft.rename(store.bundle("pooled", manifest["version"]))
+    return manifest["version"]
+
+
+def drive(port, path, bodies, clients, seconds=None, rate=None, count=None) -> tuple[list[float], float]:
+    """Milliseconds of each answer, and the seconds: as fast as clients can, or at a rate; for seconds or a count."""
+    with multiprocessing.Pool(1) as pool:
+        latencies, took, _, broken = pool.apply(_drive, (port, path, bodies, clients, seconds, rate, count))
+    if broken:
+        sys.exit(f"{broken} requests to {path} failed")
+    return latencies, took
+
+
+def _drive(port, path, bodies, clients, seconds, rate, count) -> tuple[list[float], float, list[str], int]:
+    return asyncio.run(_ask_all(port, path, bodies, clients, seconds, rate, count))
+
+
+async def _ask_all(port, path, bodies, clients, seconds, rate, count):
+    loop, latencies, ids, failed = asyncio.get_running_loop(), [], [], 0
+    began, asked = loop.time(), 0
+
+    async def one() -> None:
+        nonlocal asked, failed
+        reader = writer = None
+        while (count is None or asked < count) and (seconds is None or loop.time() < began + seconds):
+            asked, number = asked + 1, asked
+            due = began + number / rate if rate else loop.time()
+            if due > loop.time():
+                await asyncio.sleep(due - loop.time())
+            try:
+                if writer is None:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                body = bodies[number % len(bodies)]
+                writer.write(
+                    f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n".encode()
+                    + body
+                )
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                answer = await reader.readexactly(length)
+                if b" 200 " not in head[:20]:
+                    sys.exit(f"{path} answered {head[:20]!r} {answer[:300]!r}")
+            except (OSError, asyncio.IncompleteReadError):
+                failed, writer = failed + 1, None
+                await asyncio.sleep(0.05)
+                continue
+            latencies.append((loop.time() - due) * 1_000)
+            if b"request_id" in answer:
+                ids.append(json.loads(answer)["request_id"])
+
+    await asyncio.gather(*(one() for _ in range(clients)))
+    return latencies, loop.time() - began, ids, failed
+
+
+def sessions(store: Path) -> tuple[list[bytes], list[list]]:
+    """Bodies of twenty events each, as the snapshot has them, and ready-made features as the trees read them."""
+    from ml.schema import FeatureSchema
+    from rails import snapshot
+    from rails.bundle import open_bundle
+    from rails.champion import current
+    from rails.store import Store
+
+    opened = snapshot.open_latest(Store(store))
+    schema = FeatureSchema.from_dict(open_bundle(Store(store).bundle(*current(Store(store)))).schema)
+    rows = schema.matrix(opened.relation("session_features").limit(300).df())
+    events = opened.relation("events").filter(f"event_number <= {EVENTS}").df()
+    counts = events.groupby(["tenant_id", "session_id"])["event_id"].transform("count")
+    names = ["event_id", "event_type", "anonymous_id", "user_id", "product_id", "category", "query", "page", "url"]
+    names += ["referrer", "channel", "device", "country", "payload"]
+    bodies = []
+    for (tenant, session), group in events[counts == EVENTS].groupby(["tenant_id", "session_id"]):
+        sent = [
+            {name: row[name] for name in names if isinstance(row[name], str)}
+            | {"occurred_at": row["occurred_at"].isoformat() + "Z"}
+            | ({"price": float(row["price"])} if row["price"] == row["price"] and row["price"] is not None else {})
+            for row in group.sort_values("event_number").to_dict("records")
+        ]
+        bodies.append(json.dumps({"tenant_id": tenant, "session_id": session, "events": sent}).encode())
+    return bodies[:300], [[None if x != x else float(x) for x in row] for row in rows]
+
+
+def copy_store(store: Path, into: Path) -> Path:
+    for name in ("models", "snapshots", "tables"):
+        shutil.copytree(store / name, into / name)
+    return into
+
+
+@contextmanager
+def serving(project: Path, store: Path, **environment: object) -> Iterator[tuple[subprocess.Popen, int]]:
+    port = free_port()
+    told = {name: str(value) for name, value in environment.items()} | {"STORE_ROOT": str(store), "PORT": str(port)}
+    with process([sys.executable, "-m", "serving"], project, **told) as running:
+        wait(port, "/ready", running)
+        yield running, port
+
+
+@contextmanager
+def process(command: list, folder: Path, **environment: str) -> Iterator[subprocess.Popen]:
+    with tempfile.TemporaryFile("w+") as said:
+        running = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=said, stderr=said)
+        try:
+            yield running
+        except BaseException:
+            said.seek(0)
+            print(said.read()[-2_000:], file=sys.stderr)
+            raise
+        finally:
+            running.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(20)
+            running.kill()
+
+
+def wait(port: int, path: str, running: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing answers {path}")
+
+
+def install_mlflow() -> Path | None:
+    folder, uv = HERE / "build/mlflow", Path(sys.executable).with_name("uv")
+    if not (folder / "bin/mlflow").exists():
+        packages = ["mlflow", "xgboost-cpu==3.2.0"]
+        try:
+            subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
+            subprocess.run([uv, "pip", "install", "-q", "--python", folder / "bin/python", *packages], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    return folder / "bin"
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def workers(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def resident_mb(pid: int) -> float:
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.partition("VmRSS:")[2].split()[0]) / 1_024
+
+
+def speed(rate: float, latencies: list[float]) -> str:
+    ordered = sorted(latencies)
+    p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+    return f"{rate:,.0f} a second, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+
+
+def tell(what: str, figure: str) -> None:
+    print(f"{what:<46} {figure}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
