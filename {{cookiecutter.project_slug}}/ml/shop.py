@@ -81,9 +81,19 @@ def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFram
 
 
 def draw_sessions(
-    visitors: pd.DataFrame, past: pd.DataFrame, *, seed: int, day: int, weekday: int, sessions_per_day: int
+    visitors: pd.DataFrame,
+    past: pd.DataFrame,
+    *,
+    seed: int,
+    day: int,
+    weekday: int,
+    sessions_per_day: int,
+    has_campaign: bool = False,
 ) -> pd.DataFrame:
-    """A day's visits: who, on what, from where, `log_odds` of a purchase and the outcome. `past`: all earlier ones."""
+    """A day's visits: who, on what, from where, `log_odds` of a purchase and the outcome. `past`: all earlier ones.
+
+    With a campaign half of the visitors come by ads.
+    """
     rng = np.random.default_rng([3, seed, day])
     size = max(1, int(sessions_per_day * WEEKDAY_WEIGHTS[weekday] * rng.uniform(0.95, 1.05)))
     first_day = day + LONGEST_LAG - np.minimum(rng.geometric(RETURN_LAG, size) - 1, LONGEST_LAG)
@@ -93,6 +103,8 @@ def draw_sessions(
     is_known = (has_account & (rng.random(size) < LOGGED_IN_SHARE)).astype(int)
     logs_in = has_account & (rng.random(size) < LOGIN_MIDWAY_SHARE)
     channel = _choose(rng, CHANNEL_SHARES[is_known])
+    if has_campaign:
+        channel = np.where(np.random.default_rng([7, seed, day]).random(size) < 0.5, CHANNELS.index("ads"), channel)
     hour = rng.normal(PEAK_HOUR[small], HOUR_SPREAD).astype(int) % 24
     coupon = (rng.random(size) < COUPON_SHARE).astype(int)
     pace = rng.integers(len(LOG_SECONDS), size=size)

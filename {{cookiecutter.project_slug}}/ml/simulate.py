@@ -29,12 +29,20 @@ class CannotSimulate(ValueError):
 
 
 def simulate(
-    raw: Path, truth: Path | None, *, seed: int, start: date, days: int, sessions_per_day: int
+    raw: Path,
+    truth: Path | None,
+    *,
+    seed: int,
+    start: date,
+    days: int,
+    sessions_per_day: int,
+    drift: int | None = None,
 ) -> dict[str, int]:
     """Write each day's web events and orders below `raw`, and return what was drawn and `files_written`.
 
     Files that exist stay. Settings are kept beside `raw` in simulated.json; other ones, or logs of other origin, raise
-    CannotSimulate. `truth` (Parquet): session_id, event_id, event_number, probability that a purchase follows.
+    CannotSimulate. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet): session_id,
+    event_id, event_number, probability that a purchase follows.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         found = f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed}"
@@ -48,7 +56,9 @@ def simulate(
         truth.unlink(missing_ok=True)  # what is cut short starts again
     done, truths, writing, cores = Counter(), [], [], os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as writers:
-        for today, (lines, orders, truths_of_day) in zip(dates, _draw_days(dates, seed, sessions_per_day), strict=True):
+        for today, (lines, orders, truths_of_day) in zip(
+            dates, _draw_days(dates, seed, sessions_per_day, drift), strict=True
+        ):
             files = zip(_files(raw, today), (LINE, ORDER), (lines, orders), strict=True)
             writing += [writers.submit(write, *file) for file in files if file[0] in missing]
             while len(writing) > 2 * cores:  # only a few days are held in memory
@@ -62,7 +72,7 @@ def simulate(
     return done | {"files_written": len(missing) + (truth is not None)}
 
 
-def _draw_days(dates: list[date], seed: int, sessions_per_day: int) -> Iterator[list[pd.DataFrame]]:
+def _draw_days(dates: list[date], seed: int, sessions_per_day: int, drift: int | None) -> Iterator[list[pd.DataFrame]]:
     """By day the lines and the orders that land on it, whichever day they happened, and the truth of its events."""
     products = draw_products(seed)
     visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
@@ -70,8 +80,9 @@ def _draw_days(dates: list[date], seed: int, sessions_per_day: int) -> Iterator[
     on_the_way: list[tuple[pd.DataFrame, ...]] = []
     for day, today in enumerate(dates):
         draw = {"seed": seed, "day": day}
+        visit = {"weekday": today.weekday(), "has_campaign": drift is not None and day + 1 >= drift}
         midnight = int(datetime.combine(today, datetime.min.time(), UTC).timestamp()) * 1000
-        sessions = draw_sessions(visitors, past, **draw, weekday=today.weekday(), sessions_per_day=sessions_per_day)
+        sessions = draw_sessions(visitors, past, **draw, **visit, sessions_per_day=sessions_per_day)
         past = pd.concat([past, sessions[["visitor", "day", "outcome"]]])
         events = draw_events(products, sessions, **draw)
         events = events.join(sessions.drop(columns=["at_ms", "category", "log_odds"]), on="session")
@@ -104,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ml.simulate", description=__doc__.split("\n")[0])
     for name, read in {"seed": int, "start": date.fromisoformat, "days": int, "sessions_per_day": int}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=read, default=defaults[name])
+    parser.add_argument("--drift", type=int, help="the day from which on half of the visitors come by ads")
     parser.add_argument("--raw", type=Path, default=ROOT / "data" / "raw")
     parser.add_argument("--truth", type=Path, default=ROOT / "data" / "truth.parquet")
     given, began = parser.parse_args(arguments), time.monotonic()

@@ -174,13 +174,16 @@ def scores_context() -> dict:
 
 
 def monitor_context() -> dict:
-    check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE, "key": "k"}
+    check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE}
     history = {"quality": (), "drift": (0.1, None), "broken": (None,), "volume": (5.0, 4.0), "latency": (9.0,)}
     states = dict(zip(history, ("fine", "alarm", "alarm", "cannot say yet", "fine"), strict=True))
     report = {
-        "checks": [check | {"name": name, "state": states[name], "history": days} for name, days in history.items()],
+        "checks": [
+            check | {"name": name, "key": name, "state": states[name], "history": days}
+            for name, days in history.items()
+        ],
         "retraining": {"retrain": True, "reason": HOSTILE},
-        "alerts": {"failed": HOSTILE, "open": {"k": {"since": "2026-01-02T00:00:00"}}},
+        "alerts": {"failed": HOSTILE, "open": {"drift": {"since": "2026-01-02T00:00:00"}}},
         "calls": [{"tenant_id": HOSTILE, "count": 3, "last": "2026-01-02 10:00:00"}],
         "day_starts": ["2026-01-01 23:00:00", "2026-01-02 23:00:00"],
         "learned_until": "2026-01-01 22:00:00",
