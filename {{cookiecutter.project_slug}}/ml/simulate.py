@@ -41,8 +41,8 @@ def simulate(
     """Write each day's web events and orders below `raw`, and return what was drawn and `files_written`.
 
     Files that exist stay. Settings are kept beside `raw` in simulated.json; other ones, or logs of other origin, raise
-    CannotSimulate. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet): session_id,
-    event_id, event_number, probability that a purchase follows.
+    CannotSimulate. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet):
+    session_id, event_id, event_number, probability that a purchase follows.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         found = f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed}"
