@@ -47,7 +47,7 @@ def test_a_feature_is_added_as_its_guide_says(shop, tmp_path):
     assert {"rule", "logistic", "xgboost"} == set(importance)
     assert max(float(figure) for figure in importance.values()) > 0
     assert served.returncode == 0, served.stdout
-    assert "0 values differ" in served.stdout
+    assert "0 values of all features differ" in served.stdout
     assert "\n200 {" in served.stdout
     (champion,) = (project / "data/models/pooled").glob("*/schema.json")
     assert "checkout_count" in {feature["name"] for feature in json.loads(champion.read_text())["features"]}
