@@ -184,6 +184,17 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(built
     assert found[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
 
 
+@pytest.mark.parametrize(("severity", "stops"), [("critical", True), ("warning", False), ("info", False)])
+def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(built, tmp_path, severity, stops):
+    suite = (PROJECT / "expectations/source_changes.json").read_text()
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites/source_changes.json").write_text(suite.replace('"warning"', f'"{severity}"'))
+
+    findings = audit.audit(changed(built, tmp_path, CHANGE.format("gone")), suites=tmp_path / "suites")
+
+    assert [each.stops for each in findings if not each.passed] == [stops]
+
+
 def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):
     found = failed(changed(built, tmp_path, "alter table events drop column quantity"))
 

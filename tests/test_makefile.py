@@ -12,7 +12,7 @@ import demo
 
 PROMISED = {
     *("setup", "simulate", "data", "train", "deploy", "serve", "score"),
-    *("compare", "rollback", "models", "snapshots"),
+    *("compare", "rollback", "models", "snapshots", "erase"),
     *("pipeline", "smoke", "test", "lint", "docs", "clean", "size"),
     *("monitor", "challenger", "experiment", "promote", "stop-experiment", "ui", "review"),
 }

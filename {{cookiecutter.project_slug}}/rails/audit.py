@@ -28,9 +28,11 @@ STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 75rem; } table { border-collapse: collapse; }
 td, th { border-bottom: 1px solid #ddd; padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; }
 .fa-check-circle::before { content: "✓"; color: #1f6f43; } .fa-times::before { content: "✗"; color: #b3261e; }
-.fa-exclamation-triangle::before { content: "!"; color: #875300; } nav, footer, .ge-toc, form { display: none; }
+.fa-exclamation-triangle::before { content: "!"; color: #875300; } nav, footer, .sticky, form { display: none; }
 </style></head>"""
-REMOTE = re.compile(r"<script.*?</script>|<link[^>]*>|<img[^>]*>", re.DOTALL)
+REMOTE = re.compile(
+    r"<script.*?</script>|<link[^>]*>|<img[^>]*>|</?a\b[^>]*>|<input[^>]*>|<label.*?</label>", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,12 @@ import duckdb
 
 from rails import audit, landing, records, snapshot, warehouse
 from rails.errors import Refused
-from rails.store import Store, default_store, hash_file, read_json, write_json
+from rails.store import Store, default_store, hash_file, read_json, write_json, write_text
 
-TOKEN = r"[A-Za-z0-9_.@+-]{6,}"  # shorter ids are removed by their columns alone: as text they would be found anywhere
+WORD = "[A-Za-z0-9_.@+-]+"
+TOKEN = "[A-Za-z0-9_.@+-]{6,}"  # shorter ids are removed by their columns alone: as text they would be found anywhere
+# What the rest is made from, and bundles, which hold no rows about anyone.
+SOURCES_OF_TRUTH = ("raw", "live", "landed", "tables", "snapshots", "models", "warehouse.duckdb")
 # The ids that the person goes by, then the sessions, orders and events that carry one of them.
 PEOPLE = """
 create temp table people as
@@ -78,8 +81,6 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         ids = {*plan["ids"], *([tenant] if not person else [])}
         published = _rebuild(store, lock)
         snapshot.remove(store, [each for each in plan["snapshots"] if each != published.id])
-        for path in [*store.runs.rglob("*.parquet"), *store.root.glob("*.parquet")]:
-            _filter_parquet(path, ids)
         _remove_derived(store, ids)
         if left := find(store, set(plan["ids"])):
             raise Refused(f"Still named in {', '.join(map(str, left[:20]))}; run the same command again.")
@@ -110,41 +111,36 @@ def find(store: Store, ids: set[str]) -> list[Path]:
 def _plan(store: Store, asked: dict) -> dict:
     if not store.warehouse.exists():
         raise Refused("Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again.")
-    landed = {
-        entry["file"]: entry for entry in read_json(store.landed / "catalog.json", default={"files": []})["files"]
-    }
+    landed = {entry.file: entry for entry in landing.land(store, *warehouse.source_names()).files}
     with duckdb.connect() as connection:
         connection.execute(f"attach '{_quoted(store.warehouse)}' as warehouse (read_only)")
+        built = connection.sql("select file, sha256 from warehouse.landed_files").fetchall()
+        if set(built) != {(name, entry.sha256) for name, entry in landed.items()}:
+            raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
         for statement in PEOPLE.strip().split(";\n"):
             names = {name: value for name, value in asked.items() if f"${name}" in statement}
             connection.execute(statement, names)
         files = dict(connection.execute(LINES, asked | {"token": TOKEN}).fetchall())
         ids = {token for (token,) in connection.sql("select id from told").fetchall()}
     plain = {value for value in asked.values() if value}
-    damaged = [name for name, entry in landed.items() if entry["damage"] and _holds(store.root / name, ids | plain)]
+    damaged = [name for name, entry in landed.items() if entry.damage and _holds(store.root / name, ids | plain)]
     files |= {name: [] for name in damaged}
     if held := [path for path in store.live.glob("*.jsonl") if _holds(path, ids | plain)]:
         raise Refused(f"A server is writing about them ({held[0].name}); stop it, `make data`, then this again.")
     if not files:
-        raise Refused(f"Nothing is known of {' '.join(plain)}; `make data` reads new files first.")
+        raise Refused(f"Nothing is known of {' '.join(plain)}; there is nothing to erase.")
     holding = [each for each in snapshot.all_of(store) if _is_about(each, ids, asked)]
-    runs = [path.parent.name for path in store.runs.glob("*/settings.json") if _snapshot_of(path) in _names(holding)]
+    names = sorted(each.id for each in holding)
+    settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
+    runs = [run for run, each in settings.items() if each.get("snapshot") in names]
     made = [path for path in store.models.glob("*/*/manifest.json") if read_json(path).get("run") in runs]
     return {
         "asked": asked,
         "ids": sorted(ids),
         "files": {name: {"sha256": hash_file(store.root / name), "lines": lines} for name, lines in files.items()},
-        "snapshots": sorted(_names(holding)),
+        "snapshots": names,
         "models": sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in made),
     }
-
-
-def _names(holding: list[snapshot.Snapshot]) -> set[str]:
-    return {each.id for each in holding}
-
-
-def _snapshot_of(settings: Path) -> str:
-    return read_json(settings).get("snapshot", "")
 
 
 def _is_about(one: snapshot.Snapshot, ids: set[str], asked: dict) -> bool:
@@ -207,47 +203,45 @@ def _csv_line(row: dict, delimiter: str) -> str:
     return csv.writer(echo, delimiter=delimiter, lineterminator="\n").writerow(list(row.values()) if row else [])
 
 
-def _filter_parquet(path: Path, ids: set[str]) -> None:
-    if _holds(path, ids):
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with duckdb.connect() as connection:
-            connection.execute("create table ids as select unnest($ids) as id", {"ids": sorted(ids)})
-            names = connection.read_parquet(str(path)).columns
-            told = " or ".join(f'cast("{name}" as varchar) in (select id from ids)' for name in names)
-            rows = f"select * from read_parquet('{_quoted(path)}') where ({told}) is not true"
-            connection.execute(f"copy ({rows}) to '{_quoted(draft)}' (format parquet)")
-        draft.replace(path)
-
-
 def _remove_derived(store: Store, ids: set[str]) -> None:
-    """What can be made again goes whole where it names them: scores, Metaflow's artifacts of a flow, pages, logs."""
-    whole = [*store.scores.glob("*"), *(store.root / ".metaflow").glob("*")]
-    for folder in [path for path in whole if path.is_dir()]:
+    """What can be made again goes whole where it names them (scores, Metaflow's artifacts of a flow), else in part."""
+    for folder in [*store.scores.glob("*/"), *(store.root / ".metaflow").glob("*/")]:
         if any(_holds(path, ids) for path in folder.rglob("*") if path.is_file()):
             shutil.rmtree(folder)
-    for folder in (store.reports, store.monitor, store.runs, store.dbt):
-        for path in folder.rglob("*"):
-            if path.is_file() and path.suffix != ".parquet" and _holds(path, ids):
-                _scrub(path, ids)
+    for path in [path for path in store.root.rglob("*") if path.is_file() and path != store.erasing]:
+        if path.relative_to(store.root).parts[0] not in SOURCES_OF_TRUTH and _holds(path, ids):
+            _scrub(path, ids)
 
 
 def _scrub(path: Path, ids: set[str]) -> None:
-    """A page or a log goes; of a run's JSON only what names them."""
+    """Rows, lines and JSON's items that name them go; a page or a log goes whole."""
     if path.suffix == ".json":
         write_json(path, _without(read_json(path), ids))
+    elif path.suffix == ".jsonl":
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(path, "".join(line for line in lines if ids.isdisjoint(re.findall(WORD, line))))
+    elif path.suffix == ".parquet":
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        with duckdb.connect() as connection:
+            connection.execute("create table ids as select unnest($ids) as token", {"ids": sorted(ids)})
+            about = f"list_has_any(regexp_extract_all(cast(t as varchar), '{WORD}'), (select list(token) from ids))"
+            rows = f"from read_parquet('{_quoted(path)}') as t where not {about}"
+            connection.execute(f"copy ({rows}) to '{_quoted(draft)}' (format parquet)")
+        draft.replace(path)
     else:
         path.unlink()
 
 
 def _without(value, ids: set[str]):
-    """The value less every list's item and every key that names one of the ids."""
-    names = lambda one: isinstance(one, str) and one in ids  # noqa: E731 (it is used four times in four lines)
+    """JSON less every key that names one of the ids, and every list's item that is or has one."""
+
+    def names(one) -> bool:
+        told = one.values() if isinstance(one, dict) else [one]
+        return any(isinstance(each, str) and each in ids for each in told)
+
     if isinstance(value, dict):
-        return {key: _without(one, ids) for key, one in value.items() if not names(key) and not names(one)}
-    if isinstance(value, list):
-        is_about = [names(one) or (isinstance(one, dict) and any(map(names, one.values()))) for one in value]
-        return [_without(one, ids) for one, about in zip(value, is_about, strict=True) if not about]
-    return value
+        return {key: _without(one, ids) for key, one in value.items() if key not in ids and not names(one)}
+    return [_without(one, ids) for one in value if not names(one)] if isinstance(value, list) else value
 
 
 def _holds(path: Path, ids: set[str]) -> bool:
@@ -259,7 +253,7 @@ def _holds(path: Path, ids: set[str]) -> bool:
                 text = gzip.decompress(text)
             except (OSError, EOFError):
                 return True  # it cannot be known
-        tokens = {token.decode() for token in re.findall(TOKEN.replace("{6,}", "+").encode(), text)}
+        tokens = {token.decode() for token in re.findall(WORD.encode(), text)}
         # In a pickle a text's length, one byte, may stand before it and look like a letter.
         return not ids.isdisjoint(tokens | {token[1:] for token in tokens})
     with duckdb.connect() as connection:
@@ -271,8 +265,7 @@ def _holds(path: Path, ids: set[str]) -> bool:
             scans = [f'built."{name}"' for (name,) in tables]
         query = "select 1 from (select unnest(regexp_extract_all(cast(t as varchar), $token)) as token from {} as t) "
         query += "semi join ids using (token) limit 1"
-        asked = {"token": TOKEN.replace("{6,}", "+")}
-        return any(connection.execute(query.format(scan), asked).fetchall() for scan in scans)
+        return any(connection.execute(query.format(scan), {"token": WORD}).fetchall() for scan in scans)
 
 
 def _quoted(text: object) -> str:
