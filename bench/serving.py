@@ -223,9 +223,10 @@ async def _ask_all(port, path, bodies, clients, seconds, rate, count):
     loop, latencies, ids, failed = asyncio.get_running_loop(), [], [], 0
     began, asked = loop.time(), 0
 
-    async def one() -> None:
+    async def one(client: int) -> None:
         nonlocal asked, failed
         reader = writer = None
+        await asyncio.sleep(client * 0.01)  # a worker that is woken takes all connections that wait, and keeps them
         while (count is None or asked < count) and (seconds is None or loop.time() < began + seconds):
             asked, number = asked + 1, asked
             due = began + number / rate if rate else loop.time()
@@ -253,7 +254,7 @@ async def _ask_all(port, path, bodies, clients, seconds, rate, count):
             if b"request_id" in answer:
                 ids.append(json.loads(answer)["request_id"])
 
-    await asyncio.gather(*(one() for _ in range(clients)))
+    await asyncio.gather(*(one(client) for client in range(clients)))
     return latencies, loop.time() - began, ids, failed
 
 
