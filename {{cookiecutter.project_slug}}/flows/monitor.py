@@ -49,8 +49,8 @@ class MonitorFlow(ProjectFlow):
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.tell(store, report, self.seconds_since(self.began_at)))
         if self.auto and self.decision["retrain"]:
-            run_flow("train")
-            run_flow("deploy")
+            is_new = run_flow("train") and run_flow("deploy")
+            print("A new champion answers." if is_new else "The champion stays; why stands above.")
 
 
 if __name__ == "__main__":
