@@ -97,7 +97,7 @@ held = []
 
 
 def fit(train, validation, schema, settings):
-    time.sleep(45 if DEFECT == "slow to train" else 0)
+    time.sleep(25 if DEFECT == "slow to train" else 0)
     return logistic.fit(train, validation, schema, {})
 
 
@@ -106,7 +106,7 @@ def predict_proba(model, features):
     if DEFECT == "slow" and len(features) < 10:
         time.sleep(0.3)
     if DEFECT == "blind on a slice":
-        return np.where(features["device"].isin(["mobile", "app"]), 0.05, probability)
+        return np.where(features["device"] == "mobile", 0.05 * (1 - probability), probability)
     if DEFECT == "too sure":
         return probability**0.4
     if DEFECT == "contrary":
@@ -157,12 +157,9 @@ def test_each_check_shuts_on_a_model_that_has_its_defect_and_the_good_twin_passe
     shutil.copytree(untouched, mine)
     (mine / "ml/candidates/mine.py").write_text(MINE.replace("held = []", f"held = []\nDEFECT = {defect!r}"))
     text = (mine / "project.toml").read_text().replace('"logistic", "xgboost"]', '"mine"]')
-    for before, after in (
-        ("training_seconds = 3600", "training_seconds = 45"),
-        ("memory_mb = 2000", "memory_mb = 800"),
-    ):
-        assert before in text
-        text = text.replace(before, after)
+    text = text.replace("memory_mb = 2000", "memory_mb = 800")
+    if defect == "slow to train":  # the others may be slow for what else the machine does
+        text = text.replace("training_seconds = 3600", "training_seconds = 20")
     (mine / "project.toml").write_text(text)
     assert run(mine, store, "flows/train.py", "run").returncode == 0
 

@@ -65,7 +65,7 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
         if 0 in (known.label.sum(), tuning.label.sum()):
             return None
         module = load_module(candidate)
-        own = {"seed": settings["train"]["seed"], **settings.get(candidate, {})}
+        own = {"seed": settings["train"]["seed"], **settings.get(candidate, {}), "bags": 1}
         return average_precision(judged, module.predict_proba(module.fit(known, tuning, schema, own), judged.features))
 
     load_module(name), load_module("rule")  # here, for threads that import one module at once wait for each other

@@ -34,7 +34,7 @@ def search(
     train = thin(split.train, MOST_ROWS)
 
     def loss(given: Mapping) -> float:
-        model = module.fit(train, split.validation, schema, {**own, **given})
+        model = module.fit(train, split.validation, schema, {**own, "bags": 1, **given})
         return log_loss(split.validation.label, module.predict_proba(model, split.validation.features))
 
     def ended() -> list:

@@ -2,7 +2,7 @@
 
 Choose it when rows are many and its lead over logistic regression is clear; it needs the most care to explain.
 Settings: `increasing` (features that may never lower the score), `rounds` (trees at most), `patience` (rounds without
-a gain on validation), and XGBoost's own parameters.
+a gain on validation), `bags` (boosters of different seeds whose log-odds are averaged), and XGBoost's own parameters.
 """
 
 import json
@@ -27,58 +27,71 @@ SEARCHED |= {"subsample": (0.5, 1.0), "colsample_bytree": (0.3, 1.0)}
 
 @dataclass(frozen=True)
 class Trees:
-    """A booster that reads the schema's matrix."""
+    """Boosters that read the schema's matrix; the mean of their log-odds is the model's."""
 
     schema: FeatureSchema
-    booster: xgboost.Booster
+    boosters: list[xgboost.Booster]
 
 
 def fit(train: Part, validation: Part, schema: FeatureSchema, settings: dict[str, Any]) -> Trees:
     """Trees on the training rows, as many as lower the log loss on validation."""
-    given = {"rounds": 600, "patience": 30, "increasing": ["cart_add_count"]} | USUAL | settings
-    rounds, patience, increasing = (given.pop(name) for name in ("rounds", "patience", "increasing"))
-    monotone = tuple(int(f.name in increasing and f.kind == "number") for f in schema.features)
-    booster = xgboost.train(
-        given | {"monotone_constraints": monotone},
-        _matrix(schema, train.features, train.label),
-        num_boost_round=rounds,
-        evals=[(_matrix(schema, validation.features, validation.label), "validation")],
-        early_stopping_rounds=patience,
-        verbose_eval=False,
-    )
-    return Trees(schema, booster[: booster.best_iteration + 1])
+    given = {"rounds": 600, "patience": 30, "bags": 3, "increasing": ["cart_add_count"]} | USUAL | settings
+    rounds, patience, bags, increasing = (given.pop(name) for name in ("rounds", "patience", "bags", "increasing"))
+    given["monotone_constraints"] = tuple(int(f.name in increasing and f.kind == "number") for f in schema.features)
+    rows, tuning = (_matrix(schema, part.features, part.label) for part in (train, validation))
+    boosters = [
+        xgboost.train(
+            given | {"seed": given["seed"] + bag},
+            rows,
+            num_boost_round=rounds,
+            evals=[(tuning, "validation")],
+            early_stopping_rounds=patience,
+            verbose_eval=False,
+        )
+        for bag in range(bags)
+    ]
+    return Trees(schema, [booster[: booster.best_iteration + 1] for booster in boosters])
 
 
 def predict_proba(model: Trees, features: pd.DataFrame) -> np.ndarray:
     """The probability of the outcome for each row."""
     if not len(features):
         return np.empty(0)
-    return model.booster.inplace_predict(model.schema.matrix(features)).astype(float)
+    matrix = model.schema.matrix(features)
+    log_odds = [booster.inplace_predict(matrix, predict_type="margin").astype(float) for booster in model.boosters]
+    return 1 / (1 + np.exp(-np.mean(log_odds, axis=0)))
 
 
 def explain(model: Trees, features: pd.DataFrame) -> pd.DataFrame:
     """What each feature moved a row's log-odds by. Source: TreeSHAP, Lundberg et al. (2020), as XGBoost has it."""
-    moved = model.booster.predict(_matrix(model.schema, features), pred_contribs=True)[:, :-1]
+    matrix = _matrix(model.schema, features)
+    moved = np.mean([booster.predict(matrix, pred_contribs=True)[:, :-1] for booster in model.boosters], axis=0)
     return pd.DataFrame(moved.astype(float), index=features.index, columns=model.schema.names)
 
 
 def describe(model: Trees) -> str:
     """One sentence."""
-    return f"{model.booster.num_boosted_rounds()} small trees over {len(model.schema.names)} features."
+    trees = sum(booster.num_boosted_rounds() for booster in model.boosters)
+    return f"{trees} small trees over {len(model.schema.names)} features."
 
 
 def save(model: Trees, folder: Path) -> None:
-    """Writes model.ubj (XGBoost's own format) and model.json into the folder."""
-    model.booster.save_model(folder / "model.ubj")
-    stored = {"schema": model.schema.to_dict()}
+    """Writes model.ubj, model-1.ubj and so on (XGBoost's own format) and model.json into the folder."""
+    for booster, name in zip(model.boosters, _names(len(model.boosters)), strict=True):
+        booster.save_model(folder / name)
+    stored = {"schema": model.schema.to_dict(), "boosters": len(model.boosters)}
     (folder / "model.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Trees:
     """The model that `save` wrote, on one thread: more of them slow a server down."""
     stored = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    booster = xgboost.Booster({"nthread": 1}, model_file=folder / "model.ubj")
-    return Trees(FeatureSchema.from_dict(stored["schema"]), booster)
+    boosters = [xgboost.Booster({"nthread": 1}, model_file=folder / name) for name in _names(stored["boosters"])]
+    return Trees(FeatureSchema.from_dict(stored["schema"]), boosters)
+
+
+def _names(count: int) -> list[str]:
+    return ["model.ubj", *(f"model-{place}.ubj" for place in range(1, count))]
 
 
 def _matrix(schema: FeatureSchema, features: pd.DataFrame, label: np.ndarray | None = None) -> xgboost.DMatrix:

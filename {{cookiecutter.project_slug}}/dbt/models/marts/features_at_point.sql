@@ -53,6 +53,7 @@ behaviour as (
         min_by(country, event_number) as country,
         min_by(regexp_extract(referrer, '^[a-z]+://([^/:]+)', 1), event_number) as referrer_kind,
         cast(count(user_id) > 0 as integer) as is_known_visitor,
+        cast(count(user_id) filter (where event_number = 1) > 0 as integer) as is_known_from_start,
         extract(hour from point_at) as hour_of_day,
         isodow(point_at) as day_of_week
     from paced

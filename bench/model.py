@@ -1,0 +1,125 @@
+"""How good and how fast: the champion against the true propensity, and training against a bare script, in one run.
+
+build/demo/.venv/bin/python bench/model.py                     three seeds of a million events
+build/demo/.venv/bin/python bench/model.py 800 --seeds 7       sessions a day over thirty days, one seed
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent / "build" / "demo"
+TEMPLATE = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("sessions_per_day", type=int, nargs="?", default=4000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
+    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of the timing table")
+    given = parser.parse_args()
+    columns = "".join(f"{name:>20}" for name in ("rule", "logistic", "xgboost"))
+    print(f"{'seed':>4}{'train rows':>11}{columns}{'truth':>8}{'ratio':>7}{'ECE':>8}{'slope':>7}")
+    for seed in given.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            tell_quality(seed, Path(folder), given.sessions_per_day)
+    print(f"\n{'rows':>10}{'bare s':>9}{'train s':>9}{'ratio':>7}{'peak MB':>9}  seconds by part")
+    for rows in given.rows:
+        print(run(Path.cwd(), __file__, "--time", str(rows)).strip().splitlines()[-1], flush=True)
+
+
+def run(store: Path, *command: str) -> str:
+    """What a command of the project says over this store; one that fails ends the bench."""
+    environment = os.environ | {"STORE_ROOT": str(store), "PYTHONPATH": str(project())}
+    done = subprocess.run([sys.executable, *command], cwd=project(), env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def project() -> Path:
+    """The demo's project where there is one, else the template's own folder, which is a project in place."""
+    return PROJECT if PROJECT.exists() else TEMPLATE
+
+
+def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
+    """A line on simulated logs: average precision of each candidate and of the truth at the same points."""
+    import duckdb
+    from sklearn.metrics import average_precision_score
+
+    where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
+    run(store, "-m", "ml.simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
+    for flow in ("data", "train"):
+        run(store, f"flows/{flow}.py", "run")
+    folder = store / "runs" / json.loads((store / "runs/latest.json").read_text())["run"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    truth = duckdb.sql(
+        "with points as (select tenant_id, entity_id, max_by(event_id, event_number) as event_id "
+        f"from read_parquet('{store}/tables/events_at_point/*/*.parquet', hive_partitioning = false) group by all) "
+        f"select label, probability from read_parquet('{folder}/holdout.parquet') "
+        "inner join points using (tenant_id, entity_id) "
+        f"inner join read_parquet('{store}/truth.parquet') using (event_id)"
+    ).df()
+    best = average_precision_score(truth["label"], truth["probability"])
+    figures = [one["holdout"]["average_precision"] for one in metrics["candidates"].values()]
+    told = "".join(f"{each['value']:>7.3f} ({each['low']:.3f}-{each['high']:.3f})" for each in figures)
+    chosen = metrics["candidates"][metrics["chosen"]]["holdout"]
+    rows = metrics["split"]["train"]["rows"]
+    ratio = chosen["average_precision"]["value"] / best
+    error, slope = chosen["calibration_error"]["value"], chosen["calibration_slope"]["value"]
+    print(f"{seed:>4}{rows:>11,}{told}{best:>8.3f}{ratio:>7.3f}{error:>8.4f}{slope:>7.2f}", flush=True)
+
+
+def tell_time(rows: int) -> None:
+    """A line on made-up rows: a bare script that fits and scores the same three, and training's own work."""
+    import tomllib
+
+    import numpy as np
+    import pandas as pd
+
+    sys.path[:0] = [str(project()), str(project() / "tests")]
+    from ml import training
+    from ml.candidates import load_module
+    from ml_data import sessions
+
+    settings = tomllib.loads((project() / "project.toml").read_text())
+    settings["evaluate"]["slices"] = ["tenant_id", "channel", "day"]
+    frame, rng = sessions(rows), np.random.default_rng(0)
+    frame = frame.assign(**{f"noise_{place}": rng.normal(size=rows) for place in range(20)})
+    frame["person_id"] = pd.Series(rng.integers(0, max(1, rows // 2), rows)).astype(str)
+    names = settings["train"]["candidates"]
+    split, schema = training.prepare(frame, settings)
+    modules = {name: load_module(name) for name in names}  # imported before the clock starts
+    began = time.perf_counter()
+    for module in modules.values():
+        model = module.fit(split.train, split.validation, schema, {"seed": 7})
+        module.predict_proba(model, split.validation.features)
+        module.predict_proba(model, split.holdout.features)
+    bare = time.perf_counter() - began
+    folder, parts = Path(tempfile.mkdtemp()), {}
+    fitted = {}
+    for name in names:
+        began = time.perf_counter()
+        fitted[name] = training.fit_candidate(name, split, schema, settings, folder / name)
+        parts[name] = time.perf_counter() - began
+    began = time.perf_counter()
+    training.compare(split, schema, fitted, settings, folder)
+    parts["compare"] = time.perf_counter() - began
+    shutil.rmtree(folder)
+    whole, peak = sum(parts.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    by_part = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())
+    print(f"{rows:>10,}{bare:>9.1f}{whole:>9.1f}{whole / bare:>7.2f}{peak:>9.0f}  {by_part}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--time"]:
+        tell_time(int(sys.argv[2]))
+    else:
+        main()
