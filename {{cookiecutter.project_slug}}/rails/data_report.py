@@ -49,6 +49,9 @@ QUERIES = {
             (select count(distinct (tenant_id, case when account_count > device_count then 'a:' || anonymous_id
                 else 'u:' || user_id end)) from int_identity_links where is_cut) as cut_id_count
         from int_identities""",
+    "built": """
+        select (select count(*) from int_changes where not is_gone) as built_event_count,
+            count(distinct (tenant_id, entity_id)) as built_session_count from warehouse.main.events_at_point""",
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
             avg(label::int) as label_rate
@@ -62,7 +65,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     known = (
         last.frame("source_changes").to_dict("records") if last and "source_changes" in last.manifest["tables"] else []
     )
-    with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+    with snapshot.read_tables(store) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
         replayed = _count_replayed(connection, store)
         rows["changes"] = changes.find(connection, store, known)
@@ -71,7 +74,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals |= {"file_count": len(landing.files), "replayed": replayed}
     totals["session_count"] = sum(row["session_count"] for row in rows["statuses"])
-    for name in ("outcomes", "identities"):
+    for name in ("outcomes", "identities", "built"):
         totals |= {name: int(value) for name, value in rows.pop(name)[0].items()}
     return rows | {"totals": totals, "landing": landing, "findings": findings}
 
@@ -125,6 +128,11 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         lines.append(
             f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, "
             "so the tables were built anew"
+        )
+    if totals["built_session_count"] < totals["session_count"]:
+        lines.append(
+            f"built: {totals['built_event_count']:,} events that are new or have moved, and the features of "
+            f"{totals['built_session_count']:,} sessions of {totals['session_count']:,}"
         )
     outcome = "nothing published"
     if published:

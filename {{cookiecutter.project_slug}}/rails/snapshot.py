@@ -144,7 +144,7 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
     The snapshot's id is the hash of its content, `facts` among it, so that publishing the same rows again is the same
     snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
     """
-    with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+    with read_tables(store) as connection:
         connection.execute("set partitioned_write_max_open_files = 10000")
         tables = {name: _publish_table(store, connection, name, day) for name, day in PUBLISHED.items()}
         first, last = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
@@ -169,6 +169,13 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
         write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": published_at, **content, **notes})
     write_json(store.latest_snapshot, {"snapshot": snapshot_id})
     return open(snapshot_id, store), is_new
+
+
+def read_tables(store: Store) -> duckdb.DuckDBPyConnection:
+    """The warehouse, to be read: in it `events_at_point` has the rows of all sessions, not only of those built last."""
+    connection = duckdb.connect(str(store.warehouse), read_only=True)
+    connection.execute("create temp view events_at_point as from int_events_at_point")
+    return connection
 
 
 def _keep_moved_ids(new: Snapshot, path: Path) -> None:

@@ -100,10 +100,11 @@ def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
     is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
     if is_same:
         store.quarantine_before.unlink(missing_ok=True)
-    else:
-        if built and store.warehouse.exists():
-            _keep_quarantine(store)
-        (store.dbt / "built.json").unlink(missing_ok=True)
+    elif built and store.warehouse.exists():
+        _keep_quarantine(store)
+    (store.dbt / "built.json").unlink(
+        missing_ok=True
+    )  # half of what changed may be in the tables when a build is killed
     write_json(store.dbt / "building.json", build | {"id": uuid.uuid4().hex})
     command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
     with (log / "run.txt").open("w") as output:

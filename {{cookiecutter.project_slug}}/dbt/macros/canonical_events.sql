@@ -113,7 +113,7 @@
     {%- set value %}"(?:[^"\\]|\\.)*"?|[-0-9][-+.0-9eE]*|\[[^\[\]]*\]?|\{[^{}]*\}?{% endset -%}
     list_reduce(
         list_reverse_sort(list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))),
-        lambda hashed, pair: replace(
+        (hashed, pair) -> replace(
             hashed,
             pair,
             regexp_extract(pair, '(?i)^{{ key }}') || '"'
@@ -129,7 +129,7 @@
         when contains({{ text }}, '@') or contains({{ text }}, '%40')
         then list_reduce(
             list_distinct(regexp_extract_all({{ text }}, '[^\s"<>,;:/?&=]+(?:@|%40)[^\s"<>,;:/?&=]+')),
-            lambda hashed, address: replace(hashed, address, {{ hash_text("replace(address, '%40', '@')") }}),
+            (hashed, address) -> replace(hashed, address, {{ hash_text("replace(address, '%40', '@')") }}),
             {{ text }}
         )
         else {{ text }}

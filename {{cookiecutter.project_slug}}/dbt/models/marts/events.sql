@@ -1,5 +1,8 @@
+{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(gone_events()) }}") }}
+
 with sessionized as (
     select * from {{ ref('int_sessionized_events') }}
+    where {{ is_added() }}
 ),
 
 records as (

@@ -1,23 +1,17 @@
-with sessions as (
-    select * from {{ ref('sessions') }}
+{%- set features = api.Relation.create(this.database, this.schema, 'session_features') -%}
+{{ config(pre_hook="{{ forget(stale_features(), api.Relation.create(this.database, this.schema, 'session_features')) }}") }}
+
+{# Of the sessions whose features this build computes: in a full build of all. #}
+with seen as (
+    select * from {{ ref('int_events_at_point') }}
 ),
 
-events as (
-    select * from {{ ref('events') }}
-),
-
-seen as (
-    select
-        events.session_id as entity_id,
-        max(events.occurred_at) over (partition by events.tenant_id, events.session_id) as point_at,
-        events.event_number,
-        events.source,
-        events.{{ canonical_columns() | join(',\n        events.') }}
-    from events
-    inner join sessions
-        on events.tenant_id = sessions.tenant_id
-        and events.session_id = sessions.session_id
-        and events.event_number <= sessions.point_number
+asked as (
+    select *
+    from seen
+    {% if execute and not flags.FULL_REFRESH and adapter.get_relation(this.database, this.schema, 'session_features') -%}
+    where (tenant_id, entity_id) not in (select (tenant_id, entity_id) from {{ features }})
+    {%- endif %}
 )
 
-select * from seen
+select * from asked

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(is_stale('[product_id]')) }}") }}
+
 {# What was known of a product before each day, from what had arrived by then. #}
 with events as (
     select * from {{ ref('events') }}
@@ -13,7 +15,7 @@ outcomes as (
 views as (
     select tenant_id, product_id, session_id, min(received_at) as viewed_received_at
     from events
-    where product_id is not null and session_id is not null and not is_outcome
+    where product_id is not null and session_id is not null and not is_outcome and {{ is_stale('[product_id]', 'product_id') }}
     group by all
 ),
 

@@ -1,10 +1,12 @@
+{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(is_stale(visitor_keys())) }}") }}
+
 {# What was known of a visitor's device or account before each day, from what had arrived by then. #}
 with events as (
     select * from {{ ref('events') }}
 ),
 
 carried as (
-    select *, unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
+    select *, unnest({{ visitor_keys() }}) as key
     from events
     where session_id is not null
 ),
@@ -17,7 +19,7 @@ visits as (
         cast(min(received_at) as date) as arrived_on,
         cast(min(received_at) filter (where is_outcome) as date) as outcome_arrived_on
     from carried
-    where key is not null
+    where key is not null and {{ is_stale(visitor_keys()) }}
     group by all
 ),
 

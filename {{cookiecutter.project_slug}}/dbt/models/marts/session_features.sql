@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='append') }}
+
 with sessions as (
     select * from {{ ref('sessions') }}
 ),

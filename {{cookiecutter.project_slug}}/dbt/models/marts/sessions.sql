@@ -1,11 +1,9 @@
+{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(stale_sessions()) }}") }}
+
 {%- set points = var('prediction_points') %}
 
 with events as (
     select * from {{ ref('events') }}
-),
-
-identities as (
-    select * from {{ ref('int_identities') }}
 ),
 
 verdicts as (
@@ -35,7 +33,7 @@ grouped as (
         min(event_number) filter (where is_outcome) as outcome_number,
         bool_or(device = 'bot') is true as has_bot_device
     from events
-    where session_id is not null
+    where session_id is not null and {{ is_missing('session_id') }}
     group by all
 ),
 
@@ -76,16 +74,12 @@ pointed as (
     from judged
 ),
 
-{# The account says more than a device that it may share; who carries no id is nobody else. #}
 known as (
     select
         pointed.*,
-        coalesce(accounts.person_id, devices.person_id, 's:' || pointed.session_id) as person_id
+        {{ person_of('pointed') }} as person_id
     from pointed
-    left join identities as accounts
-        on pointed.tenant_id = accounts.tenant_id and pointed.user_id = accounts.id and accounts.id_kind = 'user'
-    left join identities as devices
-        on pointed.tenant_id = devices.tenant_id and pointed.anonymous_id = devices.id and devices.id_kind = 'anonymous'
+    {{ join_persons('pointed') }}
 )
 
 select * from known

@@ -1,0 +1,140 @@
+"""Whatever the order in which files come, the tables are those of one full build, row for row."""
+
+import gzip
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pytest
+from conftest import run
+
+BUILD = """
+from rails import landing, warehouse
+from rails.store import default_store
+store = default_store()
+with warehouse.locked(store) as lock:
+    landed = landing.land(store, *warehouse.source_names())
+    warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
+"""
+OF_ONE_BUILD = {"int_changes", "events_at_point", "features_at_point"}  # what a build has changed, not what there is
+DAYS, SESSIONS_PER_DAY, FILES = 6, 60, 8
+
+
+@pytest.fixture(scope="module")
+def logs(untouched: Path, tmp_path_factory) -> Path:
+    """Simulated logs, the browsers' lines of all days dealt out to files at random: none holds a whole session."""
+    store = tmp_path_factory.mktemp("logs")
+    where = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
+    size = ["--days", str(DAYS), "--sessions-per-day", str(SESSIONS_PER_DAY)]
+    assert run(untouched, store, "-m", "ml.simulate", *size, *where).returncode == 0
+    days = [gzip.decompress(path.read_bytes()) for path in sorted(store.glob("raw/web/*/*"))]
+    lines = b"".join(days).splitlines()
+    lines += [
+        line.replace(b'"visitor":{"anonymous_id":null', b'"visitor":{"anonymous_id":"late"') for line in lines[:50]
+    ]
+    random.Random(7).shuffle(lines)
+    last = max(path.name for path in store.glob("raw/web/*"))
+    shutil.rmtree(store / "raw" / "web")
+    for number in range(FILES):
+        # Most under the last day, one under the first: a late file is one that comes in a late batch.
+        path = store / "raw" / "web" / ("dt=2026-01-05" if number == 3 else last) / f"{number}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\n".join(lines[number::FILES]) + b"\n")
+    return store
+
+
+def build(project: Path, store: Path) -> None:
+    (store / ".salt").write_text("the same in all stores")
+    said = run(project, store, "-c", BUILD)
+    assert said.returncode == 0, said.stdout
+
+
+def land(logs: Path, store: Path, files: list[Path]) -> None:
+    for file in files:
+        target = store / file.relative_to(logs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+
+
+def tables(store: Path) -> dict[str, Counter]:
+    """The rows of every table; a file is known by its name instead of the number that tells when it came."""
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        names = {name for (name,) in connection.sql("select table_name from information_schema.tables").fetchall()}
+        found = {}
+        for name in names - OF_ONE_BUILD - {"landed_files"}:
+            columns = connection.table(name).columns
+            given = [column for column in ("file_seq", "file") if column in columns]
+            query = f"select * from {name}"
+            if "file_seq" in columns:
+                kept = f"t.* exclude ({', '.join(given)})"
+                query = f"select {kept}, landed.file from {name} as t join landed_files as landed using (file_seq)"
+            found[name] = Counter(connection.sql(query).fetchall())
+        return found
+
+
+def assert_same(expected: Path, found: Path) -> None:
+    one, other = tables(expected), tables(found)
+    assert one.keys() == other.keys()
+    assert sum(one["session_features"].values()) > 300
+    assert [] == [(name, one[name] - other[name], other[name] - one[name]) for name in one if one[name] != other[name]]
+
+
+def files_in_order(logs: Path, seed: int) -> list[list[Path]]:
+    """The files in an order and in batches of their own for each seed."""
+    files = sorted(path for path in logs.glob("raw/*/*/*"))
+    chance = random.Random(seed)
+    chance.shuffle(files)
+    cuts = sorted(chance.sample(range(1, len(files)), 3))
+    return [files[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def whole(untouched: Path, logs: Path, tmp_path_factory) -> Path:
+    store = tmp_path_factory.mktemp("whole")
+    land(logs, store, sorted(logs.glob("raw/*/*/*")))
+    build(untouched, store)
+    return store
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(2, 9))])
+def test_files_in_any_order_and_batches_give_the_rows_of_one_full_build(untouched, logs, whole, tmp_path, seed):
+    for batch in files_in_order(logs, seed):
+        land(logs, tmp_path, batch)
+        build(untouched, tmp_path)
+
+    assert_same(whole, tmp_path)
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
+        twice = "select file_seq, line_number from stg_web__events group by all having count(*) > 1"
+        assert [] == connection.sql(twice).fetchall()
+        (built,) = connection.sql("select count(*) filter (where is_gone) from int_changes").fetchone()
+        assert built > 0  # the last batch moved events of the ones before
+
+
+def test_a_corrected_file_and_a_removed_one_leave_nothing_behind(untouched, logs, whole, tmp_path):
+    store, fresh = Path(shutil.copytree(whole, tmp_path / "store")), tmp_path / "fresh"
+    corrected, removed = (next(store.glob(f"raw/web/*/{number}.jsonl")) for number in (1, 2))
+    lines = corrected.read_bytes().splitlines()
+    corrected.write_bytes(b"\n".join(lines[: len(lines) // 2]).replace(b'"type":"search"', b'"type":"sought"') + b"\n")
+    removed.unlink()
+    shutil.copytree(store / "raw", fresh / "raw")
+    for each in (store, fresh):
+        build(untouched, each)
+
+    assert_same(fresh, store)
+
+
+@pytest.mark.faults
+def test_a_month_of_days_one_by_one_gives_the_rows_of_one_full_build(untouched, tmp_path):
+    logs, store = tmp_path / "logs", tmp_path / "store"
+    where = ["--raw", str(logs / "raw"), "--truth", str(logs / "truth.parquet")]
+    assert run(untouched, logs, "-m", "ml.simulate", "--days", "30", "--sessions-per-day", "40", *where).returncode == 0
+    for day in sorted({path.parent.name for path in logs.glob("raw/*/*/*")}):
+        land(logs, store, sorted(logs.glob(f"raw/*/{day}/*")))
+        build(untouched, store)
+    whole = tmp_path / "whole"
+    land(logs, whole, sorted(logs.glob("raw/*/*/*")))
+    build(untouched, whole)
+
+    assert_same(whole, store)

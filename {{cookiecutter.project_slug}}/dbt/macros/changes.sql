@@ -1,0 +1,95 @@
+{# Before an incremental model runs: delete what a build's changes leave wrong, so that the model adds what is missing. #}
+{% macro forget(condition, table=none) -%}
+    {%- set table = table or this -%}
+    {%- if execute and not flags.FULL_REFRESH and adapter.get_relation(table.database, table.schema, table.name) -%}
+        delete from {{ table }} where {{ condition }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Whether an event is one that this build adds, and whether the table lacks a session's row: all, in a full build. #}
+{% macro is_added() -%}
+    {%- if is_incremental() -%}
+        (file_seq, line_number) in (select (file_seq, line_number) from {{ ref('int_changes') }} where not is_gone)
+    {%- else -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro is_missing(session) -%}
+    {%- if is_incremental() -%}
+        (tenant_id, {{ session }}) not in (select (tenant_id, {{ session }}) from {{ this }})
+    {%- else -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro gone_events() -%}
+    (file, line_number) in (
+        select (file, line_number) from {{ ref('int_changes') }} inner join {{ ref('landed_files') }} using (file_seq) where is_gone
+    )
+{%- endmacro %}
+
+{# Whether a session has other events, or the same at other places, than before. #}
+{% macro has_changed(session='session_id') -%}
+    (tenant_id, {{ session }}) in (select (tenant_id, session_id) from {{ ref('int_changes') }} where session_id is not null)
+{%- endmacro %}
+
+{# Whether this build makes a key's slow statistics anew: changed events carry it, or other events of their sessions. #}
+{% macro is_stale(keys, key='key') -%}
+    {%- set changes, events, of_changed_sessions = ref('int_changes'), ref('events'), has_changed() -%}
+    {%- if is_incremental() -%}
+        (tenant_id, {{ key }}) in (
+            select (tenant_id, unnest({{ keys }})) from {{ changes }}
+            union
+            select (tenant_id, unnest({{ keys }})) from {{ events }} as carriers where {{ of_changed_sessions }}
+        )
+    {%- else -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro visitor_keys() -%}
+    ['a:' || anonymous_id, 'u:' || user_id]
+{%- endmacro %}
+
+{# Sessions to be judged anew: with other events, that people judged, whose end the logs' end has not passed, of another person. #}
+{% macro stale_sessions() -%}
+    is_open
+    or {{ has_changed() }}
+    or (tenant_id, session_id) in (select (tenant_id, entity_id) from {{ ref('judgements') }})
+    or ended_at > (
+        select max(received_at) - interval ({{ var('session_silence_minutes') }}) minute
+        from {{ ref('events') }} where not {{ is_feedback('source') }}
+    )
+    or (tenant_id, session_id) in (
+        select (known.tenant_id, known.session_id)
+        from {{ this }} as known
+        {{ join_persons('known') }}
+        where known.person_id != {{ person_of('known') }}
+    )
+{%- endmacro %}
+
+{# The account says more than a device that it may share; who carries no id is nobody else. #}
+{% macro person_of(session) -%}
+    coalesce(accounts.person_id, devices.person_id, 's:' || {{ session }}.session_id)
+{%- endmacro %}
+
+{% macro join_persons(session) -%}
+    left join {{ ref('int_identities') }} as accounts
+        on {{ session }}.tenant_id = accounts.tenant_id and {{ session }}.user_id = accounts.id and accounts.id_kind = 'user'
+    left join {{ ref('int_identities') }} as devices
+        on {{ session }}.tenant_id = devices.tenant_id and {{ session }}.anonymous_id = devices.id and devices.id_kind = 'anonymous'
+{%- endmacro %}
+
+{# Features to be computed anew: of sessions with other events or another status, and from the day on of which slow statistics changed. #}
+{% macro stale_features() -%}
+    (tenant_id, entity_id) not in (
+        select (judged.tenant_id, judged.session_id)
+        from {{ ref('sessions') }} as judged
+        inner join {{ api.Relation.create(this.database, this.schema, 'session_features') }} as known
+            on judged.tenant_id = known.tenant_id and judged.session_id = known.entity_id
+        where judged.status = known.status and judged.label is not distinct from known.label
+    )
+    or {{ has_changed('entity_id') }}
+    or cast(point_at as date) > (select min(cast(received_at as date)) from {{ ref('int_changes') }})
+{%- endmacro %}
