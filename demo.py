@@ -33,7 +33,7 @@ STAGES = {
     "deploy": [*MAKE, "deploy"],
     "ask": [".venv/bin/python", "-m", "serving.ask"],
     "score": [*MAKE, "score"],
-    "traffic": [".venv/bin/python", str(HERE / "traffic.py")],
+    "traffic": [".venv/bin/python", str(HERE / "visitors.py")],
     "outcomes": [*MAKE, "data"],
     "monitor": [".venv/bin/python", "flows/monitor.py", "run", "--as-of"],  # the end of the simulated day
 }

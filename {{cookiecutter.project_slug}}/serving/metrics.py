@@ -50,6 +50,6 @@ def exposition() -> bytes:
     for path in Path(folder).glob("gauge_live*.db"):
         if not is_alive(pid := int(path.stem.rpartition("_")[2])):
             multiprocess.mark_process_dead(pid)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)
-    return generate_latest(registry)
+    collected = CollectorRegistry()
+    multiprocess.MultiProcessCollector(collected)
+    return generate_latest(collected)

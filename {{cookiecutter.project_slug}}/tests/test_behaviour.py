@@ -46,7 +46,7 @@ BAD = {
         0.4 if events[-1]["event_id"].endswith("-2") else 0.6
     ),
     "name_of_the_currency_does_not_matter": lambda tenant, entity, events: (
-        0.3 + 0.1 * (events[0].get("currency") == "XXX")
+        0.3 + 0.1 * (events[0].get("currency") == "ZZZ")
     ),
     "prices_in_a_near_currency_hardly_matter": lambda tenant, entity, events: min(1, (events[0].get("price", 0) % 1)),
     "one_more_cart_add_does_not_lower_the_score": lambda tenant, entity, events: 1 / len(events),
