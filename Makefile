@@ -16,10 +16,15 @@ setup: $(READY) ## install what the template needs into .venv
 demo: $(READY) ## the whole path: generate a project into build/demo, train on simulated logs, ask the champion
 	@$(PY) demo.py
 
-test: $(READY) ## the template's tests, under 10 minutes
+# The tests also look at a project's rooms in place, with the packages that it pins.
+$(VENV)/.tests: $(READY) $(TEMPLATE)/requirements.txt
+	@$(INSTALL) --require-hashes -r "$(TEMPLATE)/requirements.txt"
+	@touch $@
+
+test: $(VENV)/.tests ## the template's tests, under 10 minutes
 	$(PY) -m pytest -m "not faults"
 
-test-faults: $(READY) ## what takes longer: kills, hostile corpora, real logs in full
+test-faults: $(VENV)/.tests ## what takes longer: kills, hostile corpora, real logs in full
 	$(PY) -m pytest -m faults
 
 lint: $(READY) ## ruff, sqlfluff and the workflows' schema, here and in the template folder in place

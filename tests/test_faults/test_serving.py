@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import run
+from traffic import kill, load, logged, serving, sessions
 
 import demo
-from traffic import kill, load, logged, serving, sessions
 
 pytestmark = pytest.mark.faults
 IN_PROJECT = Path(__file__).parent.parent / "in_project"

@@ -7,6 +7,7 @@ same command finishes what a kill left, and searched for in the end. `data/erasu
 import argparse
 import csv
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -117,10 +118,11 @@ def _plan(store: Store, asked: dict) -> dict:
         built = connection.sql("select file, sha256 from warehouse.landed_files").fetchall()
         if set(built) != {(name, entry.sha256) for name, entry in landed.items()}:
             raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
+        kept = asked | {"person": _as_kept(store, asked["person"])}
         for statement in PEOPLE.strip().split(";\n"):
-            names = {name: value for name, value in asked.items() if f"${name}" in statement}
+            names = {name: value for name, value in kept.items() if f"${name}" in statement}
             connection.execute(statement, names)
-        files = dict(connection.execute(LINES, asked | {"token": TOKEN}).fetchall())
+        files = dict(connection.execute(LINES, kept | {"token": TOKEN}).fetchall())
         ids = {token for (token,) in connection.sql("select id from told").fetchall()}
     plain = {value for value in asked.values() if value}
     damaged = [name for name, entry in landed.items() if entry.damage and _holds(store.root / name, ids | plain)]
@@ -136,11 +138,18 @@ def _plan(store: Store, asked: dict) -> dict:
     made = [path for path in store.models.glob("*/*/manifest.json") if read_json(path).get("run") in runs]
     return {
         "asked": asked,
-        "ids": sorted(ids),
+        "ids": sorted(ids | {each for each in plain if "@" in each}),
         "files": {name: {"sha256": hash_file(store.root / name), "lines": lines} for name, lines in files.items()},
         "snapshots": names,
         "models": sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in made),
     }
+
+
+def _as_kept(store: Store, known_as: str | None) -> str | None:
+    """The id as the tables have it: of an address, the hash that dbt's `hash_text` makes of it."""
+    if not known_as or "@" not in known_as:
+        return known_as
+    return hashlib.sha256((store.salt.read_text(encoding="utf-8") + known_as).encode()).hexdigest()[:32]
 
 
 def _is_about(one: snapshot.Snapshot, ids: set[str], asked: dict) -> bool:
