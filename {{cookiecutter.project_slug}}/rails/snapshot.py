@@ -113,8 +113,14 @@ class Snapshot:
 
 
 def find_latest(store: Store) -> Snapshot | None:
-    """The newest published snapshot; None where nothing is published yet."""
-    return open("", store) if store.latest_snapshot.exists() else None
+    """The newest published snapshot, to compare with; None where there is none, or where a file of it is gone."""
+    try:
+        latest = open("", store)
+        for table in latest.manifest["tables"]:
+            latest.files(table)
+        return latest
+    except Refused:
+        return None
 
 
 def open_latest(store: Store | None = None) -> Snapshot:
@@ -181,8 +187,8 @@ def read_tables(store: Store) -> duckdb.DuckDBPyConnection:
 def _keep_moved_ids(new: Snapshot, path: Path) -> None:
     """Beside a new snapshot: the ids whose person has another name than in the one before (tenant_id, id_kind, id, then
     person_before, person_id). Not part of its content, for that depends on the logs alone."""
-    before = read_json(new.store.latest_snapshot)
-    if before is None or "int_identities" not in (old := open(before["snapshot"], new.store)).manifest["tables"]:
+    old = find_latest(new.store)
+    if old is None or "int_identities" not in old.manifest["tables"]:
         return
     duckdb.sql(
         "select tenant_id, id_kind, id, old.person_id as person_before, new.person_id "
