@@ -7,7 +7,6 @@ same command finishes what a kill left, and searched for in the end. `data/erasu
 import argparse
 import csv
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ import duckdb
 
 from rails import audit, landing, records, snapshot, warehouse
 from rails.errors import Refused
-from rails.store import Store, default_store, hash_file, read_json, write_json, write_text
+from rails.store import Store, default_store, hash_file, hash_text, quoted, read_json, write_json, write_text
 
 WORD = "[A-Za-z0-9_.@+-]+"
 TOKEN = "[A-Za-z0-9_.@+-]{6,}"  # shorter ids are removed by their columns alone: as text they would be found anywhere
@@ -114,7 +113,7 @@ def _plan(store: Store, asked: dict) -> dict:
         raise Refused("Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again.")
     landed = {entry.file: entry for entry in landing.land(store, *warehouse.source_names()).files}
     with duckdb.connect() as connection:
-        connection.execute(f"attach '{_quoted(store.warehouse)}' as warehouse (read_only)")
+        connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
         built = connection.sql("select file, sha256 from warehouse.landed_files").fetchall()
         if set(built) != {(name, entry.sha256) for name, entry in landed.items()}:
             raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
@@ -146,15 +145,15 @@ def _plan(store: Store, asked: dict) -> dict:
 
 
 def _as_kept(store: Store, known_as: str | None) -> str | None:
-    """The id as the tables have it: of an address, the hash that dbt's `hash_text` makes of it."""
+    """The id as the tables have it: of an address its hash."""
     if not known_as or "@" not in known_as:
         return known_as
-    return hashlib.sha256((store.salt.read_text(encoding="utf-8") + known_as).encode()).hexdigest()[:32]
+    return hash_text(known_as, store.read_salt())
 
 
 def _is_about(one: snapshot.Snapshot, ids: set[str], asked: dict) -> bool:
     if not asked["person"]:
-        return bool(one.relation("events").filter(f"tenant_id = '{_quoted(asked['tenant'])}'").limit(1).fetchall())
+        return bool(one.relation("events").filter(f"tenant_id = '{quoted(asked['tenant'])}'").limit(1).fetchall())
     return any(_holds(path, ids) for table in one.manifest["tables"] for path in one.files(table))
 
 
@@ -181,9 +180,9 @@ def _rewrite(path: Path, lines: set[int]) -> None:
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".parquet":
-        numbered = f"(select *, row_number() over () as place from read_parquet('{_quoted(path)}'))"
+        numbered = f"(select *, row_number() over () as place from read_parquet('{quoted(path)}'))"
         rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
-        duckdb.execute(f"copy ({rows}) to '{_quoted(draft)}' (format parquet)")
+        duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
     else:
         kept = _csv_without(path, lines) if ".csv" in path.suffixes else _lines_without(path, lines)
         with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
@@ -234,8 +233,8 @@ def _scrub(path: Path, ids: set[str]) -> None:
         with duckdb.connect() as connection:
             connection.execute("create table ids as select unnest($ids) as token", {"ids": sorted(ids)})
             about = f"list_has_any(regexp_extract_all(cast(t as varchar), '{WORD}'), (select list(token) from ids))"
-            rows = f"from read_parquet('{_quoted(path)}') as t where not {about}"
-            connection.execute(f"copy ({rows}) to '{_quoted(draft)}' (format parquet)")
+            rows = f"from read_parquet('{quoted(path)}') as t where not {about}"
+            connection.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
         draft.replace(path)
     else:
         path.unlink()
@@ -267,18 +266,14 @@ def _holds(path: Path, ids: set[str]) -> bool:
         return not ids.isdisjoint(tokens | {token[1:] for token in tokens})
     with duckdb.connect() as connection:
         connection.execute("create temp table ids as select unnest($ids) as token", {"ids": sorted(ids)})
-        scans = [f"read_parquet('{_quoted(path)}', hive_partitioning = false)"]
+        scans = [f"read_parquet('{quoted(path)}', hive_partitioning = false)"]
         if path.suffix == ".duckdb":
-            connection.execute(f"attach '{_quoted(path)}' as built (read_only)")
+            connection.execute(f"attach '{quoted(path)}' as built (read_only)")
             tables = connection.sql("select table_name from duckdb_tables() where database_name = 'built'").fetchall()
             scans = [f'built."{name}"' for (name,) in tables]
         query = "select 1 from (select unnest(regexp_extract_all(cast(t as varchar), $token)) as token from {} as t) "
         query += "semi join ids using (token) limit 1"
         return any(connection.execute(query.format(scan), {"token": WORD}).fetchall() for scan in scans)
-
-
-def _quoted(text: object) -> str:
-    return str(text).replace("'", "''")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -100,8 +100,8 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
 
 def _keep_salt(store: Store) -> bool:
     """Keep what personal fields are hashed with where SQL reads it: PERSONAL_SALT, or made once. True if it is new."""
-    before = store.salt.read_text(encoding="utf-8") if store.salt.exists() else ""
-    salt = os.environ.get("PERSONAL_SALT") or before or secrets.token_hex(32)
+    before = store.read_salt()
+    salt = os.environ.get("PERSONAL_SALT", "").strip() or before or secrets.token_hex(32)
     if salt == before:
         return False
     write_text(store.salt, salt)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from rails.store import hash_file
+from rails.store import hash_file, quoted
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
@@ -194,7 +194,7 @@ def _copy_parquet(path: Path, copy: Path) -> int:
         with duckdb.connect() as connection:
             source = connection.read_parquet(str(path))
             (count,) = source.count("*").fetchone()
-            connection.execute(f"copy source to '{str(draft).replace(chr(39), chr(39) * 2)}' (format json)")
+            connection.execute(f"copy source to '{quoted(draft)}' (format json)")
     except duckdb.Error as error:
         raise _NotParquet(str(error)) from error
     draft.replace(copy)

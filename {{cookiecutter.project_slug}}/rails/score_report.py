@@ -5,14 +5,14 @@ from pathlib import Path
 import duckdb
 
 from rails.page import render
-from rails.store import read_json, write_text
+from rails.store import quoted, read_json, write_text
 
 BINS = 20
 
 
 def gather(folder: Path) -> dict:
     """The figures of the scores in a folder: totals, by tenant, their distribution and the most probable sessions."""
-    source = f"read_parquet('{str(folder / 'scores.parquet').replace(chr(39), chr(39) * 2)}')"
+    source = f"read_parquet('{quoted(folder / 'scores.parquet')}')"
     with duckdb.connect() as connection:
 
         def rows(query: str) -> list[dict]:

@@ -15,7 +15,7 @@ import duckdb
 
 from rails import distribution
 from rails.errors import Refused
-from rails.store import Store, default_store, read_json, write_json, write_text
+from rails.store import Store, default_store, quoted, read_json, write_json, write_text
 from rails.warehouse import locked
 
 # The tables that readers get, with the day by which each is cut into files.
@@ -228,7 +228,7 @@ def _write_days(connection: duckdb.DuckDBPyConnection, table: str, day: str, fol
     days = ", ".join(f"'{entry['dt']}'" for entry in entries)
     connection.execute(
         f"copy (select *, coalesce(strftime({day}, '%Y-%m-%d'), 'unknown') as dt from {table} where dt in ({days})) "
-        f"to '{str(draft).replace(chr(39), chr(39) * 2)}' (format parquet, compression zstd, partition_by (dt))"
+        f"to '{quoted(draft)}' (format parquet, compression zstd, partition_by (dt))"
     )
     for entry in entries:
         (written,) = (draft / f"dt={entry['dt']}").iterdir()

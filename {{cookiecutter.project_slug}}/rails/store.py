@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +45,10 @@ class Store:
         self.distributions = root / "reports" / "distributions.json"
         self.failed_rows = root / "reports" / "failed_rows.json"
 
+    def read_salt(self) -> str:
+        """What personal texts are hashed with; empty before the first landing makes it."""
+        return self.salt.read_text(encoding="utf-8").strip() if self.salt.exists() else ""
+
     def bundle(self, owner: str, version: str) -> Path:
         """The folder of an owner's bundle."""
         return self.models / owner / version
@@ -60,6 +65,11 @@ class Store:
 def default_store() -> Store:
     """The project's own `data/`, or the folder that the environment variable STORE_ROOT names."""
     return Store(Path(os.environ.get("STORE_ROOT") or PROJECT / "data").absolute())
+
+
+def project_settings() -> dict:
+    """What project.toml says, for what is started without a flow."""
+    return tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
 
 
 def read_json(path: Path, default: object = None) -> object:
@@ -106,6 +116,16 @@ def hash_folder(folder: Path, *suffixes: str) -> str:
         if path.suffix in suffixes and "target" not in path.parts:
             digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def hash_text(text: str, salt: str) -> str:
+    """A personal text as the tables keep it: the same 32 hex digits as by dbt's macro of this name."""
+    return hashlib.sha256(f"{salt}{text}".encode()).hexdigest()[:32]
+
+
+def quoted(text: object) -> str:
+    """A text as it stands between single quotes in SQL, where no parameter may."""
+    return str(text).replace("'", "''")
 
 
 def replace_pointer(path: Path, new: object, expected: object) -> None:

@@ -5,19 +5,18 @@ import socket
 import sys
 import tempfile
 import threading
-import tomllib
 import webbrowser
 from contextlib import ExitStack, suppress
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from rails.store import PROJECT
+from rails.store import project_settings
 
 
 def main() -> int:
     """Serve until told to stop; 1 where the address cannot be had."""
-    settings = tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8")).get("serve", {})
+    settings = project_settings().get("serve", {})
     host = os.environ.get("HOST") or settings.get("host", "127.0.0.1")
     port = os.environ.get("PORT") or settings.get("port", 8000)
     try:

@@ -127,8 +127,8 @@ def _openapi() -> dict[str, Any]:
     """The API's description; its example is the champion's own sample, which was asked when it was made."""
     told = FastAPI.openapi(app)
     if champion := app.state.champions.of(POOLED):
-        for path, example in (("/predict", champion.bundle.sample["request"]),):
-            told["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"] = example
+        body = told["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        body["example"] = champion.bundle.sample["request"]
     if os.environ.get("SERVE_TOKEN"):
         told.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path in ("/predict", "/predict/batch"):

@@ -66,21 +66,17 @@ def compute_features(
         connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
         connection.register("asked", entities[["tenant_id", "entity_id"]])
         for table in lookups:
-            _load(connection, table, snapshot, "*")
-        what = f"*, hash(entity_id) % {parts} as part"
-        _load(connection, "sent", snapshot, what, "semi join asked using (tenant_id, entity_id) order by part")
+            connection.execute(f"create table {table} as from {snapshot.scan(table)}")
+        connection.execute(
+            f"create table sent as select *, hash(entity_id) % {parts} as part from {snapshot.scan('events_at_point')} "
+            "semi join asked using (tenant_id, entity_id) order by part"
+        )
         connection.execute(
             "create view events_at_point as select * exclude (part) from sent where part = getvariable('part')"
         )
         for number in range(parts):
             connection.execute(f"set variable part = {number}")
             yield connection.sql(feature_sql.strip().rstrip(";")).df()
-
-
-def _load(connection: duckdb.DuckDBPyConnection, table: str, snapshot: Snapshot, what: str, which: str = "") -> None:
-    files = [str(path) for path in snapshot.files("events_at_point" if table == "sent" else table)]
-    source = f"read_parquet(?, hive_partitioning = false) {which}"
-    connection.execute(f"create table {table} as select {what} from {source}", [files])
 
 
 def _newest_sessions(snapshot: Snapshot, days: int, tenant_id: str) -> pd.DataFrame:

@@ -110,8 +110,8 @@ class Champions:
 
     def _open(self, owner: str, version: str) -> LoadedModel:
         bundle = open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
-        salt = self.store.salt.read_text(encoding="utf-8").strip() if self.store.salt.exists() else ""
-        return LoadedModel(bundle, _lookup_files(bundle, self.store), self.threads, LOOKUP_DAYS, salt)
+        files = _lookup_files(bundle, self.store)
+        return LoadedModel(bundle, files, self.threads, LOOKUP_DAYS, self.store.read_salt())
 
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; a stat for each, nothing is read."""

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -16,7 +15,7 @@ from rails import champion, run, snapshot
 from rails.bundle import open_bundle
 from rails.errors import Refused
 from rails.page import render
-from rails.store import PROJECT, Store, default_store, read_json, write_json, write_text
+from rails.store import Store, default_store, project_settings, read_json, write_json, write_text
 from serving import present, trial
 
 MUST_PASS = ("calibration", "serves_as_trained", "smoke", "latency")  # whether it is better, visitors are to say
@@ -103,7 +102,7 @@ def tell(found: Mapping[str, Any], store: Store) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """1 with a sentence where it is refused."""
-    settings = tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
+    settings = project_settings()
     parser = argparse.ArgumentParser(prog="python -m serving.experiment", description=__doc__.partition(": ")[2])
     verbs = parser.add_subparsers(dest="verb", required=True)
     begin = verbs.add_parser("start", help="a run's best candidate becomes the challenger")

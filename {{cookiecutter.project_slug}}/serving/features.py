@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from pydantic_core import from_json
 
+from rails.store import hash_text
+
 EVENT_COLUMNS = {
     "event_id": "varchar",
     "tenant_id": "varchar",
@@ -150,9 +152,7 @@ def hash_addresses(text: str, salt: str) -> str:
     """Text in which whatever looks like an e-mail address is its hash, as dbt's macro of this name has it."""
     if "@" not in text and "%40" not in text:
         return text
-    return _ADDRESS.sub(
-        lambda found: hashlib.sha256(f"{salt}{found[0].replace('%40', '@')}".encode()).hexdigest()[:32], text
-    )
+    return _ADDRESS.sub(lambda found: hash_text(found[0].replace("%40", "@"), salt), text)
 
 
 def payload_text(payload: object, others: Mapping) -> str | None:

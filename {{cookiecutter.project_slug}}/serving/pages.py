@@ -3,7 +3,6 @@
 import hmac
 import os
 import secrets
-import tomllib
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,7 +13,7 @@ from rails import snapshot
 from rails.champion import person
 from rails.errors import Refused
 from rails.page import render
-from rails.store import PROJECT, Store, default_store, read_json
+from rails.store import Store, default_store, project_settings, read_json
 from serving import review
 
 MOST_BYTES, MOST_RUNS, MOST_STEPS = 10_000, 10, 8
@@ -56,7 +55,7 @@ def page(request: Request, path: str) -> FileResponse:
 def ask(request: Request) -> HTMLResponse:
     """The next session of the queue."""
     refuse_strangers(request)
-    store, champions, settings = default_store(), request.app.state.champions, _settings()["review"]
+    store, champions, settings = default_store(), request.app.state.champions, project_settings()["review"]
     try:
         newest = snapshot.open_latest(store)
         key = (newest.id, *sorted(champions.serving().items()), *settings.values())
@@ -132,9 +131,5 @@ def state(store: Store) -> dict[str, Any]:
     }
 
 
-def _settings() -> dict[str, Any]:
-    return tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
-
-
 def _title(what: str) -> str:
-    return f"{what} · {_settings()['project']['name']}"
+    return f"{what} · {project_settings()['project']['name']}"
