@@ -102,11 +102,10 @@ def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> 
         for path in sorted(suites.glob("*.json")):
             if path.stem == "distributions":
                 batch = computed.add_dataframe_asset(path.stem).add_batch_definition_whole_dataframe("whole")
+                parameters = {"dataframe": moved}
             else:
-                batch = source.add_table_asset(path.stem, table_name=path.stem).add_batch_definition_whole_table(
-                    "whole"
-                )
-            parameters = {"dataframe": moved} if path.stem == "distributions" else None
+                table = source.add_table_asset(path.stem, table_name=path.stem)
+                batch, parameters = table.add_batch_definition_whole_table("whole"), None
             result = _validate(gx, context, batch, parameters, path)
             write_text(store.data_docs / f"{path.stem}.html", _page(result))
             findings += [_finding(path.stem, each) for each in result.results]

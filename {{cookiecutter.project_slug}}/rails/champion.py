@@ -52,11 +52,6 @@ def person() -> str:
     return "owner" if user == "root" else user
 
 
-def standing(store: Store, owner: str) -> dict:
-    """How the present champion of an owner came there: the last entry of its history; empty where there is none."""
-    return ((read_json(store.champion(owner)) or {}).get("history") or [{}])[-1]
-
-
 def promote(
     store: Store,
     owner: str,

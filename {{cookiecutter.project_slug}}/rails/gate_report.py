@@ -32,7 +32,7 @@ class Report:
 
     @property
     def page(self) -> Path:
-        return self.run.store.models / POOLED / f"{self.version}-gate.html"
+        return self.run.store.gate(POOLED, self.version).with_suffix(".html")
 
 
 def write_page(report: Report, title: str) -> str:

@@ -31,7 +31,8 @@ def variables() -> dict:
 
 def source_names() -> tuple[list[str], list[str]]:
     """The sources that are read, and those that are fed back by this project itself."""
-    return variables()["sources"], variables().get("feedback_sources", [])
+    told = variables()
+    return told["sources"], told.get("feedback_sources", [])
 
 
 def environment(store: Store) -> dict[str, str]:
@@ -102,9 +103,8 @@ def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
         store.quarantine_before.unlink(missing_ok=True)
     elif built and store.warehouse.exists():
         _keep_quarantine(store)
-    (store.dbt / "built.json").unlink(
-        missing_ok=True
-    )  # half of what changed may be in the tables when a build is killed
+    # Half of what changed may be in the tables when a build is killed, so the next one is whole.
+    (store.dbt / "built.json").unlink(missing_ok=True)
     write_json(store.dbt / "building.json", build | {"id": uuid.uuid4().hex})
     command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
     with (log / "run.txt").open("w") as output:

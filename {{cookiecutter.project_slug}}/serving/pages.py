@@ -112,7 +112,7 @@ def state(store: Store) -> dict[str, Any]:
         metrics = read_json(store.runs / run["id"] / "metrics.json", default={})
         run["figure"] = metrics["candidates"][metrics["chosen"]]["holdout"]["average_precision"] if metrics else None
     pointers = {path.parent.name: read_json(path) for path in sorted(store.models.glob("*/champion.json"))}
-    manifest = read_json(store.latest_snapshot, default={}).get("snapshot")
+    latest = read_json(store.latest_snapshot, default={}).get("snapshot")
     scores = sorted(store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime, reverse=True)
     pages = {"Data": store.reports / "data.html", "Monitor": store.monitor / "report.html"}
     pages |= {
@@ -122,7 +122,7 @@ def state(store: Store) -> dict[str, Any]:
     return {
         "champions": {owner: pointer["history"][: -MOST_STEPS - 1 : -1] for owner, pointer in pointers.items()},
         "runs": runs,
-        "data": read_json(store.snapshots / manifest / "manifest.json") if manifest else None,
+        "data": read_json(store.snapshots / latest / "manifest.json") if latest else None,
         "monitor": read_json(store.monitor / "latest.json"),
         "experiment": read_json(store.experiment),
         "readout": read_json(store.reports / "experiment.json"),

@@ -108,8 +108,8 @@ def try_out(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
         unknowing.close()
     model = LoadedModel(bundle, {name: snapshot.files(name) for name in bundle.lookups})
     try:
-        predicted = [each.probability for each in model.predict(sessions)]
-        found = model.features(sessions).assign(**{run.chosen: predicted})
+        found = model.features(sessions)
+        found = found.assign(**{run.chosen: model.score(found)})
     finally:
         model.close()
     columns = [*(feature["name"] for feature in bundle.schema["features"]), run.chosen]

@@ -10,7 +10,7 @@ import pytest
 from serving_data import make_bundle
 
 from rails.bundle import open_bundle
-from rails.champion import current, promote, prune, rollback, standing, tell_versions
+from rails.champion import current, promote, prune, rollback, tell_versions
 from rails.errors import Refused
 from rails.store import Store, read_json, write_json
 
@@ -131,12 +131,12 @@ def test_a_champion_that_was_forced_is_told_as_such_for_as_long_as_it_serves(sto
     crown(store, versions[1], forced="the old one is worse still")
     crown(store, versions[2])
 
-    assert standing(store, "pooled")["forced"] is None
+    assert standing(store)["forced"] is None
     assert rollback(store, **WHO).version == versions[1]
-    assert standing(store, "pooled")["forced"] == "the old one is worse still"
+    assert standing(store)["forced"] == "the old one is worse still"
     assert re.search(rf"{versions[1]} .*CHAMPION .*FORCED: the old one is worse still", tell_versions(store))
     assert rollback(store, **WHO).version == versions[0]
-    assert (standing(store, "pooled")["gate"], standing(store, "pooled")["forced"]) == ("a-gate.html", None)
+    assert (standing(store)["gate"], standing(store)["forced"]) == ("a-gate.html", None)
 
 
 def test_old_versions_go_but_never_the_champion_the_one_before_or_one_that_a_pointer_names(store):
@@ -206,3 +206,8 @@ def test_of_two_promotions_judged_against_the_same_champion_one_is_refused(store
 
     assert len(refused) == 1
     assert current(store)[1] in versions[1:]
+
+
+def standing(store: Store) -> dict:
+    """How the present champion came there."""
+    return read_json(store.champion("pooled"))["history"][-1]
