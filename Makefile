@@ -22,10 +22,10 @@ $(VENV)/.tests: $(READY) $(TEMPLATE)/requirements.txt
 	@touch $@
 
 test: $(VENV)/.tests ## the template's tests, under 10 minutes
-	$(PY) -m pytest -m "not faults"
+	$(PY) -m pytest -n auto --dist loadfile -m "not faults"
 
 test-faults: $(VENV)/.tests ## what takes longer: kills, hostile corpora, real logs in full
-	$(PY) -m pytest -m faults
+	$(PY) -m pytest -n auto --dist loadfile -m faults
 
 lint: $(READY) ## ruff, sqlfluff and the workflows' schema, here and in the template folder in place
 	$(PY) -m ruff check .

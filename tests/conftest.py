@@ -1,5 +1,6 @@
 """A copy of the template without what work leaves in its folder, and projects generated from it."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -48,14 +49,36 @@ def around(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def project(template: Path, tmp_path_factory) -> Path:
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder of this name, filled by the first of the processes that share the tests; the others wait and find it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def fill_once(name: str, fill: Callable[[Path], None]) -> Path:
+        filled = shared / f"{name}.filled"
+        with filled.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                shutil.rmtree(shared / name, ignore_errors=True)  # of a process that failed
+                (shared / name).mkdir()
+                fill(shared / name)
+                filled.touch()
+        return shared / name
+
+    return fill_once
+
+
+@pytest.fixture(scope="session")
+def project(template: Path, once) -> Path:
     """A generated project, set up."""
-    folder = tmp_path_factory.mktemp("generated")
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(folder), str(template)]
-    subprocess.run(command, env=os.environ | {"HOME": str(folder)}, check=True)
-    said = make(folder / "shop_intent", "setup")
-    assert said.returncode == 0, said.stdout
-    return folder / "shop_intent"
+
+    def generate(folder: Path) -> None:
+        command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(folder), str(template)]
+        subprocess.run(command, env=os.environ | {"HOME": str(folder)}, check=True)
+        said = make(folder / "shop_intent", "setup")
+        assert said.returncode == 0, said.stdout
+
+    return once("generated", generate) / "shop_intent"
 
 
 def make(project: Path, *verbs: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -101,16 +124,18 @@ def untouched(template: Path, project: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(untouched: Path, tmp_path_factory) -> Path:
+def built(untouched: Path, once) -> Path:
     """A store that has gone from logs to a champion and scores; look, do not touch."""
-    store = tmp_path_factory.mktemp("built") / "store"
-    raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-    said = run(untouched, store, "-m", "ml.simulate", "--days", "8", "--sessions-per-day", "1000", *raw)
-    for verb in ("data", "train", "deploy", "score"):
+
+    def build(store: Path) -> None:
+        raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
+        said = run(untouched, store, "-m", "ml.simulate", "--days", "8", "--sessions-per-day", "1000", *raw)
+        for verb in ("data", "train", "deploy", "score"):
+            assert said.returncode == 0, said.stdout
+            said = run(untouched, store, f"flows/{verb}.py", "run")
         assert said.returncode == 0, said.stdout
-        said = run(untouched, store, f"flows/{verb}.py", "run")
-    assert said.returncode == 0, said.stdout
-    return store
+
+    return once("built", build)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 from conftest import make
+from runs import copy_project
 
 NO_NETWORK = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
 
@@ -37,8 +38,6 @@ def test_a_second_setup_installs_nothing(project):
 
 
 def test_a_project_that_was_moved_is_set_up_again(project, tmp_path):
-    moved = project.rename(tmp_path / "moved")
-    try:
-        assert "setting up" in make(moved, "-n", "data").stdout
-    finally:
-        moved.rename(project)
+    moved = copy_project(project, tmp_path / "here").rename(tmp_path / "moved")
+
+    assert "setting up" in make(moved, "-n", "data").stdout
