@@ -36,8 +36,18 @@ QUERIES = {
     "statuses": """
         select status, count(*) as session_count from session_features group by all order by session_count desc""",
     "tenants": """
-        select tenant_id, count(*) as session_count, count(label) as train_count, avg(label::int) as label_rate
-        from session_features group by all order by session_count desc, tenant_id limit 50""",
+        with spans as (
+            select min(point_at)::date as first_on, 1 + date_diff('day', min(point_at), max(point_at)) // 60 as step
+            from session_features),
+        cells as (
+            select tenant_id, first_on + (date_diff('day', first_on, point_at) // step * step)::int as day, step,
+                count(*) as session_count, count(label) as train_count, count_if(label) as positive_count
+            from session_features cross join spans group by all)
+        select tenant_id, sum(session_count) as session_count, sum(train_count) as train_count,
+            sum(positive_count) / nullif(sum(train_count), 0) as label_rate,
+            list({'day': day, 'until': day + step::int, 'train_count': train_count,
+                'label_rate': positive_count / nullif(train_count, 0)} order by day) as cells
+        from cells group by all order by session_count desc, tenant_id limit 50""",
     "outcomes": """
         select count(label) as train_count, count(*) filter (where label) as positive_count from session_features""",
     "layers": " union all ".join(

@@ -130,10 +130,15 @@ def data_context(published: bool, train_count: int = 90) -> dict:
             {"event_type": HOSTILE, "event_count": 97, "tenant_count": 1, "first_seen_at": datetime(2026, 1, 1)}
         ],
         "statuses": [{"status": "train", "session_count": train_count}, {"status": "open", "session_count": 1}],
-        "tenants": [{"tenant_id": HOSTILE, **known}],
+        "tenants": [
+            {"tenant_id": HOSTILE, "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | known], **known}
+        ],
         "days": [{"day": date(2026, 1, day), **known} for day in (1, 2)],
         "layers": [{"table_name": "events", "row_count": 97}],
-        "models": [{"name": HOSTILE, "seconds": 0.5, "parents": [HOSTILE]}],
+        "models": [
+            {"name": "first", "seconds": 0.5, "parents": []},
+            {"name": HOSTILE, "seconds": 0.5, "parents": ["first"]},
+        ],
         "moved": [{"column_name": HOSTILE, "distance": 0.3, "before": HOSTILE, "after": "mean 1"}],
         "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
         "totals": {
@@ -320,6 +325,17 @@ def test_a_line_is_broken_where_a_value_is_unknown():
     points = [{"x": 0, "y": 0}, {"x": 0.5, "y": None}, {"x": 1, "y": 1}]
 
     assert plot.trace(points, "x", "y", axis, axis) == "M0 0M100 100"
+
+
+def test_a_graph_stands_below_what_it_is_made_from_and_draws_no_line_that_others_imply():
+    parents = {"a": [], "b": ["a"], "c": ["a", "b"], "d": ["a"], "e": ["c", "d"]}
+
+    drawn = plot.graph([{"name": name, "parents": those} for name, those in parents.items()])
+
+    tops = {one["name"]: one["top"] for one in drawn["nodes"]}
+    assert tops == {"a": 0, "b": 60, "d": 60, "c": 120, "e": 180}
+    assert len(drawn["paths"]) == 5
+    assert len({(one["left"], one["top"]) for one in drawn["nodes"]}) == 5
 
 
 def test_examples_of_quarantined_lines_are_masked():
