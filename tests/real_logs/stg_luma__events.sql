@@ -24,6 +24,7 @@ mapped as (
         record ->> '$.receivedTimestamp' as received_at,
         coalesce(record ->> '$.endUserIDs._experience.mcid.id', record ->> '$.endUserIDs._experience.aaid.id') as anonymous_id,
         anonymous_id || '-' || (record ->> '$._experience.analytics.session.num') as session_id,
+        record ->> '$.commerce.order.purchaseID' as order_id,
         record ->> '$.productListItems[0].SKU' as product_id,
         {# A checkout's pages name its steps, up to the thanks for the order. #}
         case when page_name not similar to '.*(checkout|order|thank).*' then split_part(page_name, ': products', 1) end as page,

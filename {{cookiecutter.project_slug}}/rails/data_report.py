@@ -33,6 +33,21 @@ QUERIES = {
         select event_type, count(*) as event_count, count(distinct tenant_id) as tenant_count,
             min(occurred_at) as first_seen_at
         from events group by all order by event_count desc, event_type limit 30""",
+    "habits": """
+        with orders as (
+            select source, count(*) as order_count from (
+                select source from events where is_outcome and order_id is not null
+                group by tenant_id, source, order_id having count(*) > 1) group by all),
+        named as (
+            select source, count_if(session_id is null) as nameless_count
+            from int_first_records where same_order_as is null group by all)
+        select source, count_if(occurred_at::date < arrived_on) as late_count,
+            max(epoch(received_at - occurred_at)) / 3600 as latest_hours,
+            count_if(received_at < occurred_at) as early_count,
+            coalesce(any_value(order_count), 0) as repeated_order_count,
+            any_value(nameless_count) as nameless_count, count_if(events.session_id is null) as homeless_count
+        from events inner join named using (source) left join orders using (source)
+        where event_type not in ('prediction', 'judgement') group by all order by source""",
     "statuses": """
         select status, count(*) as session_count from session_features group by all order by session_count desc""",
     "tenants": """

@@ -129,6 +129,12 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "event_types": [
             {"event_type": HOSTILE, "event_count": 97, "tenant_count": 1, "first_seen_at": datetime(2026, 1, 1)}
         ],
+        "habits": [
+            {"source": HOSTILE, "latest_hours": 47.9}
+            | dict.fromkeys(
+                ("late_count", "early_count", "repeated_order_count", "nameless_count", "homeless_count"), 1
+            )
+        ],
         "statuses": [{"status": "train", "session_count": train_count}, {"status": "open", "session_count": 1}],
         "tenants": [
             {"tenant_id": HOSTILE, "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | known], **known}
