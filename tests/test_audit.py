@@ -116,6 +116,15 @@ CASES = {
         "insert into fct_predictions (tenant_id, request_id, probability) values ('acme', 'r', 1.5)",
         set(),
     ),
+    ("judgements", "one judgement of a session stands"): (
+        "insert into judgements (tenant_id, entity_id, judgement, stands) "
+        "values ('acme', 's', 'fit', true), ('acme', 's', 'cannot_say', true)",
+        set(),
+    ),
+    ("judgements", "a judgement is one that is known"): (
+        "insert into judgements (tenant_id, entity_id, judgement, stands) values ('acme', 's', 'good', true)",
+        set(),
+    ),
     ("source_changes", "no field of a source has gone lately"): (CHANGE.format("gone"), set()),
     ("source_changes", "no field of a source has another type lately"): (CHANGE.format("retyped"), set()),
     ("source_changes", "no field of a source is empty much more or less often lately"): (CHANGE.format("nulls"), set()),

@@ -89,12 +89,13 @@ def run_flow(name: str) -> bool:
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
-def _keep(sentence: str) -> str:
-    """The sentence, which the run's own process is to say again when Metaflow has had its last word."""
+def _keep(sentence: str) -> str | int:
+    """What a task exits with: the run's own process says the sentence when Metaflow has had its last word."""
     SPARE.unlink(missing_ok=True)
     if path := os.environ.get("FLOW_REFUSAL"):
         with suppress(OSError):
             Path(path).write_text(sentence, encoding="utf-8")
+            return 1
     return sentence
 
 

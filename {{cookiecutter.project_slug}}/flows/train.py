@@ -66,11 +66,11 @@ class TrainFlow(ProjectFlow):
     @in_a_sentence
     def end(self):
         """Leave the run's page."""
-        from rails import run_report
+        from rails import run
 
-        run = self._run()
-        self.html = run_report.write_page(run, self.title("Training run"))
-        print(run_report.tell(run, self.stands, self.seconds_since(self.began_at)))
+        finished = self._run()
+        self.html = run.write_page(finished, self.title("Training run"))
+        print(run.tell(finished, self.stands, self.seconds_since(self.began_at)))
 
     def _learned_with(self) -> dict:
         names = [*LEARNED_WITH, *self.settings["train"]["candidates"]]

@@ -163,7 +163,9 @@ def _finding(table: str, result) -> Finding:
         return Finding(table, expectation, severity, False, _exception(result), [])
     found = result.result
     observed = found.get("observed_value")
-    if observed is None:
+    if configuration.type == "unexpected_rows_expectation":
+        observed = f"{observed} {'row' if observed == 1 else 'rows'}"
+    elif observed is None:
         observed = f"{found.get('unexpected_count') or 0} of {found.get('element_count') or 0} rows"
     rows = found.get("unexpected_index_list") or found.get("details", {}).get("unexpected_rows") or []
     rows = rows or [row for row in found.get("unexpected_list", []) if isinstance(row, dict)]  # of compound keys

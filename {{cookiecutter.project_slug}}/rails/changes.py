@@ -115,6 +115,8 @@ def _hint(row: dict) -> str:
         "gone": "ask who writes the logs; what reads it is null from then on",
         "retyped": "what is no number any more is null where a number is wanted",
         "nulls": "features of it mean something else from then on",
-        "volume": "see that all files have arrived, whole",
+        "volume": "see that all files have arrived, whole"
+        if row["value_after"] < row["value_before"]
+        else "see that none is there twice",
         "event_type": "kept; counted by no feature until one names it",
     }[row["kind"]]

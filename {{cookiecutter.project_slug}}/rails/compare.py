@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from rails import page
 from rails import run as runs
 from rails.errors import Refused
-from rails.page import render
-from rails.run import Run
-from rails.store import Store, default_store, read_json, write_text
+from rails.run import Run, interval
+from rails.store import Store, default_store, read_json
 
 FIGURES = ("average_precision", "roc_auc", "log_loss", "calibration_error", "expected_value_per_1000")
 MOST_CHANGED, LEAST_CHANGE = 10, 0.0005
@@ -76,7 +76,7 @@ def tell(comparison: Comparison) -> str:
     lines += [f"{name:<26}{before!s:<32}{after!s}" for name, before, after in comparison.settings]
     for name, before, after in comparison.data:
         lines.append(f"{name + ' rows (rate)':<26}{_part(before):<32}{_part(after)}")
-    lines += [f"{name:<26}{_interval(one):<32}{_interval(two)}" for name, one, two in comparison.figures]
+    lines += [f"{name:<26}{interval(one):<32}{interval(two)}" for name, one, two in comparison.figures]
     for name, one, two in comparison.slices[:MOST_CHANGED]:
         lines.append(f"{name[:25]:<26}{one['average_precision']:<32.3f}{two['average_precision']:.3f}")
     gone, new = comparison.features
@@ -97,7 +97,7 @@ def table(store: Store) -> str:
     ]
     for at, name in sorted(finished, reverse=True):
         run = Run(store, name)
-        precision = _interval(_best(run)["holdout"]["average_precision"])
+        precision = interval(_best(run)["holdout"]["average_precision"])
         seconds = f"{run.cost.get('seconds', float('nan')):>8.1f}"
         lines.append(f"{name:<14}{at[:16]:<18}{run.snapshot_id:<14}{run.chosen:<12}{precision:<28}{seconds}")
     return "\n".join(lines) if lines[1:] else "There is no training run yet: `make train` makes one."
@@ -114,9 +114,9 @@ def main() -> int:
             print(table(store))
             return 0
         comparison = Comparison(*(runs.open(name, store) for name in asked))
-        page = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
-        write_text(page, render("compare.html", title="Two runs", comparison=comparison))
-        print(f"{tell(comparison)}\npage: {page}")
+        path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
+        page.write(path, "compare.html", title="Two runs", comparison=comparison)
+        print(f"{tell(comparison)}\npage: {path}")
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         return 1
@@ -136,12 +136,6 @@ def _flat(settings: Mapping, above: str = "") -> dict[str, object]:
 
 def _part(part: Mapping) -> str:
     return f"{part['rows']:,} ({100 * part['label_rate']:.2f} %)"
-
-
-def _interval(one: Mapping) -> str:
-    if one["value"] is None:
-        return "unknown"
-    return f"{one['value']:.3f}" + (f" ({one['low']:.3f} to {one['high']:.3f})" if one["low"] is not None else "")
 
 
 if __name__ == "__main__":

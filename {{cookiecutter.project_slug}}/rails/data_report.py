@@ -4,14 +4,13 @@ from pathlib import Path
 
 import duckdb
 
-from rails import changes, snapshot
+from rails import changes, page, snapshot
 from rails.audit import Finding
 from rails.landing import Landing
-from rails.page import render
-from rails.store import Store, read_json, write_text
+from rails.store import Store, read_json
 from rails.warehouse import last_models
 
-LINES_OF_NEWS = 8
+LINES_OF_NEWS, REASONS_TOLD = 8, 5
 QUERIES = {
     "sources": """
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
@@ -125,6 +124,14 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         f"{row['duplicate_count']:>12,.0f}{row['quarantined_count']:>12,.0f}"
         for row in report["sources"]
     ]
+    reasons: dict[str, list[str]] = {}
+    for row in report["quarantine"]:
+        reasons.setdefault(row["source"], []).append(f"{row['record_count']:,} {row['reason']}")
+    lines += [
+        f"quarantined: {source}: {', '.join(told[:REASONS_TOLD])}"
+        + (f" and {len(told) - REASONS_TOLD} more reasons, on the page" if told[REASONS_TOLD:] else "")
+        for source, told in reasons.items()
+    ]
     lines += [
         f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
         for finding in report["findings"]
@@ -173,9 +180,7 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
 
 def write_page(store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str) -> str:
     """Write the run's page below `data/reports` and return it."""
-    html = render("data.html", title=title, published=published, **report)
-    write_text(_page(store), html)
-    return html
+    return page.write(_page(store), "data.html", title=title, published=published, **report)
 
 
 def refusal(critical: list[Finding], store: Store) -> str:

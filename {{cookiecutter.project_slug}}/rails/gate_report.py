@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rails import page
 from rails.champion import POOLED
-from rails.page import render
 from rails.run import Run
-from rails.store import write_json, write_text
+from rails.store import write_json
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ def write_page(report: Report, title: str) -> str:
     """Write the page and the decision beside the bundle, and return the page; what was decided before stays."""
     if report.decision is None:
         return report.page.read_text(encoding="utf-8") if report.page.exists() else ""
-    html = render("gate.html", title=title, report=report, metrics=report.run.metrics)
-    write_text(report.page, html)
+    html = page.write(report.page, "gate.html", title=title, report=report, metrics=report.run.metrics)
     said = {"decision": report.decision, "smoke": report.smoke, "forced": report.is_forced and report.force}
     write_json(report.page.with_suffix(".json"), said)
     return html

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rails.page import render
-from rails.store import Store, write_json, write_text
+from rails import page
+from rails.store import Store, write_json
 
 
 def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
@@ -33,9 +33,7 @@ def keep(store: Store, about: Mapping[str, Any], checks: Sequence[Mapping], deci
 
 def write_page(store: Store, report: Mapping[str, Any], title: str) -> str:
     """Write data/monitor/report.html and return it."""
-    html = render("monitor.html", title=title, report=report)
-    write_text(store.monitor / "report.html", html)
-    return html
+    return page.write(store.monitor / "report.html", "monitor.html", title=title, report=report)
 
 
 def tell(store: Store, report: Mapping[str, Any], seconds: float) -> str:

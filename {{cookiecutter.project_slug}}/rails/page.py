@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rails import plot
+from rails.store import write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
@@ -16,6 +17,13 @@ LONGEST = 80  # characters of a text from the data
 def render(template: str, **context) -> str:
     """A page as HTML; everything that comes from data is escaped."""
     return _environment().get_template(template).render(**context)
+
+
+def write(path: Path, template: str, **context) -> str:
+    """The page, which then stands at the path too."""
+    html = render(template, **context)
+    write_text(path, html)
+    return html
 
 
 def _percent(value: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from rails import page, snapshot
 from rails.errors import Refused
 from rails.store import PROJECT, Store, default_store, hash_folder, read_json, write_json, write_text
 
@@ -130,3 +131,45 @@ def open(run_id: str, store: Store | None = None) -> Run:
     is_begun = run.folder.exists()
     what = "did not finish: `make train` takes it up again" if is_begun else "is unknown: `make train` makes a new one"
     raise Refused(f"Training run {run_id!r} {what}; {there_are}.")
+
+
+def tell(run: Run, stands: bool, seconds: float) -> str:
+    """The leaderboard on the holdout, the choice, and where the page is."""
+    metrics = run.metrics
+    lines = [f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the rule':>28}"]
+    for name, one in metrics["candidates"].items():
+        precision, auc = one["holdout"]["average_precision"], one["holdout"]["roc_auc"]
+        lines.append(
+            f"{name:<14}{interval(precision):>30}{auc['value']:>10.3f}"
+            f"{interval(one['against_rule'], signed=True) if 'against_rule' in one else '':>28}"
+        )
+    parts = metrics["split"]
+    rows = ", ".join(f"{part['rows']:,} {name}" for name, part in parts.items())
+    what = "stands, nothing is new" if stands else "finished"
+    lines.append(f"train: {rows}; run {run.id} {what}; {metrics['chosen']} chosen on validation; {seconds:.1f} s")
+    lines.append(f"page: {run.report}")
+    return "\n".join(lines)
+
+
+def write_page(run: Run, title: str) -> str:
+    """Write the run's report.html and return it."""
+    context = {"settings": run.settings, "metrics": run.metrics, "judged": _judged(run)}
+    return page.write(run.report, "run.html", title=title, run=run, **context)
+
+
+def _judged(run: Run) -> dict[str, int]:
+    """How many sessions people judged which way, as the run's snapshot knew; none where it has no judgements."""
+    try:
+        said = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("stands")
+    except Refused:
+        return {}
+    return dict(said.aggregate("judgement, count(*)").fetchall())
+
+
+def interval(figure: Mapping, signed: bool = False) -> str:
+    """A figure with what 95 % of resamples gave, as far as they are known."""
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    sign = "+" if signed else ""
+    if value is None:
+        return "unknown"
+    return f"{value:{sign}.3f}" + ("" if low is None else f" ({low:{sign}.3f} to {high:{sign}.3f})")

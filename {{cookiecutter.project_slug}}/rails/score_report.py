@@ -4,8 +4,8 @@ from pathlib import Path
 
 import duckdb
 
-from rails.page import render
-from rails.store import quoted, read_json, write_text
+from rails import page
+from rails.store import quoted, read_json
 
 BINS = 20
 
@@ -57,6 +57,4 @@ def tell(folder: Path, seconds: float) -> str:
 
 def write_page(folder: Path, title: str) -> str:
     """Write the page beside the scores and return it."""
-    html = render("scores.html", title=title, scores=gather(folder))
-    write_text(folder / "report.html", html)
-    return html
+    return page.write(folder / "report.html", "scores.html", title=title, scores=gather(folder))

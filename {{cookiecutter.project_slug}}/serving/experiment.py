@@ -11,11 +11,10 @@ import pandas as pd
 
 from ml import CannotLearn, gate
 from ml.experiment import read
-from rails import champion, run, snapshot
+from rails import champion, page, run, snapshot
 from rails.bundle import open_bundle
 from rails.errors import Refused
-from rails.page import render
-from rails.store import Store, default_store, project_settings, read_json, write_json, write_text
+from rails.store import Store, default_store, project_settings, read_json, write_json
 from serving import present, trial
 
 MUST_PASS = ("calibration", "serves_as_trained", "smoke", "latency")  # whether it is better, visitors are to say
@@ -54,8 +53,8 @@ def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, 
     own = log["model_version"].isin([told["version"], told["champion"]]) & (pd.to_datetime(log["answered_at"]) >= began)
     found = {**told, **read(log[own], told["share"], settings["experiment"])}
     write_json(store.reports / "experiment.json", found)
-    html = render("experiment.html", title=title, found=found, alpha=settings["experiment"]["alpha"])
-    write_text(store.reports / "experiment.html", html)
+    alpha = settings["experiment"]["alpha"]
+    page.write(store.reports / "experiment.html", "experiment.html", title=title, found=found, alpha=alpha)
     return found
 
 
