@@ -70,6 +70,18 @@ def test_the_same_rows_are_the_same_snapshot_whatever_is_noted_beside(store):
     assert publish(store, code="c2").id != first.id
 
 
+def test_files_of_untouched_days_keep_their_name_and_time(store):
+    build(store, 40)
+    publish(store)
+    before = {path: path.stat().st_mtime_ns for path in store.tables.rglob("*.parquet")}
+    build(store, 45)
+
+    publish(store)
+    after = {path: path.stat().st_mtime_ns for path in store.tables.rglob("*.parquet")}
+    assert before.items() < after.items()
+    assert len(after) == len(before) + len(snapshot.PUBLISHED)
+
+
 def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three, capsys):
     crown(store, three[0])
 

@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rails import warehouse
+from rails.landing import land
 from rails.store import PROJECT, Store
 
 DAYS, SESSIONS_PER_DAY = 10, 800  # fewer sessions do not convince the gate
@@ -27,12 +29,25 @@ def run(store: Store, *command: str) -> subprocess.CompletedProcess:
     )
 
 
+def run_together(store: Store, commands: dict[str, list[str]]) -> dict[str, subprocess.CompletedProcess]:
+    """Commands that do not wait for one another, all at once; what each said."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(commands, pool.map(lambda command: run(store, *command), commands.values()), strict=True))
+
+
 def simulate(
     store: Store, *, days: int = DAYS, sessions_per_day: int = SESSIONS_PER_DAY
 ) -> subprocess.CompletedProcess:
     """A few thousand simulated events below the store."""
     where = ["--raw", str(store.raw), "--truth", str(store.root / "truth.parquet")]
     return run(store, "-m", "ml.simulate", "--days", str(days), "--sessions-per-day", str(sessions_per_day), *where)
+
+
+def build(store: Store) -> None:
+    """Land what is new and build the tables, without an audit."""
+    with warehouse.locked(store) as lock:
+        landing = land(store, *warehouse.source_names())
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing.generation))
 
 
 def need_simulated_sources() -> None:
@@ -47,10 +62,14 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Compl
     need_simulated_sources()
     store = Store(tmp_path_factory.mktemp("store"))
     verbs = {"simulate": simulate(store)}
-    for verb in ("data", "train", "deploy", "score", "monitor"):
+    for verb in ("data", "train", "deploy"):
         verbs[verb] = run(store, f"flows/{verb}.py", "run")
-    verbs["ask"] = run(store, "-m", "serving.ask")
-    return verbs | {"store": store}
+    commands = {
+        "score": ["flows/score.py", "run"],
+        "monitor": ["flows/monitor.py", "run"],
+        "ask": ["-m", "serving.ask"],
+    }
+    return verbs | run_together(store, commands) | {"store": store}
 
 
 @pytest.fixture(scope="session")

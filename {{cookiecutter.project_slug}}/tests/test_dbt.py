@@ -1,5 +1,6 @@
-"""The SQL rooms: dbt's own unit tests, and what staging makes of odd lines."""
+"""The SQL rooms: dbt's own unit tests, what staging makes of odd lines, and that no feature knows what comes after."""
 
+import gzip
 import json
 import os
 import re
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import need_simulated_sources
+from conftest import build, need_simulated_sources
 
 from rails import warehouse
-from rails.landing import land
 from rails.store import PROJECT, Store
 
 # What is changed in a good event, and the columns or the quarantine's reason it must end with.
@@ -85,9 +85,7 @@ def staged(tmp_path_factory) -> duckdb.DuckDBPyConnection:
     (store.raw / "web" / "dt=2026-01-01").mkdir(parents=True)
     events = [json.dumps(an_event(number, changes)) for number, (changes, _) in enumerate(ODD_EVENTS.values())]
     (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join([*events, *ODD_LINES]))
-    with warehouse.locked(store) as lock:
-        landing = land(store, ["web", "orders"])
-        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing.generation))
+    build(store)
     return duckdb.connect(str(store.warehouse), read_only=True)
 
 
@@ -128,3 +126,48 @@ def test_dbts_own_unit_tests_pass(copied):
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
     assert "ERROR=0" in dbt.stdout and os.path.exists(copied.warehouse)
+
+
+def test_nothing_after_the_point_is_used(copied):
+    """What follows a session's point on the last day becomes a well-known customer's purchases, who logs in again."""
+    file = max((copied.raw / "web").glob("*/*"))
+    day = file.parent.name.removeprefix("dt=")
+    features = "select * exclude (status, label) from session_features where cast(point_at as date) <= ? order by all"
+    outcomes = "select count(*) from session_features where label"
+    of_the_future = (
+        "from events inner join sessions using (tenant_id, session_id) "
+        "where event_number > point_number and received_at >= ?"
+    )
+    with duckdb.connect(str(copied.warehouse), read_only=True) as connection:
+        before, bought = connection.execute(features, [day]).fetchall(), connection.sql(outcomes).fetchall()
+        later = {row[0] for row in connection.execute(f"select event_id {of_the_future}", [day]).fetchall()}
+        log_in_at = dict(
+            connection.execute(
+                f"select max_by(event_id, event_number), strftime(max(occurred_at) + interval 1 second, '%xT%XZ') "
+                f"{of_the_future} group by tenant_id, session_id",
+                [day],
+            ).fetchall()
+        )
+        known = "select tenant_id, max_by(key[3:], outcome_count) from lookup_visitor where key like 'u:%' group by all"
+        customers = dict(connection.sql(known).fetchall())
+
+    lines = []
+    for line in gzip.decompress(file.read_bytes()).splitlines():
+        for name in re.findall(rb'"event":\{"id":"(\w+)"', line):
+            if (name := name.decode()) in later:
+                event = json.loads(line)
+                event |= {"product": {"id": "p1", "price": 1}, "search": {"query": "anything else"}}
+                event["event"]["type"] = "purchase"
+                event["visitor"]["user_id"] = customers[event["shop"]]
+                line = json.dumps(event).encode()
+            if name in log_in_at:
+                event["event"] = {"id": f"{name}-again", "type": "log_in", "ts": log_in_at[name]}
+                lines.append(json.dumps(event).encode())
+        lines.append(line)
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    build(copied)
+
+    with duckdb.connect(str(copied.warehouse), read_only=True) as connection:
+        after, sold = connection.execute(features, [day]).fetchall(), connection.sql(outcomes).fetchall()
+    assert len(later) > 100 and sold > bought  # the future is another one
+    assert before == after

@@ -4,7 +4,7 @@ import json
 
 import duckdb
 import pytest
-from conftest import run
+from conftest import run, run_together
 
 from rails import run as runs
 from rails import snapshot
@@ -22,7 +22,8 @@ def test_every_verb_succeeds_and_sums_up_in_one_line(said, verb):
     assert f"{verb}: " in said[verb].stdout
 
 
-def test_every_line_is_an_event_a_duplicate_or_quarantined(built):
+def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(said, built):
+    assert "quarantined: web: " in said["data"].stdout
     account = snapshot.open_latest(built).frame("record_account")
 
     assert account["line_count"].sum() > 2_000
@@ -72,8 +73,9 @@ def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
 def test_the_same_commands_again_change_nothing(copied):
     before = {path: read_json(path) for path in (copied.latest_snapshot, copied.latest_run, copied.champion("pooled"))}
 
-    for verb in ("data", "train", "deploy"):
-        assert run(copied, f"flows/{verb}.py", "run").returncode == 0
+    said = run_together(copied, {verb: [f"flows/{verb}.py", "run"] for verb in ("data", "train", "deploy")})
+
+    assert [0, 0, 0] == [each.returncode for each in said.values()]
     assert before == {path: read_json(path) for path in before}
 
 
