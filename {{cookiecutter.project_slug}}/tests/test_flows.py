@@ -77,17 +77,3 @@ def test_the_same_commands_again_change_nothing(copied):
 
     assert [0, 0, 0] == [each.returncode for each in said.values()]
     assert before == {path: read_json(path) for path in before}
-
-
-def test_a_critical_finding_publishes_nothing_and_names_the_rows(copied):
-    before = read_json(copied.latest_snapshot)
-    broken = "\n".join(["not json"] * 30_000)
-    (copied.raw / "web" / "dt=2026-01-20").mkdir()
-    (copied.raw / "web" / "dt=2026-01-20" / "broken.jsonl").write_text(broken)
-
-    data = run(copied, "flows/data.py", "run")
-
-    assert data.returncode == 1
-    assert "at most 20 % of a source's records are quarantined" in data.stderr + data.stdout
-    assert "source=web" in data.stderr + data.stdout
-    assert before == read_json(copied.latest_snapshot)
