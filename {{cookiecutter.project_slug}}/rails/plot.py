@@ -67,7 +67,7 @@ def graph(models: Iterable[Mapping]) -> dict:
     """
     layer, above, lines = {}, {}, []
     for model in models:
-        name, parents = model["name"], model["parents"]
+        name, parents = model["name"], [each for each in model["parents"] if each in layer]  # a seed is no model
         layer[name] = 1 + max((layer[parent] for parent in parents), default=-1)
         above[name] = set(parents).union(*(above[parent] for parent in parents))
         direct = [parent for parent in parents if not any(parent in above[other] for other in parents)]

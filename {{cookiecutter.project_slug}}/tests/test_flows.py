@@ -4,7 +4,7 @@ import json
 
 import duckdb
 import pytest
-from conftest import run, run_together
+from conftest import run_together
 
 from rails import run as runs
 from rails import snapshot

@@ -334,7 +334,7 @@ def test_a_line_is_broken_where_a_value_is_unknown():
 
 
 def test_a_graph_stands_below_what_it_is_made_from_and_draws_no_line_that_others_imply():
-    parents = {"a": [], "b": ["a"], "c": ["a", "b"], "d": ["a"], "e": ["c", "d"]}
+    parents = {"a": ["a seed"], "b": ["a"], "c": ["a", "b"], "d": ["a"], "e": ["c", "d"]}
 
     drawn = plot.graph([{"name": name, "parents": those} for name, those in parents.items()])
 
