@@ -12,11 +12,11 @@ BOT_IDS, TABLET_USERS = 100_000, 50
 DAY = "2026-01-01"
 
 
-def a_line(number: int, anonymous_id: str | None, user_id: str | None) -> str:
+def a_line(number: int, anonymous_id: str | None, user_id: str | None, tenant: str = "acme") -> str:
     at = f"{DAY}T{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}Z"
     event = {"id": f"e{number}-{anonymous_id}-{user_id}", "type": "page_view", "ts": at}
     visitor = {"anonymous_id": anonymous_id, "user_id": user_id}
-    return json.dumps({"event": event, "shop": "acme", "visitor": visitor})
+    return json.dumps({"event": event, "shop": tenant, "visitor": visitor})
 
 
 def lines() -> list[str]:
@@ -46,11 +46,12 @@ def stores(untouched: Path, tmp_path_factory) -> dict:
     all_at_once, shuffled = lines(), lines()
     random.Random(7).shuffle(shuffled)
     half = len(shuffled) // 2
+    newcomers = [a_line(600 + i, f"first{i % 3}", None, "newcomer") for i in range(30)]
     folder = tmp_path_factory.mktemp("identity")
     return {
         "folder": folder,
-        "whole": publish(untouched, folder / "whole", [all_at_once]),
-        "shuffled": publish(untouched, folder / "shuffled", [shuffled[half:], shuffled[:half]]),
+        "whole": publish(untouched, folder / "whole", [all_at_once + newcomers]),
+        "shuffled": publish(untouched, folder / "shuffled", [shuffled[half:], shuffled[:half], newcomers]),
     }
 
 
@@ -79,6 +80,14 @@ def test_a_new_snapshot_keeps_which_ids_changed_their_person(stores):
     moved = duckdb.read_parquet([str(file) for file in files]).filter("id not like 'bot%'").fetchall()
     assert moved
     assert all(row[3] != row[4] for row in moved)
+
+
+def test_a_tenant_is_onboarded_by_a_file_of_its_logs_and_nothing_else(stores):
+    with duckdb.connect(str(stores["folder"] / "shuffled" / "warehouse.duckdb"), read_only=True) as connection:
+        found = connection.sql("select count(*) from session_features where tenant_id = 'newcomer'").fetchone()
+
+    assert (3,) == found
+    assert "newcomer" in (stores["folder"] / "shuffled" / "reports" / "data.html").read_text()
 
 
 def test_sessions_carry_the_person_of_their_account(stores):
