@@ -27,14 +27,17 @@ STARTS_FROM = {
     "score": ["snapshots", "tables", "models"],
 }
 # When a flow is killed, one moment after the other: as soon as a file like this is written, with this text in it.
-BETWEEN_MODELS = [("dbt/logs/run.txt", f"  {number} of ") for number in range(2, 27, 3)]
+BETWEEN_MODELS = [("dbt/logs/run.txt", f"  {number} of ") for number in range(2, 27, 5)]
 MOMENTS = {
     "data": [
         ("landed/catalog.json", ""),
         *BETWEEN_MODELS,
         ("dbt/built.json", ""),
+        ("reports/failed_rows.json", ""),
         ("tables/events/*/*.parquet", ""),
+        ("snapshots/*/manifest.json", ""),
         ("snapshots/latest.json", ""),
+        ("reports/data.html", ""),
     ],
     "train": [
         ("runs/latest.json", ""),
