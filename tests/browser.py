@@ -14,15 +14,16 @@ import pytest
 
 
 class Browser:
-    """One page; `errors` holds what its console and its scripts complained of."""
+    """One page; `errors` holds what its console and its scripts complained of, `requests` the addresses it asked."""
 
     def __init__(self, write: int, read: int):
         self._write, self._read, self._buffer, self._number, self._session = write, read, b"", 0, None
         self.errors: list[str] = []
+        self.requests: list[str] = []
         self._events: list[str] = []
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -70,6 +71,8 @@ class Browser:
         self._events.append(what)
         if what == "Runtime.exceptionThrown" or (what == "Runtime.consoleAPICalled" and details["type"] == "error"):
             self.errors.append(json.dumps(details))
+        if what == "Network.requestWillBeSent":
+            self.requests.append(details["request"]["url"])
         if what == "Log.entryAdded" and details["entry"]["level"] == "error":
             self.errors.append(json.dumps(details["entry"]))
         return told

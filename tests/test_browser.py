@@ -37,11 +37,11 @@ def watched(untouched: Path, built: Path, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_every_page_opens_without_an_error_and_is_no_wider_than_the_screen(untouched, watched, width):
+def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than_the_screen(untouched, watched, width):
     with served(untouched, watched) as address, browser(width) as page:
         page.open(f"{address}/")
         links = page.evaluate("[...document.links].map(link => link.href)")
-        own = [link for link in links if re.search(r"/page/|/review$", link)]
+        own = [link for link in links if re.search(r"/page/|/review$|/docs$", link)]
         for link in ["/", *own]:
             page.open(link if link != "/" else f"{address}/")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -50,7 +50,8 @@ def test_every_page_opens_without_an_error_and_is_no_wider_than_the_screen(untou
             landmarks = page.evaluate("['header', 'main', 'footer'].every(name => document.querySelector(name))")
             assert landmarks, link
 
-        assert {"data.html", "report.html", "card.html", "review"} <= {link.rpartition("/")[2] for link in own}
+        assert {"data.html", "report.html", "card.html", "review", "docs"} <= {link.rpartition("/")[2] for link in own}
+        assert [asked for asked in page.requests if not asked.startswith((f"{address}/", "data:"))] == []
         assert page.errors == []
 
 

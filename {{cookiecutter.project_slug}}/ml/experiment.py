@@ -41,7 +41,8 @@ def t_test(n: Array, hits: Array) -> Array:
 def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The state of an experiment from its answers; `settings` is the section [experiment].
 
-    `log`: person_id, session_id, answered_at, variant, outcome (NaN: waiting), latency_ms. A person belongs to the
+    `log`: person_id, session_id, answered_at, variant, outcome (NaN: waiting), latency_ms, probability (NaN: it could
+    not be answered). A person belongs to the
     variant of the first answer, whatever came later, and counts with the first session, for a value that was looked at
     must not change.
     """
@@ -63,6 +64,7 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         chisquare(counts, np.array([1 - share, share]) * counts.sum()).pvalue if 0 < share < 1 and len(first) else 1.0
     )
     latency = log.groupby("variant")["latency_ms"].quantile(0.99).reindex(VARIANTS)
+    failed = log["probability"].isna().groupby(log["variant"]).mean().reindex(VARIANTS)
     difference, half = sequence(n, hits, settings["alpha"], settings["expected_visitors"])
     now = {"n": n[:, -1:].ravel(), "hits": hits[:, -1:].ravel()} if len(days) else {"n": [0, 0], "hits": [0, 0]}
     found = {
@@ -74,6 +76,7 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
                 "outcomes": int(now["hits"][place]),
                 "rate": _number(now["hits"][place] / now["n"][place]) if now["n"][place] else None,
                 "p99_ms": _number(latency[name]),
+                "failed": _number(failed[name]),
             }
             for place, name in enumerate(VARIANTS)
         ],
@@ -86,6 +89,7 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         "crossed": crossed,
         "waiting": int(first["outcome"].isna().sum()),
         "slower_ms": _number(latency["challenger"] - latency["champion"]),
+        "failing": _number(failed["challenger"] - failed["champion"]),
     }
     return found | _verdict(found, settings)
 
@@ -96,9 +100,12 @@ def _verdict(found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     if found["ratio_p"] is not None and found["ratio_p"] < SURE:
         return {
             "verdict": "spoiled",
-            "sentence": "Visitors were not split as asked, so the variants cannot be compared. An answer that fails is "
-            "not in the log: look at the server's errors, and at what else asks it.",
+            "sentence": "Visitors were not split as asked, so the variants cannot be compared: look at what else "
+            "asks the server.",
         }
+    if (found["failing"] or 0) > settings["failing"]:
+        sentence = f"The challenger fails at {found['failing']:.2%} of requests more than the champion."
+        return {"verdict": "failing", "sentence": f"{sentence} `make stop-experiment`; the server's log says why."}
     if last is None or last["low"] is None:
         return {"verdict": "open", "sentence": "No outcome of both variants is known yet."}
     if (found["slower_ms"] or 0) > settings["slower_ms"]:

@@ -44,10 +44,13 @@ class Feature:
 
     def values(self, column: pd.Series) -> np.ndarray:
         """The column as float64: a number as it is, a category as its code; null, infinite and unseen are NaN."""
+        return _finite(self.numbers(column))
+
+    def numbers(self, column: pd.Series) -> np.ndarray:
+        """The same with infinite and huge numbers as they are."""
         if self.kind == "category":  # a server asks for a row at a time, where pandas' Categorical is slow
             return np.array([self.codes.get(value, np.nan) for value in column.tolist()], dtype=float)
-        values = column.to_numpy(dtype=float, na_value=np.nan)
-        return np.clip(np.where(np.isfinite(values), values, np.nan), -LARGEST, LARGEST)
+        return column.to_numpy(dtype=float, na_value=np.nan)
 
 
 @dataclass(frozen=True)
@@ -84,4 +87,9 @@ class FeatureSchema:
                 f"The features lack {', '.join(missing)}, which the model was trained on: "
                 "put the column back into dbt's features_at_point, or train again with `make data train`."
             )
-        return np.array([feature.values(frame[feature.name]) for feature in features]).reshape(-1, len(frame)).T
+        columns = np.array([feature.numbers(frame[feature.name]) for feature in features])
+        return _finite(columns.reshape(-1, len(frame)).T)
+
+
+def _finite(numbers: np.ndarray) -> np.ndarray:
+    return np.clip(np.where(np.isfinite(numbers), numbers, np.nan), -LARGEST, LARGEST)

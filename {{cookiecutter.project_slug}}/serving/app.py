@@ -58,7 +58,7 @@ async def lifespan(app: FastAPI):
         app.state.log.land()
 
 
-app = FastAPI(title="Predictions", lifespan=lifespan)
+app = FastAPI(title="Predictions", lifespan=lifespan, docs_url=None, redoc_url=None)  # /docs is in serving.pages
 app.add_middleware(metrics.Measured)
 app.include_router(pages.router)
 
@@ -127,8 +127,12 @@ def _openapi() -> dict[str, Any]:
     """The API's description; its example is the champion's own sample, which was asked when it was made."""
     told = FastAPI.openapi(app)
     if champion := app.state.champions.of(POOLED):
-        body = told["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-        body["example"] = champion.bundle.sample["request"]
+        sample, told_of = champion.bundle.sample, told["paths"]["/predict"]["post"]
+        asked = PredictRequest.model_validate_json(json.dumps(sample["request"]))
+        told_of["requestBody"]["content"]["application/json"]["example"] = sample["request"]
+        told_of["responses"]["200"]["content"]["application/json"]["example"] = _told(
+            champion, "champion", asked, "0" * 32, asked.entity_id() or "", sample["answer"]["probability"]
+        )
     if os.environ.get("SERVE_TOKEN"):
         told.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path in ("/predict", "/predict/batch"):
@@ -202,27 +206,19 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
     ids = [uuid4().hex for _ in asked]
     entities = [one.entity_id() or request_id for one, request_id in zip(asked, ids, strict=True)]
     waiting = [
-        app.state.batches.predict(one.tenant_id, entity, one.anonymous_id(), one.rows(), explain or one.explain)
+        app.state.batches.predict(one.tenant_id, entity, one.anonymous_id(), one.events, explain or one.explain)
         for one, entity in zip(asked, entities, strict=True)
     ]
+    answered = await asyncio.gather(*waiting)
+    if None in answered:
+        raise HTTPException(503, app.state.champions.why_not())
+    failed = [number for number, (*_, found) in enumerate(answered) if isinstance(found, Exception)]
     answers = []
-    for number, found in enumerate(await asyncio.gather(*waiting, return_exceptions=True)):
-        if isinstance(found, BaseException):
-            raise _unanswerable(found, ids[number], number)
-        if found is None:
-            raise HTTPException(503, app.state.champions.why_not())
-        model, variant, prediction = found
-        answer = {
-            "request_id": ids[number],
-            "tenant_id": asked[number].tenant_id,
-            "entity_id": entities[number],
-            **model.answer(prediction.probability),
-            "champion": model.bundle.owner,
-            "model_version": model.bundle.version,
-            "variant": variant,
-        }
-        metrics.SCORE.labels(answer["champion"], variant).observe(prediction.probability)
-        metrics.PREDICTIONS.labels(answer["champion"], answer["model_version"], variant).inc()
+    # All are told or none: where one fails, that one alone goes into the log, for the experiment's readout to count.
+    for number in failed[:1] or range(len(asked)):
+        model, variant, found = answered[number]
+        probability = None if failed else found.probability
+        answer = _told(model, variant, asked[number], ids[number], entities[number], probability)
         if app.state.log:
             app.state.log.append(
                 {
@@ -230,14 +226,32 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
                     **answer,
                     "entity_id": hash_addresses(entities[number], model.salt),
                     "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt) or None,
-                    "event_count": prediction.event_count,
-                    "point_at": prediction.point_at + "Z",
-                    "features_hash": prediction.features_hash,
+                    "event_count": None if failed else found.event_count,
+                    "point_at": None if failed else found.point_at + "Z",
+                    "features_hash": None if failed else found.features_hash,
                     "latency_ms": round((time.perf_counter() - began) * 1_000, 3),
                 }
             )
-        answers.append(answer if prediction.reasons is None else answer | {"reasons": prediction.reasons})
+        if failed:
+            raise _unanswerable(found, ids[number], number)
+        metrics.SCORE.labels(answer["champion"], variant).observe(probability)
+        metrics.PREDICTIONS.labels(answer["champion"], answer["model_version"], variant).inc()
+        answers.append(answer if found.reasons is None else answer | {"reasons": found.reasons})
     return answers
+
+
+def _told(
+    model: LoadedModel, variant: str, asked: PredictRequest, request_id: str, entity_id: str, probability: float | None
+) -> dict[str, Any]:
+    return {
+        "request_id": request_id,
+        "tenant_id": asked.tenant_id,
+        "entity_id": entity_id,
+        **(model.answer(probability) if probability is not None else {"probability": None}),
+        "champion": model.bundle.owner,
+        "model_version": model.bundle.version,
+        "variant": variant,
+    }
 
 
 def _unanswerable(error: BaseException, request_id: str, number: int) -> HTTPException:

@@ -33,8 +33,8 @@ class Batches:
 
     async def predict(
         self, tenant_id: str, entity_id: str, anonymous_id: str | None, events: Sequence[Mapping], explain: bool
-    ) -> tuple[LoadedModel, str, Prediction] | None:
-        """The model, its variant and its prediction for a session, or None where nobody can answer."""
+    ) -> tuple[LoadedModel, str, Prediction | Exception] | None:
+        """The model, its variant and its prediction for a session (or why it failed); None where nobody can answer."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait(Waiting(tenant_id, entity_id, anonymous_id, events, explain, future))
         return await future
@@ -76,7 +76,7 @@ def _answer_group(model: LoadedModel, variant: str, group: list[Waiting]) -> Non
             for one in group:
                 _answer_group(model, variant, [one])
         else:
-            group[0].answer.set_exception(error)
+            group[0].answer.set_result((model, variant, error))
         return
     for one, prediction in zip(group, predictions, strict=True):
         one.answer.set_result((model, variant, prediction))

@@ -47,8 +47,8 @@ def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, 
     """The state of the experiment by the newest snapshot, which is then a page and a file below data/reports."""
     told = _going(store)
     log = present.predictions(snapshot.open_latest(store))
-    columns = ["person_id", "session_id", "answered_at", "variant", "outcome", "latency_ms", "model_version"]
-    log = log if len(log) else pd.DataFrame(columns=columns)
+    needed = ["person_id", "session_id", "answered_at", "variant", "outcome", "latency_ms", "probability"]
+    log = log if len(log) else pd.DataFrame(columns=[*needed, "model_version"])
     began = pd.Timestamp(told["since"]).tz_localize(None)
     own = log["model_version"].isin([told["version"], told["champion"]]) & (pd.to_datetime(log["answered_at"]) >= began)
     found = {**told, **read(log[own], told["share"], settings["experiment"])}

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ml.candidates import load_module
@@ -69,7 +70,7 @@ class LoadedModel:
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
         """The features of each session, in their order."""
-        return self._query.run(_rows(sessions, self.salt))
+        return self._query.run(_rows(sessions, self.salt)).infer_objects()
 
     def answer(self, probability: float) -> dict[str, Any]:
         """What a client is told of a probability."""
@@ -128,7 +129,7 @@ def predict(module: ModuleType, model: Any, features: pd.DataFrame, columns: lis
     missing = [name for name in columns if name not in features.columns]
     if missing:
         raise Refused(f"features.sql of the bundle gives no {missing[0]}, which the model reads; run `make deploy`.")
-    probabilities = [float(value) for value in module.predict_proba(model, features[columns])]
+    probabilities = np.asarray(module.predict_proba(model, features[columns]), dtype=float).tolist()
     if len(probabilities) != len(features) or not all(0 <= value <= 1 for value in probabilities):
         raise ValueError("the candidate's predict_proba must give one number from 0 to 1 for each row")
     return probabilities
@@ -148,7 +149,7 @@ def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
 
 def _hashes(features: pd.DataFrame, columns: list[str]) -> list[str]:
     """Equal for equal features, so that the log tells sessions that looked alike from a model that changed its mind."""
-    rows = zip(*(features[name].tolist() for name in columns), strict=True)
+    rows = features[columns].to_numpy().tolist()
     return [hashlib.md5(repr(row).encode(), usedforsecurity=False).hexdigest() for row in rows]
 
 

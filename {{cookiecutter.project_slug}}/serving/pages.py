@@ -1,6 +1,7 @@
 """The server's pages: the start page, the reports below data/, and the review queue. The API needs none of them."""
 
 import hmac
+import json
 import os
 import secrets
 from typing import Any
@@ -38,6 +39,17 @@ def start(request: Request, token: str = "") -> Response:
         return kept
     refuse_strangers(request)
     return HTMLResponse(render("start.html", title=_title("Start"), **state(default_store())))
+
+
+@router.get("/docs")
+def describe(request: Request) -> HTMLResponse:
+    """The API's description as a page that opens offline, which FastAPI's own does not."""
+    address, token = str(request.base_url).rstrip("/"), bool(os.environ.get("SERVE_TOKEN"))
+    return HTMLResponse(
+        render(
+            "api.html", title=_title("API"), api=request.app.openapi(), address=address, token=token, dumps=json.dumps
+        )
+    )
 
 
 @router.get("/page/{path:path}")

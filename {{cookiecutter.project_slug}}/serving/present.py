@@ -120,6 +120,7 @@ def _answers(newest: Snapshot, bundle: Bundle, end: pd.Timestamp) -> tuple[pd.Da
     calls = [
         {"tenant_id": tenant, "count": int(n), "last": str(last)} for tenant, n, last in calls.itertuples(index=False)
     ]
+    log = log[log["probability"].notna()]  # the others failed
     own = log[(log["model_version"] == bundle.version) & ~log["had_outcome"] & ~log["status"].isin(["bot", "unfit"])]
     own = _with_day(own.drop_duplicates([*KEYS, "event_count"], keep="last"), end)
     return _with_label(own.rename(columns={"outcome": "label"})), calls

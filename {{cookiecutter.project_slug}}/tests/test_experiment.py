@@ -28,6 +28,7 @@ def log(champion_rate: float, challenger_rate: float, visitors: int = 8000, seed
             "variant": variant,
             "outcome": (rng.random(visitors) < rate).astype(object),
             "latency_ms": rng.gamma(4, 1, visitors),
+            "probability": rng.random(visitors),
         }
     )
 
@@ -65,12 +66,15 @@ def test_a_person_counts_once_with_the_variant_and_outcome_met_first_and_waiting
     assert (len(rows), 10) == (found["crossed"], found["waiting"])
 
 
-def test_a_split_that_is_no_chance_spoils_it_and_a_slow_challenger_is_told():
+def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is_told():
     rows = log(0.08, 0.14)
     lost = rows[(rows["variant"] == "champion") | (np.arange(len(rows)) % 10 > 0)]
     slow = rows.assign(latency_ms=rows["latency_ms"] + 100 * (rows["variant"] == "challenger"))
 
+    fails = rows["probability"].mask((rows["variant"] == "challenger") & (np.arange(len(rows)) % 50 == 0))
+
     assert read(lost, 0.5, SETTINGS)["verdict"] == "spoiled"
+    assert read(rows.assign(probability=fails), 0.5, SETTINGS)["verdict"] == "failing"
     assert read(slow, 0.5, SETTINGS)["verdict"] == "slower"
 
 

@@ -14,6 +14,7 @@ import httpx
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
 from serving_data import (
     BROWSED,
     CARTED,
@@ -114,7 +115,16 @@ def test_health_ready_and_model_tell_what_serves(client, bundle):
     assert told["manifest"]["version"] == bundle.version
     assert (told["standing"]["version"], told["standing"]["forced"]) == (bundle.version, None)
     assert "<title>Card</title>" in client.get(told["card"]).text
-    assert client.get("/openapi.json").status_code == 200
+
+
+def test_the_api_is_described_offline_by_a_question_and_its_answer_that_are_real(client, bundle):
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    asked = described["requestBody"]["content"]["application/json"]["example"]
+    told = described["responses"]["200"]["content"]["application/json"]["example"]
+    page = client.get("/docs").text
+
+    assert client.post("/predict", json=asked).json() | {"request_id": told["request_id"]} == told
+    assert bundle.version in page and "exclusiveMaximum" in page and "src=" not in page
 
 
 def test_many_sessions_are_answered_in_one_request_and_the_bad_one_is_named(client):
@@ -378,6 +388,7 @@ def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighb
 
     bad, good = asyncio.run(both())
 
+    assert [None, CARTED] == [line["probability"] for line in logged(store)]
     assert bad.status_code == 422
     assert "private" not in bad.text + caplog.text and "INT32" in caplog.text
     assert good.json()["probability"] == CARTED
@@ -387,7 +398,7 @@ def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighb
 
 
 def test_the_columns_of_an_event_are_those_of_the_schema():
-    assert list(Event.model_fields) == list(EVENT_COLUMNS)
+    assert list(Event.__annotations__) == list(EVENT_COLUMNS)
 
 
 def test_requests_in_one_batch_do_not_see_each_other():
@@ -462,8 +473,8 @@ def test_events_are_ordered_by_time_then_id_and_the_point_is_the_last():
     "moment", ["2026-01-05T10:00:00Z", "2026-01-05T12:00:00+02:00", "2026-01-05T10:00:00", "2026-01-05 10:00:00.000"]
 )
 def test_times_are_utc_and_a_time_without_a_zone_is_taken_as_utc(moment):
-    parsed = Event.model_validate_json(json.dumps(event(1, occurred_at=moment)))
-    row = query_over(ONE_ROW).compute([[parsed.model_dump(exclude_none=True)]]).iloc[0]
+    parsed = TypeAdapter(Event).validate_json(json.dumps(event(1, occurred_at=moment)))
+    row = query_over(ONE_ROW).compute([[parsed]]).iloc[0]
 
     assert row["first_at"] == datetime(2026, 1, 5, 10)
     assert query_over(ONE_ROW).compute([[event(1, occurred_at=moment)]])["first_at"][0] == datetime(2026, 1, 5, 10)

@@ -12,14 +12,28 @@ visitors as (
     select * from {{ ref('lookup_visitor') }}
 ),
 
+{# No window, and the one distinct count in a list: over the few rows of a request they cost a server most of its time. #}
 paced as (
     select
-        *,
-        epoch(occurred_at - lag(occurred_at) over so_far) as gap_seconds,
-        lag(event_type) over so_far as previous_event_type,
-        try_cast(case when json_valid(payload) then payload ->> '$.product.discount' end as decimal(9, 4)) as discount
+        events.*,
+        epoch(events.occurred_at - previous.occurred_at) as gap_seconds,
+        concat_ws('>', previous.event_type, events.event_type) as last_two_event_types,
+        try_cast(
+            case when json_valid(events.payload) then events.payload ->> '$.product.discount' end as decimal(9, 4)
+        ) as discount,
+        products.view_session_count
+        / date_diff('day', products.first_seen_on, cast(events.point_at as date)) as product_popularity,
+        products.outcome_session_count / (products.view_session_count + 10) as product_outcome_rate
     from events
-    window so_far as (partition by tenant_id, entity_id order by event_number)
+    left join events as previous
+        on events.tenant_id = previous.tenant_id
+        and events.entity_id = previous.entity_id
+        and events.event_number = previous.event_number + 1
+    left join products
+        on events.tenant_id = products.tenant_id
+        and events.product_id = products.key
+        and cast(events.point_at as date) >= products.valid_from
+        and cast(events.point_at as date) < coalesce(products.valid_to, date '9999-12-31')
 ),
 
 behaviour as (
@@ -34,11 +48,11 @@ behaviour as (
         max(gap_seconds) as longest_gap_seconds,
         count(*) filter (where event_type = 'page_view') as page_view_count,
         count(*) filter (where event_type = 'product_view') as product_view_count,
-        count(distinct product_id) as distinct_product_count,
+        len(list_distinct(list(product_id))) as distinct_product_count,
         count(*) filter (where event_type = 'cart_add') as cart_add_count,
         count(*) filter (where event_type = 'cart_remove') as cart_remove_count,
         count(*) filter (where event_type = 'search') as search_count,
-        count(distinct category) as category_count,
+        len(list_distinct(list(category))) as category_count,
         cast(sum(price) as double) / count(price) as mean_price,
         cast(max(price) as double) as max_price,
         cast(max_by(price, event_number) as double) as last_price,
@@ -47,7 +61,7 @@ behaviour as (
         min_by(page, event_number) as first_page,
         max_by(page, event_number) as last_page,
         max_by(event_type, event_number) as last_event_type,
-        max_by(concat_ws('>', previous_event_type, event_type), event_number) as last_two_event_types,
+        max_by(last_two_event_types, event_number) as last_two_event_types,
         min_by(channel, event_number) as channel,
         min_by(device, event_number) as device,
         min_by(country, event_number) as country,
@@ -55,26 +69,11 @@ behaviour as (
         cast(count(user_id) > 0 as integer) as is_known_visitor,
         cast(count(user_id) filter (where event_number = 1) > 0 as integer) as is_known_from_start,
         extract(hour from point_at) as hour_of_day,
-        isodow(point_at) as day_of_week
+        isodow(point_at) as day_of_week,
+        max(product_popularity) as product_popularity,
+        max(product_outcome_rate) as product_outcome_rate
     from paced
     group by tenant_id, entity_id, point_at
-),
-
-product_history as (
-    select
-        events.tenant_id,
-        events.entity_id,
-        max(
-            products.view_session_count / date_diff('day', products.first_seen_on, cast(events.point_at as date))
-        ) as product_popularity,
-        max(products.outcome_session_count / (products.view_session_count + 10)) as product_outcome_rate
-    from (select distinct tenant_id, entity_id, point_at, product_id from events) as events
-    inner join products
-        on events.tenant_id = products.tenant_id
-        and events.product_id = products.key
-        and cast(events.point_at as date) >= products.valid_from
-        and (cast(events.point_at as date) < products.valid_to or products.valid_to is null)
-    group by all
 ),
 
 visitor_history as (
@@ -85,7 +84,7 @@ visitor_history as (
         max(visitors.outcome_count) as visitor_past_outcome_count,
         min(date_diff('day', visitors.last_seen_on, cast(carried.point_at as date))) as days_since_last_visit
     from (
-        select distinct tenant_id, entity_id, point_at, unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
+        select tenant_id, entity_id, point_at, unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
         from events
     ) as carried
     inner join visitors
@@ -99,14 +98,10 @@ visitor_history as (
 features as (
     select
         behaviour.*,
-        product_history.product_popularity,
-        product_history.product_outcome_rate,
         coalesce(visitor_history.visitor_past_session_count, 0) as visitor_past_session_count,
         coalesce(visitor_history.visitor_past_outcome_count, 0) as visitor_past_outcome_count,
         visitor_history.days_since_last_visit
     from behaviour
-    left join product_history
-        on behaviour.tenant_id = product_history.tenant_id and behaviour.entity_id = product_history.entity_id
     left join visitor_history
         on behaviour.tenant_id = visitor_history.tenant_id and behaviour.entity_id = visitor_history.entity_id
 )
