@@ -1,6 +1,6 @@
 """The server of the demo's project: speed, cost of its parts, what it bears; beside a bare FastAPI app and MLflow.
 
-build/demo/.venv/bin/python bench/serving.py [--requests 100000] [--seconds 10] [--workers 1] [--project build/demo]
+build/demo/.venv/bin/python bench/serving.py [--requests 100000] [--seconds 10] [--workers 1] [--parts ours others ...]
 
 Everything runs on loopback and over a copy of the project's models and snapshot. Clients run in a process of their own.
 MLflow is installed with uv into build/mlflow, and left out where that cannot be done.
@@ -25,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 EVENTS = 20
+PARTS = ["ours", "others", "costs", "growth", "changes"]
 ONLY_PREDICTS = """
 import numpy, xgboost
 from fastapi import FastAPI
@@ -55,17 +56,23 @@ def main() -> None:
     asked.add_argument("--requests", type=int, default=100_000)
     asked.add_argument("--seconds", type=float, default=10)
     asked.add_argument("--workers", type=int, default=1)
+    asked.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="others and costs need ours")
     given = asked.parse_args()
     project = given.project.resolve()
     sys.path.insert(0, str(project))
     with tempfile.TemporaryDirectory() as folder:
         store = copy_store(given.store or project / "data", Path(folder) / "store")
         bodies, rows = sessions(store)
-        ours = ours_at_speed(project, store, bodies, given)
-        beside_others(project, given.store or project / "data", rows, ours, Path(folder), given)
-        cost_of_parts(store, bodies, ours)
-        growth(project, store, bodies, given)
-        changes_and_a_kill(project, store, bodies, given)
+        if "ours" in given.parts:
+            ours = ours_at_speed(project, store, bodies, given)
+        if "others" in given.parts:
+            beside_others(project, given.store or project / "data", rows, ours, Path(folder), given)
+        if "costs" in given.parts:
+            cost_of_parts(store, bodies, ours)
+        if "growth" in given.parts:
+            growth(project, store, bodies, given)
+        if "changes" in given.parts:
+            changes_and_a_kill(project, store, bodies, given)
 
 
 def ours_at_speed(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> dict[int, float]:

@@ -10,6 +10,7 @@ import pandas as pd
 from ml import CannotLearn
 
 MOST_CATEGORIES = 50
+FEW = 1_000  # rows
 LARGEST = 1e30  # XGBoost computes in float32, where larger numbers turn into infinity
 NUMBERS = ("floating", "integer", "mixed-integer-float", "boolean", "decimal")  # as pandas infers them
 TEXTS = ("string", "empty")
@@ -48,7 +49,10 @@ class Feature:
 
     def numbers(self, column: pd.Series) -> np.ndarray:
         """The same with infinite and huge numbers as they are."""
-        if self.kind == "category":  # a server asks for a row at a time, where pandas' Categorical is slow
+        if self.kind == "category" and len(column) > FEW:
+            codes = pd.Index(self.categories, dtype=object).get_indexer(column.astype(object))
+            return np.where(codes >= 0, codes, np.nan)
+        if self.kind == "category":  # a server asks for few rows at a time, where an index is slow
             return np.array([self.codes.get(value, np.nan) for value in column.tolist()], dtype=float)
         return column.to_numpy(dtype=float, na_value=np.nan)
 

@@ -109,9 +109,9 @@ def _score_with(bundle: Bundle, snapshot: Snapshot, sessions: pd.DataFrame) -> p
 def _write(folder, scores: pd.DataFrame) -> None:
     """Both files, whole or not at all, the most probable first."""
     folder.mkdir(parents=True, exist_ok=True)
-    ordered = scores.sort_values(["probability", "tenant_id", "entity_id"], ascending=[False, True, True])
     with duckdb.connect() as connection:
-        connection.register("scores", ordered)
+        connection.register("scored", scores)
+        connection.execute("create table scores as from scored order by probability desc, tenant_id, entity_id")
         for form in ("parquet", "csv"):
             draft = folder / f".scores.{os.getpid()}.{form}"
             connection.execute(f"copy scores to ? (format {form})", [str(draft)])

@@ -43,7 +43,10 @@ class Batches:
         """Answer what waits, for ever."""
         while True:
             first = await self._waiting.get()
-            await asyncio.sleep(0)  # lets in the requests whose bytes came together with the first's
+            idle, seen = 0, 0
+            while idle < 2:  # lets in the requests whose bytes are there: one turn of the loop reads them, one parses
+                await asyncio.sleep(0)
+                idle, seen = (idle + 1, seen) if seen == self._waiting.qsize() else (0, self._waiting.qsize())
             self._answer(self._drain(first))
 
     def _drain(self, first: Waiting) -> list[Waiting]:

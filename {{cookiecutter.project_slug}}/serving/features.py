@@ -94,7 +94,7 @@ class FeatureQuery:
                 f"features.sql gave {len(rows)} rows for {len(requests)} sessions; it must give one for each"
             )
         table = np.empty((len(rows), len(names)), dtype=object)
-        table[:] = rows
+        table[:] = [[float(value) if type(value) is Decimal else value for value in row] for row in rows]
         return pd.DataFrame(table, columns=names)
 
     def close(self) -> None:

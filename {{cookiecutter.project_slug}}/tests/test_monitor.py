@@ -2,8 +2,10 @@
 
 import json
 import sys
+import threading
 import tomllib
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -196,6 +198,31 @@ def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next
     assert again is None
     assert len(tries.read_text().splitlines()) == alerts.TRIES
     assert json.loads(heard.read_text())["opened"] == ["A moved."]
+
+
+@pytest.mark.parametrize(("refusals", "reported"), [(1, None), (9, "Internal Server Error")])
+def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told_to_nobody(
+    tmp_path, refusals, reported
+):
+    heard = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(500 if len(heard) <= refusals else 200)
+            self.end_headers()
+
+        log_message = lambda *_: None  # noqa: E731
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever).start()
+        hooks = alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/secret")
+        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+        server.shutdown()
+
+    assert heard == [{"text": "A moved.", "opened": ["A moved."], "ended": [], "page": "page"}] * len(heard)
+    assert len(heard) == min(refusals + 1, alerts.TRIES)
+    assert failed == reported or (reported in failed and "secret" not in failed)
 
 
 def test_the_flow_says_so_where_nothing_is_newer_than_training(said, built):
