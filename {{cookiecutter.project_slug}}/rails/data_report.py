@@ -62,8 +62,6 @@ QUERIES = {
             list({'day': day, 'until': day + step::int, 'train_count': train_count,
                 'label_rate': positive_count / nullif(train_count, 0)} order by day) as cells
         from cells group by all order by session_count desc, tenant_id limit 50""",
-    "outcomes": """
-        select count(label) as train_count, count(*) filter (where label) as positive_count from session_features""",
     "layers": " union all ".join(
         f"select '{table}' as table_name, count(*) as row_count from {table}" for table in snapshot.PUBLISHED
     ),
@@ -78,7 +76,7 @@ QUERIES = {
             count(distinct (tenant_id, entity_id)) as built_session_count from warehouse.main.events_at_point""",
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
-            avg(label::int) as label_rate
+            count_if(label) as positive_count, avg(label::int) as label_rate
         from session_features group by all order by day""",
 }
 
@@ -97,8 +95,9 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals |= {"file_count": len(landing.files), "replayed": replayed}
-    totals["session_count"] = sum(row["session_count"] for row in rows["statuses"])
-    for name in ("outcomes", "identities", "built"):
+    for name in ("session_count", "train_count", "positive_count"):
+        totals[name] = int(sum(day[name] for day in rows["days"]))
+    for name in ("identities", "built"):
         totals |= {name: int(value) for name, value in rows.pop(name)[0].items()}
     return rows | {"totals": totals, "landing": landing, "findings": findings}
 
