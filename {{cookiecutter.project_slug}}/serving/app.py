@@ -26,7 +26,7 @@ from serving import metrics, pages
 from serving.batches import Batches
 from serving.champions import NO_CHAMPION, Champions
 from serving.features import hash_addresses
-from serving.model import LoadedModel
+from serving.model import LoadedModel, answer
 from serving.schema import TOO_LONG, Answer, BatchAnswer, BatchRequest, PredictRequest, body_of
 
 MOST_BYTES = 4_000_000
@@ -68,8 +68,8 @@ async def predict(request: Request, explain: bool = False) -> Response:
     """The probability that the session's outcome follows, from its events so far."""
     began = time.perf_counter()
     asked = await _read(request, PredictRequest)
-    (answer,) = await _answer(request.app, [asked], explain, began)
-    return Response(json.dumps(answer), media_type="application/json")
+    (told,) = await _answer(request.app, [asked], explain, began)
+    return Response(json.dumps(told), media_type="application/json")
 
 
 @app.post("/predict/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchRequest))
@@ -206,7 +206,7 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
     ids = [uuid4().hex for _ in asked]
     entities = [one.entity_id() or request_id for one, request_id in zip(asked, ids, strict=True)]
     waiting = [
-        app.state.batches.predict(one.tenant_id, entity, one.anonymous_id(), one.events, explain or one.explain)
+        app.state.batches.predict((one.tenant_id, entity, one.events), one.anonymous_id(), explain or one.explain)
         for one, entity in zip(asked, entities, strict=True)
     ]
     answered = await asyncio.gather(*waiting)
@@ -218,12 +218,12 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
     for number in failed[:1] or range(len(asked)):
         model, variant, found = answered[number]
         probability = None if failed else found.probability
-        answer = _told(model, variant, asked[number], ids[number], entities[number], probability)
+        told = _told(model, variant, asked[number], ids[number], entities[number], probability)
         if app.state.log:
             app.state.log.append(
                 {
                     "answered_at": datetime.now(UTC).isoformat(),
-                    **answer,
+                    **told,
                     "entity_id": hash_addresses(entities[number], model.salt),
                     "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt) or None,
                     "event_count": None if failed else found.event_count,
@@ -234,9 +234,9 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
             )
         if failed:
             raise _unanswerable(found, ids[number], number)
-        metrics.SCORE.labels(answer["champion"], variant).observe(probability)
-        metrics.PREDICTIONS.labels(answer["champion"], answer["model_version"], variant).inc()
-        answers.append(answer if found.reasons is None else answer | {"reasons": found.reasons})
+        metrics.SCORE.labels(told["champion"], variant).observe(probability)
+        metrics.PREDICTIONS.labels(told["champion"], told["model_version"], variant).inc()
+        answers.append(told if found.reasons is None else told | {"reasons": found.reasons})
     return answers
 
 
@@ -247,7 +247,7 @@ def _told(
         "request_id": request_id,
         "tenant_id": asked.tenant_id,
         "entity_id": entity_id,
-        **(model.answer(probability) if probability is not None else {"probability": None}),
+        **(answer(probability, model.bundle.threshold) if probability is not None else {"probability": None}),
         "champion": model.bundle.owner,
         "model_version": model.bundle.version,
         "variant": variant,

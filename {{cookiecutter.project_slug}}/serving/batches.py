@@ -1,27 +1,15 @@
 """Requests that wait are answered together: a lone one at once, many in one pass that costs little more than one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from serving.champions import Champions
-from serving.model import LoadedModel, Prediction
+from serving.model import LoadedModel, Prediction, Session
 
 MOST_REQUESTS = 64
 MOST_EVENTS = 4_000
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A session that waits for its probability."""
-
-    tenant_id: str
-    entity_id: str
-    anonymous_id: str | None
-    events: Sequence[Mapping[str, Any]]
-    explain: bool
-    answer: asyncio.Future
+Answer = tuple[LoadedModel, str, Prediction | Exception] | None
+Waiting = tuple[Session, str | None, bool, asyncio.Future]  # anonymous_id, whether to explain, where the answer goes
 
 
 @dataclass
@@ -29,14 +17,12 @@ class Batches:
     """A queue and the one worker that empties it, within the event loop: a thread would halve the throughput."""
 
     champions: Champions
-    _waiting: asyncio.Queue = field(default_factory=asyncio.Queue)
+    _waiting: asyncio.Queue[Waiting] = field(default_factory=asyncio.Queue)
 
-    async def predict(
-        self, tenant_id: str, entity_id: str, anonymous_id: str | None, events: Sequence[Mapping], explain: bool
-    ) -> tuple[LoadedModel, str, Prediction | Exception] | None:
+    async def predict(self, session: Session, anonymous_id: str | None, explain: bool) -> Answer:
         """The model, its variant and its prediction for a session (or why it failed); None where nobody can answer."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait(Waiting(tenant_id, entity_id, anonymous_id, events, explain, future))
+        self._waiting.put_nowait((session, anonymous_id, explain, future))
         return await future
 
     async def work(self) -> None:
@@ -50,19 +36,20 @@ class Batches:
             self._answer(self._drain(first))
 
     def _drain(self, first: Waiting) -> list[Waiting]:
-        batch, events = [first], len(first.events)
+        batch, events = [first], len(first[0][2])
         while len(batch) < MOST_REQUESTS and events < MOST_EVENTS and not self._waiting.empty():
             batch.append(self._waiting.get_nowait())
-            events += len(batch[-1].events)
+            events += len(batch[-1][0][2])
         return batch
 
     def _answer(self, batch: list[Waiting]) -> None:
         by_model: dict[tuple[LoadedModel, str], list[Waiting]] = {}
         for one in batch:
-            if one.answer.cancelled():
+            (tenant_id, *_), anonymous_id, _, future = one
+            if future.cancelled():
                 continue
-            if (picked := self.champions.pick(one.tenant_id, one.anonymous_id)) is None:
-                one.answer.set_result(None)
+            if (picked := self.champions.pick(tenant_id, anonymous_id)) is None:
+                future.set_result(None)
             else:
                 by_model.setdefault(picked, []).append(one)
         for (model, variant), group in by_model.items():
@@ -71,15 +58,14 @@ class Batches:
 
 def _answer_group(model: LoadedModel, variant: str, group: list[Waiting]) -> None:
     """One pass for all; if that fails, one for each, so that a session that cannot be answered fails alone."""
+    sessions, _, explained, futures = zip(*group, strict=True)
     try:
-        sessions = [(one.tenant_id, one.entity_id, one.events) for one in group]
-        predictions = model.predict(sessions, [one.explain for one in group])
+        predictions = model.predict(sessions, explained)
     except Exception as error:  # whatever a user's SQL or candidate raises must not end the worker
         if len(group) > 1:
             for one in group:
                 _answer_group(model, variant, [one])
-        else:
-            group[0].answer.set_result((model, variant, error))
-        return
-    for one, prediction in zip(group, predictions, strict=True):
-        one.answer.set_result((model, variant, prediction))
+            return
+        predictions = [error]
+    for future, prediction in zip(futures, predictions, strict=True):
+        future.set_result((model, variant, prediction))

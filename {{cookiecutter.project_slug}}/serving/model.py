@@ -72,10 +72,6 @@ class LoadedModel:
         """The features of each session, in their order."""
         return self._query.run(_rows(sessions, self.salt)).infer_objects()
 
-    def answer(self, probability: float) -> dict[str, Any]:
-        """What a client is told of a probability."""
-        return answer(probability, self.bundle.threshold)
-
     def score(self, features: pd.DataFrame) -> list[float]:
         """The probability of the outcome for rows of a snapshot's features."""
         return predict(self._module, self._model, features, self._columns) if len(features) else []
@@ -161,7 +157,7 @@ def _in_words(values: pd.Series, moved: pd.Series) -> list[dict[str, Any]]:
             break
         value = None if pd.isna(values[name]) else values[name]
         value = value.item() if hasattr(value, "item") else value
-        said = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+        said = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value!s:.40}"
         text = f"{name.replace('_', ' ')} is {said}, which makes the odds {math.exp(effect):.2g} times as high"
         told.append({"feature": name, "value": value, "effect": round(effect, 6), "text": text})
     return told

@@ -34,39 +34,25 @@ def _payload_is_json(event: dict[str, Any]) -> dict[str, Any]:
 Text = Annotated[str, Field(max_length=4_096)]
 Identifier = Annotated[str, Field(max_length=512, pattern=r"[^ ]")]
 Moment = Annotated[datetime, AfterValidator(_within_reason)]
+NEEDED, IDENTIFIERS = {"event_type", "occurred_at"}, {"event_id", "tenant_id", "anonymous_id", "user_id", "session_id"}
+FORMS = {
+    "timestamp": Moment,
+    "decimal(18,4)": Annotated[float, Field(ge=0, lt=1e13)],
+    "integer": Annotated[int, Field(ge=0, lt=2**31)],
+    "payload": dict[str, Any] | str,
+}
 
 
-class Event(TypedDict, total=False):
-    """One event in canonical form; a time without a zone is taken as UTC."""
-
-    # A dictionary, not a model: validated twenty at a time, half of a request's own work went into the models.
-    __pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-    event_id: Identifier | None
-    tenant_id: Identifier | None
-    source: Text | None
-    event_type: Required[Identifier]
-    occurred_at: Required[Moment]
-    received_at: Moment | None
-    anonymous_id: Identifier | None
-    user_id: Identifier | None
-    session_id: Identifier | None
-    order_id: Text | None
-    product_id: Text | None
-    price: Annotated[float, Field(ge=0, lt=1e13)] | None
-    quantity: Annotated[int, Field(ge=0, lt=2**31)] | None
-    currency: Text | None
-    category: Text | None
-    query: Text | None
-    page: Text | None
-    url: Text | None
-    referrer: Text | None
-    channel: Text | None
-    device: Text | None
-    country: Text | None
-    payload: dict[str, Any] | str | None
+def _form(name: str, kind: str) -> Any:
+    if name in NEEDED:
+        return Required[FORMS.get(kind, Identifier)]
+    return FORMS.get(name, FORMS.get(kind, Identifier if name in IDENTIFIERS else Text)) | None
 
 
+# A dictionary, not a model: validated twenty at a time, half of a request's own work went into the models.
+Event = TypedDict("Event", {name: _form(name, kind) for name, kind in EVENT_COLUMNS.items()}, total=False)
+Event.__doc__ = "One event in canonical form; a time without a zone is taken as UTC."
+Event.__pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 CheckedEvent = Annotated[Event, AfterValidator(_payload_is_json)]
 
 

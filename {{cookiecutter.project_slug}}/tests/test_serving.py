@@ -397,10 +397,6 @@ def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighb
 # Features
 
 
-def test_the_columns_of_an_event_are_those_of_the_schema():
-    assert list(Event.__annotations__) == list(EVENT_COLUMNS)
-
-
 def test_requests_in_one_batch_do_not_see_each_other():
     same_ids = {"session_id": "s1", "anonymous_id": "a1", "tenant_id": "acme"}
     one = [event(1, **same_ids), event(2, **same_ids, event_type="cart_add", price=9.5)]
