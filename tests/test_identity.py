@@ -51,7 +51,7 @@ def stores(untouched: Path, tmp_path_factory) -> dict:
     return {
         "folder": folder,
         "whole": publish(untouched, folder / "whole", [all_at_once + newcomers]),
-        "shuffled": publish(untouched, folder / "shuffled", [shuffled[half:], shuffled[:half], newcomers]),
+        "shuffled": publish(untouched, folder / "shuffled", [shuffled[half:], shuffled[:half] + newcomers]),
     }
 
 
