@@ -1,6 +1,7 @@
 """The HTTP app over a champion: `uvicorn serving.app:app`. Its import touches no disk; its start loads the champion."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -50,6 +51,7 @@ async def lifespan(app: FastAPI):
             land_leftovers(store)
         except OSError as error:
             log.warning("The prediction log of an earlier server stays in data/live: %s", error)
+    gc.freeze()  # what the libraries hold stays: looking through it for garbage would stop all answers for a moment
     app.state.tasks = [asyncio.create_task(app.state.batches.work()), asyncio.create_task(_follow(app))]
     yield
     for task in app.state.tasks:

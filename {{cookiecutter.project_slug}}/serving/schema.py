@@ -21,9 +21,10 @@ def _within_reason(value: datetime) -> datetime:
 
 
 def _payload_is_json(event: dict[str, Any]) -> dict[str, Any]:
-    others = {name: event[name] for name in event.keys() - EVENT_COLUMNS.keys()}
+    text, others = event.get("payload"), event.keys() - EVENT_COLUMNS.keys()
     try:
-        text = payload_text(event.get("payload"), others)
+        if others or isinstance(text, dict):
+            text = payload_text(text, {name: event[name] for name in others})
     except ValueError as error:
         raise ValueError("the fields that are no column hold a number that JSON does not know") from error
     if text and len(text) > MOST_PAYLOAD:

@@ -44,11 +44,13 @@ def test_the_matrix_holds_numbers_codes_and_nothing_where_nothing_is_known():
         pd.DataFrame({"price": [Decimal("1.50"), None], "known": [True, None], "device": ["tv", "mobile"]})
     )
 
-    found = schema.matrix(
-        pd.DataFrame({"device": ["mobile", "fridge", None], "price": [2, np.inf, None], "known": [False, True, None]})
+    rows = pd.DataFrame(
+        {"device": ["mobile", "fridge", None], "price": [2, np.inf, None], "known": [False, True, None]}
     )
+    expected = [[2, 0, 0], [np.nan, 1, np.nan], [np.nan, np.nan, np.nan]]
 
-    np.testing.assert_array_equal([[2, 0, 0], [np.nan, 1, np.nan], [np.nan, np.nan, np.nan]], found)
+    np.testing.assert_array_equal(expected, schema.matrix(rows))
+    np.testing.assert_array_equal(np.tile(expected, (500, 1)), schema.matrix(pd.concat([rows] * 500)))
 
 
 def test_of_very_many_categories_the_most_frequent_are_kept():
