@@ -1,6 +1,6 @@
 """How often the monitor cries wolf, and how soon it notices: simulated days judged with the settings as shipped.
 
-build/demo/.venv/bin/python bench/drift.py [seeds, 3]        a table; days are counted from the one on which something moved
+build/demo/.venv/bin/python bench/drift.py [seeds, 3]        a table; days count from the one that moved
 """
 
 import json

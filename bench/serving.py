@@ -30,21 +30,26 @@ ONLY_PREDICTS = """
 import numpy, xgboost
 from fastapi import FastAPI
 from pydantic import BaseModel
-app, booster = FastAPI(), xgboost.Booster({"nthread": 1}, model_file="MODEL")
+app, boosters = FastAPI(), [xgboost.Booster({"nthread": 1}, model_file=path) for path in MODELS]
 class Row(BaseModel):
     features: list[float | None]
 @app.post("/predict")
 async def predict(row: Row) -> float:
-    return float(booster.inplace_predict(numpy.array([row.features], dtype=float))[0])
+    matrix = numpy.array([row.features], dtype=float)
+    log_odds = numpy.mean([each.inplace_predict(matrix, predict_type="margin")[0] for each in boosters])
+    return float(1 / (1 + numpy.exp(-log_odds)))
 """
 MLFLOW = """
 import mlflow, numpy, xgboost
 class Trees(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        self.booster = xgboost.Booster({"nthread": 1}, model_file=context.artifacts["model"])
+        self.boosters = [xgboost.Booster({"nthread": 1}, model_file=path) for path in context.artifacts.values()]
     def predict(self, context, model_input):
-        return self.booster.inplace_predict(numpy.asarray(model_input, dtype=float))
-mlflow.pyfunc.save_model("FOLDER", python_model=Trees(), artifacts={"model": "MODEL"}, pip_requirements=[])
+        matrix = numpy.asarray(model_input, dtype=float)
+        log_odds = numpy.mean([each.inplace_predict(matrix, predict_type="margin") for each in self.boosters], axis=0)
+        return 1 / (1 + numpy.exp(-log_odds))
+artifacts = {str(number): path for number, path in enumerate(MODELS)}
+mlflow.pyfunc.save_model("FOLDER", python_model=Trees(), artifacts=artifacts, pip_requirements=[])
 """
 
 
@@ -96,8 +101,9 @@ def beside_others(
     project: Path, store: Path, rows: list[list], ours: dict[int, float], folder: Path, given: argparse.Namespace
 ) -> None:
     """The same trees over ready-made features, in an app that does nothing else and in MLflow's server."""
-    model = next((store / "runs").glob("*/candidates/xgboost/model.ubj"))
-    (folder / "ready.py").write_text(ONLY_PREDICTS.replace("MODEL", str(model)))
+    trees = next((store / "runs").glob("*/candidates/xgboost"))
+    models = repr([str(path) for path in sorted(trees.glob("*.ubj"))])
+    (folder / "ready.py").write_text(ONLY_PREDICTS.replace("MODELS", models))
     port = free_port()
     bare = [sys.executable, "-m", "uvicorn", "ready:app", "--port", str(port), "--log-level", "warning"]
     with process([*bare, "--workers", str(given.workers)], folder) as running:
@@ -107,7 +113,7 @@ def beside_others(
     if not (mlflow := install_mlflow()):
         tell("mlflow models serve", "left out: uv could not install it")
         return
-    script = MLFLOW.replace("MODEL", str(model)).replace("FOLDER", str(folder / "mlflow"))
+    script = MLFLOW.replace("MODELS", models).replace("FOLDER", str(folder / "mlflow"))
     subprocess.run([mlflow / "python", "-c", script], check=True, cwd=folder, capture_output=True)
     port = free_port()
     command = [mlflow / "mlflow", "models", "serve", "-m", "mlflow", "--env-manager", "local", "-p", str(port)]
