@@ -60,28 +60,7 @@ CheckedEvent = Annotated[Event, AfterValidator(_payload_is_json)]
 class PredictRequest(BaseModel):
     """A session's events so far, in any order."""
 
-    model_config = ConfigDict(
-        strict=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "tenant_id": "acme",
-                    "events": [
-                        {
-                            "event_id": "e1",
-                            "event_type": "product_view",
-                            "occurred_at": "2026-01-01T10:00:00Z",
-                            "anonymous_id": "a1",
-                            "product_id": "p1",
-                            "price": 19.9,
-                            "page": "product",
-                            "device": "mobile",
-                        }
-                    ],
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(strict=True)
 
     tenant_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     session_id: Identifier | None = None
