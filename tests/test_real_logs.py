@@ -12,7 +12,7 @@ LOGS = Path(__file__).resolve().parents[2] / "shared" / "data"
 STAGING = Path(__file__).parent / "real_logs"
 LEAK = 0.90
 # The lower end of the reference's interval; none is known for simple_shop's third event.
-RUNS = {("luma", 3): 0.64, ("luma", 5): 0.69, ("simple_shop", 3): 0.5, ("simple_shop", 5): 0.65}
+RUNS = {("luma", 3): 0.64, ("luma", 5): 0.69, ("simple_shop", 3): 0.5, ("simple_shop", 5): 0.70}
 QUICK = ("simple_shop", 5)
 # Events that arrived on a later day, the latest's hours, received before they happened, orders told more than once,
 # without a session's id, in no session: as the notes beside the logs have them.
@@ -43,9 +43,9 @@ def test_a_real_log_becomes_a_gated_decision_that_rests_on_no_leak(project, tmp_
     assert RUNS[source, point] <= best_roc_auc(copy) < LEAK
 
 
-def bring(project: Path, source: str, point: int) -> int:
+def bring(project: Path, source: str, point: int, logs: Path = LOGS) -> int:
     """Do what docs/bring-your-own-logs.md says, the files linked rather than copied; the number of lines changed."""
-    for file in (LOGS / source).glob("events*"):
+    for file in (logs / source).glob("events*"):
         day = re.search(r"\d{4}-\d\d-\d\d", file.name)
         folder = project / "data/raw" / source / f"dt={day[0] if day else '2020-04-30'}"
         folder.mkdir(parents=True)

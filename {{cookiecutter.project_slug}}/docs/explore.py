@@ -35,7 +35,7 @@ folder.mkdir(exist_ok=True)
 figure.savefig(folder / "outcome_by_last_event.png", dpi=150)
 
 # %% The latest training run: its figures, and its holdout with one column of probabilities per candidate
-latest = run.open_latest()
+latest = run.open("")
 metrics = latest.metrics
 for name, one in metrics["candidates"].items():
     strongest = ", ".join(list(one["importance"])[:3])

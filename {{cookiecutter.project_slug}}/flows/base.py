@@ -42,6 +42,7 @@ for name, value in {
     "METAFLOW_PYLINT": "0",
     "METAFLOW_RUN_MAX_WORKERS": str(os.cpu_count()),
     "OMP_WAIT_POLICY": "PASSIVE",
+    "OPENBLAS_NUM_THREADS": "1",  # its threads spin, on matrices of two columns, too
     "DO_NOT_TRACK": "1",
 }.items():
     os.environ.setdefault(name, value)

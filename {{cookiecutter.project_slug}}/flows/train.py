@@ -5,6 +5,7 @@ from base import ProjectFlow, in_a_sentence
 from metaflow import Parameter, card, step
 
 LEARNED_WITH = ("split", "train", "decision", "evaluate")
+FEW_ROWS = 50_000  # of which all candidates are fitted sooner than a second task has imported its libraries
 
 
 class TrainFlow(ProjectFlow):
@@ -20,23 +21,26 @@ class TrainFlow(ProjectFlow):
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
-        self.candidates = list(self.settings["train"]["candidates"])
+        candidates = list(self.settings["train"]["candidates"])
+        is_small = opened.manifest["tables"]["session_features"]["rows"] < FEW_ROWS
+        self.shards = [candidates] if is_small else [[name] for name in candidates]
         begun = run.begin(self.store(), opened.id, self._learned_with())
         self.run_id, self.stands = begun.id, begun.is_finished
-        self.next(self.fit, foreach="candidates")
+        self.next(self.fit, foreach="shards")
 
     @step
     @in_a_sentence
     def fit(self):
-        """Fit one candidate and score validation and holdout with it."""
-        self.candidate, self.fitted = self.input, None
+        """Fit one candidate, or all where rows are few, and score validation and holdout with it."""
+        self.fitted = {}
         if not self.stands:
             from ml import training
 
             split, schema = training.prepare(self._sessions(), self.settings)
-            folder = self._run().model(self.candidate)
-            self.fitted = training.fit_candidate(self.candidate, split, schema, self.settings, folder)
-        self.cost = self.used()
+            for name in self.input:
+                folder = self._run().model(name)
+                self.fitted[name] = training.fit_candidate(name, split, schema, self.settings, folder)
+        self.task, self.cost = ", ".join(self.input), self.used()
         self.next(self.compare)
 
     @step
@@ -49,14 +53,14 @@ class TrainFlow(ProjectFlow):
             from rails import snapshot
 
             split, schema = training.prepare(self._sessions(with_persons=True), self.settings)
-            fitted = {each.candidate: each.fitted for each in inputs}
+            fitted = {name: one for each in inputs for name, one in each.fitted.items()}
             opened = snapshot.open(self._run().snapshot_id, self.store())
             self._run().finish(
                 metrics=training.compare(split, schema, fitted, self.settings, self._run().folder / "candidates"),
                 predictions=training.holdout_predictions(split, fitted),
                 schema=schema.to_dict(),
                 feature_sql=opened.feature_sql,
-                costs={each.candidate: each.cost for each in inputs} | {"compare": self.used()},
+                costs={each.task: each.cost for each in inputs} | {"compare": self.used()},
                 seconds=self.seconds_since(self.began_at),
             )
         self.next(self.end)

@@ -21,7 +21,7 @@ MOST_ROWS = 20_000
 CUT_OFFS = 4
 SHARES = (0.125, 0.25, 0.5, 1.0)
 MUCH = 0.03  # of average precision: what moves less is noise on as many rows
-SHUFFLED = 3_000  # rows of validation that importance is measured on
+SHUFFLED, AT_ONCE = 3_000, 20  # rows of validation that importance is measured on; features that are asked at once
 
 
 def average_precision(part: Part, probability: np.ndarray) -> float | None:
@@ -33,12 +33,13 @@ def average_precision(part: Part, probability: np.ndarray) -> float | None:
 
 def importance(module: ModuleType, model: Any, part: Part, seed: int) -> dict[str, float]:
     """By how much average precision falls where a feature's values are shuffled, the largest first (Breiman, 2001)."""
-    rows, rng = thin(part, SHUFFLED), np.random.default_rng(seed)
-    whole, order = average_precision(rows, module.predict_proba(model, rows.features)), rng.permutation(len(rows))
-    fell = {}
-    for name in rows.features.columns:
-        shuffled = rows.features.assign(**{name: rows.features[name].to_numpy()[order]})
-        fell[name] = (whole or 0) - (average_precision(rows, module.predict_proba(model, shuffled)) or 0)
+    rows, fell = thin(part, SHUFFLED), {}
+    order, columns = np.random.default_rng(seed).permutation(len(rows)), list(rows.features.columns)
+    whole = average_precision(rows, module.predict_proba(model, rows.features)) or 0
+    for names in [columns[start : start + AT_ONCE] for start in range(0, len(columns), AT_ONCE)]:
+        shuffled = [rows.features.assign(**{name: rows.features[name].to_numpy()[order]}) for name in names]
+        found = module.predict_proba(model, pd.concat(shuffled, ignore_index=True)).reshape(len(names), -1)
+        fell |= {name: whole - (average_precision(rows, each) or 0) for name, each in zip(names, found, strict=True)}
     return dict(sorted(fell.items(), key=lambda item: -item[1]))
 
 
@@ -50,7 +51,7 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
     """
     train, validation = thin(split.train, MOST_ROWS), thin(split.validation, MOST_ROWS // 3)
     sizes = [int(share * len(train)) for share in SHARES]
-    past = _join(train, validation)
+    past = join(train, validation)
     edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(int)  # the first model has two stretches behind it
     backtests = [
         (each, _rows(past, slice(0, edges[place - 1])), _rows(past, slice(edges[place - 1], edges[place])), after)
@@ -148,7 +149,8 @@ def thin(part: Part, most: int) -> Part:
     return part if len(part) <= most else _rows(part, np.linspace(0, len(part) - 1, most).astype(int))
 
 
-def _join(first: Part, second: Part) -> Part:
+def join(first: Part, second: Part) -> Part:
+    """Both, in their order."""
     return Part(
         pd.concat([first.keys, second.keys], ignore_index=True),
         pd.concat([first.features, second.features], ignore_index=True),

@@ -43,18 +43,18 @@ def metrics(
     - precision, recall: of the decision `probability >= threshold`.
     - expected_value_per_1000: hits times their value less false alarms times their cost, per 1,000 rows.
     """
-    figures = _figures(Ranking.of(label, probability), threshold, value_of_hit, cost_of_alarm)
-    return _intervals(figures, len(label), resamples, seed, groups)
+    ranking = Ranking.of(label, probability, groups)
+    return _intervals(_figures(ranking, threshold, value_of_hit, cost_of_alarm), ranking, resamples, seed)
 
 
 def difference(label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None) -> Interval:
     """Average precision of `a` less that of `b` on the same rows, by a paired bootstrap: {"value", "low", "high"}."""
-    first, second = Ranking.of(label, a), Ranking.of(label, b)
+    first, second = Ranking.of(label, a, groups), Ranking.of(label, b, groups)
 
-    def lead(weights: Array) -> dict[str, float]:
-        return {"lead": first.average_precision(weights) - second.average_precision(weights)}
+    def lead(times: Array) -> dict[str, float]:
+        return {"lead": first.average_precision(times) - second.average_precision(times)}
 
-    return _intervals(lead, len(label), resamples, seed, groups)["lead"]
+    return _intervals(lead, first, resamples, seed)["lead"]
 
 
 def log_loss(label: Array, probability: Array) -> float:
@@ -83,9 +83,10 @@ def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]
     drawn = {"precision_recall": [], "calibration": _calibration_points(ranking), "gains": []}
     if not ranking.label.any():
         return drawn
-    rows, hits = ranking.cumulated(np.ones(len(label)))
+    ends = np.flatnonzero(np.diff(ranking.probability, append=-1))
+    rows, hits = np.r_[0, ends + 1], np.r_[0, np.cumsum(ranking.label)[ends]]
     kept = np.unique(np.linspace(1, len(rows) - 1, MOST_POINTS - 1).round().astype(int))
-    cuts = pd.DataFrame({"rows": rows, "hits": hits, "threshold": np.r_[np.nan, ranking.probability[ranking.ends]]})
+    cuts = pd.DataFrame({"rows": rows, "hits": hits, "threshold": np.r_[np.nan, ranking.probability[ends]]})
     cuts = cuts.assign(recall=cuts["hits"] / hits[-1], precision=cuts["hits"] / cuts["rows"])
     gains = cuts.assign(rows=cuts["rows"] / rows[-1], positives=cuts["recall"])[["rows", "positives"]]
     drawn["precision_recall"] = cuts[["recall", "precision", "threshold"]].iloc[kept].to_dict("records")
@@ -95,62 +96,73 @@ def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Rows from the highest probability down. Sorted once; a resample is then a weight for each row as it came."""
+    """Rows from the highest probability down. Sorted once; a resample is then how often each unit counts."""
 
-    order: Array
     label: Array
     probability: Array
-    ends: Array  # the last row of each run of equal probabilities
+    unit: Array  # of each row, the person or else the row as it came
+    hits: Array  # the places of the positives
+    first: Array  # of each run of equal probabilities that holds positives: the first of them, as its place in `hits`,
+    above: Array  # how many rows stand above the run,
+    until: Array  # and how many to its end
 
     @classmethod
-    def of(cls, label: Array, probability: Array) -> Self:
+    def of(cls, label: Array, probability: Array, groups: Array | None = None) -> Self:
         """The ranking of these rows; refuses what is no probability."""
         label, probability = np.asarray(label).astype(float), np.asarray(probability, dtype=float)
         if label.shape != probability.shape or not ((probability >= 0) & (probability <= 1)).all():
             raise ValueError("Each row needs a probability from 0 to 1: look at the candidate's predict_proba.")
         order = np.argsort(-probability, kind="stable")
-        ranked = probability[order]
-        return cls(order, label[order], ranked, np.flatnonzero(np.diff(ranked, append=-1)))
+        unit = order if groups is None else pd.factorize(np.asarray(groups), use_na_sentinel=False)[0][order]
+        ends = np.flatnonzero(np.diff(probability[order], append=-1)) + 1
+        hits = np.flatnonzero(label[order])
+        runs, first = np.unique(np.searchsorted(ends, hits, side="right"), return_index=True)
+        return cls(label[order], probability[order], unit, hits, first, np.r_[0, ends][runs], ends[runs])
 
-    def cumulated(self, weights: Array) -> tuple[Array, Array]:
-        """Of ranked weights: how many rows, and positives, stand at or above each distinct probability, from 0 on."""
-        rows, hits = np.cumsum(weights), np.cumsum(weights * self.label)
-        return np.r_[0, rows[self.ends]], np.r_[0, hits[self.ends]]
+    def count(self, weights: Array) -> tuple[Array, Array]:
+        """Of ranked weights: how many rows stand above each place, and how many positives each run holds."""
+        rows = np.zeros(len(weights) + 1)
+        np.cumsum(weights, out=rows[1:])
+        return rows, np.add.reduceat(weights[self.hits], self.first)
 
-    def average_precision(self, weights: Array) -> float:
-        """Average precision where each row counts as often as its weight says."""
-        return _average_precision(*self.cumulated(weights[self.order]))
+    def average_precision(self, times: Array) -> float:
+        """Average precision where each unit counts so many times."""
+        return self.precision_over(*self.count(times[self.unit]))
 
-
-def _average_precision(rows: Array, hits: Array) -> float:
-    with np.errstate(invalid="ignore"):
-        return (np.diff(hits) * hits[1:] / np.maximum(rows[1:], 1)).sum() / hits[-1]
+    def precision_over(self, rows: Array, gained: Array) -> float:
+        """Average precision of what `count` found; NaN without a positive."""
+        with np.errstate(invalid="ignore"):
+            return (gained * np.cumsum(gained) / np.maximum(rows[self.until], 1)).sum() / gained.sum()
 
 
 def _figures(ranking: Ranking, threshold: float, value_of_hit: float, cost_of_alarm: float) -> Figures:
     """What computes every figure; all that does not depend on how often rows count is done before."""
     y, p = ranking.label, ranking.probability
     kept = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
-    loss, alarm = -np.where(y > 0, np.log(kept), np.log1p(-kept)), p >= threshold
-    bins, gap = _quantile_bins(p), y - p
+    alarmed = int((p >= threshold).sum())  # rows, which stand first
+    hits_alarmed = ranking.hits[: np.searchsorted(ranking.hits, alarmed)]
+    bins, gap = np.flatnonzero(np.diff(_quantile_bins(p), prepend=-1)), y - p  # bins are runs of ranked rows
     slope, influence = _calibration_slope(y, np.log(kept / (1 - kept)))
-    summed = np.stack([loss, gap**2, alarm, alarm * y, influence])
+    summed = np.stack([-np.where(y > 0, np.log(kept), np.log1p(-kept)), gap**2, influence])
 
-    def figures(weights: Array) -> dict[str, float]:
-        ranked = weights[ranking.order]
-        rows, hits = ranking.cumulated(ranked)
-        n, positives = rows[-1], hits[-1]
+    def figures(times: Array) -> dict[str, float]:
+        weights = times[ranking.unit]
+        rows, gained = ranking.count(weights)
+        above, until, hits = rows[ranking.above], rows[ranking.until], np.cumsum(gained)
+        n, positives, alarms, right = rows[-1], gained.sum(), rows[alarmed], weights[hits_alarmed].sum()
+        negatives_above = (above + until) / 2 - hits + gained / 2  # each run's own half
+        steps = np.stack([above, until], axis=1).ravel(), np.stack([hits - gained, hits], axis=1).ravel()
         # not `@`: it starts threads, and waits for them on a busy machine
-        log_loss, brier, alarms, right, slope_moved = np.einsum("ij,j->i", summed, ranked)
+        log_loss, brier, slope_moved = np.einsum("ij,j->i", summed, weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
-                "average_precision": _average_precision(rows, hits),
-                "roc_auc": np.trapezoid(hits, rows - hits) / (positives * (n - positives)),
+                "average_precision": ranking.precision_over(rows, gained),
+                "roc_auc": 1 - (gained * negatives_above).sum() / (positives * (n - positives)),
                 "log_loss": log_loss / n,
                 "brier": brier / n,
-                "calibration_error": np.abs(np.bincount(bins, ranked * gap)).sum() / n,
+                "calibration_error": np.abs(np.add.reduceat(weights * gap, bins)).sum() / n,
                 "calibration_slope": slope + slope_moved,
-                "lift_top_decile": np.interp(TOP * n, rows, hits) / (TOP * positives),
+                "lift_top_decile": np.interp(TOP * n, *steps) / (TOP * positives) if positives else np.nan,
                 "precision": right / alarms,
                 "recall": right / positives,
                 "expected_value_per_1000": 1000 * (value_of_hit * right - cost_of_alarm * (alarms - right)) / n,
@@ -165,21 +177,19 @@ def _calibration_slope(y: Array, log_odds: Array) -> tuple[float, Array]:
 
     if y.min() == y.max() or log_odds.min() == log_odds.max():
         return np.nan, np.zeros(len(y))
-    fit = LogisticRegression(C=np.inf, tol=1e-8).fit(log_odds[:, None], y)
+    fit = LogisticRegression(C=np.inf, tol=1e-8, solver="newton-cholesky").fit(log_odds[:, None], y)
     mean, slope = fit.predict_proba(log_odds[:, None])[:, 1], fit.coef_[0, 0]
     inputs = np.column_stack([np.ones(len(y)), log_odds])
     curvature = inputs.T @ (inputs * (mean * (1 - mean))[:, None])
     return slope if slope < STEEPEST else np.nan, inputs @ np.linalg.pinv(curvature)[1] * (y - mean)
 
 
-def _intervals(figures: Figures, rows: int, resamples: int, seed: int, groups: Array | None) -> dict[str, Interval]:
-    member = None if groups is None else pd.factorize(np.asarray(groups), use_na_sentinel=False)[0]
-    units, rng = rows if member is None else int(member.max()) + 1, np.random.default_rng(seed)
-    drawn = []
+def _intervals(figures: Figures, ranking: Ranking, resamples: int, seed: int) -> dict[str, Interval]:
+    units, rng, drawn = int(ranking.unit.max()) + 1, np.random.default_rng(seed), []
     for _ in range(resamples):
-        times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units).astype(float)
-        drawn.append(figures(times if member is None else times[member]))
-    whole = figures(np.ones(rows))
+        times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units)
+        drawn.append(figures(times.astype(float)))
+    whole = figures(np.ones(units))
     return {name: _interval(value, np.array([each[name] for each in drawn])) for name, value in whole.items()}
 
 

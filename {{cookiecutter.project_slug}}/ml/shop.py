@@ -8,7 +8,11 @@ exact. How many steps a visit has says nothing about its outcome.
 import numpy as np
 import pandas as pd
 
-TENANTS, TENANT_SHARES, TENANT_LOG_ODDS = ["acme", "globex", "initech"], [0.70, 0.25, 0.05], np.array([-3.9, -3.6, -4])
+TENANTS, TENANT_SHARES, TENANT_LOG_ODDS = (
+    ["acme", "globex", "initech"],
+    [0.70, 0.25, 0.05],
+    np.array([-3.1, -2.8, -3.2]),
+)
 CATEGORIES, PRODUCTS_PER_CATEGORY = ["shoes", "shirts", "jackets", "bags", "watches"], [24, 12, 6]  # of each tenant
 USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.2  # the spreads on a logarithmic scale
 COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; off the price of every product

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ml.candidates import load_module
-from ml.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words, thin
+from ml.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words, join, thin
 from ml.evaluate import calibration_chance, curves, difference, metrics
 from ml.gate import choose
 from ml.leak import look_for_leaks
@@ -31,8 +31,9 @@ def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSc
 def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapping, folder: Path) -> dict[str, Any]:
     """Fit one candidate, save it below `folder`, and return its probabilities, its sentence and its importance.
 
-    `settings` is project.toml; the candidate gets its own section and [train] seed. The holdout is scored here, once.
-    Importance is what average precision on validation loses without each feature, the largest first.
+    `settings` is project.toml; the candidate gets its own section and [train] seed. A model of train alone is judged on
+    validation. One that can `refit` then learns from validation, too, for the newest rows teach most; that one is saved
+    and scores the holdout, here and once.
     """
     module = load_module(name)
     own, history = {"seed": settings["train"]["seed"], **settings.get(name, {})}, None
@@ -40,16 +41,21 @@ def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapp
         file = folder.parent.parent / "search" / f"{name}.jsonl"
         found, history = search(module, split, schema, own, settings["train"], file)
         own |= found
-    model = module.fit(split.train, split.validation, schema, own)
+    if hasattr(module, "refit"):
+        learned = module.fit(split.train, split.validation, schema, own | {"bags": 1})
+        model = module.refit(learned, join(split.train, split.validation), schema, own)
+    else:
+        learned = model = module.fit(split.train, split.validation, schema, own)
     _save_whole(module, model, folder)
     known = thin(split.train, MOST_ROWS)
     return {
-        "validation": module.predict_proba(model, split.validation.features),
+        "validation": module.predict_proba(learned, split.validation.features),
         "holdout": module.predict_proba(model, split.holdout.features),
         "description": module.describe(model),
         "search": history,
-        "importance": importance(module, model, split.validation, own["seed"]),
-        "on_train": average_precision(known, module.predict_proba(model, known.features)),
+        "is_refit": model is not learned,
+        "importance": importance(module, learned, split.validation, own["seed"]),
+        "on_train": average_precision(known, module.predict_proba(learned, known.features)),
     }
 
 
@@ -84,6 +90,7 @@ def compare(
         candidates[name] = {
             "description": one["description"],
             "search": one["search"],
+            "is_refit": one["is_refit"],
             "importance": one["importance"],
             "on_train": one["on_train"],
             "validation": metrics(split.validation.label, one["validation"], threshold, **costs, resamples=0, seed=0),

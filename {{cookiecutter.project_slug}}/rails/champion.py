@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from rails.bundle import open_bundle, refuse_unsafe_owner
 from rails.errors import Refused
+from rails.run import interval
 from rails.store import Store, default_store, locked, read_json, replace_pointer
 
 POOLED = "pooled"
@@ -132,10 +133,8 @@ def tell_versions(store: Store) -> str:
         told = {entry["version"]: entry for entry in pointer["history"]}
         for version in _versions(store, owner):
             manifest = read_json(store.bundle(owner, version) / "manifest.json")
-            figure = manifest["metrics"]["average_precision"]
-            span = f" ({figure['low']:.3f} to {figure['high']:.3f})" if figure.get("low") is not None else ""
+            precision = interval(manifest["metrics"]["average_precision"])
             state = _state(pointer, told.get(version), read_json(store.gate(owner, version)), version)
-            precision = f"{figure['value']:.3f}{span}"
             lines.append(
                 f"{owner:<12}{version:<14}{manifest['candidate']:<12}{precision:<26}{manifest['run']:<14}{state}"
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rails import page
 from rails.champion import POOLED
-from rails.run import Run
+from rails.run import Run, interval
 from rails.store import write_json
 
 
@@ -57,10 +57,7 @@ def why(report: Report) -> str:
     lead = report.run.metrics["candidates"][report.run.chosen].get("against_rule")
     if not lead or lead["low"] is None:
         return f"{report.run.chosen}, not compared with the rule"
-    return (
-        f"{report.run.chosen}: average precision {lead['value']:+.3f} against the rule's "
-        f"({lead['low']:+.3f} to {lead['high']:+.3f})"
-    )
+    return f"{report.run.chosen}: average precision {interval(lead, signed=True)} against the rule's"
 
 
 def refusal(report: Report) -> str:

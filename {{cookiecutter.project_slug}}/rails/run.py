@@ -112,11 +112,6 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
     return run
 
 
-def open_latest(store: Store | None = None) -> Run:
-    """The latest training run; Refused where there is none, or where it did not get to its end."""
-    return open("", store)
-
-
 def open(run_id: str, store: Store | None = None) -> Run:
     """A finished run by its id ('' for the latest); Refused, naming those there are, if it is unknown or unfinished."""
     store = store or default_store()

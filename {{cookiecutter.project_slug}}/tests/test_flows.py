@@ -32,7 +32,7 @@ def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_
 
 
 def test_the_run_folder_holds_figures_and_predictions_of_every_candidate(built):
-    run = runs.open_latest(built)
+    run = runs.open("", built)
 
     assert list(run.metrics["candidates"]) == ["rule", "logistic", "xgboost"]
     assert {"tenant_id", "entity_id", "label", "rule", "logistic", "xgboost"} <= set(run.predictions().columns)
@@ -49,8 +49,8 @@ def test_the_champion_beats_the_rule_and_its_gate_report_stands_beside_it(built)
 def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
     (folder,) = (path.parent for path in built.scores.glob("*/scores.json"))
     scores = duckdb.read_parquet(str(folder / "scores.parquet")).df()
-    predictions = runs.open_latest(built).predictions()
-    chosen = runs.open_latest(built).chosen
+    predictions = runs.open("", built).predictions()
+    chosen = runs.open("", built).chosen
 
     both = predictions.merge(scores, on=["tenant_id", "entity_id"])
     assert len(both) > 100

@@ -36,6 +36,7 @@ def candidate(precision: float, **more) -> dict:
             {"slice": "tenant_id", "value": HOSTILE, "average_precision": precision, "too_small": False, **sizes},
             {"slice": "device", "value": "tv", "average_precision": None, "too_small": True, **sizes},
         ],
+        "is_refit": True,
         "search": {
             "trials": [{"log_loss": 0.2, "settings": {}}, {"log_loss": 0.1, "settings": {HOSTILE: 3}}],
             "is_cut_off": True,

@@ -91,7 +91,7 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
     build(copied)
     published, _ = snapshot.publish(copied, {}, snapshot.open_latest(copied).feature_sql, {})
     sessions = published.frame("session_features").set_index("entity_id")
-    run = runs.open_latest(copied)
+    run = runs.open("", copied)
     write_json(run.folder / "settings.json", run.settings | {"snapshot": published.id})  # as if it had learned from it
     page = runs.write_page(run, "A run")
 

@@ -1,7 +1,7 @@
 """Logistic regression: every feature adds its weight to the log-odds.
 
 Choose it when rows are few, when each weight must be defended, or when XGBoost is not clearly better.
-Settings: `strength` (inverse of the regularisation, 1.0), `seed`.
+Settings: `strength` (inverse of the regularisation, 1.0).
 """
 
 import re
@@ -41,9 +41,14 @@ def fit(train: Part, validation: Part, schema: FeatureSchema, settings: dict[str
     """The regression on the training rows; validation is not needed."""
     pipeline = make_pipeline(
         _columns(schema),
-        LogisticRegression(C=settings.get("strength", 1.0), max_iter=1000, random_state=settings.get("seed", 0)),
+        LogisticRegression(C=settings.get("strength", 1.0), solver="newton-cholesky"),  # rows are many, columns few
     )
     return Logistic(schema, pipeline.fit(_inputs(schema, train.features), train.label))
+
+
+def refit(model: Logistic, rows: Part, schema: FeatureSchema, settings: dict[str, Any]) -> Logistic:
+    """The same on these rows."""
+    return fit(rows, rows, schema, settings)
 
 
 def predict_proba(model: Logistic, features: pd.DataFrame) -> np.ndarray:

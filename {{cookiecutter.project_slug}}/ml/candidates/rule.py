@@ -51,6 +51,11 @@ def fit(train: Part, validation: Part, schema: FeatureSchema, settings: dict[str
     return Rule(schema, [*cases[:-1], cases[-1] | {"when": []}])
 
 
+def refit(model: Rule, rows: Part, schema: FeatureSchema, settings: dict[str, Any]) -> Rule:
+    """The same on these rows."""
+    return fit(rows, rows, schema, settings)
+
+
 def predict_proba(model: Rule, features: pd.DataFrame) -> np.ndarray:
     """The rate of the case that each row falls into, as training knew it."""
     return np.array([case["rate"] for case in model.cases])[_fall(model, features)]

@@ -17,8 +17,9 @@ import xgboost
 from ml.schema import FeatureSchema
 from ml.split import Part
 
-USUAL = {"eta": 0.08, "max_depth": 4, "min_child_weight": 5, "subsample": 0.8, "colsample_bytree": 0.8}
+USUAL = {"eta": 0.08, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.8}
 USUAL |= {"lambda": 2.0, "max_bin": 128, "seed": 0, "nthread": 1, "objective": "binary:logistic"}
+POSITIVES_A_WEIGHT = 250  # of training, for each unit of min_child_weight: more rows bear leaves of more rows
 
 # what a search may try: lowest and highest
 SEARCHED = {"max_depth": (2, 6), "eta": (0.02, 0.2), "min_child_weight": (1, 40), "lambda": (0.5, 30.0)}
@@ -35,22 +36,12 @@ class Trees:
 
 def fit(train: Part, validation: Part, schema: FeatureSchema, settings: dict[str, Any]) -> Trees:
     """Trees on the training rows, as many as lower the log loss on validation."""
-    given = {"rounds": 600, "patience": 30, "bags": 3, "increasing": ["cart_add_count"]} | USUAL | settings
-    rounds, patience, bags, increasing = (given.pop(name) for name in ("rounds", "patience", "bags", "increasing"))
-    given["monotone_constraints"] = tuple(int(f.name in increasing and f.kind == "number") for f in schema.features)
-    rows, tuning = (_matrix(schema, part.features, part.label) for part in (train, validation))
-    boosters = [
-        xgboost.train(
-            given | {"seed": given["seed"] + bag},
-            rows,
-            num_boost_round=rounds,
-            evals=[(tuning, "validation")],
-            early_stopping_rounds=patience,
-            verbose_eval=False,
-        )
-        for bag in range(bags)
-    ]
-    return Trees(schema, [booster[: booster.best_iteration + 1] for booster in boosters])
+    return _boost(train, validation, schema, settings)
+
+
+def refit(model: Trees, rows: Part, schema: FeatureSchema, settings: dict[str, Any]) -> Trees:
+    """As many trees as the model has, on these rows."""
+    return _boost(rows, None, schema, settings | {"rounds": model.boosters[0].num_boosted_rounds()})
 
 
 def predict_proba(model: Trees, features: pd.DataFrame) -> np.ndarray:
@@ -88,6 +79,20 @@ def load(folder: Path) -> Trees:
     stored = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     boosters = [xgboost.Booster({"nthread": 1}, model_file=folder / name) for name in _names(stored["boosters"])]
     return Trees(FeatureSchema.from_dict(stored["schema"]), boosters)
+
+
+def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings: dict[str, Any]) -> Trees:
+    given = {"rounds": 600, "patience": 30, "bags": 3, "increasing": ["cart_add_count"]} | USUAL
+    given |= {"min_child_weight": max(5, train.label.sum() // POSITIVES_A_WEIGHT)} | settings
+    rounds, patience, bags, increasing = (given.pop(name) for name in ("rounds", "patience", "bags", "increasing"))
+    given["monotone_constraints"] = tuple(int(f.name in increasing and f.kind == "number") for f in schema.features)
+    rows, stop = _matrix(schema, train.features, train.label), {}
+    if validation is not None:
+        tuning = _matrix(schema, validation.features, validation.label)
+        stop = {"evals": [(tuning, "validation")], "early_stopping_rounds": patience, "verbose_eval": False}
+    seeds = range(given["seed"], given["seed"] + bags)
+    boosters = [xgboost.train(given | {"seed": seed}, rows, num_boost_round=rounds, **stop) for seed in seeds]
+    return Trees(schema, [each[: each.best_iteration + 1] if stop else each for each in boosters])
 
 
 def _names(count: int) -> list[str]:
