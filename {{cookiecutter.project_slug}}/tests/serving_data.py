@@ -115,7 +115,7 @@ def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql
         run="run-1",
         snapshot="snapshot-1",
         code="code-1",
-        metrics={"average_precision": {"value": 0.3}},
+        metrics={"average_precision": {"value": 0.3, "low": None, "high": None}},
     )
     return assemble(parts, store, owner)
 
