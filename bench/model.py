@@ -131,7 +131,7 @@ def tell_time(rows: int) -> None:
     sys.path[:0] = [str(project()), str(project() / "tests")]
     from ml import training
     from ml.candidates import load_module
-    from ml.diagnosis import join
+    from ml.split import join
     from ml_data import sessions
 
     settings = tomllib.loads((project() / "project.toml").read_text())

@@ -15,7 +15,7 @@ import pandas as pd
 from ml.candidates import load_module
 from ml.evaluate import Ranking
 from ml.schema import FeatureSchema
-from ml.split import Part, Split
+from ml.split import Part, Split, join, rows_of, thin
 
 MOST_ROWS = 20_000
 CUT_OFFS = 4
@@ -54,9 +54,9 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
     past = join(train, validation)
     edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(int)  # the first model has two stretches behind it
     backtests = [
-        (each, _rows(past, slice(0, edges[place - 1])), _rows(past, slice(edges[place - 1], edges[place])), after)
+        (each, rows_of(past, slice(0, edges[place - 1])), rows_of(past, slice(edges[place - 1], edges[place])), after)
         for place in range(2, CUT_OFFS + 2)
-        for after in [_rows(past, slice(edges[place], edges[place + 1]))]
+        for after in [rows_of(past, slice(edges[place], edges[place + 1]))]
         for each in dict.fromkeys(["rule", name])
     ]
     curve = [(name, thin(train, size), validation, validation) for size in sizes]
@@ -136,23 +136,3 @@ def _word(value: Any) -> str:
 
 def _sizes(part: Part) -> dict[str, int]:
     return {"rows": len(part), "positives": int(part.label.sum())}
-
-
-def _rows(part: Part, rows: slice | np.ndarray) -> Part:
-    return Part(
-        part.keys.iloc[rows].reset_index(drop=True), part.features.iloc[rows].reset_index(drop=True), part.label[rows]
-    )
-
-
-def thin(part: Part, most: int) -> Part:
-    """At most so many rows, evenly taken, in their order."""
-    return part if len(part) <= most else _rows(part, np.linspace(0, len(part) - 1, most).astype(int))
-
-
-def join(first: Part, second: Part) -> Part:
-    """Both, in their order."""
-    return Part(
-        pd.concat([first.keys, second.keys], ignore_index=True),
-        pd.concat([first.features, second.features], ignore_index=True),
-        np.concatenate([first.label, second.label]),
-    )

@@ -6,10 +6,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ml.diagnosis import thin
 from ml.evaluate import log_loss
 from ml.schema import FeatureSchema
-from ml.split import Split
+from ml.split import Split, thin
 
 MOST_ROWS = 50_000  # of train, evenly taken, that a trial learns from
 

@@ -90,6 +90,27 @@ def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
     return split
 
 
+def rows_of(part: Part, rows: slice | np.ndarray) -> Part:
+    """These rows, numbered anew."""
+    return Part(
+        part.keys.iloc[rows].reset_index(drop=True), part.features.iloc[rows].reset_index(drop=True), part.label[rows]
+    )
+
+
+def thin(part: Part, most: int) -> Part:
+    """At most so many rows, evenly taken, in their order."""
+    return part if len(part) <= most else rows_of(part, np.linspace(0, len(part) - 1, most).astype(int))
+
+
+def join(first: Part, second: Part) -> Part:
+    """Both, in their order."""
+    return Part(
+        pd.concat([first.keys, second.keys], ignore_index=True),
+        pd.concat([first.features, second.features], ignore_index=True),
+        np.concatenate([first.label, second.label]),
+    )
+
+
 def _cut(times: np.ndarray, share: float) -> int:
     """Where the moment begins that this share of the rows falls into."""
     return int(np.searchsorted(times, times[min(round(share * len(times)), len(times) - 1)]))

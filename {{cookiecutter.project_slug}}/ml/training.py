@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from ml.candidates import load_module
-from ml.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words, join, thin
+from ml.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words
 from ml.evaluate import calibration_chance, curves, difference, metrics
 from ml.gate import choose
 from ml.leak import look_for_leaks
 from ml.schema import FeatureSchema
 from ml.search import search
 from ml.slices import by_slice, search_slices, slice_columns
-from ml.split import Part, Split, by_time
+from ml.split import Part, Split, by_time, join, thin
 
 SLICE_RESAMPLES = 100
 

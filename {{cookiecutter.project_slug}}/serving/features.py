@@ -72,12 +72,11 @@ class FeatureQuery:
         self._connection.execute(_EVENTS_AT_POINT)
         self._connection.execute(f"prepare features as {sql.strip().rstrip(';')}")
 
-    def compute(self, requests: Sequence[Sequence[Mapping]]) -> pd.DataFrame:
-        """One row of features per request, in their order; a request is the events so far of one session."""
-        return self.run([rows_of_request(place, events) for place, events in enumerate(requests)]).infer_objects()
-
     def run(self, requests: Sequence[Sequence[Mapping]]) -> pd.DataFrame:
-        """The same, of requests whose rows are made already, as Python's own values in columns of objects."""
+        """One row of features per request, in their order, as Python's own values in columns of objects.
+
+        A request is what `rows_of_request` makes of the events so far of one session.
+        """
         self._connection.execute("begin")
         try:
             body = to_json([row for rows in requests for row in rows]).decode()

@@ -75,8 +75,13 @@ def ask(client, events, tenant_id="acme", **more):
     return client.post("/predict", json={"tenant_id": tenant_id, "events": events, **more})
 
 
+class Query(FeatureQuery):
+    def compute(self, requests):
+        return self.run([rows_of_request(place, events) for place, events in enumerate(requests)]).infer_objects()
+
+
 def query_over(sql=FEATURE_SQL, **more):
-    return FeatureQuery(sql, LOOKUPS, **more)
+    return Query(sql, LOOKUPS, **more)
 
 
 ONE_ROW = """

@@ -1,7 +1,7 @@
 """Logistic regression: every feature adds its weight to the log-odds.
 
 Choose it when rows are few, when each weight must be defended, or when XGBoost is not clearly better.
-Settings: `strength` (inverse of the regularisation, 1.0).
+Settings: `strength` (inverse of the regularisation, 0.1).
 """
 
 import re
@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from ml.line import Line, write_out
 from ml.schema import FeatureSchema
 from ml.split import Part
 
@@ -41,7 +42,7 @@ def fit(train: Part, validation: Part, schema: FeatureSchema, settings: dict[str
     """The regression on the training rows; validation is not needed."""
     pipeline = make_pipeline(
         _columns(schema),
-        LogisticRegression(C=settings.get("strength", 1.0), solver="newton-cholesky"),  # rows are many, columns few
+        LogisticRegression(C=settings.get("strength", 0.1), solver="newton-cholesky"),  # rows are many, columns few
     )
     return Logistic(schema, pipeline.fit(_inputs(schema, train.features), train.label))
 
@@ -60,12 +61,13 @@ def predict_proba(model: Logistic, features: pd.DataFrame) -> np.ndarray:
 
 def explain(model: Logistic, features: pd.DataFrame) -> pd.DataFrame:
     """Weight times value, summed by feature; a number's value is its distance from the training mean, in deviations."""
-    numbers = [f.name for f in model.schema.features if f.kind == "number"]
-    coded = [f.name for f in model.schema.features if f.kind == "category" for _ in (UNKNOWN, *f.categories)]
-    owners = np.array([*numbers, *numbers, *coded])  # of the pipeline's columns, in its order
-    weights = model.pipeline[-1].coef_.T * (owners[:, None] == np.array(model.schema.names))
-    moved = model.pipeline[:-1].transform(_inputs(model.schema, features)) @ weights
+    moved = line_of(model).add_up(model.schema.matrix(features))
     return pd.DataFrame(moved, index=features.index, columns=model.schema.names)
+
+
+def line_of(model: Logistic) -> Line:
+    """The regression as plain numbers."""
+    return write_out(model.pipeline, [feature.kind == "number" for feature in model.schema.features])
 
 
 def describe(model: Logistic) -> str:

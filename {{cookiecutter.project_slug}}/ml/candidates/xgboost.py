@@ -1,4 +1,4 @@
-"""XGBoost: many small trees that find thresholds, categories and how they act together.
+"""XGBoost: many small trees on top of a logistic regression, which find thresholds and how features act together.
 
 Choose it when rows are many and its lead over logistic regression is clear; it needs the most care to explain.
 Settings: `increasing` (features that may never lower the score), `rounds` (trees at most), `patience` (rounds without
@@ -6,7 +6,7 @@ a gain on validation), `bags` (boosters of different seeds whose log-odds are av
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from ml.line import Line
 from ml.schema import FeatureSchema
-from ml.split import Part
+from ml.split import Part, thin
 
 USUAL = {"eta": 0.08, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.8}
 USUAL |= {"lambda": 2.0, "max_bin": 128, "seed": 0, "nthread": 1, "objective": "binary:logistic"}
+USUAL |= {"base_score": 0.5}  # so that trees alone say nothing of the rate, which the line knows
+INCREASING = ["cart_add_count", "visitor_past_outcome_count", "product_outcome_rate"]
+LINE_ROWS = 100_000  # that the line is fitted on, evenly taken
 POSITIVES_A_WEIGHT = 250  # of training, for each unit of min_child_weight: more rows bear leaves of more rows
 
 # what a search may try: lowest and highest
@@ -28,9 +32,10 @@ SEARCHED |= {"subsample": (0.5, 1.0), "colsample_bytree": (0.3, 1.0)}
 
 @dataclass(frozen=True)
 class Trees:
-    """Boosters that read the schema's matrix; the mean of their log-odds is the model's."""
+    """Boosters that read the schema's matrix; the mean of their log-odds is added to the line's."""
 
     schema: FeatureSchema
+    line: Line
     boosters: list[xgboost.Booster]
 
 
@@ -49,28 +54,29 @@ def predict_proba(model: Trees, features: pd.DataFrame) -> np.ndarray:
     if not len(features):
         return np.empty(0)
     matrix = model.schema.matrix(features)
-    log_odds = [booster.inplace_predict(matrix, predict_type="margin").astype(float) for booster in model.boosters]
-    return 1 / (1 + np.exp(-np.mean(log_odds, axis=0)))
+    moved = [booster.inplace_predict(matrix, predict_type="margin").astype(float) for booster in model.boosters]
+    return 1 / (1 + np.exp(-model.line.log_odds(matrix) - np.mean(moved, axis=0)))
 
 
 def explain(model: Trees, features: pd.DataFrame) -> pd.DataFrame:
-    """What each feature moved a row's log-odds by. Source: TreeSHAP, Lundberg et al. (2020), as XGBoost has it."""
-    matrix = _matrix(model.schema, features)
-    moved = np.mean([booster.predict(matrix, pred_contribs=True)[:, :-1] for booster in model.boosters], axis=0)
-    return pd.DataFrame(moved.astype(float), index=features.index, columns=model.schema.names)
+    """What each feature moved a row's log-odds by: the line, and TreeSHAP (Lundberg et al., 2020), XGBoost's own."""
+    rows = _matrix(model.schema, features)
+    moved = np.mean([booster.predict(rows, pred_contribs=True)[:, :-1] for booster in model.boosters], axis=0)
+    moved = moved + model.line.add_up(model.schema.matrix(features))
+    return pd.DataFrame(moved, index=features.index, columns=model.schema.names)
 
 
 def describe(model: Trees) -> str:
     """One sentence."""
     trees = sum(booster.num_boosted_rounds() for booster in model.boosters)
-    return f"{trees} small trees over {len(model.schema.names)} features."
+    return f"{trees} small trees on top of a weighted sum, over {len(model.schema.names)} features."
 
 
 def save(model: Trees, folder: Path) -> None:
     """Writes model.ubj, model-1.ubj and so on (XGBoost's own format) and model.json into the folder."""
     for booster, name in zip(model.boosters, _names(len(model.boosters)), strict=True):
         booster.save_model(folder / name)
-    stored = {"schema": model.schema.to_dict(), "boosters": len(model.boosters)}
+    stored = {"schema": model.schema.to_dict(), "boosters": len(model.boosters), "line": asdict(model.line)}
     (folder / "model.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
@@ -78,27 +84,34 @@ def load(folder: Path) -> Trees:
     """The model that `save` wrote, on one thread: more of them slow a server down."""
     stored = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     boosters = [xgboost.Booster({"nthread": 1}, model_file=folder / name) for name in _names(stored["boosters"])]
-    return Trees(FeatureSchema.from_dict(stored["schema"]), boosters)
+    return Trees(FeatureSchema.from_dict(stored["schema"]), Line(**stored["line"]), boosters)
 
 
 def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings: dict[str, Any]) -> Trees:
-    given = {"rounds": 600, "patience": 30, "bags": 3, "increasing": ["cart_add_count"]} | USUAL
+    from ml.candidates import logistic  # not at the top: trees predict without scikit-learn
+
+    given = {"rounds": 600, "patience": 30, "bags": 3, "increasing": INCREASING} | USUAL
     given |= {"min_child_weight": max(5, train.label.sum() // POSITIVES_A_WEIGHT)} | settings
     rounds, patience, bags, increasing = (given.pop(name) for name in ("rounds", "patience", "bags", "increasing"))
     given["monotone_constraints"] = tuple(int(f.name in increasing and f.kind == "number") for f in schema.features)
-    rows, stop = _matrix(schema, train.features, train.label), {}
+    few = thin(train, LINE_ROWS)
+    line = logistic.line_of(logistic.fit(few, few, schema, {}))
+    rows, stop = _matrix(schema, train.features, train.label, line), {}
     if validation is not None:
-        tuning = _matrix(schema, validation.features, validation.label)
+        tuning = _matrix(schema, validation.features, validation.label, line)
         stop = {"evals": [(tuning, "validation")], "early_stopping_rounds": patience, "verbose_eval": False}
     seeds = range(given["seed"], given["seed"] + bags)
     boosters = [xgboost.train(given | {"seed": seed}, rows, num_boost_round=rounds, **stop) for seed in seeds]
-    return Trees(schema, [each[: each.best_iteration + 1] if stop else each for each in boosters])
+    return Trees(schema, line, [each[: each.best_iteration + 1] if stop else each for each in boosters])
 
 
 def _names(count: int) -> list[str]:
     return ["model.ubj", *(f"model-{place}.ubj" for place in range(1, count))]
 
 
-def _matrix(schema: FeatureSchema, features: pd.DataFrame, label: np.ndarray | None = None) -> xgboost.DMatrix:
-    kinds = ["q" if feature.kind == "number" else "c" for feature in schema.features]
-    return xgboost.DMatrix(schema.matrix(features), label, feature_types=kinds, enable_categorical=True, nthread=1)
+def _matrix(
+    schema: FeatureSchema, features: pd.DataFrame, label: np.ndarray | None = None, line: Line | None = None
+) -> xgboost.DMatrix:
+    kinds, matrix = ["q" if feature.kind == "number" else "c" for feature in schema.features], schema.matrix(features)
+    known = {"label": label, "base_margin": line and line.log_odds(matrix)}
+    return xgboost.DMatrix(matrix, **known, feature_types=kinds, enable_categorical=True, nthread=1)
