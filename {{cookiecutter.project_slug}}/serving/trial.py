@@ -59,7 +59,7 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
     metrics = run.metrics
     one = metrics["candidates"][run.chosen]
     figures, smoke_sentence = _smoke(bundle)
-    against, silence = _against(champion, run) if champion else (None, "")
+    against, silence = against_champion(champion, run) if champion else (None, "")
     misbehaving, differing = try_out(run, bundle)
     facts = Facts(
         candidate=run.chosen,
@@ -137,7 +137,7 @@ def _sessions(snapshot: Snapshot, asked: pd.DataFrame) -> list[tuple[str, str, l
     ]
 
 
-def _against(champion: tuple[str, str], run: Run) -> tuple[dict | None, str]:
+def against_champion(champion: tuple[str, str], run: Run) -> tuple[dict | None, str]:
     """The candidate's lead over the champion on the run's holdout; None, and why, where it cannot be asked."""
     predictions = run.predictions()
     try:

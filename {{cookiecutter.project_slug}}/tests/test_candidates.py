@@ -265,3 +265,17 @@ def test_a_candidate_of_ones_own_is_a_module_with_the_verbs(tmp_path, monkeypatc
     assert load_module("coin").fit() == "fit"
     with pytest.raises(CannotLearn, match="'mute' lacks explain"):
         load_module("mute")
+
+
+def test_xgboost_never_lowers_the_score_for_what_is_named_to_raise_it():
+    module, returns = load_module("xgboost"), np.arange(600) % 5
+    some = part(pd.DataFrame({"returns": returns, "pace": np.arange(600) % 7}), (returns < 2).astype(int))
+    asked = pd.DataFrame({"returns": range(5), "pace": 3})
+
+    free, named = (
+        module.fit(some, some, FeatureSchema.from_frame(some.features), SETTINGS | {"increasing": names})
+        for names in ([], ["returns"])
+    )
+
+    assert module.predict_proba(free, asked)[0] > 0.9 > 0.1 > module.predict_proba(free, asked)[4]
+    assert (np.diff(module.predict_proba(named, asked)) >= 0).all()

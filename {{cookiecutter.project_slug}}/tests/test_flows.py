@@ -6,12 +6,17 @@ import duckdb
 import pytest
 from conftest import run_together
 
+from ml.candidates import rule
+from ml.schema import FeatureSchema
+from ml.split import Part
 from rails import run as runs
 from rails import snapshot
+from rails.bundle import Parts, assemble
 from rails.champion import current
 from rails.errors import Refused
 from rails.store import read_json
-from serving import batch
+from serving import batch, trial
+from serving.model import answer_sample
 
 VERBS = ["simulate", "data", "train", "deploy", "score", "ask"]
 
@@ -77,3 +82,42 @@ def test_the_same_commands_again_change_nothing(copied):
 
     assert [0, 0, 0] == [each.returncode for each in said.values()]
     assert before == {path: read_json(path) for path in before}
+
+
+def champion_of_other_features(store, folder, sql: str) -> tuple[str, str]:
+    """A bundle of the rule that knows one feature, of a snapshot that is gone; what it runs is `sql`."""
+    run, opened = runs.open("", store), snapshot.open_latest(store)
+    rows = Part.of(opened.frame("session_features").query("status == 'train'"))
+    schema = FeatureSchema.from_frame(rows.features[["cart_add_count"]])
+    rule.save(rule.fit(rows, rows, schema, {}), folder)
+    lookups = {name: opened.columns(name) for name in opened.lookups}
+    request = trial.sample_request({})
+    parts = Parts(
+        candidate="rule",
+        model=folder,
+        feature_sql=sql.format(run.feature_sql.strip().rstrip(";")),
+        schema=schema.to_dict(),
+        lookups=lookups,
+        sample=answer_sample("rule", folder, run.feature_sql, schema.to_dict(), lookups, 0.1, request),
+        card="",
+        threshold=0.1,
+        run="gone",
+        snapshot="gone",
+        code="",
+        metrics={},
+    )
+    bundle = assemble(parts, store)
+    return bundle.owner, bundle.version
+
+
+def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_silence_explained(copied, tmp_path):
+    run = runs.open("", copied)
+    fewer = "select tenant_id, entity_id, point_at, cart_add_count from ({}) as features"
+    other = champion_of_other_features(copied, tmp_path, fewer)
+    mute = champion_of_other_features(copied, tmp_path, fewer + " semi join lookup_price using (tenant_id)")
+
+    lead, silence = trial.against_champion(other, run)
+    nothing, why = trial.against_champion(mute, run)
+
+    assert lead["low"] > 0 and silence == ""
+    assert nothing is None and "lookup_price" in why and "make deploy FORCE" in why

@@ -6,7 +6,7 @@ a gain on validation), `bags` (boosters of different seeds whose log-odds are av
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,11 @@ def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings
     given = {"rounds": 600, "patience": 30, "bags": 3, "increasing": INCREASING} | USUAL
     given |= {"min_child_weight": max(5, train.label.sum() // POSITIVES_A_WEIGHT)} | settings
     rounds, patience, bags, increasing = (given.pop(name) for name in ("rounds", "patience", "bags", "increasing"))
-    given["monotone_constraints"] = tuple(int(f.name in increasing and f.kind == "number") for f in schema.features)
+    rises = [f.name in increasing and f.kind == "number" for f in schema.features]
+    given["monotone_constraints"] = tuple(map(int, rises))
     few = thin(train, LINE_ROWS)
     line = logistic.line_of(logistic.fit(few, few, schema, {}))
+    line = replace(line, slope=np.where(rises, np.maximum(line.slope, 0), line.slope).tolist())
     rows, stop = _matrix(schema, train.features, train.label, line), {}
     if validation is not None:
         tuning = _matrix(schema, validation.features, validation.label, line)
