@@ -18,7 +18,7 @@ from ml.line import Line
 from ml.schema import FeatureSchema
 from ml.split import Part, thin
 
-USUAL = {"eta": 0.08, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.8}
+USUAL = {"eta": 0.08, "max_depth": 5, "subsample": 0.8}
 USUAL |= {"lambda": 2.0, "max_bin": 128, "seed": 0, "nthread": 1, "objective": "binary:logistic"}
 USUAL |= {"base_score": 0.5}  # so that trees alone say nothing of the rate, which the line knows
 INCREASING = ["cart_add_count", "visitor_past_outcome_count", "product_outcome_rate"]
