@@ -207,7 +207,7 @@ def monitor_context() -> dict:
 
 def experiment_context() -> dict:
     variants = [
-        {"variant": name, "visitors": 9, "known": 8, "outcomes": 1, "rate": 0.1, "p99_ms": None}
+        {"variant": name, "visitors": 9, "known": 8, "outcomes": 1, "rate": 0.1, "p99_ms": None, "failed": None}
         for name in ("champion", "challenger")
     ]
     days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
