@@ -59,7 +59,7 @@ def test_a_connection_is_noticed(untouched, monkeypatch, tmp_path):
 def test_the_pinned_packages_have_no_known_hole(untouched):
     if not shutil.which("uvx"):
         pytest.skip("uvx, which runs pip-audit, is not on the path")
-    command = ["uvx", "pip-audit", "--require-hashes", "--disable-pip", "-r", "requirements.txt"]
+    command = ["uvx", "pip-audit", "--strict", "--require-hashes", "--disable-pip", "-r", "requirements.txt"]
 
     said = subprocess.run(command, cwd=untouched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
