@@ -14,7 +14,7 @@ from rails.bundle import open_bundle
 from rails.champion import current
 from rails.store import default_store
 from serving import batch
-from serving.features import FeatureQuery
+from serving.features import FeatureQuery, rows_of_request
 from serving.model import LoadedModel
 
 SESSIONS, TOLERANCE = 1_000, 1e-9
@@ -44,10 +44,11 @@ def main() -> None:
         found = np.array([each.probability for each in model.predict(chosen)])
         told[f"scores_differing_{name}"] = int((np.abs(found - scores) > TOLERANCE).sum())
     changed = FeatureQuery(bundle.feature_sql.replace("'cart_add'", "'cart_remove'"), bundle.lookups, files)
-    told["features_differing_changed"] = differing(
-        expected,
-        changed.compute([[{**each, "tenant_id": tenant} for each in events] for tenant, _, events in sessions]),
-    )
+    rows = [
+        rows_of_request(place, [{**each, "tenant_id": tenant} for each in events])
+        for place, (tenant, _, events) in enumerate(sessions)
+    ]
+    told["features_differing_changed"] = differing(expected, changed.run(rows).infer_objects())
     print(json.dumps(told))
 
 

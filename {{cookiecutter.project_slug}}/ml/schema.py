@@ -55,7 +55,8 @@ class Feature:
         if self.kind == "category":  # a server asks for few rows at a time, where an index is slow
             return np.array([self.codes.get(value, np.nan) for value in column.tolist()], dtype=float)
         if column.dtype == object:
-            return np.array(column.tolist(), dtype=float)  # a twentieth of what pandas takes for few rows
+            values = [np.nan if value is pd.NA else value for value in column.tolist()]
+            return np.array(values, dtype=float)  # a tenth of what pandas takes for few rows
         return column.to_numpy(dtype=float, na_value=np.nan)
 
 

@@ -45,7 +45,7 @@ def test_the_matrix_holds_numbers_codes_and_nothing_where_nothing_is_known():
     )
 
     rows = pd.DataFrame(
-        {"device": ["mobile", "fridge", None], "price": [2, np.inf, None], "known": [False, True, None]}
+        {"device": ["mobile", "fridge", None], "price": [2, np.inf, None], "known": [False, True, pd.NA]}
     )
     expected = [[2, 0, 0], [np.nan, 1, np.nan], [np.nan, np.nan, np.nan]]
 
