@@ -96,6 +96,7 @@ def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings
     rises = [f.name in increasing and f.kind == "number" for f in schema.features]
     given["monotone_constraints"] = tuple(map(int, rises))
     few = thin(train, LINE_ROWS)
+    few = few if 0 < few.label.sum() < len(few) else train
     line = logistic.line_of(logistic.fit(few, few, schema, {}))
     line = replace(line, slope=np.where(rises, np.maximum(line.slope, 0), line.slope).tolist())
     rows, stop = _matrix(schema, train.features, train.label, line), {}
