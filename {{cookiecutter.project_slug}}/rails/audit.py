@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -143,12 +144,19 @@ def _validate(gx, context, batch, parameters: dict | None, path: Path):
     )
 
 
+@cache
+def _view():
+    """GX's view of pages; each new one would compile all templates again."""
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
+
+
 def _page(result) -> str:
     """GX's own page of one table's results, without what it would load from elsewhere."""
     from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
 
-    html = DefaultJinjaPageView().render(ValidationResultsPageRenderer(run_info_at_end=True).render(result))
+    html = _view().render(ValidationResultsPageRenderer(run_info_at_end=True).render(result))
     return REMOTE.sub("", html).replace("</head>", STYLE, 1)
 
 

@@ -30,8 +30,8 @@ PUBLISHED = {
     "session_features": "point_at",
     "events_at_point": "point_at",
     "int_identities": "first_seen_at",
-    "lookup_product": "valid_from",
-    "lookup_visitor": "valid_from",
+    "lookup_product": "valid_to",  # what holds on is one file: a day more ends some intervals and changes no other file
+    "lookup_visitor": "valid_to",
     "fct_predictions": "answered_at",
     "judgements": "judged_at",
 }
@@ -200,11 +200,10 @@ def _keep_moved_ids(new: Snapshot, path: Path) -> None:
 def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: str, day: str) -> dict:
     columns = {name: kind for name, kind, *_ in connection.sql(f"describe {table}").fetchall()}
     shape = hashlib.md5(json.dumps(columns).encode()).hexdigest()
-    # A sum of hashes of rows does not depend on their order.
+    # A sum of hashes of rows does not depend on their order; DuckDB's own costs a tenth of MD5 over text.
     days = connection.sql(
-        f"select coalesce(strftime({day}, '%Y-%m-%d'), 'unknown') as dt, count(*), "
-        "sum(md5_number_lower(cast(t as varchar))) "
-        f"from {table} as t group by dt order by dt"
+        f"select coalesce(cast(cast({day} as date) as varchar), 'unknown') as dt, count(*), sum(hash(t)) "
+        f"from {table} as t group by cast({day} as date) order by dt"
     ).fetchall()
     files = [
         {
@@ -227,7 +226,7 @@ def _write_days(connection: duckdb.DuckDBPyConnection, table: str, day: str, fol
     draft.mkdir(parents=True)
     days = ", ".join(f"'{entry['dt']}'" for entry in entries)
     connection.execute(
-        f"copy (select *, coalesce(strftime({day}, '%Y-%m-%d'), 'unknown') as dt from {table} where dt in ({days})) "
+        f"copy (select *, coalesce(cast(cast({day} as date) as varchar), 'unknown') as dt from {table} where dt in ({days})) "
         f"to '{quoted(draft)}' (format parquet, compression zstd, partition_by (dt))"
     )
     for entry in entries:

@@ -28,37 +28,36 @@
         select * from {{ cte }}
     ),
 
+    trimmed as (
+        select
+            * replace (
+                {%- for column in canonical_columns() if column != 'payload' %}
+                {{ text(column) }} as {{ column }},
+                {%- endfor %}
+                cast(coalesce(payload, record) as varchar) as payload
+            )
+        from filled
+    ),
+
     typed as (
         select
-            source,
-            file,
-            file_seq,
-            arrived_on,
-            line_number,
-            line,
-            record,
-            landing_reason,
-            {{ text('tenant_id') }} as tenant_id,
-            {{ text('event_id') }} as given_event_id,
-            {{ text('event_type') }} as event_type,
-            {{ text('occurred_at') }} as given_occurred_at,
+            * exclude (occurred_at, received_at) replace (
+                {%- for column in ['anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'url', 'referrer'] %}
+                {{ hash_addresses(column) }} as {{ column }},
+                {%- endfor %}
+                {{ amount('price') }} as price,
+                try_cast({{ amount('quantity') }} as integer) as quantity,
+                {{ hash_personal('payload') }} as payload
+            ),
+            occurred_at as given_occurred_at,
             {{ utc_timestamp('occurred_at') }} as parsed_occurred_at,
-            {{ utc_timestamp('received_at') }} as parsed_received_at,
-            {% for column in ['anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'url', 'referrer'] -%}
-            {{ hash_addresses(text(column)) }} as {{ column }},
-            {% endfor -%}
-            {% for column in ['product_id', 'currency', 'category', 'page', 'channel', 'device', 'country'] -%}
-            {{ text(column) }} as {{ column }},
-            {% endfor -%}
-            {{ amount('price') }} as price,
-            try_cast({{ amount('quantity') }} as integer) as quantity,
-            {{ hash_personal('cast(coalesce(payload, record) as varchar)') }} as payload
-        from filled
+            {{ utc_timestamp('received_at') }} as parsed_received_at
+        from trimmed
     ),
 
     judged as (
         select
-            * exclude (given_event_id, parsed_occurred_at, parsed_received_at),
+            * exclude (event_id, parsed_occurred_at, parsed_received_at),
             parsed_occurred_at as occurred_at,
             case
                 when parsed_received_at between make_timestamp({{ var('first_year') }}, 1, 1, 0, 0, 0) and
@@ -66,8 +65,8 @@
                 then parsed_received_at else parsed_occurred_at
             end as received_at,
             case
-                when length(given_event_id) <= 200 then given_event_id
-                else md5(concat_ws('|', tenant_id, source, coalesce(given_event_id, record)))
+                when length(event_id) <= 200 then event_id
+                else md5(concat_ws('|', tenant_id, source, coalesce(event_id, record)))
             end as event_id,
             case
                 when landing_reason is not null then landing_reason

@@ -31,9 +31,11 @@
 {#
     The new records of this model's source: source, file, file_seq, arrived_on, line_number, line (text), and record (JSON),
     which is null where the line is no JSON object; landing_reason then says so where landing has seen why.
-    Lines are read as text, so that a broken line costs one line. Blank lines are no records.
+    Lines are read as text, so that a broken line costs one line. Blank lines are no records. Numbering lines keeps a reader
+    to one thread, so four share the files; a reader's lines come in the order of its files.
 #}
 {% macro raw_records() -%}
+    {%- set readers = 4 -%}
     (
         select
             landed.source,
@@ -45,21 +47,34 @@
             case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[0]' end as landing_reason,
             case when left(ltrim(lines.line), 1) = '{' and json_valid(lines.line) then lines.line end as record
         from (
+            {%- for reader in range(readers) %}
             select line, filename, row_number() over () as position
             from read_csv(
-                coalesce(getvariable('new_files'), ['{{ store_root() }}/landed/nothing.jsonl']),
+                list_append(
+                    list_filter(getvariable('new_files'), (file, place) -> place % {{ readers }} = {{ reader }}),
+                    '{{ store_root() }}/landed/nothing.jsonl'
+                ),
                 columns = {'line': 'VARCHAR'}, delim = e'\x1f', quote = '', escape = '', header = false, auto_detect = false,
                 strict_mode = false, null_padding = true, new_line = '\n', max_line_size = 8000000, filename = true
             )
+            {%- if not loop.last %}
+            union all
+            {%- endif %}
+            {%- endfor %}
         ) as lines
         inner join (
             select
-                *,
-                '{{ store_root() }}/' || read_from as path,
-                read_from like 'landed/%' as is_copy,
-                sum(line_count) over (order by file_seq) - line_count as lines_before
-            from {{ ref('landed_files') }}
-            where list_contains(getvariable('new_files'), '{{ store_root() }}/' || read_from)
+                files.*,
+                new.path,
+                files.read_from like 'landed/%' as is_copy,
+                sum(files.line_count) over (partition by new.place % {{ readers }} order by new.place) - files.line_count as lines_before
+            from (
+                select
+                    unnest(getvariable('new_files')) as path,
+                    unnest(range(1, len(getvariable('new_files')) + 1)) as place
+            ) as new
+            inner join {{ ref('landed_files') }} as files
+                on new.path = '{{ store_root() }}/' || files.read_from
         ) as landed
             on lines.filename = landed.path
         where lines.line is not null

@@ -1,9 +1,5 @@
 {# The record that is kept of each event, without its wide columns: the one received first, and one purchase of each order. #}
-with records as (
-    select * from {{ ref('int_records') }}
-),
-
-firsts as (
+with records as not materialized (
     select
         file_seq,
         line_number,
@@ -15,9 +11,31 @@ firsts as (
         anonymous_id,
         user_id,
         session_id,
-        order_id
-    from records
+        order_id,
+        received_at,
+        file
+    from {{ ref('int_records') }}
     where reason is null
+),
+
+{# Few are repeats, and only these need an order. #}
+repeated as (
+    select tenant_id, event_id
+    from records
+    group by all
+    having count(*) > 1
+),
+
+firsts as (
+    select *
+    from records
+    anti join repeated
+        on records.tenant_id = repeated.tenant_id and records.event_id = repeated.event_id
+    union all
+    select *
+    from records
+    semi join repeated
+        on records.tenant_id = repeated.tenant_id and records.event_id = repeated.event_id
     qualify row_number() over (partition by tenant_id, event_id order by received_at, file, line_number) = 1
 ),
 
@@ -35,7 +53,7 @@ order_keepers as (
 
 marked as (
     select
-        firsts.*,
+        firsts.* exclude (received_at, file),
         case when firsts.source != order_keepers.kept_source then order_keepers.kept_event_id end as same_order_as
     from firsts
     left join order_keepers

@@ -1,7 +1,7 @@
 {{ config(pre_hook="{{ connect(identity_links()) }}") }}
 
 {# The person behind each id: the one first seen of all ids that links connect, whatever the order in which they arrived. #}
-with firsts as (
+with firsts as not materialized (
     select * from {{ ref('int_first_records') }}
 ),
 

@@ -1,8 +1,8 @@
-with records as (
+with records as not materialized (
     select * from {{ ref('int_records') }}
 ),
 
-firsts as (
+firsts as not materialized (
     select * from {{ ref('int_first_records') }}
 ),
 

@@ -1,9 +1,9 @@
 {# What was answered, and what came of it: the outcome after the point in the same session. #}
-with events as (
+with events as not materialized (
     select * from {{ ref('events') }}
 ),
 
-sessions as (
+sessions as not materialized (
     select * from {{ ref('sessions') }}
 ),
 

@@ -1,7 +1,7 @@
 {{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(is_stale('[product_id]')) }}") }}
 
 {# What was known of a product before each day, from what had arrived by then. #}
-with events as (
+with events as not materialized (
     select * from {{ ref('events') }}
 ),
 

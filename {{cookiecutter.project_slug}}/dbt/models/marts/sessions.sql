@@ -2,7 +2,7 @@
 
 {%- set points = var('prediction_points') %}
 
-with events as (
+with events as not materialized (
     select * from {{ ref('events') }}
 ),
 
