@@ -1,9 +1,9 @@
 """Raw lines to a published snapshot, beside a bare DuckDB script; one more day; the audit; bytes on disk. One table.
 
-build/demo/.venv/bin/python bench/data.py [100000 1000000 10000000] [--rounds 3] [--days 90]
+build/demo/.venv/bin/python bench/data.py [100000 1000000 10000000] [--rounds 3] [--days 365]
 
-The bare script does the same work on two threads without audit, account, identities, increments or publishing: it reads,
-parses and dedupes the lines, makes sessions, computes the project's own features by their SQL, and writes Parquet.
+The bare script does the same on two threads without audit, account, persons, increments or publishing: it reads, parses
+and dedupes the lines, makes sessions, computes the project's own features by their SQL, and writes Parquet.
 """
 
 import argparse
@@ -32,7 +32,8 @@ with web as (
             "channel": "VARCHAR", "utm_medium": "VARCHAR", "country": "VARCHAR"
         }},
         "product": {{
-            "id": "VARCHAR", "price": "DECIMAL(18, 4)", "quantity": "INTEGER", "currency": "VARCHAR", "category": "VARCHAR"
+            "id": "VARCHAR", "price": "DECIMAL(18, 4)", "quantity": "INTEGER", "currency": "VARCHAR",
+            "category": "VARCHAR"
         }},
         "search": {{"query": "VARCHAR"}}, "order": {{"id": "VARCHAR"}}
     }}') as web, json_merge_patch(line, '{{
@@ -40,10 +41,14 @@ with web as (
         "context": {{"page": null, "device": null, "channel": null, "utm_medium": null, "country": null, "ip": null}},
         "product": {{"id": null, "price": null, "quantity": null, "currency": null, "category": null}}
     }}') as payload
-    from (select case when json_valid(line) then line end as line from read_csv('{raw}/web/*/*', columns = {{'line': 'VARCHAR'}}, delim = e'\\x1f', quote = '', escape = '',
-        header = false, auto_detect = false, strict_mode = false, new_line = '\\n', max_line_size = 8000000))
+    from (
+        select case when json_valid(line) then line end as line
+        from read_csv('{raw}/web/*/*', columns = {{'line': 'VARCHAR'}}, delim = e'\\x1f', quote = '', escape = '',
+            header = false, auto_detect = false, strict_mode = false, new_line = '\\n', max_line_size = 8000000)
+    )
 )
-select 'web' as source, web.shop as tenant_id, coalesce(web.event.id, md5(line)) as event_id, web.event.type as event_type,
+select 'web' as source, web.shop as tenant_id, coalesce(web.event.id, md5(line)) as event_id,
+    web.event.type as event_type,
     cast(cast(web.event.ts as timestamptz) as timestamp) as occurred_at,
     cast(cast(web.received as timestamptz) as timestamp) as received_at,
     web.visitor.anonymous_id, web.visitor.user_id, web.session.id as emitter_session_id, web."order".id as order_id,
@@ -55,8 +60,8 @@ from web where web.shop is not null and web.event.type is not null
 union all by name
 select 'orders' as source, shop_code as tenant_id, 'order-' || order_no as event_id, 'purchase' as event_type,
     cast(cast(placed_at as timestamptz) as timestamp) as occurred_at, occurred_at as received_at,
-    visitor_cookie as anonymous_id, customer_no as user_id, order_no as order_id, cast(total as decimal(18, 4)) as price,
-    currency
+    visitor_cookie as anonymous_id, customer_no as user_id, order_no as order_id,
+    cast(total as decimal(18, 4)) as price, currency
 from read_csv('{raw}/orders/*/*', all_varchar = true);
 
 create table kept as
@@ -164,10 +169,13 @@ def measure_day(store: Path, days: int, lines: int, startup: float) -> None:
     """One more day after so many daily files, beside a full build of all of them."""
     simulate(store, days + 1, round(lines / days / LINES_PER_SESSION))
     last = sorted(store.glob("raw/web/dt=*"))[-1].name
-    kept = {source: shutil.move(store / "raw" / source / last, store / f"later-{source}") for source in ("web", "orders")}
+    later = store.with_name("later")
+    later.mkdir()
+    for source in ("web", "orders"):
+        shutil.move(store / "raw" / source / last, later / source)
     rounds(store, 1)
-    for source, path in kept.items():
-        shutil.move(path, store / "raw" / source / last)
+    for source in ("web", "orders"):
+        shutil.move(later / source, store / "raw" / source / last)
     day = tell(f"one more day after {days}", [measure(store, "flows/data.py", "run")])
     again = tell("nothing new", [measure(store, "flows/data.py", "run")])
     full = tell(f"full build of {days + 1} days", rounds(store, 1))
@@ -190,7 +198,7 @@ def rounds(store: Path, count: int) -> list[dict]:
 
 
 def script(store: Path) -> str:
-    """The bare script over a store's raw files, with the features' SQL as the project's last whole build compiled it."""
+    """The bare script over a store's raw files, with the features' SQL as the last whole build compiled it."""
     models = {path.stem: path.read_text() for path in (store / "dbt" / "target" / "compiled").rglob("*.sql")}
     (store / "bare").mkdir(exist_ok=True)
     return BARE.format(raw=store / "raw", out=store / "bare", sql=models)
@@ -204,9 +212,8 @@ def grow(store: Path, rows: int) -> int:
         (count,) = connection.sql("select count(*) from events").fetchone()
         for table, ids in GROWN.items():
             times = 1 if table == "duplicate_events" else max(1, round(rows / count))
-            connection.execute(
-                f"create or replace table {table} as select {table}.* replace ({ids}) from {table}, range({times}) as r(i)"
-            )
+            grown = f"select {table}.* replace ({ids}) from {table}, range({times}) as r(i)"
+            connection.execute(f"create or replace table {table} as {grown}")
         return connection.sql("select count(*) from events").fetchone()[0]
 
 

@@ -1,4 +1,4 @@
-"""What a command takes: seconds on the clock, CPU seconds, peak memory. Shared by the benches that run a project's verbs."""
+"""What a command takes: seconds on the clock, CPU seconds, peak memory. For benches of a project's verbs."""
 
 import os
 import subprocess

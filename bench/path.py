@@ -32,9 +32,8 @@ def measure_path(folder: Path, size: int) -> None:
 
 
 def tell(size: int, lines: int, verb: str, used: dict) -> None:
-    print(
-        f"{size:>14,} {lines:>11,}  {verb:<11}{used['seconds']:>7.1f}{used['cpu']:>9.1f}{used['peak']:>9.0f}", flush=True
-    )
+    figures = f"{used['seconds']:>7.1f}{used['cpu']:>9.1f}{used['peak']:>9.0f}"
+    print(f"{size:>14,} {lines:>11,}  {verb:<11}{figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,8 @@ def build(store: Store, rows: int, extra: str = "") -> None:
             columns = COLUMNS.get(table, "'acme' as tenant_id, i as number") + (extra if table == "events" else "")
             times = "timestamp '2026-01-01' + interval (i // 10) day"
             also = f", {times} as occurred_at" if table == "events" else ""
-            name = "int_events_at_point" if table == "events_at_point" else table  # what is read under its name
             connection.execute(
-                f"create table {name} as select {columns}, {times} as {day}{also} from range({rows}) t(i)"
+                f"create table {table} as select {columns}, {times} as {day}{also} from range({rows}) t(i)"
             )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+from rails import snapshot
+from rails.store import Store
 
 import demo
 
@@ -129,17 +131,15 @@ def kill(pid: int) -> None:
 
 def sessions(store: Path, count: int) -> list[dict]:
     """Bodies for POST /predict: the events of some sessions up to their points, as the newest snapshot has them."""
-    snapshot = json.loads((store / "snapshots/latest.json").read_text())["snapshot"]
-    tables = json.loads((store / f"snapshots/{snapshot}/manifest.json").read_text())["tables"]
-    files = [str(store / "tables/events_at_point" / entry["file"]) for entry in tables["events_at_point"]["files"]]
+    events = snapshot.open_latest(Store(store)).scan("events_at_point")
     with duckdb.connect() as connection:
         connection.execute(
-            "with e as (from read_parquet(?, hive_partitioning = false)), "
+            f"with e as (from {events}), "
             "chosen as (select tenant_id, entity_id from e group by 1, 2 order by md5(entity_id) limit ?) "
             "select * replace (cast(price as double) as price, strftime(occurred_at, '%Y-%m-%dT%H:%M:%S.%fZ') as "
             "occurred_at, strftime(received_at, '%Y-%m-%dT%H:%M:%S.%fZ') as received_at) "
             "from e semi join chosen using (tenant_id, entity_id) order by tenant_id, entity_id, event_number",
-            [files, count],
+            [count],
         )
         names = [name for name, *_ in connection.description]
         rows = [dict(zip(names, values, strict=True)) for values in connection.fetchall()]

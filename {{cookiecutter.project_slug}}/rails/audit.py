@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-import duckdb
 from duckdb_engine import Dialect
 from sqlalchemy.dialects import registry
 
-from rails import distribution
+from rails import distribution, warehouse
 from rails.snapshot import Snapshot
 from rails.store import PROJECT, Store, write_json, write_text
 
@@ -93,7 +92,7 @@ def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> 
     source = context.data_sources.add_sql(
         "warehouse",
         connection_string=f"duckdb+audit:///{store.warehouse}",
-        kwargs={"connect_args": {"read_only": True}},
+        kwargs={"connect_args": {"read_only": True, "config": warehouse.memory_limit()}},
         create_temp_table=False,
     )
     computed = context.data_sources.add_pandas("computed")
@@ -124,7 +123,7 @@ def _distances(store: Store, last: Snapshot | None):
 
     rows = []
     if last:
-        with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+        with warehouse.connect(store) as connection:
             rows = distribution.compare(connection, last.scan("session_features"), "session_features")
     write_json(store.distributions, rows)
     return pd.DataFrame(rows, columns=["column_name", "distance", "before", "after"])

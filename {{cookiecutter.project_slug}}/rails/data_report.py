@@ -8,7 +8,7 @@ from rails import changes, page, snapshot
 from rails.audit import Finding
 from rails.landing import Landing
 from rails.store import Store, read_json
-from rails.warehouse import last_models
+from rails.warehouse import connect, last_models
 
 LINES_OF_NEWS, REASONS_TOLD = 8, 5
 QUERIES = {
@@ -73,7 +73,7 @@ QUERIES = {
         from int_identities""",
     "built": """
         select (select count(*) from int_changes where not is_gone) as built_event_count,
-            count(distinct (tenant_id, entity_id)) as built_session_count from warehouse.main.events_at_point""",
+            count(distinct (tenant_id, entity_id)) as built_session_count from events_at_point""",
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
             count_if(label) as positive_count, avg(label::int) as label_rate
@@ -87,7 +87,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     known = (
         last.frame("source_changes").to_dict("records") if last and "source_changes" in last.manifest["tables"] else []
     )
-    with snapshot.read_tables(store) as connection:
+    with connect(store) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
         replayed = _count_replayed(connection, store)
         rows["changes"] = changes.find(connection, store, known)

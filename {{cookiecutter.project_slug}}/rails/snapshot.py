@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import duckdb
 from rails import distribution
 from rails.errors import Refused
 from rails.store import Store, default_store, quoted, read_json, write_json, write_text
-from rails.warehouse import locked
+from rails.warehouse import connect, locked
 
 # The tables that readers get, with the day by which each is cut into files.
 PUBLISHED = {
@@ -28,13 +29,14 @@ PUBLISHED = {
     "source_changes": "changed_on",
     "sessions": "started_at",
     "session_features": "point_at",
-    "events_at_point": "point_at",
     "int_identities": "first_seen_at",
     "lookup_product": "valid_to",  # what holds on is one file: a day more ends some intervals and changes no other file
     "lookup_visitor": "valid_to",
     "fct_predictions": "answered_at",
     "judgements": "judged_at",
 }
+# What readers get as a query over these tables, and the model that says it.
+VIEWS = {"events_at_point": "int_events_at_point"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Snapshot:
         return paths
 
     def scan(self, table: str) -> str:
-        """A table as what stands after `from` in DuckDB's SQL, in any connection."""
+        """A table or view as what stands after `from` in DuckDB's SQL, in any connection."""
+        if view := self.manifest.get("views", {}).get(table):
+            return "(" + re.sub(r"\bwarehouse\.main\.(\w+)", lambda named: self.scan(named[1]), view) + ")"
         if paths := [str(path) for path in self.files(table)]:
             return f"read_parquet({paths}, hive_partitioning = false)"
         columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items())
@@ -150,15 +154,19 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
     The snapshot's id is the hash of its content, `facts` among it, so that publishing the same rows again is the same
     snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
     """
-    with read_tables(store) as connection:
+    with connect(store) as connection:
         connection.execute("set partitioned_write_max_open_files = 10000")
         tables = {name: _publish_table(store, connection, name, day) for name, day in PUBLISHED.items()}
         first, last = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
         counts = connection.sql(
             "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
         ).fetchall()
+        views = dict(connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall())
     content = {
         "tables": tables,
+        "views": {
+            name: views[model].partition(" AS ")[2].rstrip(";") for name, model in VIEWS.items() if model in views
+        },
         "events_between": [str(first), str(last)],
         "statuses": {status: count for status, count, _ in counts},
         "positive_count": sum(positives for *_, positives in counts),
@@ -175,13 +183,6 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
         write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": published_at, **content, **notes})
     write_json(store.latest_snapshot, {"snapshot": snapshot_id})
     return open(snapshot_id, store), is_new
-
-
-def read_tables(store: Store) -> duckdb.DuckDBPyConnection:
-    """The warehouse, to be read: in it `events_at_point` has the rows of all sessions, not only of those built last."""
-    connection = duckdb.connect(str(store.warehouse), read_only=True)
-    connection.execute("create temp view events_at_point as from int_events_at_point")
-    return connection
 
 
 def _keep_moved_ids(new: Snapshot, path: Path) -> None:
@@ -202,8 +203,8 @@ def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: s
     shape = hashlib.md5(json.dumps(columns).encode()).hexdigest()
     # A sum of hashes of rows does not depend on their order; DuckDB's own costs a tenth of MD5 over text.
     days = connection.sql(
-        f"select coalesce(cast(cast({day} as date) as varchar), 'unknown') as dt, count(*), sum(hash(t)) "
-        f"from {table} as t group by cast({day} as date) order by dt"
+        f"select coalesce(cast({day} as date)::varchar, 'unknown') as dt, count(*), sum(hash(t)) "
+        f"from {table} as t group by dt order by dt"
     ).fetchall()
     files = [
         {
@@ -226,7 +227,7 @@ def _write_days(connection: duckdb.DuckDBPyConnection, table: str, day: str, fol
     draft.mkdir(parents=True)
     days = ", ".join(f"'{entry['dt']}'" for entry in entries)
     connection.execute(
-        f"copy (select *, coalesce(cast(cast({day} as date) as varchar), 'unknown') as dt from {table} where dt in ({days})) "
+        f"copy (select *, coalesce(cast({day} as date)::varchar, 'unknown') as dt from {table} where dt in ({days})) "
         f"to '{quoted(draft)}' (format parquet, compression zstd, partition_by (dt))"
     )
     for entry in entries:

@@ -29,6 +29,17 @@ def variables() -> dict:
     return yaml.safe_load((DBT / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
 
 
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """The warehouse, to be read, within the memory that `profiles.yml` sets."""
+    return duckdb.connect(str(store.warehouse), read_only=True, config=memory_limit())
+
+
+def memory_limit() -> dict[str, str]:
+    """The memory that DuckDB may take before it goes on on disk, as a setting of its own."""
+    profile = yaml.safe_load((PROJECT / "profiles.yml").read_text(encoding="utf-8"))["project"]
+    return {"memory_limit": profile["outputs"][profile["target"]]["settings"]["memory_limit"]}
+
+
 def source_names() -> tuple[list[str], list[str]]:
     """The sources that are read, and those that are fed back by this project itself."""
     told = variables()
@@ -121,7 +132,7 @@ def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
 
 def _keep_quarantine(store: Store) -> None:
     """Keep which records are quarantined before they are replayed, for the run to say how many came back."""
-    with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+    with connect(store) as connection:
         connection.sql(
             "select file_seq, line_number from quarantined_events inner join landed_files using (file)"
         ).to_parquet(str(store.quarantine_before))

@@ -1,11 +1,16 @@
 {{ config(materialized='view') }}
 
+{# Published as it stands: a snapshot reads it over its own sessions and events. #}
 with sessions as (
     select * from {{ ref('sessions') }}
 ),
 
-events as not materialized (
+events as (
     select * from {{ ref('events') }}
+),
+
+times as (
+    select tenant_id, session_id, event_number, occurred_at from {{ ref('events') }}
 ),
 
 {# Of a session's events, numbered by time, the one at the point is the last that is seen. #}
@@ -14,12 +19,12 @@ points as (
         sessions.tenant_id,
         sessions.session_id,
         sessions.point_number,
-        events.occurred_at as point_at
+        times.occurred_at as point_at
     from sessions
-    inner join events
-        on sessions.tenant_id = events.tenant_id
-        and sessions.session_id = events.session_id
-        and sessions.point_number = events.event_number
+    inner join times
+        on sessions.tenant_id = times.tenant_id
+        and sessions.session_id = times.session_id
+        and sessions.point_number = times.event_number
 ),
 
 seen as (
