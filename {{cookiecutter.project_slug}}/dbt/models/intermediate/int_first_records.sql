@@ -51,15 +51,22 @@ order_keepers as (
     having count(distinct source) > 1
 ),
 
+same_orders as (
+    select firsts.file_seq, firsts.line_number, order_keepers.kept_event_id
+    from firsts
+    inner join order_keepers
+        on firsts.tenant_id = order_keepers.tenant_id and firsts.order_id = order_keepers.order_id
+    where firsts.event_type = 'purchase' and firsts.source != order_keepers.kept_source
+),
+
+{# By the record's place: a join by the order would compare all events that have none with each other. #}
 marked as (
     select
         firsts.* exclude (received_at, file),
-        case when firsts.source != order_keepers.kept_source then order_keepers.kept_event_id end as same_order_as
+        same_orders.kept_event_id as same_order_as
     from firsts
-    left join order_keepers
-        on firsts.tenant_id = order_keepers.tenant_id
-        and firsts.order_id = order_keepers.order_id
-        and firsts.event_type = 'purchase'
+    left join same_orders
+        on firsts.file_seq = same_orders.file_seq and firsts.line_number = same_orders.line_number
 )
 
 select * from marked
