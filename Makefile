@@ -33,8 +33,9 @@ lint: $(READY) ## ruff, sqlfluff and the workflows' schema, here and in the temp
 	cd "$(TEMPLATE)" && "$(CURDIR)/$(PY)" -m sqlfluff lint -q dbt/models
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
 
-bench: demo ## measure the whole path at growing sizes, then the server, and print the tables
+bench: demo ## measure the whole path at growing sizes, the data run beside a bare script, then the server, and print the tables
 	@build/demo/.venv/bin/python bench/path.py
+	@build/demo/.venv/bin/python bench/data.py 100000 --days 0
 	@build/demo/.venv/bin/python bench/serving.py
 
 size: ## files and lines of a generated project, by room
