@@ -55,7 +55,7 @@ QUERIES = {
             from session_features),
         cells as (
             select tenant_id, first_on + (date_diff('day', first_on, point_at) // step * step)::int as day, step,
-                count(*) as session_count, count(label) as train_count, count_if(label) as positive_count
+                count(*) as session_count, count(label) as train_count, count(*) filter (where label) as positive_count
             from session_features cross join spans group by all)
         select tenant_id, sum(session_count) as session_count, sum(train_count) as train_count,
             sum(positive_count) / nullif(sum(train_count), 0) as label_rate,
@@ -76,7 +76,7 @@ QUERIES = {
             count(distinct (tenant_id, entity_id)) as built_session_count from events_at_point""",
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
-            count_if(label) as positive_count, avg(label::int) as label_rate
+            count(*) filter (where label) as positive_count, avg(label::int) as label_rate
         from session_features group by all order by day""",
 }
 
