@@ -87,6 +87,7 @@ def test_the_same_commands_again_change_nothing(copied):
 def champion_of_other_features(store, folder, sql: str) -> tuple[str, str]:
     """A bundle of the rule that knows one feature, of a snapshot that is gone; what it runs is `sql`."""
     run, opened = runs.open("", store), snapshot.open_latest(store)
+    folder.mkdir(exist_ok=True)
     rows = Part.of(opened.frame("session_features").query("status == 'train'"))
     schema = FeatureSchema.from_frame(rows.features[["cart_add_count"]])
     rule.save(rule.fit(rows, rows, schema, {}), folder)
@@ -113,8 +114,8 @@ def champion_of_other_features(store, folder, sql: str) -> tuple[str, str]:
 def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_silence_explained(copied, tmp_path):
     run = runs.open("", copied)
     fewer = "select tenant_id, entity_id, point_at, cart_add_count from ({}) as features"
-    other = champion_of_other_features(copied, tmp_path, fewer)
-    mute = champion_of_other_features(copied, tmp_path, fewer + " semi join lookup_price using (tenant_id)")
+    other = champion_of_other_features(copied, tmp_path / "rule", fewer)
+    mute = champion_of_other_features(copied, tmp_path / "rule", fewer + " semi join lookup_price using (tenant_id)")
 
     lead, silence = trial.against_champion(other, run)
     nothing, why = trial.against_champion(mute, run)

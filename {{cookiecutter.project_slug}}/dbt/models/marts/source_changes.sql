@@ -6,8 +6,8 @@ account as (
     select * from {{ ref('record_account') }}
 ),
 
-events as (
-    select * from {{ ref('events') }}
+records as not materialized (
+    select * from {{ ref('int_records') }}
 ),
 
 clock as (
@@ -152,6 +152,7 @@ far as (
     where is_far
 ),
 
+{# Of records, not of events: what another source told first is seen here all the same. #}
 types as (
     select
         source,
@@ -159,10 +160,11 @@ types as (
         event_type as field,
         min(arrived_on) as changed_on,
         'never seen' as was_before,
-        count(*) || ' events' as was_after,
+        count(*) || ' records' as was_after,
         0.0 as value_before,
         cast(count(*) as double) as value_after
-    from events
+    from records
+    where reason is null
     group by source, event_type
 ),
 
