@@ -29,7 +29,8 @@ CASES = {
     ("events", "every event has a time"): (f"update events set occurred_at = null where {EVENT}", set()),
     ("events", "every event has a time of arrival"): (f"update events set received_at = null where {EVENT}", set()),
     ("events", "every event has a tenant"): (
-        f"insert into events select * replace (null as tenant_id, null as session_id) from events where {EVENT} limit 1",
+        "insert into events select * replace (null as tenant_id, null as session_id) "
+        f"from events where {EVENT} limit 1",
         set(),
     ),
     ("events", "prices are between 0 and 1,000,000"): (f"update events set price = 1000001 where {EVENT}", set()),
