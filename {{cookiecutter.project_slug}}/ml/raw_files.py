@@ -24,7 +24,7 @@ with named as (select * replace (
         {CHANNELS}[1 + channel] as channel, {DEVICES}[1 + device] as device, {COUNTRIES}[1 + country] as country
     ), {[step[0] for step in STEPS]}[1 + step] as type, {[step[1] for step in STEPS]}[1 + step] as page,
     case when place >= login_place then concat('u', visitor) end as account
-    from rows
+    from (select * from rows order by arrived_ms, event_id) as rows
 )
 """
 LINE = """
@@ -51,7 +51,7 @@ select substr(line, 1, cast(length(line) * left_share as bigint)) as line from (
             )
         end,
         case when type = 'purchase' then concat(',"order":{"id":"o', event_id, '"}') end, '}'
-    ) as line from named order by arrived_ms, event_id
+    ) as line from named
 )
 """
 ORDER = """
@@ -60,7 +60,7 @@ select concat('o', event_id) as order_no, tenant as shop_code, account as custom
     strftime(epoch_ms(arrived_ms + 3600000), '%Y-%m-%d %H:%M:%S+01:00') as placed_at,
     cast(price * quantity as decimal(12, 2)) as total, 'EUR' as currency,
     concat('[{"sku": "p', number, '", "qty": ', quantity, ', "price": ', price, '}]') as items
-from named order by arrived_ms, event_id
+from named
 """
 TRUTH = """
 select concat('s', lower(to_hex(session_id))) as session_id, concat('e', lower(to_hex(event_id))) as event_id,
@@ -108,8 +108,9 @@ def write(path: Path, query: str, rows: pd.DataFrame) -> None:
     with duckdb.connect(config={"threads": 1}) as connection:  # days are written side by side, each in its order
         connection.register("rows", rows)
         if query is LINE:
-            lines = connection.execute(NAMED + query).fetchnumpy()["line"]
-            temporary.write_bytes(gzip.compress("\n".join([*lines, ""]).encode(), 1, mtime=0))
+            as_it_is = {"header": False, "sep": "\x1f", "quotechar": "", "escapechar": ""}
+            connection.sql(NAMED + query).to_csv(str(temporary), **as_it_is)
+            temporary.write_bytes(gzip.compress(temporary.read_bytes(), 1, mtime=0))
         elif query is TRUTH:
             connection.sql(query).to_parquet(str(temporary))
         else:
