@@ -13,7 +13,7 @@ from rails import warehouse
 from rails.landing import land
 from rails.store import PROJECT, Store
 
-DAYS, SESSIONS_PER_DAY = 10, 800  # fewer sessions do not convince the gate
+DAYS, SESSIONS_PER_DAY = 10, 400  # fewer sessions do not convince the gate
 
 
 def run(store: Store, *command: str) -> subprocess.CompletedProcess:
