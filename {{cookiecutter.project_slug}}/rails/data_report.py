@@ -143,7 +143,23 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         for row in news[:LINES_OF_NEWS]
     ]
     lines += [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"] if len(news) > LINES_OF_NEWS else []
-    lines += [
+    lines += _tell_notes(report)
+    outcome = "nothing published"
+    if published:
+        snapshot, is_new = published
+        outcome = f"snapshot {snapshot.id} {'published' if is_new else 'stands, nothing is new'}"
+    lines.append(
+        f"data: {len(landing.new):,} new files of {totals['file_count']:,}; {totals['event_count']:,} events, "
+        f"{totals['session_count']:,} sessions, {totals['train_count']:,} to learn from; {outcome}; {seconds:.1f} s"
+    )
+    lines.append(f"page: {_page(store)}")
+    return "\n".join(lines)
+
+
+def _tell_notes(report: dict) -> list[str]:
+    """What else the account does not show: sources nobody named, records that came back, cut links, what was built."""
+    totals, landing = report["totals"], report["landing"]
+    lines = [
         f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
         for name in landing.unnamed_sources
     ]
@@ -165,16 +181,7 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
             f"built: {totals['built_event_count']:,} events that are new or have moved, and the features of "
             f"{totals['built_session_count']:,} sessions of {totals['session_count']:,}"
         )
-    outcome = "nothing published"
-    if published:
-        snapshot, is_new = published
-        outcome = f"snapshot {snapshot.id} {'published' if is_new else 'stands, nothing is new'}"
-    lines.append(
-        f"data: {len(landing.new):,} new files of {totals['file_count']:,}; {totals['event_count']:,} events, "
-        f"{totals['session_count']:,} sessions, {totals['train_count']:,} to learn from; {outcome}; {seconds:.1f} s"
-    )
-    lines.append(f"page: {_page(store)}")
-    return "\n".join(lines)
+    return lines
 
 
 def write_page(store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str) -> str:
