@@ -66,11 +66,7 @@ class PredictRequest(BaseModel):
     session_id: Identifier | None = None
     explain: bool = False
     # The first bad event is told and the rest not read: a body may hold a million of them.
-    events: Annotated[
-        list[Annotated[Event, AfterValidator(_payload_is_json)]],
-        Field(min_length=1, max_length=MOST_EVENTS),
-        FailFast(),
-    ]
+    events: Annotated[list[CheckedEvent], Field(min_length=1, max_length=MOST_EVENTS), FailFast()]
 
     @model_validator(mode="after")
     def _one_tenant(self) -> "PredictRequest":
