@@ -60,9 +60,10 @@ def predict_proba(model: Trees, features: pd.DataFrame) -> np.ndarray:
 
 def explain(model: Trees, features: pd.DataFrame) -> pd.DataFrame:
     """What each feature moved a row's log-odds by: the line, and TreeSHAP (Lundberg et al., 2020), XGBoost's own."""
-    rows = _matrix(model.schema, features)
+    matrix = model.schema.matrix(features)
+    rows = _rows(model.schema, matrix)
     moved = np.mean([booster.predict(rows, pred_contribs=True)[:, :-1] for booster in model.boosters], axis=0)
-    moved = moved + model.line.add_up(model.schema.matrix(features))
+    moved = moved + model.line.add_up(matrix)
     return pd.DataFrame(moved, index=features.index, columns=model.schema.names)
 
 
@@ -99,9 +100,9 @@ def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings
     few = few if 0 < few.label.sum() < len(few) else train
     line = logistic.line_of(logistic.fit(few, few, schema, {}))
     line = replace(line, slope=np.where(rises, np.maximum(line.slope, 0), line.slope).tolist())
-    rows, stop = _matrix(schema, train.features, train.label, line), {}
+    rows, stop = _known_rows(schema, train, line), {}
     if validation is not None:
-        tuning = _matrix(schema, validation.features, validation.label, line)
+        tuning = _known_rows(schema, validation, line)
         stop = {"evals": [(tuning, "validation")], "early_stopping_rounds": patience, "verbose_eval": False}
     seeds = range(given["seed"], given["seed"] + bags)
     boosters = [xgboost.train(given | {"seed": seed}, rows, num_boost_round=rounds, **stop) for seed in seeds]
@@ -112,9 +113,11 @@ def _names(count: int) -> list[str]:
     return ["model.ubj", *(f"model-{place}.ubj" for place in range(1, count))]
 
 
-def _matrix(
-    schema: FeatureSchema, features: pd.DataFrame, label: np.ndarray | None = None, line: Line | None = None
-) -> xgboost.DMatrix:
-    kinds, matrix = ["q" if feature.kind == "number" else "c" for feature in schema.features], schema.matrix(features)
-    known = {"label": label, "base_margin": line and line.log_odds(matrix)}
+def _known_rows(schema: FeatureSchema, part: Part, line: Line) -> xgboost.DMatrix:
+    matrix = schema.matrix(part.features)
+    return _rows(schema, matrix, label=part.label, base_margin=line.log_odds(matrix))
+
+
+def _rows(schema: FeatureSchema, matrix: np.ndarray, **known: np.ndarray) -> xgboost.DMatrix:
+    kinds = ["q" if feature.kind == "number" else "c" for feature in schema.features]
     return xgboost.DMatrix(matrix, **known, feature_types=kinds, enable_categorical=True, nthread=1)
