@@ -20,7 +20,7 @@ def measure(store: Path, *command: str) -> dict:
         said.seek(0)
         text = said.read()
     if status:
-        sys.exit(f"{' '.join(command)} failed:\n{text}")
+        sys.exit(f"{' '.join(command)[:200]} failed:\n{text[-2_000:]}")
     peak = used.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
     return {"said": text, "seconds": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "peak": peak}
 

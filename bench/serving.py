@@ -233,13 +233,14 @@ def _drive(port, path, bodies, clients, seconds, rate, count) -> tuple[list[floa
 
 
 async def _ask_all(port, path, bodies, clients, seconds, rate, count):
-    loop, latencies, ids, failed = asyncio.get_running_loop(), [], [], 0
-    began, asked = loop.time(), 0
+    loop, latencies, ids, asked, failed = asyncio.get_running_loop(), [], [], 0, 0
+    began = loop.time() + clients * 0.01
 
     async def one(client: int) -> None:
         nonlocal asked, failed
-        reader = writer = None
         await asyncio.sleep(client * 0.01)  # a worker that is woken takes all connections that wait, and keeps them
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(began - loop.time())  # all ask at once, so that none waits for one that is not there yet
         while (count is None or asked < count) and (seconds is None or loop.time() < began + seconds):
             asked, number = asked + 1, asked
             due = began + number / rate if rate else loop.time()

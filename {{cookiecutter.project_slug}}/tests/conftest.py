@@ -1,6 +1,8 @@
 """One small store that has gone the whole path, shared by the tests that look at it; copy it before changing it."""
 
+import fcntl
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -58,9 +60,21 @@ def need_simulated_sources() -> None:
 
 @pytest.fixture(scope="session")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess]:
-    """What each verb said on the whole path, in order."""
+    """What each verb said on the whole path, in order; the first process that asks goes it, the others wait."""
     need_simulated_sources()
-    store = Store(tmp_path_factory.mktemp("store"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    kept = folder / "said.pickle"
+    with (folder / "said.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(go_the_whole_path(Store(folder / "store"))))
+    return pickle.loads(kept.read_bytes())
+
+
+def go_the_whole_path(store: Store) -> dict:
+    """Simulated logs to a champion that answers: what each verb said, and the `store`."""
     verbs = {"simulate": simulate(store)}
     for verb in ("data", "train", "deploy"):
         verbs[verb] = run(store, f"flows/{verb}.py", "run")
