@@ -16,15 +16,19 @@ def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
     """Figures for the gate's leak alarm.
 
     - features: the ROC AUC on validation of the three features that alone tell most (a category by its rate in train).
-    - shared_rows: share of the holdout's rows that stand in train with every feature and the label the same.
-    - shared_by_chance: how often rows of few values repeat anyway, within train or in validation, whichever is less.
+    - shared_rows: share of the holdout's rows that stand in train, or in validation if that is more, with every feature
+      and the label the same.
+    - shared_by_chance: how often rows of few values repeat anyway, within train or in validation, whichever is less,
+      and two standard errors of that.
     """
     alone = _alone(split, schema)
     train, validation, holdout = (_hashes(part) for part in (split.train, split.validation, split.holdout))
+    by_chance = min(np.isin(validation, train).mean(), _repeats(train))
+    error = np.sqrt(by_chance * (1 - by_chance) * (1 / len(holdout) + 1 / len(validation)))
     return {
         "features": dict(sorted(alone.items(), key=lambda item: -item[1])[:NAMED]),
-        "shared_rows": float(np.isin(holdout, train).mean()),
-        "shared_by_chance": float(min(np.isin(validation, train).mean(), _repeats(train))),
+        "shared_rows": float(max(np.isin(holdout, known).mean() for known in (train, validation))),
+        "shared_by_chance": float(by_chance + 2 * error),
     }
 
 
@@ -56,4 +60,6 @@ def _hashes(part: Any) -> np.ndarray:
 
 
 def _repeats(hashes: np.ndarray) -> float:
-    return 1 - len(np.unique(hashes)) / len(hashes)
+    """How often one more row would be one of these: 1 less the share that stands there once (Good, 1953)."""
+    _, counts = np.unique(hashes, return_counts=True)
+    return 1 - (counts == 1).sum() / len(hashes)
