@@ -84,7 +84,7 @@ class Champions:
 
     def _load(self, owner: str) -> LoadedModel | None:
         if self.only:
-            return LoadedModel(open_bundle(self.only), threads=self.threads)
+            return self._bring_to_life(open_bundle(self.only))
         if owner == CHALLENGER:
             return self._load_challenger()
         pointer = read_json(self.store.champion(owner))
@@ -109,7 +109,9 @@ class Champions:
         return loaded
 
     def _open(self, owner: str, version: str) -> LoadedModel:
-        bundle = open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
+        return self._bring_to_life(open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version)))
+
+    def _bring_to_life(self, bundle: Bundle) -> LoadedModel:
         files = _lookup_files(bundle, self.store)
         return LoadedModel(bundle, files, self.threads, LOOKUP_DAYS, self.store.read_salt())
 

@@ -688,6 +688,16 @@ def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, po
     assert asyncio.run(before_and_after()) == [BROWSED, POPULAR]
 
 
+def test_a_bundle_is_tried_with_the_snapshots_lookups(store, bundle, popular_products):
+    publish_lookup(store)
+    champions = Champions(store, only=bundle.folder)
+
+    asyncio.run(champions.refresh())
+
+    (found,) = champions.of("acme").predict([("acme", "s1", [event(1, product_id="p1")])])
+    assert found.probability == POPULAR
+
+
 # The real process
 
 
