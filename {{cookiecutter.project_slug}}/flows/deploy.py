@@ -39,14 +39,15 @@ class DeployFlow(ProjectFlow):
     def end(self):
         """Make it the champion, or say why not."""
         from rails import champion, gate_report
+        from rails import run as runs
         from rails.errors import Refused
-        from rails.run import Run
 
-        run = Run(self.store(), self.run_id)
+        run = runs.Run(self.store(), self.run_id)
         report = gate_report.Report(
             run, self.version, self.champion_before, self.decision, self.smoke_figures, self.force
         )
         self.html = gate_report.write_page(report, self.title("Deployment"))
+        runs.write_page(run, self.title("Training run"))
         if report.decision:
             print(gate_report.check_lines(report))
         if report.failed and not report.is_forced:

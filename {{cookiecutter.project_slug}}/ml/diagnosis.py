@@ -20,7 +20,7 @@ from ml.split import Part, Split, join, rows_of, thin
 MOST_ROWS = 20_000
 CUT_OFFS = 4
 SHARES = (0.125, 0.25, 0.5, 1.0)
-MUCH = 0.03  # of average precision: what moves less is noise on as many rows
+MUCH = 0.04  # of average precision: a share that moves less is noise on as many rows
 SHUFFLED, AT_ONCE = 3_000, 20  # rows of validation that importance is measured on; features that are asked at once
 
 
@@ -63,7 +63,7 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
 
     def fit(job: tuple[str, Part, Part, Part]) -> float | None:
         candidate, known, tuning, judged = job
-        if 0 in (known.label.sum(), tuning.label.sum()):
+        if any(len(np.unique(part.label)) < 2 for part in (known, tuning)):
             return None
         module = load_module(candidate)
         own = {"seed": settings["train"]["seed"], **settings.get(candidate, {}), "bags": 1}
@@ -85,8 +85,8 @@ def in_words(diagnosis: Mapping[str, Any], on_train: float, on_validation: float
     steps = [step["average_precision"] for step in diagnosis["learning"] if step["average_precision"] is not None]
     gained = steps[-1] - steps[-2] if len(steps) > 1 else 0.0
     more = f"The last doubling of the rows moved average precision by {gained:+.3f}: "
-    more += "more days of logs should help." if gained > MUCH / 3 else "more days of logs will hardly help."
-    gap = on_train - on_validation
+    more += "more days of logs should help." if gained > MUCH / 2 * steps[-1] else "more days of logs will hardly help."
+    gap = (on_train - on_validation) / max(on_train, 1e-9)
     fit = f"On train it is {on_train:.3f}, on validation {on_validation:.3f}: "
     if gap > 10 * MUCH:
         fit += "it has learned much of train by heart (it overfits), so simpler settings or more rows may help."

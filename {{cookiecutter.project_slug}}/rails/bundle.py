@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from rails.errors import Refused
@@ -101,6 +101,20 @@ def installed_libraries() -> dict[str, str]:
     return {name: number for name, number in found.items() if number}
 
 
+def licences() -> dict[str, str]:
+    """The licence of each of these libraries, by its metadata, else by the first line of its licence file."""
+    return {name: _licence(packages) for name, packages in LIBRARIES.items() if _installed_version(packages)}
+
+
+def _licence(packages: tuple[str, ...]) -> str:
+    package = distribution(next(each for each in packages if _installed_version((each,))))
+    about = package.metadata
+    named = [each.split(" :: ") for each in about.get_all("Classifier", []) if each.startswith("License :: ")]
+    said = about.get("License-Expression") or ", ".join(name for _, _, *rest in named for name in rest)
+    files = [file for file in package.files or [] if file.name.startswith("LICENSE")]
+    return said or (files[0].read_text().strip().partition("\n")[0] if files else "unknown")
+
+
 def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
     draft.chmod(0o755)
     if not parts.model.is_dir():
@@ -112,6 +126,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "lookups.json": _json(parts.lookups),
         "sample.json": _json(parts.sample),
         "card.html": parts.card,
+        "licences.json": _json(licences()),
     }
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")

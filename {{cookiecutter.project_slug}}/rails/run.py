@@ -11,13 +11,14 @@ from pathlib import Path
 import duckdb
 
 from rails import page, snapshot
+from rails.bundle import installed_libraries
 from rails.errors import Refused
 from rails.store import PROJECT, Store, default_store, hash_folder, read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run. Its id is a hash of snapshot, settings and code, so that the same question is the same run."""
+    """A training run. Its id is a hash of all that it is made from, so that the same question is the same run."""
 
     store: Store
     id: str
@@ -37,7 +38,7 @@ class Run:
 
     @property
     def settings(self) -> dict:
-        """The snapshot's id, the settings it was trained with, and the hash of the code."""
+        """The snapshot's id, the settings it was trained with, the hash of the code, and the libraries' versions."""
         return read_json(self.folder / "settings.json", default={})
 
     @property
@@ -88,7 +89,6 @@ class Run:
             connection.execute("copy predictions to ? (format parquet)", [str(draft)])
         draft.replace(self.folder / "holdout.parquet")
         write_json(self.folder / "metrics.json", metrics)
-        write_json(self.folder / "split.json", metrics["split"])
         write_json(self.folder / "schema.json", schema)
         write_text(self.folder / "features.sql", feature_sql)
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -104,8 +104,9 @@ class Run:
 
 
 def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
-    """The run of this snapshot, settings and code, new or as far as it got; it becomes the latest run."""
-    asked = {"snapshot": snapshot_id, "code": hash_folder(PROJECT / "ml", ".py"), **settings}
+    """The run of this snapshot, settings, code and libraries, new or as far as it got; it becomes the latest run."""
+    made_with = {"code": hash_folder(PROJECT / "ml", ".py"), "libraries": installed_libraries()}
+    asked = {"snapshot": snapshot_id, **made_with, **settings}
     run = Run(store, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12])
     write_json(run.folder / "settings.json", asked)
     write_json(store.latest_run, {"run": run.id})
@@ -148,7 +149,7 @@ def tell(run: Run, stands: bool, seconds: float) -> str:
 
 def write_page(run: Run, title: str) -> str:
     """Write the run's report.html and return it."""
-    context = {"settings": run.settings, "metrics": run.metrics, "judged": _judged(run)}
+    context = {"settings": run.settings, "metrics": run.metrics, "judged": _judged(run), "gates": _gates(run)}
     return page.write(run.report, "run.html", title=title, run=run, **context)
 
 
@@ -159,6 +160,16 @@ def _judged(run: Run) -> dict[str, int]:
     except Refused:
         return {}
     return dict(said.aggregate("judgement, count(*)").fetchall())
+
+
+def _gates(run: Run) -> list[tuple[str, dict]]:
+    """Where the gate's page on each bundle of the run is, as seen from the run's page, and what it decided."""
+    said = []
+    for path in sorted(run.store.models.glob("*/*-gate.json")):
+        manifest = read_json(path.with_name(path.name.removesuffix("-gate.json")) / "manifest.json", default={})
+        if manifest.get("run") == run.id:
+            said.append((f"../../models/{path.parent.name}/{path.stem}.html", read_json(path)["decision"]))
+    return said
 
 
 def interval(figure: Mapping, signed: bool = False) -> str:
