@@ -36,6 +36,8 @@ NEXT_STEPS = {
     "project.toml.",
 }
 
+NO_RULE = 'No rule was trained to compare with: name "rule" under [train] candidates, then `make train deploy`.'
+
 
 @dataclass(frozen=True)
 class Check:
@@ -73,7 +75,9 @@ class Facts:
     against_champion: Interval | None = None
     champion_silence: str = ""  # why the champion cannot be asked about this holdout
     slices: list[dict[str, Any]] | None = None
+    champion_slices: list[dict[str, Any]] | None = None  # the same with the champion in the rule's place
     calibration_error: float | None = None
+    label_rate: float | None = None  # of the holdout: with a rare outcome a small error is a large one
     calibration_chance: float | None = None  # what a perfect model's calibration error stays below 95 times of 100
     misbehaving: list[str] | None = None  # a sentence for each behavioural case that failed
     leaks: Mapping[str, Any] | None = None  # of ml.leak
@@ -93,6 +97,7 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
     rule_lead, champion_lead = facts.against_rule or {}, facts.against_champion or {}
     is_rule, is_first = facts.candidate == "rule", facts.champion is None
     off, chance = limits.get("calibration_error"), facts.calibration_chance
+    off = off and max(min(off, (facts.label_rate or 1) / 2), math.inf if chance is None else chance)
     leaks = facts.leaks or {}
     best, auc = next(iter(leaks.get("features", {}).items()), ("no feature", 0.5 if facts.leaks else None))
     again = facts.leaks and leaks["shared_rows"] - leaks["shared_by_chance"]
@@ -103,7 +108,7 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         "beats_the_rule": (0 if is_rule else rule_lead.get("low"), gt, 0),
         "not_worse_than_champion": (0 if is_first else champion_lead.get("low"), ge, margin and -margin),
         "no_slice_falls": (drop, le, limits.get("slice_drop")),
-        "calibration": (facts.calibration_error, le, off and max(off, math.inf if chance is None else chance)),
+        "calibration": (facts.calibration_error, le, off),
         "behaves": (None if facts.misbehaving is None else len(facts.misbehaving), le, 0),
         "no_feature_is_too_good": (auc, le, limits.get("feature_auc")),
         "not_too_good": (facts.roc_auc, le, limits.get("model_auc")),
@@ -126,8 +131,8 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         "behaves": " ".join(facts.misbehaving or ["Every behavioural case holds."]),
         "no_feature_is_too_good": f"{best} alone ranks the outcomes with a ROC AUC of {_number(auc)}.",
         "not_too_good": f"The model ranks the outcomes with a ROC AUC of {_number(facts.roc_auc)}.",
-        "no_row_of_the_past_returns": f"{_percent(leaks.get('shared_rows'))} of the holdout's rows stand in train, "
-        f"value for value; {_percent(leaks.get('shared_by_chance'))} do by chance.",
+        "no_row_of_the_past_returns": f"{_percent(leaks.get('shared_rows'))} of the holdout's rows stand in train or "
+        f"validation, value for value; {_percent(leaks.get('shared_by_chance'))} do by chance.",
         "serves_as_trained": "; ".join(
             f"{n} values of {name}" for name, n in (facts.differing or {"all features": 0}).items()
         )
@@ -138,7 +143,7 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         "bundle_size": f"The bundle takes {_number(facts.bundle_mb)} MB.",
         "training_time": f"Training took {_number(facts.training_seconds)} s.",
     }
-    silent = {"not_worse_than_champion": facts.champion_silence}
+    silent = {"not_worse_than_champion": facts.champion_silence, "beats_the_rule": "" if rule_lead else NO_RULE}
     checks = [_check(name, *judged[name], found[name], silent.get(name)) for name in NEXT_STEPS]
     return Decision(all(check.passed for check in checks), checks)
 
@@ -166,15 +171,23 @@ def _check(
 
 
 def _worst_slice(facts: Facts) -> tuple[float | None, str]:
-    """The surest fall of a slice: what its average precision is lower than the rule's by, at least, 95 times of 100."""
+    """The surest fall of a slice: what its average precision is lower than the rule's, or the champion's, by, at least,
+    95 times of 100."""
     if facts.slices is None:
         return None, "No slice was judged."
-    judged = [each for each in facts.slices if each.get("against_rule", {}).get("high") is not None]
+    both = {"the rule": facts.slices, "the champion": facts.champion_slices or []}
+    judged = [
+        (each["against_rule"], each, whom)
+        for whom, slices in both.items()
+        for each in slices
+        if each.get("against_rule", {}).get("high") is not None
+    ]
     if not judged:
-        return 0.0, "Every slice is too small to judge."
-    worst = min(judged, key=lambda each: each["against_rule"]["high"])
-    where, lead = f"{worst['slice']} {worst['value']}", _lead(worst["against_rule"])
-    return -worst["against_rule"]["high"], f"Of {len(judged)} slices {where} does worst against the rule: {lead}."
+        is_rule = facts.candidate == "rule"
+        return 0.0, "The rule is not compared with itself." if is_rule else "Every slice is too small to judge."
+    lead, worst, whom = min(judged, key=lambda each: each[0]["high"])
+    where = f"{worst['slice']} {worst['value']} does worst against {whom}"
+    return -lead["high"], f"Of {len(facts.slices)} slices {where}: {_lead(lead)}."
 
 
 def _lead(lead: Interval) -> str:

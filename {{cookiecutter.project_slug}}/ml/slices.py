@@ -24,21 +24,31 @@ def slice_columns(part: Part, names: list[str]) -> pd.DataFrame:
 
 
 def by_slice(
-    slices: pd.DataFrame, label: Array, probability: Array, rule: Array | None = None, resamples: int = 0, seed: int = 0
+    slices: pd.DataFrame,
+    label: Array,
+    probability: Array,
+    rule: Array | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+    groups: Array | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per value of each column of `slices`, the largest first.
 
     Each has slice, value, rows, positives, rate, mean_probability, average_precision and too_small, which says that
-    there are too few positives (or negatives) to judge by; what can be judged has its lead `against_rule`, too.
+    there are too few positives (or negatives) to judge by; what can be judged has its lead `against_rule`, too. Of a
+    column with more than MOST_VALUES values the smallest are one entry together.
     """
     label, probability, entries = np.asarray(label), np.asarray(probability), []
     for name in slices.columns:
-        texts = slices[name].to_numpy()
-        for value in pd.Series(texts).value_counts().index[:MOST_VALUES]:
-            entry = {"slice": name, "value": value, **_judge(label[texts == value], probability[texts == value])}
+        texts, counts = slices[name], slices[name].value_counts()
+        if len(counts) > MOST_VALUES:
+            texts = texts.where(texts.isin(counts.index[:MOST_VALUES]), f"({len(counts) - MOST_VALUES:,} others)")
+        for value in texts.value_counts().index:
+            rows = (texts == value).to_numpy(dtype=bool)
+            entry = {"slice": name, "value": value, **_judge(label[rows], probability[rows])}
             if rule is not None and not entry["too_small"]:
-                both = probability[texts == value], rule[texts == value]
-                entry["against_rule"] = difference(label[texts == value], *both, resamples, seed)
+                by = None if groups is None else groups[rows]
+                entry["against_rule"] = difference(label[rows], probability[rows], rule[rows], resamples, seed, by)
             entries.append(entry)
     return entries
 

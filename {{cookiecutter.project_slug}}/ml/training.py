@@ -86,7 +86,7 @@ def compare(
     slices = slice_columns(split.holdout, settings["evaluate"]["slices"])
     candidates = {}
     for name, one in fitted.items():
-        by_rule = (rule, SLICE_RESAMPLES, seed) if rule is not None and name != "rule" else ()
+        by_rule = (rule, SLICE_RESAMPLES, seed, resampling["groups"]) if rule is not None and name != "rule" else ()
         candidates[name] = {
             "description": one["description"],
             "search": one["search"],
@@ -111,6 +111,7 @@ def compare(
         "chosen": chosen,
         "threshold": threshold,
         "split": split.summary(),
+        "tenants": int(split.holdout.keys["tenant_id"].nunique()),
         "persons": None if resampling["groups"] is None else int(resampling["groups"].max() + 1),
         "leaks": look_for_leaks(split, schema),
         "diagnosis": diagnosis | {"sentences": in_words(diagnosis, best["on_train"], precision, chosen)},
@@ -122,7 +123,8 @@ def persons(part: Part) -> np.ndarray | None:
     """A number for each row's person, which says nothing about who that is; None where persons are not known."""
     if "person_id" not in part.keys:
         return None
-    return part.keys.groupby(["tenant_id", "person_id"], dropna=False, sort=False).ngroup().to_numpy()
+    known = part.keys.assign(person_id=part.keys["person_id"].fillna(part.keys["entity_id"]))  # else all are one person
+    return known.groupby(["tenant_id", "person_id"], dropna=False, sort=False).ngroup().to_numpy()
 
 
 def holdout_predictions(split: Split, fitted: Mapping[str, Mapping]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from rails.errors import Refused
 from rails.store import Store, default_store, project_settings, read_json, write_json
 from serving import present, trial
 
-MUST_PASS = ("calibration", "serves_as_trained", "smoke", "latency")  # whether it is better, visitors are to say
+FOR_VISITORS_TO_SAY = ("beats_the_rule", "not_worse_than_champion", "no_slice_falls")  # the gate asks all the rest
 
 
 def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) 
         raise Refused(f"{bundle.version} is the champion itself; `make train` on newer data, or give another RUN=.")
     facts, _ = trial.gather_facts(chosen, bundle, before)
     checks = gate.decide(facts, settings["gate"]).checks
-    if failed := [check.sentence for check in checks if check.name in MUST_PASS and not check.passed]:
+    if failed := [check.sentence for check in checks if check.name not in FOR_VISITORS_TO_SAY and not check.passed]:
         raise Refused("No visitor may meet this challenger. " + " ".join(failed))
     since = datetime.now(UTC).isoformat(timespec="seconds")
     told = {"name": f"{before[1]} and {bundle.version}", "salt": token_hex(8), "share": share, "owner": bundle.owner}
@@ -58,9 +58,12 @@ def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, 
     return found
 
 
-def promote(store: Store, settings: Mapping[str, Any], title: str) -> str:
-    """Make the challenger champion, with the readout as the reason, and end the experiment."""
+def promote(store: Store, settings: Mapping[str, Any], title: str, force: str = "") -> str:
+    """Make the challenger champion, with the readout as the reason, and end the experiment; forced where not better."""
     found = readout(store, settings, title)
+    is_better = found["verdict"] == "better"
+    if not is_better and len(force.split()) < 2:
+        raise Refused(f'{found["sentence"]} If it is to be champion all the same: `make promote FORCE="why"`.')
     bundle = open_bundle(store.bundle(found["owner"], found["version"]))
     change = champion.promote(
         store,
@@ -70,6 +73,7 @@ def promote(store: Store, settings: Mapping[str, Any], title: str) -> str:
         by=champion.person(),
         why=f"experiment, {found['verdict']}: {found['sentence']}",
         over=found["champion"],
+        forced=None if is_better else force,
     )
     stop(store)
     return change.sentence
@@ -107,8 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
     begin = verbs.add_parser("start", help="a run's best candidate becomes the challenger")
     begin.add_argument("--run", default="", help="the latest by default")
     begin.add_argument("--share", type=float, default=settings["experiment"]["share"])
-    for verb in ("read", "promote", "stop"):
+    for verb in ("read", "stop"):
         verbs.add_parser(verb)
+    verbs.add_parser("promote").add_argument("--force", default="", help="why, where it is not surely better")
     given, store = parser.parse_args(arguments), default_store()
     title = f"Experiment · {settings['project']['name']}"
     try:
@@ -116,8 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(tell(readout(store, settings, title), store))
         elif given.verb == "start":
             print(f"challenger: {start(store, given.run, given.share, settings)}")
+        elif given.verb == "promote":
+            print(f"promote: {promote(store, settings, title, given.force)}")
         else:
-            print(f"{given.verb}: {promote(store, settings, title) if given.verb == 'promote' else stop(store)}")
+            print(f"stop: {stop(store)}")
     except (Refused, CannotLearn) as refusal:
         print(refusal, file=sys.stderr)
         return 1

@@ -8,10 +8,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from ml import CannotLearn
 from ml.behaviour import judge, read_cases
 from ml.evaluate import difference
 from ml.gate import Facts
+from ml.slices import by_slice, slice_columns
+from ml.split import Part
+from ml.training import SLICE_RESAMPLES
 from rails import snapshot as snapshots
 from rails.bundle import Bundle, Parts, assemble, open_bundle
 from rails.champion import POOLED
@@ -35,7 +37,15 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
     schema = run.schema
     lookups = {name: snapshot.columns(name) for name in snapshot.lookups}
     request = sample_request(_common_values(snapshot))
-    sample = answer_sample(chosen, run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request)
+    try:
+        sample = answer_sample(
+            chosen, run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request
+        )
+    except duckdb.Error as error:
+        raise Refused(
+            f"A server cannot compute the features of run {run.id} ({str(error).partition(chr(10))[0]}): they may come "
+            "from events_at_point and lookups only. Mend dbt's features_at_point, then `make data train`."
+        ) from error
     card = render("card.html", title=title, run=run, settings=run.settings, metrics=metrics, chosen=chosen)
     parts = Parts(
         candidate=chosen,
@@ -59,7 +69,7 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
     metrics = run.metrics
     one = metrics["candidates"][run.chosen]
     figures, smoke_sentence = _smoke(bundle)
-    against, silence = against_champion(champion, run) if champion else (None, "")
+    against, theirs, silence = against_champion(champion, run) if champion else (None, None, "")
     misbehaving, differing = try_out(run, bundle)
     facts = Facts(
         candidate=run.chosen,
@@ -68,6 +78,8 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
         against_champion=against,
         champion_silence=silence,
         slices=one["slices"],
+        champion_slices=theirs,
+        label_rate=metrics["split"]["holdout"]["label_rate"],
         calibration_error=one["holdout"]["calibration_error"]["value"],
         smoke_passed=figures is not None,
         smoke_sentence=smoke_sentence,
@@ -137,29 +149,42 @@ def _sessions(snapshot: Snapshot, asked: pd.DataFrame) -> list[tuple[str, str, l
     ]
 
 
-def against_champion(champion: tuple[str, str], run: Run) -> tuple[dict | None, str]:
-    """The candidate's lead over the champion on the run's holdout; None, and why, where it cannot be asked."""
-    predictions = run.predictions()
+def against_champion(champion: tuple[str, str], run: Run) -> tuple[dict | None, list[dict] | None, str]:
+    """The candidate's lead over the champion on the run's holdout, in all and by slice; None, and why, where the
+    champion cannot be asked.
+    """
+    predictions, snapshot = run.predictions(), snapshots.open(run.snapshot_id, run.store)
     try:
         bundle = open_bundle(run.store.bundle(*champion))
-        theirs = batch.predict(bundle, snapshots.open(run.snapshot_id, run.store), predictions)
-    except (Refused, CannotLearn, duckdb.Error) as error:
+        LoadedModel(bundle).close()  # refuses where changed code makes it answer otherwise than when it was made
+        if learned := Run(run.store, bundle.manifest["run"]).metrics.get("split"):
+            # No row that it learned from: after a change of [split] the holdout may begin before its own.
+            predictions = predictions[predictions["point_at"] > pd.Timestamp(learned["validation"]["to"])]
+        if predictions["label"].nunique() < 2:
+            raise Refused("it has learned from nearly all of it")
+        theirs = batch.predict(bundle, snapshot, predictions)
+    except Exception as error:  # a candidate whose code has changed raises what it likes over what it saved before
         why = str(error).partition("\n")[0]
-        return None, (
-            f"Champion {champion[1]} cannot be asked about this holdout ({why}), so it may be better. "
-            'Where that is meant, as after a change of what the logs hold: `make deploy FORCE="why"`.'
+        return (
+            None,
+            None,
+            (
+                f"Champion {champion[1]} cannot be asked about this holdout ({why}), so it may be better. "
+                'Where that is meant, as after a change of what the logs hold: `make deploy FORCE="why"`.'
+            ),
         )
-    both = predictions.merge(theirs, on=["tenant_id", "entity_id"])
-    settings = run.settings
-    lead = difference(
-        both["label"].to_numpy(),
-        both[run.chosen].to_numpy(),
-        both["probability"].to_numpy(),
-        resamples=settings["evaluate"]["resamples"],
-        seed=settings["train"]["seed"],
-        groups=both["person"].to_numpy() if "person" in both else None,
+    rows = snapshots.open(run.snapshot_id, run.store).rows_of(
+        "session_features", predictions[["tenant_id", "entity_id"]]
     )
-    return lead, ""
+    rows = rows.drop(columns=["point_at", "label", "status"])
+    both = predictions.merge(theirs[["tenant_id", "entity_id", "probability"]], on=["tenant_id", "entity_id"])
+    rows = both[["tenant_id", "entity_id", "point_at", "label"]].merge(rows, on=["tenant_id", "entity_id"])
+    settings, label = run.settings, both["label"].to_numpy()
+    asked = both[run.chosen].to_numpy(), both["probability"].to_numpy()
+    groups, seed = both["person"].to_numpy() if "person" in both else None, settings["train"]["seed"]
+    lead = difference(label, *asked, settings["evaluate"]["resamples"], seed, groups)
+    slices = slice_columns(Part.of(rows), settings["evaluate"]["slices"])
+    return lead, by_slice(slices, label, *asked, SLICE_RESAMPLES, seed, groups), ""
 
 
 def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:

@@ -124,6 +124,25 @@ def test_a_slice_without_a_positive_has_no_figure_and_does_not_crash():
     assert entry["too_small"]
 
 
+def test_the_smallest_of_very_many_slices_are_judged_together():
+    tenants = pd.DataFrame({"tenant_id": [f"t{number}" for number in np.arange(ROWS) % 60]})
+
+    entries = by_slice(tenants, LABEL, PROBABILITY)
+
+    assert ["(10 others)"] == [each["value"] for each in entries if not each["value"].startswith("t")]
+    assert ROWS == sum(each["rows"] for each in entries)
+
+
+def test_a_slices_lead_is_less_sure_where_its_rows_are_few_persons():
+    one = pd.DataFrame({"tenant_id": ["acme"] * ROWS})
+
+    (by_row,) = by_slice(one, LABEL, PROBABILITY, NOISY, 100)
+    (by_person,) = by_slice(one, LABEL, PROBABILITY, NOISY, 100, groups=np.sort(np.arange(ROWS) % (ROWS // 20)))
+
+    widths = [each["against_rule"]["high"] - each["against_rule"]["low"] for each in (by_row, by_person)]
+    assert widths[0] < widths[1]
+
+
 def test_curves_are_few_points_that_begin_and_end_right():
     drawn = curves(LABEL, PROBABILITY)
 

@@ -106,7 +106,9 @@ def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promo
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
     said = experiment.tell(experiment.readout(copied, PROJECT_SETTINGS, "Experiment"), copied)
-    experiment.promote(copied, PROJECT_SETTINGS, "Experiment")
+    with pytest.raises(Refused, match="make promote FORCE"):
+        experiment.promote(copied, PROJECT_SETTINGS, "Experiment")
+    experiment.promote(copied, PROJECT_SETTINGS, "Experiment", force="the shop moves tomorrow")
 
     assert "No outcome of both variants is known yet." in said
     assert read_json(copied.experiment) is None

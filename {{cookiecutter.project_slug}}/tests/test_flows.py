@@ -3,10 +3,12 @@
 import json
 
 import duckdb
+import numpy as np
 import pytest
 from conftest import run_together
 
 from ml.candidates import rule
+from ml.line import Line
 from ml.schema import FeatureSchema
 from ml.split import Part
 from rails import run as runs
@@ -14,8 +16,8 @@ from rails import snapshot
 from rails.bundle import Parts, assemble
 from rails.champion import current
 from rails.errors import Refused
-from rails.store import read_json
-from serving import batch, trial
+from rails.store import project_settings, read_json, write_json
+from serving import batch, experiment, trial
 from serving.model import answer_sample
 
 VERBS = ["simulate", "data", "train", "deploy", "score", "ask"]
@@ -84,7 +86,10 @@ def test_the_same_commands_again_change_nothing(copied):
     assert before == {path: read_json(path) for path in before}
 
 
-def champion_of_other_features(store, folder, sql: str) -> tuple[str, str]:
+FEWER = "select tenant_id, entity_id, point_at, cart_add_count from ({}) as features"
+
+
+def champion_of_other_features(store, folder, sql: str = FEWER, of_run: str = "gone") -> tuple[str, str]:
     """A bundle of the rule that knows one feature, of a snapshot that is gone; what it runs is `sql`."""
     run, opened = runs.open("", store), snapshot.open_latest(store)
     folder.mkdir(exist_ok=True)
@@ -102,7 +107,7 @@ def champion_of_other_features(store, folder, sql: str) -> tuple[str, str]:
         sample=answer_sample("rule", folder, run.feature_sql, schema.to_dict(), lookups, 0.1, request),
         card="",
         threshold=0.1,
-        run="gone",
+        run=of_run,
         snapshot="gone",
         code="",
         metrics={},
@@ -113,12 +118,64 @@ def champion_of_other_features(store, folder, sql: str) -> tuple[str, str]:
 
 def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_silence_explained(copied, tmp_path):
     run = runs.open("", copied)
-    fewer = "select tenant_id, entity_id, point_at, cart_add_count from ({}) as features"
-    other = champion_of_other_features(copied, tmp_path / "rule", fewer)
-    mute = champion_of_other_features(copied, tmp_path / "rule", fewer + " semi join lookup_price using (tenant_id)")
+    other = champion_of_other_features(copied, tmp_path / "rule")
+    mute = champion_of_other_features(copied, tmp_path / "rule", FEWER + " semi join lookup_price using (tenant_id)")
 
-    lead, silence = trial.against_champion(other, run)
-    nothing, why = trial.against_champion(mute, run)
+    lead, slices, silence = trial.against_champion(other, run)
+    nothing, none, why = trial.against_champion(mute, run)
 
-    assert lead["low"] > 0 and silence == ""
-    assert nothing is None and "lookup_price" in why and "make deploy FORCE" in why
+    assert lead["low"] > 0 and silence == "" and {"tenant_id", "device"} <= {each["slice"] for each in slices}
+    assert nothing is none is None and "lookup_price" in why and "make deploy FORCE" in why
+
+
+def test_a_champion_is_not_asked_about_rows_that_it_has_learned_from(copied, tmp_path):
+    run = runs.open("", copied)
+    champion = champion_of_other_features(copied, tmp_path / "rule", of_run=run.id)
+    metrics, times = run.metrics, run.predictions()["point_at"]
+    about_all, _, _ = trial.against_champion(champion, run)
+
+    def learned_until(moment) -> tuple:
+        metrics["split"]["validation"]["to"] = moment.isoformat()
+        write_json(run.folder / "metrics.json", metrics)
+        return trial.against_champion(champion, run)
+
+    about_half, _, _ = learned_until(times.median())
+    nothing, _, why = learned_until(times.max())
+
+    assert about_half["high"] - about_half["low"] > about_all["high"] - about_all["low"]
+    assert nothing is None and "it has learned from nearly all of it" in why
+
+
+def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_that_is_kept(copied, tmp_path):
+    owner, version = champion_of_other_features(copied, tmp_path / "rule")
+    told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": current(copied)[1]}
+    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+
+    with pytest.raises(Refused, match="make promote FORCE"):
+        experiment.promote(copied, project_settings(), "Experiment")
+    experiment.promote(copied, project_settings(), "Experiment", force="the shop moves tomorrow")
+
+    assert read_json(copied.champion(owner))["history"][-1]["forced"] == "the shop moves tomorrow"
+
+
+def test_a_champion_whose_code_has_changed_is_not_compared_with(copied, monkeypatch):
+    monkeypatch.setattr(Line, "log_odds", lambda self, matrix: np.zeros(len(matrix)))
+
+    lead, _, why = trial.against_champion(current(copied), runs.open("", copied))
+
+    assert lead is None and "answers its own sample" in why
+
+
+def test_features_that_a_server_cannot_compute_are_refused_before_there_is_a_bundle(copied):
+    run = runs.open("", copied)
+    sql = run.feature_sql.strip().rstrip(";") + " semi join sessions using (tenant_id)"
+    (run.folder / "features.sql").write_text(sql)
+
+    with pytest.raises(Refused, match="events_at_point and lookups only"):
+        trial.assemble_bundle(run, "Model card")
+
+
+def test_the_runs_page_tells_what_the_gate_said(built):
+    page = runs.open("", built).report.read_text()
+
+    assert "<h2>Gate</h2>" in page and "checks passed" in page

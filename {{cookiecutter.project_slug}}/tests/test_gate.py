@@ -109,6 +109,23 @@ def test_with_few_rows_a_calibration_error_that_chance_explains_passes():
     assert ["calibration"] == list(failed(replace(few, calibration_chance=None)))
 
 
+def test_probabilities_of_a_rare_outcome_may_be_off_by_half_of_its_rate_at_most():
+    rare = replace(GOOD, label_rate=0.02, calibration_error=0.015, calibration_chance=0.005)
+
+    assert ["calibration"] == list(failed(rare))
+    assert decide(replace(rare, calibration_error=0.009), LIMITS).passed
+
+
+def test_a_slice_on_which_the_champion_was_better_is_named():
+    refused = failed(replace(GOOD, champion_slices=slices(-0.06)))
+
+    assert "tenant_id acme does worst against the champion" in refused["no_slice_falls"]
+
+
+def test_a_ladder_without_a_rule_is_told_to_have_one():
+    assert 'name "rule" under [train]' in failed(replace(GOOD, against_rule=None))["beats_the_rule"]
+
+
 def test_a_champion_that_cannot_be_asked_shuts_the_gate_in_a_sentence():
     silent = replace(GOOD, against_champion=None, champion_silence="Its table lookup_price is gone.")
 
