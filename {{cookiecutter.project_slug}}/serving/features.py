@@ -43,7 +43,8 @@ EVENT_COLUMNS = {
 }
 _POINT_COLUMNS = {"entity_id": "varchar", "point_at": "timestamp", "event_number": "integer"}
 _ADDRESSED = {"anonymous_id", "user_id", "session_id", "order_id", "query", "url", "referrer"}
-_ADDRESS = re.compile(r'[^\s"<>,;:/?&=]+(?:@|%40)[^\s"<>,;:/?&=]+', re.ASCII)
+# Word by word: as one expression, like the macro's, Python takes a second for 10,000 letters after an at sign.
+_WORD, _ADDRESS = re.compile(r'[^\s"<>,;:/?&=]+', re.ASCII), re.compile(r".(?:@|%40).", re.DOTALL)
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 
 
@@ -158,7 +159,11 @@ def hash_addresses(text: str, salt: str) -> str:
     """Text in which whatever looks like an e-mail address is its hash, as dbt's macro of this name has it."""
     if "@" not in text and "%40" not in text:
         return text
-    return _ADDRESS.sub(lambda found: hash_text(found[0].replace("%40", "@"), salt), text)
+    return _WORD.sub(lambda word: _hash_address(word[0], salt), text)
+
+
+def _hash_address(word: str, salt: str) -> str:
+    return hash_text(word.replace("%40", "@"), salt) if _ADDRESS.search(word) else word
 
 
 def payload_text(payload: object, others: Mapping) -> str | None:

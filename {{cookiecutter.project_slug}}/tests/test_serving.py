@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
@@ -35,7 +36,7 @@ from rails.store import PROJECT, Store, write_json
 from serving.app import MOST_BYTES, app
 from serving.ask import smoke
 from serving.champions import Champions
-from serving.features import EVENT_COLUMNS, FeatureQuery, rows_of_request
+from serving.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
 from serving.model import LoadedModel
 from serving.schema import Event
 
@@ -519,6 +520,13 @@ def test_an_address_in_an_id_is_hashed_as_staging_hashes_it():
 
     for row in (query_over(sql).run([each]).iloc[0] for each in rows):
         assert row["user_id"] == row["hashed"]
+
+
+def test_one_long_word_with_an_at_sign_is_read_at_once():
+    began = time.perf_counter()
+
+    assert hash_addresses("@" + "a" * 40_000, "salt") == "@" + "a" * 40_000
+    assert time.perf_counter() - began < 1
 
 
 def test_prices_are_decimals_with_four_places():
