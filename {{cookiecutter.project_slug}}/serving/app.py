@@ -106,6 +106,7 @@ async def ready(request: Request) -> Response:
 @app.get("/model")
 async def model(request: Request, tenant_id: str = POOLED) -> Response:
     """The manifest of the champion that answers for a tenant, and where its card is."""
+    pages.refuse_strangers(request)
     found = _champion(request.app, tenant_id)
     bundle = found.bundle
     card = f"/model/card?tenant_id={bundle.owner}"
@@ -116,6 +117,7 @@ async def model(request: Request, tenant_id: str = POOLED) -> Response:
 @app.get("/model/card", response_class=HTMLResponse)
 async def card(request: Request, tenant_id: str = POOLED) -> Response:
     """The page about the champion that answers for a tenant."""
+    pages.refuse_strangers(request)
     return FileResponse(_champion(request.app, tenant_id).bundle.card, media_type="text/html")
 
 
@@ -137,8 +139,9 @@ def _openapi() -> dict[str, Any]:
         )
     if os.environ.get("SERVE_TOKEN"):
         told.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        for path in ("/predict", "/predict/batch"):
-            told["paths"][path]["post"]["security"] = [{"token": []}]
+        for path in ("/predict", "/predict/batch", "/model", "/model/card"):
+            for method in told["paths"][path].values():
+                method["security"] = [{"token": []}]
     return told
 
 
