@@ -250,6 +250,34 @@ def test_a_log_lands_when_it_is_full_or_old_and_goes_on_in_a_new_file(store):
     assert (full.written, full.lost, old.waiting_seconds) == (4, 0, 0)
 
 
+def test_a_log_that_cannot_land_says_so_until_it_has_and_its_wait_grows(store):
+    kept = PredictionLog(store, most_seconds=0)
+    kept.append({"request_id": "x"})
+    store.raw.write_text("a file where the folder belongs")
+
+    kept.tend()
+    waited = kept.waiting_seconds
+    kept.append({"request_id": "y"})
+    troubled, waits_on = kept.trouble, kept.waiting_seconds > waited
+    store.raw.unlink()
+    kept.land()
+
+    assert "raw" in troubled and waits_on
+    assert ([line["request_id"] for line in logged(store)], kept.trouble) == (["x", "y"], None)
+
+
+def test_a_log_that_somebody_deleted_is_begun_anew_and_what_was_in_it_counts_as_lost(store):
+    kept = PredictionLog(store)
+    kept.append({"request_id": "deleted"})
+    next(store.live.iterdir()).unlink()
+
+    kept.tend()
+    kept.append({"request_id": "x"})
+    kept.land()
+
+    assert ([line["request_id"] for line in logged(store)], kept.lost) == (["x"], 1)
+
+
 def test_a_log_without_a_process_lands_once_less_a_line_that_was_cut_off(store):
     held = PredictionLog(store)
     held.append({"request_id": "held"})
