@@ -174,7 +174,8 @@ def test_training_waits_until_drift_has_held_and_the_last_one_is_past_and_never_
 
 def test_an_incident_is_told_when_it_begins_and_when_it_ends(tmp_path):
     store, told = Store(tmp_path), []
-    say = lambda found: alerts.tell(store, found, "page", [lambda text: told.append(json.loads(text))])  # noqa: E731
+    hooks = {"hook": lambda text: told.append(json.loads(text))}
+    say = lambda found: alerts.tell(store, found, "page", hooks)  # noqa: E731
 
     for found in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
         say(found)
@@ -198,6 +199,24 @@ def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next
     assert again is None
     assert len(tries.read_text().splitlines()) == alerts.TRIES
     assert json.loads(heard.read_text())["opened"] == ["A moved."]
+
+
+def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_none_is_reported_without_it(tmp_path):
+    store, heard = Store(tmp_path), []
+    hooks = alerts.hooks_of("nowhere/to-be-found", "http://127.0.0.1:1/a secret")
+    hooks["healthy"] = lambda text: heard.append(json.loads(text))
+    say = lambda found: alerts.tell(store, found, "page", hooks, wait_seconds=0)["failed"]  # noqa: E731
+
+    failed = say({"a": "A moved."})
+    say({"a": "A moved.", "b": "B moved."})
+    say({})
+
+    assert [(one["opened"], one["ended"]) for one in heard] == [
+        (["A moved."], []),
+        (["B moved."], []),
+        ([], ["A moved.", "B moved."]),
+    ]
+    assert "command: No such file" in failed and "webhook: InvalidURL" in failed and "secret" not in failed
 
 
 @pytest.mark.parametrize(("refusals", "reported"), [(1, None), (9, "Internal Server Error")])
