@@ -78,6 +78,15 @@ def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is
     assert read(slow, 0.5, SETTINGS)["verdict"] == "slower"
 
 
+def test_one_visitor_one_failure_or_one_slow_answer_in_each_arm_decides_nothing():
+    two, hundred = log(0.0, 1.0, 40).groupby("variant").head(1), log(0.1, 0.1, 100)
+    one = hundred.index == hundred.index[hundred["variant"] == "challenger"][0]
+    fails = hundred.assign(probability=hundred["probability"].mask(one))
+    slow = hundred.assign(latency_ms=hundred["latency_ms"].mask(one, 80))
+
+    assert [read(rows, 0.5, SETTINGS)["verdict"] for rows in (two, fails, slow)] == ["open"] * 3
+
+
 def test_without_an_answer_nothing_is_concluded():
     found = read(log(0.1, 0.1).iloc[:0], 0.5, SETTINGS)
 
