@@ -231,10 +231,12 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
                     **told,
                     "entity_id": hash_addresses(entities[number], model.salt),
                     "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt) or None,
+                    "user_id": hash_addresses(asked[number].user_id() or "", model.salt) or None,
                     "event_count": None if failed else found.event_count,
                     "point_at": None if failed else found.point_at + "Z",
                     "features_hash": None if failed else found.features_hash,
-                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3),
+                    # A batch's time is no answer's.
+                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3) if len(asked) == 1 else None,
                 }
             )
         if failed:

@@ -157,7 +157,7 @@ def _arrivals(newest: Snapshot) -> pd.DataFrame:
 
 
 def _latency(newest: Snapshot) -> pd.DataFrame:
-    log = newest.frame("fct_predictions")
+    log = newest.frame("fct_predictions").dropna(subset="latency_ms")
     by_day = log.groupby(log["answered_at"].dt.floor("D"))["latency_ms"].quantile(0.99)
     return pd.DataFrame({"day": np.arange(1 - len(by_day), 1), "p99_ms": by_day.to_numpy()})
 

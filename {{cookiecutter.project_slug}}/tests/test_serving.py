@@ -225,16 +225,20 @@ def logged(store):
 
 
 def test_every_answer_is_a_line_that_lands_when_the_server_stops(store, bundle):
+    mine = [*CARTED_EVENTS, event(1, user_id="u1")]
+    batch = {"sessions": [{"tenant_id": "acme", "session_id": name, "events": mine} for name in ("s3", "s4")]}
     with TestClient(app) as client:
-        answers = [ask(client, [*CARTED_EVENTS, event(1)], session_id=f"s{number}").json() for number in range(3)]
+        answers = [ask(client, mine, session_id=f"s{number}").json() for number in range(3)]
+        answers += client.post("/predict/batch", json=batch).json()["answers"]
         ask(client, [])
     lines = logged(store)
 
     assert not list(store.live.iterdir())
     assert answers == [{name: line[name] for name in CONTRACT} for line in lines]
-    assert {(line["anonymous_id"], line["event_count"], line["point_at"]) for line in lines} == {
-        ("a1", 2, "2026-01-05 10:02:00Z")
+    assert {(line["anonymous_id"], line["user_id"], line["event_count"], line["point_at"]) for line in lines} == {
+        ("a1", "u1", 2, "2026-01-05 10:02:00Z")
     }
+    assert [line["latency_ms"] is None for line in lines] == [False] * 3 + [True] * 2  # a batch's time is no answer's
     assert len({line["features_hash"] for line in lines}) == 1
 
 
