@@ -130,8 +130,9 @@ def predictions(newest: Snapshot) -> pd.DataFrame:
     """The prediction log of a snapshot in the order of its answers, each with its session's status and person."""
     if "fct_predictions" not in newest.manifest["tables"]:
         return pd.DataFrame()
-    person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id as person_id"
-    sessions = newest.relation("sessions").project(f"tenant_id, session_id, status, {person}")
+    person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id"
+    told_apart = f"tenant_id || '|' || {person} as person_id"  # the same id is somebody else for another tenant
+    sessions = newest.relation("sessions").project(f"tenant_id, session_id, status, {told_apart}")
     with duckdb.connect() as connection:
         connection.register("log", newest.frame("fct_predictions"))
         connection.register("sessions", sessions.df())
