@@ -11,7 +11,11 @@ class MonitorFlow(ProjectFlow):
     auto = Parameter(
         "auto", default=False, type=bool, help="train and deploy through the gate when the decision says so"
     )
-    as_of = Parameter("as-of", default="", help="the time that freshness is judged at (ISO, UTC); now by default")
+    as_of = Parameter(
+        "as-of",
+        default="",
+        help="the time that freshness is judged at (ISO, in UTC unless it says more); now by default",
+    )
 
     @step
     @in_a_sentence
@@ -21,10 +25,14 @@ class MonitorFlow(ProjectFlow):
         from datetime import UTC, datetime
 
         from ml import monitor
+        from rails.errors import Refused
         from serving import present
 
         self.began_at = self.now()
-        as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
+        try:
+            as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
+        except ValueError:
+            raise Refused(f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}.") from None
         facts, self.about = present.gather(self.store(), as_of)
         limits = {"latency_ms": self.settings["gate"]["latency_ms"], **self.settings["monitor"]}
         checks, self.decision = monitor.judge(facts, limits)
