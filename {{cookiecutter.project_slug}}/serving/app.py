@@ -97,7 +97,7 @@ async def health(request: Request) -> dict[str, str]:
 async def ready(request: Request) -> Response:
     """A champion is loaded and answered its sample, else 503; `refused` says which newer bundles are not used."""
     champions = request.app.state.champions
-    if not champions.models or any(task.done() for task in request.app.state.tasks):
+    if not pages.answers(request.app):
         raise HTTPException(503, champions.why_not())
     refused = sorted(champions.refused.values())
     return JSONResponse({"status": "ready", "champions": champions.serving(), "refused": refused})

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from rails import snapshot
@@ -31,6 +31,11 @@ def refuse_strangers(request: Request) -> None:
             raise HTTPException(401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
 
 
+def answers(app: FastAPI) -> bool:
+    """Whether a champion is loaded, and what serves it runs."""
+    return bool(app.state.champions.models) and not any(task.done() for task in app.state.tasks)
+
+
 @router.get("/")
 def start(request: Request, token: str = "") -> Response:
     """The state of everything on one page. `?token=` is taken once and kept as a cookie of this browser."""
@@ -39,7 +44,13 @@ def start(request: Request, token: str = "") -> Response:
         kept.set_cookie(COOKIE, token.encode().decode("latin-1"), httponly=True, samesite="strict")
         return kept
     refuse_strangers(request)
-    return HTMLResponse(render("start.html", title=_title("Start"), **state(default_store())))
+    champions, log = request.app.state.champions, request.app.state.log
+    server = {
+        "answers": answers(request.app),
+        "refused": sorted(champions.refused.values()) or ([] if champions.models else [champions.why_not()]),
+        "log_trouble": log and log.trouble,
+    }
+    return HTMLResponse(render("start.html", title=_title("Start"), server=server, **state(default_store())))
 
 
 @router.get("/docs")

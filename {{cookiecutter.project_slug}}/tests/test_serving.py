@@ -295,18 +295,19 @@ def test_a_log_without_a_process_lands_once_less_a_line_that_was_cut_off(store):
     assert len(list(store.live.iterdir())) == 1
 
 
-def test_answers_go_on_without_their_log_and_health_says_so(store, bundle):
+def test_answers_go_on_without_their_log_and_health_and_start_page_say_so(store, bundle):
     store.live.write_text("a file where the folder belongs")
 
     with TestClient(app) as client:
         assert ask(client, CARTED_EVENTS).status_code == 200
-        told = client.get("/health").json()["prediction_log"]
+        told, page = client.get("/health").json()["prediction_log"], client.get("/").text
         store.live.unlink()
         ask(client, CARTED_EVENTS)
-        mended = client.get("/health").json()["prediction_log"]
+        mended, mended_page = client.get("/health").json()["prediction_log"], client.get("/").text
 
     assert "not written" in told and "1 answers" in told
-    assert mended == "written"
+    assert "but not all is well</h1>" in page and "Not written: " in page
+    assert mended == "written" and "nobody has looked yet" in mended_page
     assert len(logged(store)) == 1
 
 
@@ -704,14 +705,15 @@ def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_notice
     assert "features.sql" in ready.json()["refused"][0]
 
 
-def test_a_broken_first_champion_is_told_by_ready(store, bundle):
+def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, bundle):
     (bundle.folder / "model" / "rule.json").unlink()
 
     with TestClient(app) as client:
-        response = client.get("/ready")
+        response, page = client.get("/ready"), client.get("/").text
 
     assert response.status_code == 503
     assert "model/rule.json" in response.json()["detail"]
+    assert "<h1>No champion answers</h1>" in page and "model/rule.json" in page
 
 
 def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, popular_products):
