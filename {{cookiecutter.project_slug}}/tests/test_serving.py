@@ -35,7 +35,7 @@ from rails.prediction_log import PredictionLog, land_leftovers
 from rails.store import PROJECT, Store, write_json
 from serving.app import MOST_BYTES, app
 from serving.ask import smoke
-from serving.champions import Champions
+from serving.champions import CHALLENGER, Champions
 from serving.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
 from serving.model import LoadedModel
 from serving.schema import Event
@@ -592,6 +592,14 @@ def test_a_server_holds_recent_intervals_alone(popular_products):
     assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
 
 
+def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
+    request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-05T10:00:00Z")]
+
+    found = [query_over(files=popular_products, tenant=tenant).compute([request]) for tenant in ("acme", "globex")]
+
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [500, -1]
+
+
 def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
     losing = FEATURE_SQL.replace("left join products", "inner join products")
 
@@ -728,6 +736,23 @@ def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, po
         return [before.probability, after.probability]
 
     assert asyncio.run(before_and_after()) == [BROWSED, POPULAR]
+
+
+def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(store, bundle, popular_products, monkeypatch):
+    loaded, champions = [], Champions(store)
+    load = champions._load
+    monkeypatch.setattr(champions, "_load", lambda owner: loaded.append(owner) or load(owner))
+
+    async def story():
+        await champions.refresh()
+        publish_lookup(store)
+        challenger = make_bundle(store, carted=0.6).version
+        write_json(store.experiment, {"salt": "s", "share": 0.3, "owner": "pooled", "version": challenger})
+        await champions.refresh()
+
+    asyncio.run(story())
+
+    assert loaded == ["pooled", CHALLENGER, "pooled"]
 
 
 # The real process
