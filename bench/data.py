@@ -161,7 +161,9 @@ def measure_size(store: Path, size: int, count: int) -> None:
     print(f"{f'{lines:,} lines: MB on disk':<44}raw {raw / 1e6:,.0f}, warehouse and tables {built / 1e6:,.0f}")
     rows = grow(store, AUDITED_EVENTS if size >= 1_000_000 else lines)
     said = [measure(store, "-c", AUDIT) for _ in range(count)]
-    tell(f"audit of {rows:,} events, GX imported", [each | {"seconds": float(each["said"].split()[-1])} for each in said])
+    tell(
+        f"audit of {rows:,} events, GX imported", [each | {"seconds": float(each["said"].split()[-1])} for each in said]
+    )
     shutil.rmtree(store)
 
 

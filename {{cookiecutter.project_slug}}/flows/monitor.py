@@ -11,7 +11,11 @@ class MonitorFlow(ProjectFlow):
     auto = Parameter(
         "auto", default=False, type=bool, help="train and deploy through the gate when the decision says so"
     )
-    as_of = Parameter("as-of", default="", help="the time that freshness is judged at (ISO, UTC); now by default")
+    as_of = Parameter(
+        "as-of",
+        default="",
+        help="the time that freshness is judged at (ISO, in UTC unless it says more); now by default",
+    )
 
     @step
     @in_a_sentence
@@ -21,10 +25,14 @@ class MonitorFlow(ProjectFlow):
         from datetime import UTC, datetime
 
         from ml import monitor
+        from rails.errors import Refused
         from serving import present
 
         self.began_at = self.now()
-        as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
+        try:
+            as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
+        except ValueError:
+            raise Refused(f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}.") from None
         facts, self.about = present.gather(self.store(), as_of)
         limits = {"latency_ms": self.settings["gate"]["latency_ms"], **self.settings["monitor"]}
         checks, self.decision = monitor.judge(facts, limits)
@@ -39,6 +47,7 @@ class MonitorFlow(ProjectFlow):
         import os
 
         from rails import alerts, monitor_report
+        from rails.store import read_json
 
         store, hook = self.store(), self.settings["monitor"]
         webhook = os.environ.get("ALERT_WEBHOOK") or hook["webhook"]
@@ -48,7 +57,11 @@ class MonitorFlow(ProjectFlow):
         report = monitor_report.keep(store, self.about, self.checks, self.decision, told)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.tell(store, report, self.seconds_since(self.began_at)))
-        if self.auto and self.decision["retrain"]:
+        if self.auto and read_json(store.experiment) is not None:
+            print(
+                "Nothing is trained while a challenger is on trial: `make promote` or `make stop-experiment` ends that."
+            )
+        elif self.auto and self.decision["retrain"]:
             is_new = run_flow("train") and run_flow("deploy")
             print("A new champion answers." if is_new else "The champion stays; why stands above.")
 

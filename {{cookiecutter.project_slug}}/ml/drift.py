@@ -43,7 +43,7 @@ class Series:
     is_broken: Array
     known: float  # the largest index of a window of the training days against the other ones
     moved: str
-    state: dict[str, Array] = field(default_factory=dict)  # limit, p (corrected), is_open
+    state: dict[str, Array] = field(default_factory=dict)  # limit, is_open
 
     @property
     def is_open(self) -> bool:
@@ -70,7 +70,7 @@ def watch(groups: Sequence[Group], days: Sequence[int], limits: Mapping[str, Any
     known = np.array([series.known for series in found])
     limit, is_open = incidents(psi, corrected < limits["alpha"], is_broken, known, limits["psi"])
     for place, series in enumerate(found):
-        series.state.update(limit=limit[place], p=corrected[place], is_open=is_open[place])
+        series.state.update(limit=limit[place], is_open=is_open[place])
     return found
 
 

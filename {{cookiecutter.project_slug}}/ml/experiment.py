@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chisquare, ttest_ind_from_stats
+from scipy.stats import binomtest, chisquare, ttest_ind_from_stats
 
 VARIANTS = ["champion", "challenger"]
 SURE = 0.001  # a split of visitors so unlikely means that something else than chance chose them
+GUARD = 0.01  # how rarely a guardrail may strike where the challenger is just as slow or failing as it may be
 
 Array = np.ndarray
 
@@ -23,7 +24,8 @@ def sequence(n: Array, hits: Array, alpha: float, expected: int) -> tuple[Array,
     n, hits = np.asarray(n, float), np.asarray(hits, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate, total = hits / n, n.sum(axis=0)
-        spread = np.sqrt((rate * (1 - rate) * total / n).sum(axis=0))
+        safe = (hits + 0.5) / (n + 1)  # where all had the outcome or nobody, the variance is small, but not zero
+        spread = np.sqrt((safe * (1 - safe) * total / n).sum(axis=0))
         rho2 = (-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / expected
         scale = np.sqrt(2 * (total * rho2 + 1) / (total**2 * rho2) * np.log(np.sqrt(total * rho2 + 1) / alpha))
         return rate[1] - rate[0], spread * scale
@@ -65,6 +67,9 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
     )
     latency = log.groupby("variant")["latency_ms"].quantile(0.99).reindex(VARIANTS)
     failed = log["probability"].isna().groupby(log["variant"]).mean().reindex(VARIANTS)
+    challengers = log[log["variant"] == "challenger"]
+    failures = challengers["probability"].isna()
+    slow = challengers["latency_ms"].dropna() > latency["champion"] + settings["slower_ms"]
     difference, half = sequence(n, hits, settings["alpha"], settings["expected_visitors"])
     now = {"n": n[:, -1:].ravel(), "hits": hits[:, -1:].ravel()} if len(days) else {"n": [0, 0], "hits": [0, 0]}
     found = {
@@ -90,25 +95,27 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         "waiting": int(first["outcome"].isna().sum()),
         "slower_ms": _number(latency["challenger"] - latency["champion"]),
         "failing": _number(failed["challenger"] - failed["champion"]),
+        "is_slower": _is_surely_above(slow, 0.01),
+        "is_failing": _is_surely_above(failures, failed["champion"] + settings["failing"]),
     }
-    return found | _verdict(found, settings)
+    return found | _verdict(found)
 
 
-def _verdict(found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
+def _verdict(found: Mapping[str, Any]) -> dict[str, str]:
     """{"verdict", "sentence"}: what may be concluded now, whatever was looked at before."""
     last = found["days"][-1] if found["days"] else None
     if found["ratio_p"] is not None and found["ratio_p"] < SURE:
         return {
             "verdict": "spoiled",
-            "sentence": "Visitors were not split as asked, so the variants cannot be compared: look at what else "
-            "asks the server.",
+            "sentence": "Visitors were not split as asked, so the variants cannot be compared: either the share was "
+            "changed since the experiment began, or something else asks the server.",
         }
-    if (found["failing"] or 0) > settings["failing"]:
+    if found["is_failing"]:
         sentence = f"The challenger fails at {found['failing']:.2%} of requests more than the champion."
         return {"verdict": "failing", "sentence": f"{sentence} `make stop-experiment`; the server's log says why."}
     if last is None or last["low"] is None:
         return {"verdict": "open", "sentence": "No outcome of both variants is known yet."}
-    if (found["slower_ms"] or 0) > settings["slower_ms"]:
+    if found["is_slower"]:
         sentence = f"99 of 100 of the challenger's answers take {found['slower_ms']:.0f} ms longer than the champion's."
         return {"verdict": "slower", "sentence": sentence}
     span = f"{100 * last['value']:+.2f} points ({100 * last['low']:+.2f} to {100 * last['high']:+.2f})"
@@ -117,6 +124,13 @@ def _verdict(found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     if last["high"] < 0:
         return {"verdict": "worse", "sentence": f"The challenger is worse: {span}. `make stop-experiment` ends it."}
     return {"verdict": "open", "sentence": f"No difference is sure yet: {span}."}
+
+
+def _is_surely_above(happened: pd.Series, share: float) -> bool:
+    """Whether it happens more often than in this share of all cases, by an exact binomial test."""
+    if happened.empty or not share < 1:
+        return False
+    return bool(binomtest(int(happened.sum()), len(happened), share, alternative="greater").pvalue < GUARD)
 
 
 def _number(value: float) -> float | None:

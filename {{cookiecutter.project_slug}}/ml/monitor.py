@@ -1,7 +1,8 @@
 """Whether a champion still does what it did on its holdout, and whether to train anew. Each check has its limit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -64,16 +65,17 @@ class Check:
 
 def judge(facts: Facts, limits: Limits) -> tuple[list[Check], dict[str, Any]]:
     """All checks, the pooled ones first, and the retrain decision; `limits` is [monitor] with latency_ms of [gate]."""
-    tenants = [ALL, *facts.reference["tenant_id"].value_counts().index[:MOST_TENANTS]]
-    tenants = tenants if len(tenants) > 2 else [ALL]
+    known = facts.reference["tenant_id"].value_counts().index
+    tenants, others = [ALL, *(known[:MOST_TENANTS] if len(known) > 1 else [])], known[MOST_TENANTS:]
     pairs = [(facts.reference, facts.live), (facts.reference_scores, facts.live_scores)]
     groups = [Group(one, *(_of(one, rows) for rows in pair)) for one in tenants for pair in pairs]
     series = watch(groups, facts.days, limits)
-    quality = [check for one in tenants for check in quality_checks(facts, one, limits)]
+    quality, few = _quality(facts, tenants, limits), [volume_check(facts, one, limits) for one in others]
     checks = [
         *quality,
         *_drift_checks(series, len(facts.days)),
         *(volume_check(facts, one, limits) for one in tenants),
+        *(check for check in few if check.state == ALARM),
         _freshness(facts, limits),
         *_shares(facts, limits),
         _latency(facts, limits),
@@ -129,8 +131,7 @@ def decide_retraining(
     broken = sorted({one.feature for one in series if one.is_broken[-1]})
     drifted = sorted({one.feature for one in series if len(one.psi) >= held and one.state["is_open"][-held:].all()})
     tenants = sorted({check.tenant for check in quality})
-    earlier = [check for one in tenants for check in quality_checks(facts, one, limits, 1 - held)]
-    before = {check.key for check in earlier if check.state == ALARM}
+    before = {check.key for check in _quality(facts, tenants, limits, 1 - held) if check.state == ALARM}
     worse = [f"{check.subject} ({check.tenant})" for check in quality if check.state == ALARM and check.key in before]
     reasons = [("drift of ", drifted[:5]), ("quality: ", worse)]
     why = "; ".join(name + ", ".join(some) for name, some in reasons if some)
@@ -145,7 +146,10 @@ def decide_retraining(
 
 
 def volume_check(facts: Facts, tenant: str, limits: Limits) -> Check:
-    """Sessions of the newest day against the training days' smallest and largest; none is a tenant that stopped."""
+    """Sessions of the newest day against the training days' smallest and largest.
+
+    A tenant stopped that has had none for more days in a row than ever in training.
+    """
     by_day = _of(tenant, facts.volumes).groupby("day")["session_count"].sum()
     trained = set(facts.reference["day"])
     before = by_day[by_day.index.isin(trained)].reindex(sorted(trained), fill_value=0)
@@ -153,11 +157,22 @@ def volume_check(facts: Facts, tenant: str, limits: Limits) -> Check:
     if not history or before.empty or before.median() < FEWEST_A_DAY:
         return Check("volume", tenant, "sessions", UNKNOWN, None, None, "There are too few days or sessions.", history)
     now, low, high = history[-1], before.min() / limits["volume_ratio"], before.max() * limits["volume_ratio"]
-    stopped = now == 0 and before.min() > 0
+    stopped = _empty_days([*before, *history])[-1] > max(_empty_days(before))
     is_off = stopped or (now < low and poisson.cdf(now, low) < limits["alpha"]) or now > high
     found = "No session came" if stopped else f"{now:,.0f} sessions came"
     sentence = f"{found} in the newest 24 hours; {before.min():,.0f} to {before.max():,.0f} a day in training."
     return Check("volume", tenant, "sessions", ALARM if is_off else FINE, now, low, sentence, history)
+
+
+def _empty_days(counts: Iterable[float]) -> list[int]:
+    """For each day, how many in a row up to it had nothing."""
+    return list(accumulate(counts, lambda run, count: 0 if count else run + 1, initial=0))
+
+
+def _quality(facts: Facts, tenants: Sequence[str], limits: Limits, day: int = 0) -> list[Check]:
+    """The quality of all together, and of each tenant, by a level that is shared among the tenants."""
+    shared = {**limits, "alpha": limits["alpha"] / max(len(tenants) - 1, 1)}
+    return [check for one in tenants for check in quality_checks(facts, one, limits if one == ALL else shared, day)]
 
 
 def _drift_checks(series: Sequence[Series], days: int) -> list[Check]:
@@ -225,7 +240,7 @@ def _precision(rows: pd.DataFrame, rng: np.random.Generator) -> tuple[float, np.
 
 def _freshness(facts: Facts, limits: Limits) -> Check:
     is_old = facts.age_hours > limits["freshness_hours"]
-    sentence = f"The newest event is {facts.age_hours:,.0f} hours old."
+    sentence = f"The newest event came {facts.age_hours:,.0f} hours ago."
     state = ALARM if is_old else FINE
     return Check("freshness", ALL, "data", state, facts.age_hours, limits["freshness_hours"], sentence)
 
@@ -260,22 +275,12 @@ def _share(name: str, subject: str, by_day: pd.Series, facts: Facts, limit: floa
 
 def _latency(facts: Facts, limits: Limits) -> Check:
     if facts.latency.empty:
-        return Check(
-            "latency", ALL, "answers", UNKNOWN, None, limits["latency_ms"], "The server has answered nobody yet."
-        )
-    p99 = float(facts.latency.sort_values("day")["p99_ms"].iloc[-1])
+        nobody = "Nobody has asked the server about one session yet."
+        return Check("latency", ALL, "answers", UNKNOWN, None, limits["latency_ms"], nobody)
     history = tuple(facts.latency.sort_values("day")["p99_ms"].astype(float))
-    state = ALARM if p99 > limits["latency_ms"] else FINE
-    return Check(
-        "latency",
-        ALL,
-        "answers",
-        state,
-        p99,
-        limits["latency_ms"],
-        f"99 of 100 answers took at most {p99:.0f} ms.",
-        history,
-    )
+    state = ALARM if history[-1] > limits["latency_ms"] else FINE
+    sentence = f"99 of 100 answers took at most {history[-1]:.0f} ms."
+    return Check("latency", ALL, "answers", state, history[-1], limits["latency_ms"], sentence, history)
 
 
 def _span(days: int) -> str:

@@ -5,9 +5,10 @@ import shlex
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPException
 
 from rails.store import Store, read_json, write_json
 
@@ -15,53 +16,57 @@ TRIES, PATIENCE_SECONDS = 3, 10
 Hook = Callable[[str], None]
 
 
-def hooks_of(command: str, webhook: str) -> list[Hook]:
+def hooks_of(command: str, webhook: str) -> dict[str, Hook]:
     """What is to be called with a message, which is JSON; none where neither is set."""
-    return [*([partial(_run, command)] if command else []), *([partial(_post, webhook)] if webhook else [])]
+    given = {"command": (_run, command), "webhook": (_post, webhook)}
+    return {name: partial(call, where) for name, (call, where) in given.items() if where}
 
 
-def tell(store: Store, alarms: Mapping[str, str], page: str, hooks: list[Hook], wait_seconds: float = 1) -> dict:
+def tell(
+    store: Store, alarms: Mapping[str, str], page: str, hooks: Mapping[str, Hook], wait_seconds: float = 1
+) -> dict:
     """Say what began and ended since the last time: {"opened", "ended", "open", "failed"}.
 
-    `alarms` maps each incident's key to its sentence. Whatever a hook did not take is said again the next time; a hook
+    `alarms` maps each incident's key to its sentence. What a hook did not take is said to it again the next time; one
     that fails is tried three times, and `failed` then says why.
     """
     path = store.monitor / "alerts.json"
     before = read_json(path, default={})
     now = datetime.now(UTC).isoformat(timespec="seconds")
     ended = {key: one for key, one in before.items() if key not in alarms}
-    incidents = {key: before.get(key, {"since": now, "told": False}) | {"sentence": alarms[key]} for key in alarms}
-    opened = {key: one for key, one in incidents.items() if not one["told"]}
-    to_end = {key: one for key, one in ended.items() if one["told"]}  # who never heard of it need not hear its end
-    failed = None
-    if opened or to_end:
-        told = {
-            name: [one["sentence"] for one in some.values()] for name, some in (("opened", opened), ("ended", to_end))
-        }
-        text = "; ".join([*told["opened"], *(f"over: {sentence}" for sentence in told["ended"])])
-        failed = _send(json.dumps({"text": text, **told, "page": page}), hooks, wait_seconds)
-    if failed:
-        incidents |= to_end
-    else:
-        incidents = {key: one | {"told": True} for key, one in incidents.items()}
-    write_json(path, incidents)
-    return {"opened": sorted(opened), "ended": sorted(to_end), "open": incidents, "failed": failed}
+    incidents = {key: before.get(key, {"since": now, "told": []}) | {"sentence": alarms[key]} for key in alarms}
+    opened = [key for key, one in incidents.items() if key not in before or set(hooks) - set(one["told"])]
+    failed = {}
+    for name, hook in hooks.items():
+        begun = [one["sentence"] for one in incidents.values() if name not in one["told"]]
+        over = [one["sentence"] for one in ended.values() if name in one["told"]]  # else it never heard of it
+        if (begun or over) and (why := _send(hook, _message(begun, over, page), wait_seconds)):
+            failed[name] = why
+    took = set(hooks) - set(failed)
+    incidents = {key: one | {"told": sorted({*one["told"], *took})} for key, one in incidents.items()}
+    unheard = {key: one | {"told": sorted(set(one["told"]) & set(failed))} for key, one in ended.items()}
+    write_json(path, incidents | {key: one for key, one in unheard.items() if one["told"]})
+    reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    sentence = f"The alert could not be sent ({reasons}); the next `make monitor` tries again." if failed else None
+    return {"opened": sorted(opened), "ended": sorted(ended), "open": incidents, "failed": sentence}
 
 
-def _send(message: str, hooks: list[Hook], wait_seconds: float) -> str | None:
-    """None, or why a hook did not take it."""
-    for hook in hooks:
-        for attempt in range(TRIES):
-            try:
-                hook(message)
-                break
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
-                if attempt == TRIES - 1:
-                    return (
-                        f"The alert could not be sent ({_without_address(error)}); the next `make monitor` tries again."
-                    )
-                time.sleep(wait_seconds * 2**attempt)
-    return None
+def _message(opened: Sequence[str], ended: Sequence[str], page: str) -> str:
+    text = "; ".join([*opened, *(f"over: {sentence}" for sentence in ended)])
+    return json.dumps({"text": text, "opened": opened, "ended": ended, "page": page})
+
+
+def _send(hook: Hook, message: str, wait_seconds: float) -> str | None:
+    """None, or why the hook did not take it."""
+    for attempt in range(TRIES):
+        try:
+            hook(message)
+            return None
+        except (OSError, ValueError, subprocess.SubprocessError, HTTPException) as error:
+            why = _without_address(error)
+        if attempt < TRIES - 1:
+            time.sleep(wait_seconds * 2**attempt)
+    return why
 
 
 def _run(command: str, message: str) -> None:

@@ -16,17 +16,14 @@ def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
 
 
 def keep(store: Store, about: Mapping[str, Any], checks: Sequence[Mapping], decision: Mapping, alerts: Mapping) -> dict:
-    """The whole report, which is then data/monitor/<id>.json and latest.json."""
-    at = datetime.now(UTC)
+    """The whole report, which is then data/monitor/latest.json."""
     report = {
-        "id": f"{at:%Y%m%dT%H%M%S%f}",
-        "at": at.isoformat(timespec="seconds"),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
         "checks": [dict(check) for check in checks],
         "retraining": dict(decision),
         "alerts": dict(alerts),
     }
-    write_json(store.monitor / f"{report['id']}.json", report)
     write_json(store.monitor / "latest.json", report)
     return report
 

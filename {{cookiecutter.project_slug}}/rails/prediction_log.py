@@ -20,6 +20,7 @@ from rails.store import Store
 
 SOURCE = "predictions"
 TAIL = 1 << 16
+AGAIN_SECONDS = 30  # after which a file that could not be landed is tried again
 
 
 class PredictionLog:
@@ -29,8 +30,9 @@ class PredictionLog:
         self._store, self._most_bytes, self._most_seconds = store, most_bytes, most_seconds
         self._path: Path | None = None
         self._descriptor = -1
-        self._bytes = 0
+        self._bytes = self._lines = 0
         self._began = 0.0
+        self._next_try = 0.0  # 0 but for a file that could not be landed
         self.written = self.lost = 0
         self.trouble: str | None = None
 
@@ -45,7 +47,7 @@ class PredictionLog:
         try:
             if self._path is None:
                 self._path, self._descriptor = _begin(self._store.live)
-                self._bytes, self._began = 0, time.monotonic()
+                self._bytes, self._lines, self._began = 0, 0, time.monotonic()
             written = os.write(self._descriptor, line)
             if written < len(line):
                 os.ftruncate(self._descriptor, self._bytes)
@@ -55,15 +57,18 @@ class PredictionLog:
             self.trouble = f"{error.strerror or error}: {error.filename or self._path or self._store.live}"
             return
         self._bytes += len(line)
+        self._lines += 1
         self.written += 1
-        self.trouble = None
-        if self._bytes >= self._most_bytes:
-            self.land()
+        if not self._next_try:
+            self.trouble = None
+        self._land_if(self._bytes >= self._most_bytes)
 
     def tend(self) -> None:
-        """Land a file that is old; to be called now and then."""
-        if self.waiting_seconds > self._most_seconds:
-            self.land()
+        """Land a file that is old, and leave one that somebody deleted; to be called now and then."""
+        if self._path and os.fstat(self._descriptor).st_nlink == 0:
+            self.lost += self._lines
+            self._leave()
+        self._land_if(self.waiting_seconds > self._most_seconds)
 
     def land(self) -> None:
         """End the file, so that the next data run reads it; where it cannot be moved it stays, and is tried again."""
@@ -72,10 +77,19 @@ class PredictionLog:
         try:
             _put_below_raw(self._store, self._path, self._descriptor)
         except OSError as error:
-            self.trouble, self._began = f"{error.strerror}: {error.filename}", time.monotonic()
+            self.trouble, self._next_try = f"{error.strerror}: {error.filename}", time.monotonic() + AGAIN_SECONDS
             return
+        self._leave()
+
+    def _land_if(self, is_due: bool) -> None:
+        if is_due and time.monotonic() >= self._next_try:
+            self.land()
+
+    def _leave(self) -> None:
         os.close(self._descriptor)
         self._path = None
+        if self._next_try:
+            self._next_try, self.trouble = 0.0, None
 
 
 def land_leftovers(store: Store) -> int:

@@ -97,7 +97,7 @@ async def health(request: Request) -> dict[str, str]:
 async def ready(request: Request) -> Response:
     """A champion is loaded and answered its sample, else 503; `refused` says which newer bundles are not used."""
     champions = request.app.state.champions
-    if not champions.models or any(task.done() for task in request.app.state.tasks):
+    if not pages.answers(request.app):
         raise HTTPException(503, champions.why_not())
     refused = sorted(champions.refused.values())
     return JSONResponse({"status": "ready", "champions": champions.serving(), "refused": refused})
@@ -106,6 +106,7 @@ async def ready(request: Request) -> Response:
 @app.get("/model")
 async def model(request: Request, tenant_id: str = POOLED) -> Response:
     """The manifest of the champion that answers for a tenant, and where its card is."""
+    pages.refuse_strangers(request)
     found = _champion(request.app, tenant_id)
     bundle = found.bundle
     card = f"/model/card?tenant_id={bundle.owner}"
@@ -116,6 +117,7 @@ async def model(request: Request, tenant_id: str = POOLED) -> Response:
 @app.get("/model/card", response_class=HTMLResponse)
 async def card(request: Request, tenant_id: str = POOLED) -> Response:
     """The page about the champion that answers for a tenant."""
+    pages.refuse_strangers(request)
     return FileResponse(_champion(request.app, tenant_id).bundle.card, media_type="text/html")
 
 
@@ -137,8 +139,9 @@ def _openapi() -> dict[str, Any]:
         )
     if os.environ.get("SERVE_TOKEN"):
         told.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        for path in ("/predict", "/predict/batch"):
-            told["paths"][path]["post"]["security"] = [{"token": []}]
+        for path in ("/predict", "/predict/batch", "/model", "/model/card"):
+            for method in told["paths"][path].values():
+                method["security"] = [{"token": []}]
     return told
 
 
@@ -228,10 +231,12 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
                     **told,
                     "entity_id": hash_addresses(entities[number], model.salt),
                     "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt) or None,
+                    "user_id": hash_addresses(asked[number].user_id() or "", model.salt) or None,
                     "event_count": None if failed else found.event_count,
                     "point_at": None if failed else found.point_at + "Z",
                     "features_hash": None if failed else found.features_hash,
-                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3),
+                    # A batch's time is no answer's.
+                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3) if len(asked) == 1 else None,
                 }
             )
         if failed:

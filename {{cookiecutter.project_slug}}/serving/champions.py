@@ -67,7 +67,9 @@ class Champions:
             self._replace(owner, None)
             self._seen.pop(owner, None)
             self.refused.pop(owner, None)
-        for owner, pointer_state in pointers.items():
+        # A new champion comes before new lookups of those that stay, which may be many.
+        stays = {owner: self._seen.get(owner, (None,))[0] == pointer_state for owner, pointer_state in pointers.items()}
+        for owner, pointer_state in sorted(pointers.items(), key=lambda pointer: stays[pointer[0]]):
             home = _changed_at(self.store.models / owner.removesuffix(CHALLENGER))
             # A refused bundle is read again when something beside it moves, too: `make deploy` mends it in place.
             state = (pointer_state, snapshot_state, home if owner in self.refused else None)

@@ -38,20 +38,39 @@ def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) 
     if failed := [check.sentence for check in checks if check.name not in FOR_VISITORS_TO_SAY and not check.passed]:
         raise Refused("No visitor may meet this challenger. " + " ".join(failed))
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    told = {"name": f"{before[1]} and {bundle.version}", "salt": token_hex(8), "share": share, "owner": bundle.owner}
+    told = {"salt": token_hex(8), "share": share, "owner": bundle.owner}
     write_json(store.experiment, told | {"version": bundle.version, "champion": before[1], "since": since})
     return f"{bundle.version} takes {share:.0%} of the visitors of {bundle.owner}; `make data experiment` reads it."
 
 
 def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """The state of the experiment by the newest snapshot, which is then a page and a file below data/reports."""
+    """The state of the experiment by the newest snapshot, which is then a page and a file below data/reports.
+
+    Answers without an anonymous_id are left out: nobody drew who gives them. Refused where the champion is a new one.
+    """
     told = _going(store)
+    now = champion.current(store, told["owner"])
+    if now != (told["owner"], told["champion"]):
+        raise Refused(
+            f"The champion is now {now[1] if now else 'none'}, and {told['version']} was to be compared with "
+            f"{told['champion']}: `make stop-experiment`, then `make challenger` begins anew."
+        )
     log = present.predictions(snapshot.open_latest(store))
-    needed = ["person_id", "session_id", "answered_at", "variant", "outcome", "latency_ms", "probability"]
+    needed = [
+        "person_id",
+        "anonymous_id",
+        "session_id",
+        "answered_at",
+        "variant",
+        "outcome",
+        "latency_ms",
+        "probability",
+    ]
     log = log if len(log) else pd.DataFrame(columns=[*needed, "model_version"])
     began = pd.Timestamp(told["since"]).tz_localize(None)
-    own = log["model_version"].isin([told["version"], told["champion"]]) & (pd.to_datetime(log["answered_at"]) >= began)
-    found = {**told, **read(log[own], told["share"], settings["experiment"])}
+    own = log["model_version"].isin([told["version"], told["champion"]]) & log["anonymous_id"].notna()
+    log = log[own & (pd.to_datetime(log["answered_at"]) >= began)]
+    found = {**told, **read(log, told["share"], settings["experiment"])}
     write_json(store.reports / "experiment.json", found)
     alpha = settings["experiment"]["alpha"]
     page.write(store.reports / "experiment.html", "experiment.html", title=title, found=found, alpha=alpha)

@@ -14,6 +14,7 @@ import pandas as pd
 from ml.candidates import load_module
 from ml.schema import FeatureSchema
 from rails.bundle import Bundle
+from rails.champion import POOLED
 from rails.errors import Refused
 from serving.features import FeatureQuery, rows_of_request
 
@@ -54,7 +55,8 @@ class LoadedModel:
         self.check_sample()
         if lookup_files:
             self._query.close()
-            self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, lookup_files, threads, days)
+            tenant = None if bundle.owner == POOLED else bundle.owner
+            self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, lookup_files, threads, days, tenant)
 
     def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""

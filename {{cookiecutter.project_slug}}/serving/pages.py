@@ -4,10 +4,11 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from rails import snapshot
@@ -30,15 +31,26 @@ def refuse_strangers(request: Request) -> None:
             raise HTTPException(401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
 
 
+def answers(app: FastAPI) -> bool:
+    """Whether a champion is loaded, and what serves it runs."""
+    return bool(app.state.champions.models) and not any(task.done() for task in app.state.tasks)
+
+
 @router.get("/")
 def start(request: Request, token: str = "") -> Response:
     """The state of everything on one page. `?token=` is taken once and kept as a cookie of this browser."""
     if token and os.environ.get("SERVE_TOKEN"):
         kept = RedirectResponse("/", 303)
-        kept.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        kept.set_cookie(COOKIE, token.encode().decode("latin-1"), httponly=True, samesite="strict")
         return kept
     refuse_strangers(request)
-    return HTMLResponse(render("start.html", title=_title("Start"), **state(default_store())))
+    champions, log = request.app.state.champions, request.app.state.log
+    server = {
+        "answers": answers(request.app),
+        "refused": sorted(champions.refused.values()) or ([] if champions.models else [champions.why_not()]),
+        "log_trouble": log and log.trouble,
+    }
+    return HTMLResponse(render("start.html", title=_title("Start"), server=server, **state(default_store())))
 
 
 @router.get("/docs")
@@ -57,10 +69,11 @@ def page(request: Request, path: str) -> FileResponse:
     """A page that a run left below data/."""
     refuse_strangers(request)
     root = default_store().root.resolve()
-    found = (root / path).resolve()
-    if not (found.is_relative_to(root) and found.suffix == ".html" and found.is_file()):
-        raise HTTPException(404, "There is no such page.")
-    return FileResponse(found, media_type="text/html")
+    with suppress(OSError, ValueError):  # a path too long for the disk, or no path at all
+        found = (root / path).resolve()
+        if found.is_relative_to(root) and found.suffix == ".html" and found.is_file():
+            return FileResponse(found, media_type="text/html")
+    raise HTTPException(404, "There is no such page.")
 
 
 @router.get("/review")
@@ -98,7 +111,7 @@ async def answer(request: Request) -> Response:
     """Keep a judgement and go on; only a page of this server may send one."""
     refuse_strangers(request)
     origin = request.headers.get("origin")
-    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "A judgement is sent from this server's own page.")
     body = b""
     async for chunk in request.stream():

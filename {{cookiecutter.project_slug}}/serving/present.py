@@ -15,6 +15,7 @@ from rails.bundle import Bundle, open_bundle
 from rails.errors import Refused
 from rails.snapshot import Snapshot
 from rails.store import Store, read_json
+from serving.features import naive_utc
 
 COVERED = 0.9  # of 24 hours; a day of which less is known is not judged
 KEYS = ["tenant_id", "entity_id"]
@@ -31,7 +32,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     if found is None:
         raise Refused("There is no champion to watch: `make deploy` makes one.")
     bundle, newest = open_bundle(store.bundle(*found)), snapshot.open_latest(store)
-    learned, trained = snapshot.open(bundle.manifest["snapshot"], store), run.open(bundle.manifest["run"], store)
+    learned, trained = _learned(bundle, store), run.open(bundle.manifest["run"], store)
     reference = _sessions(learned)
     until = reference["point_at"].max()
     sessions = _sessions(newest)
@@ -58,7 +59,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
         latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
-        age_hours=(pd.Timestamp(now).tz_localize(None) - _data_end(newest)) / pd.Timedelta(hours=1),
+        age_hours=(pd.Timestamp(naive_utc(now)) - _last_arrival(newest)) / pd.Timedelta(hours=1),
         days_since_training=(end - _data_end(_newest_training(store, learned))) / DAY,
     )
     return facts, {
@@ -72,6 +73,16 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         "calls": calls,
         "day_starts": [str(end + (day - 1) * DAY) for day in days],
     }
+
+
+def _learned(bundle: Bundle, store: Store) -> Snapshot:
+    try:
+        return snapshot.open(bundle.manifest["snapshot"], store)
+    except Refused as error:
+        raise Refused(
+            f"Snapshot {bundle.manifest['snapshot']}, which champion {bundle.version} learned from, is gone, as after "
+            "`make erase`, so there is nothing to compare with: `make train deploy`."
+        ) from error
 
 
 def _sessions(opened: Snapshot) -> pd.DataFrame:
@@ -130,8 +141,9 @@ def predictions(newest: Snapshot) -> pd.DataFrame:
     """The prediction log of a snapshot in the order of its answers, each with its session's status and person."""
     if "fct_predictions" not in newest.manifest["tables"]:
         return pd.DataFrame()
-    person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id as person_id"
-    sessions = newest.relation("sessions").project(f"tenant_id, session_id, status, {person}")
+    person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id"
+    told_apart = f"tenant_id || '|' || {person} as person_id"  # the same id is somebody else for another tenant
+    sessions = newest.relation("sessions").project(f"tenant_id, session_id, status, {told_apart}")
     with duckdb.connect() as connection:
         connection.register("log", newest.frame("fct_predictions"))
         connection.register("sessions", sessions.df())
@@ -157,7 +169,7 @@ def _arrivals(newest: Snapshot) -> pd.DataFrame:
 
 
 def _latency(newest: Snapshot) -> pd.DataFrame:
-    log = newest.frame("fct_predictions")
+    log = newest.frame("fct_predictions").dropna(subset="latency_ms")
     by_day = log.groupby(log["answered_at"].dt.floor("D"))["latency_ms"].quantile(0.99)
     return pd.DataFrame({"day": np.arange(1 - len(by_day), 1), "p99_ms": by_day.to_numpy()})
 
@@ -170,6 +182,12 @@ def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
         return snapshot.open(settings["snapshot"], store) if settings else learned
     except Refused:
         return learned
+
+
+def _last_arrival(opened: Snapshot) -> pd.Timestamp:
+    """When the newest event of a session came in: a device's own clock may be days ahead."""
+    events = opened.relation("events").filter("session_id is not null")
+    return pd.Timestamp(events.aggregate("max(received_at)").fetchone()[0])
 
 
 def _data_end(opened: Snapshot) -> pd.Timestamp:

@@ -33,8 +33,9 @@ KINDS = {
 
 def queue(store: Store, of: Callable[[str], LoadedModel | None], size: int, days: int) -> pd.DataFrame:
     """The sessions of the last days to be asked about, in turn an uncertain one, a wrong one, one drawn at random."""
-    rows = snapshot.open_latest(store).relation("session_features").filter("status = 'train'").df()
-    rows = rows[rows["point_at"] > rows["point_at"].max() - pd.Timedelta(days=days)]
+    sessions = snapshot.open_latest(store).relation("session_features").filter("status = 'train'")
+    (since,) = sessions.aggregate(f"max(point_at) - interval ({days}) day").fetchone()
+    rows = sessions.filter(ColumnExpression("point_at") > ConstantExpression(since)).df()
     scored = []
     for tenant, some in rows.groupby("tenant_id", sort=True):
         if (model := of(tenant)) is not None:

@@ -79,6 +79,10 @@ class PredictRequest(BaseModel):
         """The first that the events name."""
         return self._first("anonymous_id")
 
+    def user_id(self) -> str | None:
+        """The first that the events name."""
+        return self._first("user_id")
+
     def entity_id(self) -> str | None:
         """The session's id as sent, else one derived from tenant and device; None where there is neither."""
         if known := self.session_id or self._first("session_id"):

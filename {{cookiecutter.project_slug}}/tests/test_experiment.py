@@ -1,10 +1,13 @@
 """An experiment is read by person and first assignment, may be looked at daily, and says when it is spoiled."""
 
 import tomllib
+from types import SimpleNamespace
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run
 
 from ml.experiment import read, sequence
 from rails import champion
@@ -78,6 +81,15 @@ def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is
     assert read(slow, 0.5, SETTINGS)["verdict"] == "slower"
 
 
+def test_one_visitor_one_failure_or_one_slow_answer_in_each_arm_decides_nothing():
+    two, hundred = log(0.0, 1.0, 40).groupby("variant").head(1), log(0.1, 0.1, 100)
+    one = hundred.index == hundred.index[hundred["variant"] == "challenger"][0]
+    fails = hundred.assign(probability=hundred["probability"].mask(one))
+    slow = hundred.assign(latency_ms=hundred["latency_ms"].mask(one, 80))
+
+    assert [read(rows, 0.5, SETTINGS)["verdict"] for rows in (two, fails, slow)] == ["open"] * 3
+
+
 def test_without_an_answer_nothing_is_concluded():
     found = read(log(0.1, 0.1).iloc[:0], 0.5, SETTINGS)
 
@@ -98,11 +110,48 @@ def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path)
         experiment.start(store, "", 0.5, PROJECT_SETTINGS)
 
 
+def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_ends_the_comparison(
+    tmp_path, monkeypatch
+):
+    store = Store(tmp_path)
+    answers = log(0.1, 0.1, 6).drop(columns="person_id").assign(model_version="v1", anonymous_id=[*"aaabc", None])
+    answers["tenant_id"] = ["acme", "globex", *["acme"] * 4]
+    sessions = answers[["tenant_id", "session_id"]].assign(status="train", person_id=[*"pppqr", "nobody"])
+    newest = SimpleNamespace(
+        manifest={"tables": {"fct_predictions": {}}},
+        columns=lambda _: ["person_id"],
+        relation=lambda _: duckdb.from_df(sessions),
+        frame=lambda _: answers,
+    )
+    monkeypatch.setattr(experiment.snapshot, "open_latest", lambda _: newest)
+    told = {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1"}
+    write_json(store.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+
+    write_json(store.champion("pooled"), {"version": "v1"})
+    found = experiment.readout(store, PROJECT_SETTINGS, "Experiment")
+    write_json(store.champion("pooled"), {"version": "v3"})
+
+    assert sum(one["visitors"] for one in found["variants"]) == 4
+    with pytest.raises(Refused, match=r"champion is now v3, .* compared with v1: `make stop-experiment`"):
+        experiment.readout(store, PROJECT_SETTINGS, "Experiment")
+
+
+def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):
+    write_json(copied.experiment, {"version": "v2"})
+
+    deployed, monitored = (
+        run(copied, f"flows/{name}", "run", *more) for name, *more in (["deploy.py"], ["monitor.py", "--auto", "1"])
+    )
+
+    assert deployed.returncode == 1 and "`make promote` or `make stop-experiment`" in deployed.stderr
+    assert "Nothing is trained while a challenger is on trial" in monitored.stdout
+
+
 def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promoted(copied):
     owner, version = champion.current(copied)
     with pytest.raises(Refused, match="is the champion itself"):
         experiment.start(copied, "", 0.5, PROJECT_SETTINGS)
-    told = {"name": "x", "salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
+    told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
     said = experiment.tell(experiment.readout(copied, PROJECT_SETTINGS, "Experiment"), copied)

@@ -1,21 +1,28 @@
 """The monitor says what moved, keeps quiet where nothing did, tells of an incident once, and trains for a reason."""
 
 import json
+import shutil
 import sys
 import threading
 import tomllib
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run
 
+from ml import monitor
 from ml.drift import Group, watch
 from ml.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
 from ml.schema import FeatureSchema
-from rails import alerts
-from rails.store import PROJECT, Store, read_json
+from rails import alerts, snapshot
+from rails.errors import Refused
+from rails.store import PROJECT, Store, read_json, write_json
+from serving import present
 
 LIMITS = tomllib.loads((PROJECT / "project.toml").read_text())["monitor"] | {"latency_ms": 250}
 DAYS = [-2, -1, 0]
@@ -153,6 +160,30 @@ def test_a_tenant_that_stopped_is_named():
     assert "No session came" in alarms(replace(found, volumes=gone))["volume/bolt/sessions"].sentence
 
 
+def test_a_tenant_that_had_an_empty_day_stopped_when_it_is_empty_for_longer_and_the_smallest_is_watched_too():
+    found, names = facts(), [f"small-{place}" for place in range(25)]
+    few = pd.DataFrame({"tenant_id": names * 20, "day": np.repeat(range(-22, -2), 25), "session_count": 10})
+    closes = few[(few["tenant_id"] == "small-0") & (few["day"] != -10)]
+    yesterday, before = (closes.head(1).assign(day=day) for day in (-1, -2))
+    volumes = [found.volumes, few[few["tenant_id"] != "small-0"], closes, before]
+    reference = pd.concat([found.reference, few[["tenant_id", "day"]]])
+    stopped = lambda *more: set(alarms(replace(found, reference=reference, volumes=pd.concat([*volumes, *more]))))  # noqa: E731
+
+    assert {f"volume/{name}/sessions" for name in names} <= stopped()
+    assert "volume/small-0/sessions" not in stopped(yesterday)
+
+
+def test_of_two_tenants_each_must_be_twice_as_surely_worse_as_all_together(monkeypatch):
+    levels = set()
+    monkeypatch.setattr(
+        monitor, "quality_checks", lambda _, tenant, limits, *day: levels.add((tenant, limits["alpha"])) or []
+    )
+
+    judge(facts(), LIMITS | {"alpha": 0.1})
+
+    assert levels == {(ALL, 0.1), ("acme", 0.05), ("bolt", 0.05)}
+
+
 def test_without_a_session_since_training_nothing_can_be_said_yet():
     checks, decision = judge(facts(sessions(DAYS, 1).iloc[:0], latency=pd.DataFrame(columns=["day", "p99_ms"])), LIMITS)
 
@@ -174,7 +205,8 @@ def test_training_waits_until_drift_has_held_and_the_last_one_is_past_and_never_
 
 def test_an_incident_is_told_when_it_begins_and_when_it_ends(tmp_path):
     store, told = Store(tmp_path), []
-    say = lambda found: alerts.tell(store, found, "page", [lambda text: told.append(json.loads(text))])  # noqa: E731
+    hooks = {"hook": lambda text: told.append(json.loads(text))}
+    say = lambda found: alerts.tell(store, found, "page", hooks)  # noqa: E731
 
     for found in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
         say(found)
@@ -200,6 +232,24 @@ def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next
     assert json.loads(heard.read_text())["opened"] == ["A moved."]
 
 
+def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_none_is_reported_without_it(tmp_path):
+    store, heard = Store(tmp_path), []
+    hooks = alerts.hooks_of("nowhere/to-be-found", "http://127.0.0.1:1/a secret")
+    hooks["healthy"] = lambda text: heard.append(json.loads(text))
+    say = lambda found: alerts.tell(store, found, "page", hooks, wait_seconds=0)["failed"]  # noqa: E731
+
+    failed = say({"a": "A moved."})
+    say({"a": "A moved.", "b": "B moved."})
+    say({})
+
+    assert [(one["opened"], one["ended"]) for one in heard] == [
+        (["A moved."], []),
+        (["B moved."], []),
+        ([], ["A moved.", "B moved."]),
+    ]
+    assert "command: No such file" in failed and "webhook: InvalidURL" in failed and "secret" not in failed
+
+
 @pytest.mark.parametrize(("refusals", "reported"), [(1, None), (9, "Internal Server Error")])
 def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told_to_nobody(
     tmp_path, refusals, reported
@@ -223,6 +273,39 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
     assert heard == [{"text": "A moved.", "opened": ["A moved."], "ended": [], "page": "page"}] * len(heard)
     assert len(heard) == min(refusals + 1, alerts.TRIES)
     assert failed == reported or (reported in failed and "secret" not in failed)
+
+
+def test_a_time_that_is_none_is_refused_with_an_example(tmp_path):
+    said = run(Store(tmp_path), "flows/monitor.py", "run", "--as-of", "yesterday")
+
+    assert said.returncode == 1
+    assert "AS_OF is a time such as 2026-02-01T18:00:00+02:00, not 'yesterday'." in said.stderr
+
+
+def test_freshness_goes_by_when_events_came_in_whatever_zone_it_is_asked_in(built):
+    events = snapshot.open_latest(built).relation("events").filter("session_id is not null")
+    (came,) = events.aggregate("max(received_at)").fetchone()
+    there = (came + timedelta(hours=5)).replace(tzinfo=timezone(timedelta(hours=2)))
+
+    assert present.gather(built, there)[0].age_hours == 3
+
+
+def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied):
+    shutil.rmtree(copied.snapshots / snapshot.open_latest(copied).id)
+    write_json(copied.snapshots / "other" / "manifest.json", {"tables": {}})
+    write_json(copied.latest_snapshot, {"snapshot": "other"})
+
+    with pytest.raises(Refused, match=r"learned from, is gone.*`make train deploy`"):
+        present.gather(copied, datetime.now(UTC))
+
+
+def test_a_day_of_batches_alone_has_no_latency():
+    answered = pd.to_datetime(["2026-01-01 10:00", "2026-01-02 10:00", "2026-01-02 11:00"])
+    log = pd.DataFrame({"answered_at": answered, "latency_ms": [8.0, None, None]})
+
+    found = present._latency(SimpleNamespace(frame=lambda _: log))
+
+    assert found.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
 
 
 def test_the_flow_says_so_where_nothing_is_newer_than_training(said, built):

@@ -75,6 +75,7 @@ def run_context(lead: float = 0.1) -> dict:
         "chosen": "xgboost",
         "threshold": 0.1,
         "persons": 80,
+        "tenants": 2,
         "diagnosis": {
             "sentences": [HOSTILE],
             "learning": [{"rows": 45, "average_precision": None}, {"rows": 90, "average_precision": 0.4}],
@@ -95,8 +96,10 @@ def run_context(lead: float = 0.1) -> dict:
         "evaluate": {"resamples": 500, "slices": ["tenant_id", HOSTILE]},
     }
     judged = {"not_a_person": 1, "fit": 2}
+    shut = {"passed": False, "checks": [{"name": "smoke", "passed": False, "sentence": HOSTILE}]}
+    gates = [("../../models/pooled/v-gate.html", shut)]
     run = SimpleNamespace(id="r1", cost=cost)
-    return {"run": run, "settings": settings, "metrics": metrics, "judged": judged}
+    return {"run": run, "settings": settings, "metrics": metrics, "judged": judged, "gates": gates}
 
 
 def gate_context(passed: bool, forced: bool = False) -> dict:

@@ -47,7 +47,11 @@ def test_the_start_page_says_what_to_do_where_there_is_nothing_yet(store):
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret.html", "%2e%2e/secret.html", "raw/web.jsonl", "/etc/hosts", "nothing.html"]
+    "path",
+    [
+        *("../secret.html", "%2e%2e/secret.html", "raw/web.jsonl", "/etc/hosts", "nothing.html", "%00.html"),
+        "a/" * 3_000 + "x.html",
+    ],
 )
 def test_only_pages_below_data_are_shown(store, path):
     (store.root.parent / "secret.html").write_text("secret")
@@ -57,19 +61,21 @@ def test_only_pages_below_data_are_shown(store, path):
 
 
 def test_pages_need_the_token_where_one_is_set_and_a_browser_keeps_it(store, monkeypatch):
-    monkeypatch.setenv("SERVE_TOKEN", "s3cret")
+    monkeypatch.setenv("SERVE_TOKEN", "s€cret")
+    pages = ("/", "/page/x.html", "/review", "/model", "/model/card")
     with TestClient(app) as client:
-        assert [client.get(path).status_code for path in ("/", "/page/x.html", "/review")] == [401] * 3
+        assert [client.get(path).status_code for path in pages] == [401] * 5
         assert client.post("/review").status_code == 401
-        assert client.get("/", params={"token": "wrong"}).status_code == 401
-        assert client.get("/", params={"token": "s3cret"}).status_code == 200
+        assert client.get("/", params={"token": "wrong€"}).status_code == 401
+        assert client.get("/", params={"token": "s€cret"}).status_code == 200
         assert client.get("/").status_code == 200
 
 
 def test_another_sites_page_and_what_is_no_judgement_are_refused(store):
     said = {"tenant_id": "acme", "entity_id": "s1", "judgement": "fit"}
     with TestClient(app) as client:
-        assert client.post("/review", data=said, headers={"origin": "http://evil.example"}).status_code == 403
+        for origin in ("http://evil.example", "http://["):
+            assert client.post("/review", data=said, headers={"origin": origin}).status_code == 403
         assert client.post("/review", data=said | {"judgement": "good"}).status_code == 422
         assert client.post("/review", data={"judgement": "fit"}).status_code == 422
         assert client.post("/review", data=said | {"entity_id": "x" * 20_000}).status_code == 413

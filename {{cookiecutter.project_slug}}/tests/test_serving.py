@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
@@ -34,8 +35,8 @@ from rails.prediction_log import PredictionLog, land_leftovers
 from rails.store import PROJECT, Store, write_json
 from serving.app import MOST_BYTES, app
 from serving.ask import smoke
-from serving.champions import Champions
-from serving.features import EVENT_COLUMNS, FeatureQuery, rows_of_request
+from serving.champions import CHALLENGER, Champions
+from serving.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
 from serving.model import LoadedModel
 from serving.schema import Event
 
@@ -224,16 +225,20 @@ def logged(store):
 
 
 def test_every_answer_is_a_line_that_lands_when_the_server_stops(store, bundle):
+    mine = [*CARTED_EVENTS, event(1, user_id="u1")]
+    batch = {"sessions": [{"tenant_id": "acme", "session_id": name, "events": mine} for name in ("s3", "s4")]}
     with TestClient(app) as client:
-        answers = [ask(client, [*CARTED_EVENTS, event(1)], session_id=f"s{number}").json() for number in range(3)]
+        answers = [ask(client, mine, session_id=f"s{number}").json() for number in range(3)]
+        answers += client.post("/predict/batch", json=batch).json()["answers"]
         ask(client, [])
     lines = logged(store)
 
     assert not list(store.live.iterdir())
     assert answers == [{name: line[name] for name in CONTRACT} for line in lines]
-    assert {(line["anonymous_id"], line["event_count"], line["point_at"]) for line in lines} == {
-        ("a1", 2, "2026-01-05 10:02:00Z")
+    assert {(line["anonymous_id"], line["user_id"], line["event_count"], line["point_at"]) for line in lines} == {
+        ("a1", "u1", 2, "2026-01-05 10:02:00Z")
     }
+    assert [line["latency_ms"] is None for line in lines] == [False] * 3 + [True] * 2  # a batch's time is no answer's
     assert len({line["features_hash"] for line in lines}) == 1
 
 
@@ -249,6 +254,34 @@ def test_a_log_lands_when_it_is_full_or_old_and_goes_on_in_a_new_file(store):
     assert (full.written, full.lost, old.waiting_seconds) == (4, 0, 0)
 
 
+def test_a_log_that_cannot_land_says_so_until_it_has_and_its_wait_grows(store):
+    kept = PredictionLog(store, most_seconds=0)
+    kept.append({"request_id": "x"})
+    store.raw.write_text("a file where the folder belongs")
+
+    kept.tend()
+    waited = kept.waiting_seconds
+    kept.append({"request_id": "y"})
+    troubled, waits_on = kept.trouble, kept.waiting_seconds > waited
+    store.raw.unlink()
+    kept.land()
+
+    assert "raw" in troubled and waits_on
+    assert ([line["request_id"] for line in logged(store)], kept.trouble) == (["x", "y"], None)
+
+
+def test_a_log_that_somebody_deleted_is_begun_anew_and_what_was_in_it_counts_as_lost(store):
+    kept = PredictionLog(store)
+    kept.append({"request_id": "deleted"})
+    next(store.live.iterdir()).unlink()
+
+    kept.tend()
+    kept.append({"request_id": "x"})
+    kept.land()
+
+    assert ([line["request_id"] for line in logged(store)], kept.lost) == (["x"], 1)
+
+
 def test_a_log_without_a_process_lands_once_less_a_line_that_was_cut_off(store):
     held = PredictionLog(store)
     held.append({"request_id": "held"})
@@ -262,18 +295,19 @@ def test_a_log_without_a_process_lands_once_less_a_line_that_was_cut_off(store):
     assert len(list(store.live.iterdir())) == 1
 
 
-def test_answers_go_on_without_their_log_and_health_says_so(store, bundle):
+def test_answers_go_on_without_their_log_and_health_and_start_page_say_so(store, bundle):
     store.live.write_text("a file where the folder belongs")
 
     with TestClient(app) as client:
         assert ask(client, CARTED_EVENTS).status_code == 200
-        told = client.get("/health").json()["prediction_log"]
+        told, page = client.get("/health").json()["prediction_log"], client.get("/").text
         store.live.unlink()
         ask(client, CARTED_EVENTS)
-        mended = client.get("/health").json()["prediction_log"]
+        mended, mended_page = client.get("/health").json()["prediction_log"], client.get("/").text
 
     assert "not written" in told and "1 answers" in told
-    assert mended == "written"
+    assert "but not all is well</h1>" in page and "Not written: " in page
+    assert mended == "written" and "nobody has looked yet" in mended_page
     assert len(logged(store)) == 1
 
 
@@ -521,6 +555,13 @@ def test_an_address_in_an_id_is_hashed_as_staging_hashes_it():
         assert row["user_id"] == row["hashed"]
 
 
+def test_one_long_word_with_an_at_sign_is_read_at_once():
+    began = time.perf_counter()
+
+    assert hash_addresses("@" + "a" * 40_000, "salt") == "@" + "a" * 40_000
+    assert time.perf_counter() - began < 1
+
+
 def test_prices_are_decimals_with_four_places():
     sql = 'select entity_id, typeof(price) as type_, price::varchar as price from "warehouse"."main"."events_at_point"'
 
@@ -549,6 +590,14 @@ def test_a_server_holds_recent_intervals_alone(popular_products):
     found = [query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)]
 
     assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
+
+
+def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
+    request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-05T10:00:00Z")]
+
+    found = [query_over(files=popular_products, tenant=tenant).compute([request]) for tenant in ("acme", "globex")]
+
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [500, -1]
 
 
 def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
@@ -664,14 +713,15 @@ def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_notice
     assert "features.sql" in ready.json()["refused"][0]
 
 
-def test_a_broken_first_champion_is_told_by_ready(store, bundle):
+def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, bundle):
     (bundle.folder / "model" / "rule.json").unlink()
 
     with TestClient(app) as client:
-        response = client.get("/ready")
+        response, page = client.get("/ready"), client.get("/").text
 
     assert response.status_code == 503
     assert "model/rule.json" in response.json()["detail"]
+    assert "<h1>No champion answers</h1>" in page and "model/rule.json" in page
 
 
 def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, popular_products):
@@ -696,6 +746,23 @@ def test_a_bundle_is_tried_with_the_snapshots_lookups(store, bundle, popular_pro
 
     (found,) = champions.of("acme").predict([("acme", "s1", [event(1, product_id="p1")])])
     assert found.probability == POPULAR
+
+
+def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(store, bundle, popular_products, monkeypatch):
+    loaded, champions = [], Champions(store)
+    load = champions._load
+    monkeypatch.setattr(champions, "_load", lambda owner: loaded.append(owner) or load(owner))
+
+    async def story():
+        await champions.refresh()
+        publish_lookup(store)
+        challenger = make_bundle(store, carted=0.6).version
+        write_json(store.experiment, {"salt": "s", "share": 0.3, "owner": "pooled", "version": challenger})
+        await champions.refresh()
+
+    asyncio.run(story())
+
+    assert loaded == ["pooled", CHALLENGER, "pooled"]
 
 
 # The real process

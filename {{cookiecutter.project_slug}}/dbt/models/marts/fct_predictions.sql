@@ -13,9 +13,10 @@ parsed as (
         event_id as request_id,
         occurred_at as answered_at,
         json_transform(payload, '{
-            "entity_id": "VARCHAR", "anonymous_id": "VARCHAR", "event_count": "BIGINT", "point_at": "VARCHAR",
-            "features_hash": "VARCHAR", "probability": "DOUBLE", "decision": "BOOLEAN", "threshold": "DOUBLE",
-            "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR", "latency_ms": "DOUBLE"
+            "entity_id": "VARCHAR", "anonymous_id": "VARCHAR", "user_id": "VARCHAR", "event_count": "BIGINT",
+            "point_at": "VARCHAR", "features_hash": "VARCHAR", "probability": "DOUBLE", "decision": "BOOLEAN",
+            "threshold": "DOUBLE", "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR",
+            "latency_ms": "DOUBLE"
         }') as answer
     from events
     where source = 'predictions'
@@ -28,6 +29,7 @@ answers as (
         answered_at,
         answer.entity_id,
         answer.anonymous_id,
+        answer.user_id,
         answer.event_count,
         {{ utc_timestamp('answer.point_at') }} as point_at,
         answer.features_hash,
@@ -41,7 +43,7 @@ answers as (
     from parsed
 ),
 
-{# A client that sends no session's id is asked for by its device: its session that holds the point. #}
+{# A client that sends no session's id is asked for by its device, else its account: the session that holds the point. #}
 by_device as (
     select
         answers.tenant_id,
@@ -52,7 +54,8 @@ by_device as (
         on answers.tenant_id = known.tenant_id and answers.entity_id = known.session_id
     inner join sessions
         on answers.tenant_id = sessions.tenant_id
-        and answers.anonymous_id = sessions.anonymous_id
+        and coalesce('a:' || answers.anonymous_id, 'u:' || answers.user_id)
+        = coalesce('a:' || sessions.anonymous_id, 'u:' || sessions.user_id)
         and answers.point_at between sessions.started_at and sessions.ended_at
     group by all
 ),
