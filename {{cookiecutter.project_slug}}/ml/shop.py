@@ -11,10 +11,10 @@ import pandas as pd
 TENANTS, TENANT_SHARES, TENANT_LOG_ODDS = (
     ["acme", "globex", "initech"],
     [0.70, 0.25, 0.05],
-    np.array([-3.1, -2.8, -3.2]),
+    np.array([-2.85, -2.8, -2.9]),
 )
 CATEGORIES, PRODUCTS_PER_CATEGORY = ["shoes", "shirts", "jackets", "bags", "watches"], [24, 12, 6]  # of each tenant
-USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.2  # the spreads on a logarithmic scale
+USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.1  # the spreads on a logarithmic scale
 COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; off the price of every product
 DEVICES, DEVICE_SHARES = ["mobile", "desktop", "tablet", "app", "bot"], [0.50, 0.32, 0.08, 0.10, 0]
 DESKTOP, APP, BOT, IS_SMALL_SCREEN = 1, 3, 4, np.array([1, 0, 0, 1, 0])
@@ -26,12 +26,12 @@ RETURN_LAG, LONGEST_LAG = 0.2, 30  # days from a cookie's first day to a visit: 
 WEEKDAY_WEIGHTS = [1.05, 1.0, 0.97, 0.98, 0.95, 0.93, 1.12]  # from Monday
 PEAK_HOUR, HOUR_SPREAD = np.array([13, 19]), 5.0  # UTC; large screens at work, small ones in the evening
 
-# Log-odds at the start: by screen and part of the day (to 6, 11, 17, 24 h), by login, coupon and channel, by screen and
-# pace (hurried, usual, slow), by what the cookie did on earlier days.
-SCREEN_AND_HOUR = np.array([[-0.5, 1.1, 1.1, -1.2], [-0.5, -1.2, -1.2, 1.1]])
-LOGIN_AND_CHANNEL = np.array([[0.0, 0.6, -0.9, -0.7, 0.8], [0.2, -0.8, 1.1, 0.2, -0.9]])
-COUPON_AND_CHANNEL = np.array([[0.1, 0.1, -0.3, 0.1, -0.3], [-0.2, -0.2, 0.5, -0.2, 0.5]])
-SCREEN_AND_PACE = np.array([[-1.0, 1.0, -0.8], [-0.8, 1.0, -1.0]])
+# Log-odds at the start: by screen and part of the day (to 6, 11, 17, 24 h), by channel, without and with a coupon, by
+# pace (hurried, usual, slow), by what the cookie did on earlier days. A sum of weights has the channels and the coupon;
+# the hours of a screen and the pace in the middle are for trees to find.
+SCREEN_AND_HOUR = np.array([[-1.2, 1.2, 1.2, -1.2], [-1.2, -1.2, -1.2, 1.2]])
+CHANNEL_LOG_ODDS, COUPON_LOG_ODDS = np.array([0.1, 0.6, -0.9, -0.7, 0.8]), np.array([-0.15, 0.15])
+PACE_LOG_ODDS = np.array([-1.2, 1.2, -1.2])
 BUYER_CAME_BACK, WINDOW_SHOPPER, CAME_BACK_SOON = 1.3, -0.8, 0.4
 
 LOG_SECONDS, LOG_SECONDS_SPREAD, BOT_LOG_SECONDS = np.array([1.8, 3.0, 4.2]), 0.3, -2.0  # between steps, by pace
@@ -116,9 +116,9 @@ def draw_sessions(
     log_odds = (
         TENANT_LOG_ODDS[who["tenant"]]
         + SCREEN_AND_HOUR[small, np.searchsorted([6, 11, 17], hour, side="right")]
-        + LOGIN_AND_CHANNEL[is_known, channel]
-        + COUPON_AND_CHANNEL[coupon, channel]
-        + SCREEN_AND_PACE[small, pace]
+        + CHANNEL_LOG_ODDS[channel]
+        + COUPON_LOG_ODDS[coupon]
+        + PACE_LOG_ODDS[pace]
         + _weigh_past(visitor, past, day)
         - 30 * is_bot
     )
