@@ -6,6 +6,7 @@ same command finishes what a kill left, and searched for in the end. `data/erasu
 
 import argparse
 import csv
+import glob
 import gzip
 import json
 import os
@@ -180,11 +181,12 @@ def _rewrite(path: Path, lines: set[int]) -> None:
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".parquet":
-        numbered = f"(select *, row_number() over () as place from read_parquet('{quoted(path)}'))"
+        source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
+        numbered = f"(select *, row_number() over () as place from {source})"
         rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
         duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
     else:
-        kept = _csv_without(path, lines) if ".csv" in path.suffixes else _lines_without(path, lines)
+        kept = _csv_without(path, lines) if records.is_csv(path) else _lines_without(path, lines)
         with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
             file.writelines(kept)
     draft.replace(path)

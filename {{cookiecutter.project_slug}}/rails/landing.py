@@ -114,7 +114,7 @@ def _catalog(store: Store) -> Path:
 
 
 def _name(store: Store, path: Path) -> str:
-    return path.relative_to(store.root).as_posix()
+    return path.relative_to(store.root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _folders(store: Store) -> set[str]:
@@ -146,8 +146,8 @@ def _files_of(store: Store, source: str) -> list[Path]:
     refused: list[OSError] = []
     found = [
         Path(place) / name
-        for place, _, names in os.walk(folder, onerror=refused.append)
-        for name in names
+        for place, folders, names in os.walk(folder, onerror=refused.append)
+        for name in [*names, *(each for each in folders if Path(place, each).is_symlink())]
         if not name.startswith(".")
     ]
     if refused:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def put(store: Store, name: str, content: bytes) -> None:
-    (store.raw / "web" / "dt=2026-01-01" / name).write_bytes(content)
+def put(store: Store, name: str | bytes, content: bytes) -> None:
+    (store.raw / "web" / "dt=2026-01-01" / os.fsdecode(name)).write_bytes(content)
 
 
 def landed(store: Store):
@@ -65,7 +66,8 @@ def test_a_bom_and_windows_line_ends_cost_nothing(store):
 @pytest.mark.parametrize(
     ("name", "content", "damage"),
     [("e.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "damaged_gzip"), ("e.jsonl.gz", GOOD, "damaged_gzip"),
-     ("e.parquet", b"PAR1" + GOOD, "damaged_parquet")],
+     ("e.parquet", b"PAR1" + GOOD, "damaged_parquet"), ("e.csv", b"a,b\r1,2\r", "unparsable"),
+     (b"\xff.jsonl", GOOD, "unreadable_file")],
 )  # fmt: skip
 def test_a_damaged_file_costs_only_itself(store, name, content, damage):
     put(store, name, content)
@@ -87,6 +89,25 @@ def test_csv_is_read_under_its_own_header_whatever_its_delimiter(store, delimite
         ["csv_width", "3"],
         {"id": "4", "note": "after"},
     ] == read
+
+
+def test_an_open_quote_costs_only_its_own_row(store):
+    rows = ["id,note", *(f'"{number}","x"' for number in range(60))]
+    rows[5] = '"4","x'
+    put(store, "e.csv", "\n".join(rows).encode())
+
+    (file,) = landed(store)
+    read = [json.loads(text) for text in (store.root / file.read_from).read_text().splitlines()]
+    assert [["csv_width", '"4","x']] == [each for each in read if isinstance(each, list)]
+    assert 60 == len(read)
+
+
+def test_a_csv_row_that_would_be_too_long_a_line_costs_only_itself(store):
+    put(store, "e.csv", b"id\n" + b"x" * (LONGEST_LINE + 1) + b"\n2\n")
+
+    (file,) = landed(store)
+    read = [json.loads(text) for text in (store.root / file.read_from).read_text().splitlines()]
+    assert ["line_too_long", {"id": "2"}] == [each[0] if isinstance(each, list) else each for each in read]
 
 
 def test_a_second_look_finds_nothing_new_and_a_changed_file_begins_a_new_generation(store):
