@@ -135,6 +135,14 @@ def test_the_latest_is_never_pruned_even_where_it_is_not_the_newest(store, three
     assert {each.id for each in snapshot.all_of(store)} == {three[0], three[2]}
 
 
+def test_where_the_latest_is_removed_the_newest_that_is_left_is_the_latest(store, three):
+    snapshot.remove(store, [three[2]])
+    assert snapshot.open_latest(store).id == three[1]
+
+    snapshot.remove(store, three)
+    assert snapshot.find_latest(store) is None and not store.latest_snapshot.exists()
+
+
 def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

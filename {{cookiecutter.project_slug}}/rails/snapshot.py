@@ -268,7 +268,15 @@ def prune(store: Store, keep: int) -> tuple[list[str], int]:
 
 
 def remove(store: Store, ids: list[str]) -> int:
-    """Remove these snapshots and every file that no other needs; how many bytes of tables went."""
+    """Remove these snapshots and every file that no other needs; how many bytes of tables went.
+
+    Where the latest is among them, the newest of those that are left is the latest.
+    """
+    if read_json(store.latest_snapshot, default={}).get("snapshot") in ids:
+        if left := [each.id for each in all_of(store) if each.id not in ids]:
+            write_json(store.latest_snapshot, {"snapshot": left[0]})
+        else:
+            store.latest_snapshot.unlink()
     for each in ids:
         (store.snapshots / each / "manifest.json").unlink(missing_ok=True)
     for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:
