@@ -47,6 +47,10 @@ ODD_EVENTS = {
         {"customer": {"name": "Ann", "is": [{"e": 1, "Email" : "Ann", "phone": 123}]}},
         {"payload": {"customer": {"name": "hash of Ann", "is": [
             {"e": 1, "Email": "hash of Ann", "phone": "hash of 123"}]}, "context": {}, "product": {}}}),
+    "personal_fields_that_are_groups": (
+        {"of": {"name": {"legal": {"last": "Smith"}}, "phone": [["+49"]]}, "name": {"first": "A}nn\"{"}, "after": 1},
+        {"json_valid(payload)": "true", "regexp_extract_all(payload, 'Smith|[+]49|nn')": "[]",
+         "payload ->> 'after'": "1"}),
 }  # fmt: skip
 ODD_LINES = {
     "[]": "not_an_object",

@@ -103,13 +103,21 @@
 
 {# A text's hash with the project's salt: the same text has the same hash in every source, and nobody finds the text by it. #}
 {% macro hash_text(text) -%}
-    left(sha256(getvariable('salt') || {{ text }}), 32)
+    left(sha256(getvariable('salt') || ({{ text }})), 32)
 {%- endmacro %}
 
-{# JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth. #}
+{#
+    JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth; a value may itself
+    be four groups deep.
+#}
 {% macro hash_personal(json) -%}
     {%- set key %}"(?:{{ var('personal_fields') | join('|') }})"\s*:\s*{% endset -%}
-    {%- set value %}"(?:[^"\\]|\\.)*"?|[-0-9][-+.0-9eE]*|\[[^\[\]]*\]?|\{[^{}]*\}?{% endset -%}
+    {%- set text %}"(?:[^"\\]|\\.)*"?{% endset -%}
+    {%- set group = namespace(inner='') -%}
+    {%- for _ in range(4) -%}
+        {%- set group.inner = '|[\\[{](?:[^\\[\\]{}"]|' ~ text ~ group.inner ~ ')*[\\]}]?' -%}
+    {%- endfor -%}
+    {%- set value = text ~ '|[-0-9][-+.0-9eE]*' ~ group.inner -%}
     list_reduce(
         list_reverse_sort(list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))),
         (hashed, pair) -> replace(
