@@ -46,7 +46,11 @@ ODD_EVENTS = {
     "personal_fields_of_the_payload": (
         {"customer": {"name": "Ann", "is": [{"e": 1, "Email" : "Ann", "phone": 123}]}},
         {"payload": {"customer": {"name": "hash of Ann", "is": [
-            {"e": 1, "Email": "hash of Ann", "phone": "hash of 123"}]}, "context": {}, "product": {}}}),
+            {"e": 1, "Email": "hash of Ann", "phone": "hash of 123"}]}, "context": {"device": {}}, "product": {}}}),
+    "a_field_beside_those_that_are_mapped": (
+        {"search.result_count": 7, "visitor.segment": "vip", "context.page.section": "help"},
+        {"payload": {"visitor": {"segment": "vip"}, "context": {"page": {"section": "help"}}, "product": {},
+                     "search": {"result_count": 7}}}),
     "personal_fields_that_are_groups": (
         {"of": {"name": {"legal": {"last": "Smith"}}, "phone": [["+49"]]}, "name": {"first": "A}nn\"{"}, "after": 1},
         {"json_valid(payload)": "true", "regexp_extract_all(payload, 'Smith|[+]49|nn')": "[]",
