@@ -1,5 +1,6 @@
 """Snapshots: published whole or not at all, listed, shown, compared and pruned."""
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -79,6 +80,18 @@ def test_files_of_untouched_days_keep_their_name_and_time(store):
     after = {path: path.stat().st_mtime_ns for path in store.tables.rglob("*.parquet")}
     assert before.items() < after.items()
     assert len(after) == len(before) + len(snapshot.PUBLISHED)
+
+
+def test_more_days_are_published_than_a_process_may_open_files(store):
+    build(store, 3_660)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        published = publish(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(snapshot.PUBLISHED)
 
 
 def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three, capsys):
