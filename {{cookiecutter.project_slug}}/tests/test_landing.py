@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rails import records
 from rails.errors import Refused
 from rails.landing import land
 from rails.records import LONGEST_LINE
@@ -119,6 +120,18 @@ def test_a_second_look_finds_nothing_new_and_a_changed_file_begins_a_new_generat
     assert (["raw/web/dt=2026-01-01/e.jsonl"], []) == (first.new, second.new)
     assert first.generation == second.generation < third.generation
     assert ["raw/web/dt=2026-01-01/e.jsonl"] == third.changed
+
+
+def test_files_are_read_anew_once_they_are_read_in_another_way(store, tmp_path, monkeypatch):
+    put(store, "e.jsonl", b"\r" + GOOD)
+    first = land(store, ["web"])
+    (tmp_path / "records.py").write_text("mended")
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    monkeypatch.setattr(records, "UNSAFE", (b"\0",))
+
+    second, third = land(store, ["web"]), land(store, ["web"])
+    assert first.files[0].read_from != second.files[0].read_from == second.files[0].file
+    assert first.generation < second.generation == third.generation
 
 
 def test_a_folder_without_a_day_is_damage_and_a_source_without_files_is_none(store):
