@@ -143,15 +143,22 @@
     end
 {%- endmacro %}
 
-{# A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds. #}
+{#
+    A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds.
+    Of zones by name only UTC and GMT, for many a name (BST, IST) is of several.
+#}
 {% macro utc_timestamp(column) -%}
     {%- set number = "try_cast(" ~ column ~ " as double)" -%}
+    {%- set plain = "replace(" ~ column ~ ", ',', '.')" -%}
+    {%- set mended = "regexp_replace(replace(" ~ plain ~ ", 'z', 'Z'), ' ?([-+][0-9]{2}):?([0-9]{2})$', '\\1:\\2')" -%}
+    {%- set mended = "regexp_replace(" ~ mended ~ ", '([T ][0-9]{2}:[0-9]{2})([-+Z])', '\\1:00\\2')" -%}
+    {%- set parsed = "coalesce(try_cast(" ~ plain ~ " as timestamptz), try_cast(" ~ mended ~ " as timestamptz))" -%}
     case
         when not isfinite({{ number }}) then null
         when {{ number }} is null then
             case
-                when isfinite(try_cast(replace({{ column }}, ',', '.') as timestamptz))
-                then cast(try_cast(replace({{ column }}, ',', '.') as timestamptz) as timestamp)
+                when right(upper({{ column }}), 1) between 'A' and 'Y' and right(upper({{ column }}), 3) not in ('UTC', 'GMT') then null
+                when isfinite({{ parsed }}) then cast({{ parsed }} as timestamp)
             end
         when {{ number }} between 1e8 and 1e11 then make_timestamp(cast({{ number }} * 1e6 as bigint))
         when {{ number }} between 1e11 and 1e14 then make_timestamp(cast({{ number }} * 1e3 as bigint))
