@@ -9,7 +9,6 @@ import csv
 import glob
 import gzip
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ import duckdb
 from rails import audit, landing, records, snapshot, warehouse
 from rails.errors import Refused
 from rails.naming import Ids
-from rails.store import Store, default_store, hash_file, hash_text, quoted, read_json, write_json, write_text
+from rails.store import Store, default_store, hash_file, hash_text, quoted, read_json, replacing, write_json, write_text
 
 # What the rest is made from, and bundles, which hold no rows about anyone.
 SOURCES_OF_TRUTH = ("raw", "live", "landed", "tables", "snapshots", "models", "warehouse.duckdb")
@@ -199,17 +198,16 @@ def _rewrite(path: Path, lines: set[int]) -> None:
     if not lines:
         path.unlink()  # it cannot be read, and names them
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.suffix == ".parquet":
-        source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
-        numbered = f"(select *, row_number() over () as place from {source})"
-        rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
-        duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
-    else:
-        kept = _csv_without(path, lines) if records.is_csv(path) else _lines_without(path, lines)
-        with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
-            file.writelines(kept)
-    draft.replace(path)
+    with replacing(path) as draft:
+        if path.suffix == ".parquet":
+            source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
+            numbered = f"(select *, row_number() over () as place from {source})"
+            rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
+            duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
+        else:
+            kept = _csv_without(path, lines) if records.is_csv(path) else _lines_without(path, lines)
+            with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
+                file.writelines(kept)
 
 
 def _lines_without(path: Path, lines: set[int]) -> Iterable[bytes]:
@@ -251,13 +249,11 @@ def _scrub(path: Path, ids: Ids) -> None:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         write_text(path, "".join(line for line in lines if not ids.in_text(line)))
     elif path.suffix == ".parquet":
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with duckdb.connect() as connection:
+        with duckdb.connect() as connection, replacing(path) as draft:
             source = f"read_parquet('{quoted(path)}', hive_partitioning = false, file_row_number = true)"
             about = ids.rows(connection, f"select file_row_number, cast(t as varchar) as text from {source} as t")
             rows = f"select * exclude file_row_number from {source} where file_row_number not in ({about})"
             connection.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
-        draft.replace(path)
     else:
         path.unlink()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 
-from rails.store import hash_file, quoted
+from rails.store import hash_file, quoted, replacing
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
@@ -201,37 +201,25 @@ def _repaired_text(path: Path) -> Iterator[str]:
 
 
 def _write_copy(copy: Path, lines: Iterator[str]) -> tuple[int, int]:
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    draft = copy.with_name(f".{copy.name}.{os.getpid()}")
     count = blank = 0
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line + "\n")
-                count, blank = count + 1, blank + (not line)
-        draft.replace(copy)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(copy) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(line + "\n")
+            count, blank = count + 1, blank + (not line)
     return count, blank
 
 
 def _copy_parquet(path: Path, copy: Path) -> int:
     import duckdb
 
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    draft = copy.with_name(f".{copy.name}.{os.getpid()}.parquet")
     try:
-        with duckdb.connect() as connection:
+        with duckdb.connect() as connection, replacing(copy) as draft:
             source = connection.read_parquet(glob.escape(str(path)), hive_partitioning=False)
             (count,) = source.count("*").fetchone()
             connection.execute(f"copy source to '{quoted(draft)}' (format json)")
-        *_, is_clean = _count_lines(draft)
-        if is_clean:
-            draft.replace(copy)
-        else:
-            _write_copy(copy, _repaired_lines(draft))
     except duckdb.Error as error:
         raise _NotParquet(str(error)) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    *_, is_clean = _count_lines(copy)
+    if not is_clean:
+        _write_copy(copy, _repaired_lines(copy))
     return count

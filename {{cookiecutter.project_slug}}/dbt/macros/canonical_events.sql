@@ -97,6 +97,28 @@
     from judged
 {%- endmacro %}
 
+{#
+    A staging model of what this project feeds back, by the names of its fields. Ids stay in the payload: the canonical columns
+    make sessions and persons, which it is no part of.
+#}
+{% macro feedback_events(event_type, event_id, occurred_at) -%}
+    with records as (
+        select * from {{ raw_records() }}
+    ),
+
+    mapped as (
+        select
+            *,
+            record ->> 'tenant_id' as tenant_id,
+            record ->> '{{ event_id }}' as event_id,
+            '{{ event_type }}' as event_type,
+            record ->> '{{ occurred_at }}' as occurred_at
+        from records
+    )
+
+    {{ canonical_events('mapped') }}
+{%- endmacro %}
+
 {% macro text(column) -%}
     nullif(trim({{ column }}), '')
 {%- endmacro %}
