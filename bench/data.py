@@ -17,7 +17,9 @@ from measure import PROJECT, measure, simulate
 LINES_PER_SESSION, DAYS = 8.8, 30
 AUDITED_EVENTS = 5_000_000
 
-# {raw}: the folder of raw files; {out}: where Parquet goes; {sql[...]}: the project's own compiled models.
+# {emptied}: a group of which the columns leave nothing; {raw}: the folder of raw files; {out}: where Parquet goes;
+# {sql[...]}: the project's own compiled models.
+EMPTIED = r'"(?:event|visitor|session|page|device|search|order)":\{\}'
 BARE = """
 set threads = 2; set TimeZone = 'UTC'; set memory_limit = '5GB'; set temp_directory = '{out}/spilled';
 set preserve_insertion_order = false;
@@ -36,11 +38,16 @@ with web as (
             "category": "VARCHAR"
         }},
         "search": {{"query": "VARCHAR"}}, "order": {{"id": "VARCHAR"}}
-    }}') as web, json_merge_patch(line, '{{
-        "event": null, "received": null, "shop": null, "visitor": null, "session": null, "search": null, "order": null,
-        "context": {{"page": null, "device": null, "channel": null, "utm_medium": null, "country": null, "ip": null}},
-        "product": {{"id": null, "price": null, "quantity": null, "currency": null, "category": null}}
-    }}') as payload
+    }}') as web, regexp_replace(cast(json_merge_patch(line, '{{
+        "received": null, "shop": null, "event": {{"id": null, "type": null, "ts": null}},
+        "visitor": {{"anonymous_id": null, "user_id": null}}, "session": {{"id": null}},
+        "context": {{
+            "page": {{"name": null, "url": null, "referrer": null}}, "device": {{"type": null}},
+            "channel": null, "utm_medium": null, "country": null, "ip": null
+        }},
+        "product": {{"id": null, "price": null, "quantity": null, "currency": null, "category": null}},
+        "search": {{"query": null}}, "order": {{"id": null}}
+    }}') as varchar), ',{emptied}|{emptied},', '', 'g') as payload
     from (
         select case when json_valid(line) then line end as line
         from read_csv('{raw}/web/*/*', columns = {{'line': 'VARCHAR'}}, delim = e'\\x1f', quote = '', escape = '',
@@ -55,7 +62,7 @@ select 'web' as source, web.shop as tenant_id, coalesce(web.event.id, md5(line))
     web.product.id as product_id, web.product.price, web.product.quantity, web.product.currency, web.product.category,
     web.search.query, web.context.page.name as page, web.context.page.url, web.context.page.referrer,
     coalesce(web.context.channel, web.context.utm_medium) as channel, web.context.device.type as device,
-    web.context.country, cast(payload as varchar) as payload
+    web.context.country, payload
 from web where web.shop is not null and web.event.type is not null
 union all by name
 select 'orders' as source, shop_code as tenant_id, 'order-' || order_no as event_id, 'purchase' as event_type,
@@ -203,7 +210,7 @@ def script(store: Path) -> str:
     """The bare script over a store's raw files, with the features' SQL as the last whole build compiled it."""
     models = {path.stem: path.read_text() for path in (store / "dbt" / "target" / "compiled").rglob("*.sql")}
     (store / "bare").mkdir(exist_ok=True)
-    return BARE.format(raw=store / "raw", out=store / "bare", sql=models)
+    return BARE.format(emptied=EMPTIED, raw=store / "raw", out=store / "bare", sql=models)
 
 
 def grow(store: Path, rows: int) -> int:

@@ -68,6 +68,11 @@ CASES = {
         "insert into quarantined_events select * from quarantined_events limit 1",
         set(),
     ),
+    ("quarantined_events", "no whole file is quarantined"): (
+        "update quarantined_events set line_number = 0 where (file, line_number) = "
+        "(select (file, line_number) from quarantined_events limit 1)",
+        set(),
+    ),
     ("sessions", "a session stands once"): ("insert into sessions select * from sessions limit 1", set()),
     ("sessions", "a session ends after it starts"): (
         "update sessions set ended_at = started_at - interval 1 second",

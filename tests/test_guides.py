@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import duckdb
+import jinja2
 import numpy as np
 import pytest
+from rails.store import hash_text
 from runs import copy_project, follow, read_guide, take, type_in
 
-from demo import STAMP
+from demo import STAMP, TEMPLATE
 
 HEADERS = [
     ["when", "visitor", "action", "screen", "price"],
@@ -90,6 +94,20 @@ def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
     run = json.loads((own / "data/runs/latest.json").read_text())["run"]
     candidates = json.loads((own / "data/runs" / run / "metrics.json").read_text())["candidates"].values()
     assert 0.65 <= max(one["holdout"]["roc_auc"]["value"] for one in candidates) < 0.9
+
+
+def test_a_column_is_hashed_as_the_guide_says(template):
+    macros = (template / TEMPLATE / "dbt/macros/canonical_events.sql").read_text(encoding="utf-8")
+    guide = (template / TEMPLATE / "docs/bring-your-own-logs.md").read_text(encoding="utf-8")
+    macro = re.search(r"{% macro hash_text.*?endmacro %}", macros, re.DOTALL)[0]
+    (said,) = re.findall(r"{{ hash_text\(.*?\) }}", guide)
+
+    sql = jinja2.Template(macro + said).render()
+
+    with duckdb.connect() as connection:
+        connection.execute("set variable salt = 'salt'")
+        query = f'select {sql} from (select \'{{"name": "Ann"}}\'::json as record)'
+        assert connection.sql(query).fetchall() == [(hash_text("Ann", "salt"),)]
 
 
 def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import duckdb
@@ -48,20 +49,29 @@ def timed(text: object) -> bytes:
     return line(event={"ts": text})
 
 
-def parquet() -> bytes:
+def parquet(odd: str = "'nan'::double") -> bytes:
     path = f"/tmp/hostile-{os.getpid()}.parquet"
     number = event()["event"]["id"]
     one = f"{{'id': '{number}' || i, 'type': 'page_view', 'ts': timestamp '2026-01-01'}}"
-    duckdb.sql(f"select {one} as event, 'acme' as shop, 'nan'::double as odd from range(2) as t(i)").to_parquet(path)
+    duckdb.sql(f"select {one} as event, 'acme' as shop, {odd} as odd from range(2) as t(i)").to_parquet(path)
     content = Path(path).read_bytes()
     os.unlink(path)
     return content
+
+
+def with_flag(flag: int) -> bytes:
+    """A gzip with a flag in its header that is rarely seen, and the field that it stands for."""
+    content = gzip.compress(jsonl(), mtime=0)
+    header = content[:3] + bytes([flag]) + content[4:10]
+    field = {FHCRC: (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little"), FCOMMENT: b"note\0"}
+    return header + field.get(flag, b"") + content[10:]
 
 
 def same_key_twice() -> bytes:
     return line()[:-1] + b', "shop": "other"}'
 
 
+FTEXT, FHCRC, FCOMMENT = 1, 2, 16
 HEADER = "order_no,shop_code,customer_no,visitor_cookie,placed_at,total,currency,items"
 
 
@@ -81,8 +91,17 @@ WEB = {
     "no_last_newline.jsonl": (jsonl()[:-1], 2, 2, {}),
     "truncated.jsonl.gz": (gzip.compress(os.urandom(9_000).hex().encode() + jsonl())[:-40], 1, 0, {"damaged_gzip": 1}),
     "no_gzip.jsonl.gz": (jsonl(), 1, 0, {"damaged_gzip": 1}),
+    "of_no_byte.jsonl.gz": (b"", 0, 0, {}),
+    "of_no_line.jsonl.gz": (gzip.compress(b""), 0, 0, {}),
+    "padded.jsonl.gz": (gzip.compress(jsonl()) + bytes(100), 2, 2, {}),
+    "flag_text.jsonl.gz": (with_flag(FTEXT), 2, 2, {}),
+    "flag_checksum.jsonl.gz": (with_flag(FHCRC), 2, 2, {}),
+    "flag_comment.jsonl.gz": (with_flag(FCOMMENT), 2, 2, {}),
     "half.parquet": (parquet()[:-100], 1, 0, {"damaged_parquet": 1}),
     "whole.parquet": (parquet(), 2, 2, {}),
+    "part[1]*.parquet": (parquet(), 2, 2, {}),
+    "long_row.parquet": (parquet("repeat('x', i * 9000000)"), 2, 1, {"line_too_long": 1}),
+    "no.csv.jsonl": (jsonl(), 2, 2, {}),
     "notes.docx": (b"PK", 1, 0, {"unknown_format": 1}),
     "nul.jsonl": (jsonl(b'{"a":\0 1}'), None, 2, {"control_character": 1}),
     "invalid_utf8.jsonl": (jsonl(b'{"a": "\xff\xfe"}'), None, 2, {"invalid_utf8": 1}),
@@ -127,6 +146,12 @@ ORDERS = {
     "semicolons.csv": (orders(order("1"), order("2")).replace(b",", b";"), 2, 2, {}),
     "quotes.csv": (orders(order("3", items='"a, ""b""\n\nc"'), order("4")), 2, 2, {}),
     "open_quote.csv": (orders(order("5", items='"open'), order("6")), 2, 1, {"csv_width": 1}),
+    "open_quote_before_quoted_rows.csv": (
+        orders(order("20", items='"open'), *(order(f"quoted{n}", items='"x"') for n in range(60))), 61, 60,
+        {"csv_width": 1}),
+    "long_row.csv": (orders(order("21", items="x" * 9_000_000), order("22")), 2, 1, {"line_too_long": 1}),
+    "wide_header.csv": (orders(order("23") + ",x", header=HEADER + "," + "h" * 140_000), 1, 1, {}),
+    "lone_cr.csv": (orders(order("24")).replace(b"\n", b"\r"), 1, 0, {"unparsable": 1}),
     "short_and_long.csv": (orders("7,acme", order("8") + ",more", order("9")), 3, 1, {"csv_width": 2}),
     "other_columns.csv": (orders("2026-01-01,acme,10,new", header="placed_at,shop_code,order_no,never_seen"), 1, 1, {}),
     "same_columns.csv": (orders("a,b,11,acme,2026-01-01", header="x,x,order_no,shop_code,placed_at"), 1, 1, {}),
@@ -150,6 +175,8 @@ def store(untouched: Path, tmp_path_factory) -> Path:
     (web / DAY / "dangling.jsonl").symlink_to("nowhere")
     (web / DAY / "circle.jsonl").symlink_to("circle.jsonl")
     os.mkfifo(web / DAY / "pipe.jsonl")
+    (web / DAY / os.fsdecode(b"not-utf-8-\xff.jsonl")).write_bytes(jsonl())
+    (web / "dt=2026-01-03").symlink_to(web / "dt=nonsense")
     (web / "dt=2026-01-02").mkdir()
     (web / "dt=2026-01-02" / "copy.jsonl").write_bytes(WEB["unseen_type.jsonl"][0])
     # Enough good lines for the share of the quarantined to stay below what stops.
@@ -194,6 +221,7 @@ def test_what_is_no_readable_file_of_a_day_is_counted_as_one_record_each(store):
     )
 
     assert {"dangling.jsonl": "unreadable_file", "circle.jsonl": "unreadable_file", "pipe.jsonl": "unreadable_file",
+            "not-utf-8-\\udcff.jsonl": "unreadable_file", "dt=2026-01-03": "unreadable_file",
             "good.jsonl": "no_arrival_day"} == dict(found)  # fmt: skip
 
 

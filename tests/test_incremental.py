@@ -10,6 +10,8 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import run
+from rails import landing, warehouse
+from rails.store import Store, hash_text
 
 BUILD = """
 from rails import landing, warehouse
@@ -137,6 +139,23 @@ def test_a_corrected_file_and_a_removed_one_leave_nothing_behind(untouched, logs
         build(untouched, each)
 
     assert_same(fresh, store)
+
+
+def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    for salt, ids in [("first", ["e1"]), ("second", ["e1"]), ("third", ["e1", "e2"])]:
+        monkeypatch.setenv("PERSONAL_SALT", salt)
+        event = {"event": {"type": "page_view", "ts": "2026-01-01"}, "shop": "a", "visitor": {"user_id": "ann@x.de"}}
+        (store.raw / "web/dt=2026-01-01").mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(event | {"event": event["event"] | {"id": one}}) for one in ids]
+        (store.raw / "web/dt=2026-01-01/a.jsonl").write_text("\n".join(lines))
+        with warehouse.locked(store) as lock:
+            landed = landing.land(store, *warehouse.source_names())
+            warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
+
+        with duckdb.connect(str(store.warehouse), read_only=True) as connection:
+            found = connection.sql("select user_id from events").fetchall()
+        assert found == [(hash_text("ann@x.de", salt),)] * len(ids)
 
 
 @pytest.mark.faults

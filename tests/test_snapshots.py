@@ -1,5 +1,6 @@
 """Snapshots: published whole or not at all, listed, shown, compared and pruned."""
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,18 @@ def test_files_of_untouched_days_keep_their_name_and_time(store):
     assert len(after) == len(before) + len(snapshot.PUBLISHED)
 
 
+def test_more_days_are_published_than_a_process_may_open_files(store):
+    build(store, 3_660)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        published = publish(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(snapshot.PUBLISHED)
+
+
 def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three, capsys):
     crown(store, three[0])
 
@@ -133,6 +146,14 @@ def test_the_latest_is_never_pruned_even_where_it_is_not_the_newest(store, three
     snapshot.prune(store, keep=1)
 
     assert {each.id for each in snapshot.all_of(store)} == {three[0], three[2]}
+
+
+def test_where_the_latest_is_removed_the_newest_that_is_left_is_the_latest(store, three):
+    snapshot.remove(store, [three[2]])
+    assert snapshot.open_latest(store).id == three[1]
+
+    snapshot.remove(store, three)
+    assert snapshot.find_latest(store) is None and not store.latest_snapshot.exists()
 
 
 def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypatch):

@@ -88,7 +88,10 @@ def _likeness(connection: duckdb.DuckDBPyConnection, store: Store, gone: dict, n
     before, after = ([str(store.root / place)] for place in places)
     paths = {name: f"$.{row['field'].replace('[]', '[0]')}" for name, row in [("old", gone), ("new", new)]}
     asked = {"before": before, "after": after, "lines": LINES_READ, **paths}
-    return connection.execute(LIKENESS, asked).fetchone() or (0, 0)
+    try:
+        return connection.execute(LIKENESS, asked).fetchone() or (0, 0)
+    except duckdb.BinderException:  # a name that is no path, such as "Price [EUR]"
+        return 0, 0
 
 
 def _both(gone: dict, new: dict) -> dict:

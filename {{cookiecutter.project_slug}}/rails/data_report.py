@@ -22,9 +22,13 @@ QUERIES = {
             select source, reason, count(*) as record_count, min((file, line_number)) as first_place,
                 min_by(left(line, 2000), (file, line_number)) as line
             from quarantined_events group by all order by record_count desc, source, reason limit 50),
+        without_words as (
+            select * replace (
+                if(reason in ('csv_width', 'line_too_long'), regexp_replace(line, '\\pL', 'x', 'g'), line) as line)
+            from reasons),
         masked as (
             select * replace (regexp_replace(line, '[^\\s"''<>,;:]+(@|%40)[^\\s"''<>,;]+', '…@…', 'g') as line)
-            from reasons)
+            from without_words)
         select source, reason, record_count, first_place[1] as first_file, first_place[2] as first_line_number,
             left(regexp_replace(line, '\\p{N}', '#', 'g'), 80) as first_text
         from masked order by record_count desc, source, reason""",

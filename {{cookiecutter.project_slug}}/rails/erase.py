@@ -6,10 +6,9 @@ same command finishes what a kill left, and searched for in the end. `data/erasu
 
 import argparse
 import csv
+import glob
 import gzip
 import json
-import os
-import re
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -19,45 +18,48 @@ import duckdb
 
 from rails import audit, landing, records, snapshot, warehouse
 from rails.errors import Refused
-from rails.store import Store, default_store, hash_file, hash_text, quoted, read_json, write_json, write_text
+from rails.naming import Ids
+from rails.store import Store, default_store, hash_file, hash_text, quoted, read_json, replacing, write_json, write_text
 
-WORD = "[A-Za-z0-9_.@+-]+"
-TOKEN = "[A-Za-z0-9_.@+-]{6,}"  # shorter ids are removed by their columns alone: as text they would be found anywhere
 # What the rest is made from, and bundles, which hold no rows about anyone.
 SOURCES_OF_TRUTH = ("raw", "live", "landed", "tables", "snapshots", "models", "warehouse.duckdb")
 # The ids that the person goes by, then the sessions, orders and events that carry one of them.
 PEOPLE = """
 create temp table people as
-select tenant_id, id from warehouse.int_identities
+select tenant_id, id_kind, id from warehouse.int_identities
 where (tenant_id, person_id) in (
     select tenant_id, person_id from warehouse.int_identities
     where ($person is null or $person in (id, person_id)) and ($tenant is null or tenant_id = $tenant)
 );
 create temp table carried as
-select tenant_id, session_id, order_id, event_id, anonymous_id, user_id from warehouse.events as e
-where ($person is null and e.tenant_id = $tenant)
-    or exists (select 1 from people as p where p.tenant_id = e.tenant_id and p.id in (e.anonymous_id, e.user_id));
+select tenant_id, session_id, order_id, event_id from warehouse.events
+where ($person is null and tenant_id = $tenant)
+    or (tenant_id, 'anonymous', anonymous_id) in (select (tenant_id, id_kind, id) from people)
+    or (tenant_id, 'user', user_id) in (select (tenant_id, id_kind, id) from people);
 create temp table known as
-select tenant_id, id, true as is_told from people
-union select tenant_id, unnest([session_id, event_id]), true from carried
-union select tenant_id, order_id, false from carried where order_id is not null;
+select tenant_id, id_kind as kind, id, true as is_told from people
+union select tenant_id, 'session', session_id, true from carried
+union select tenant_id, 'event', event_id, true from carried
+union select tenant_id, 'order', order_id, false from carried;
 delete from known where id is null;
-create temp table told as select distinct id from known where is_told and length(id) >= 6;
 """
-LINES = """
+IS_KNOWN = " or ".join(
+    f"(r.tenant_id, '{kind}', r.{kind}_id) in (select (tenant_id, kind, id) from known)"
+    for kind in ("anonymous", "user", "session", "order", "event")
+)
+# Shorter ids are removed by their columns alone: as text they would be found anywhere.
+TOLD = "select distinct id from known where is_told and length(id) >= 6"
+LINES = f"""
 select file, list(distinct line_number order by line_number) as lines from (
     select file, line_number from warehouse.int_records as r
-    where ($person is null and tenant_id = $tenant)
-        or exists (
-            select 1 from known as k where k.tenant_id = r.tenant_id
-            and k.id in (r.anonymous_id, r.user_id, r.session_id, r.order_id, r.event_id)
-        )
+    where ($person is null and tenant_id = $tenant) or {IS_KNOWN}
     union all
-    select file, line_number from (
-        select file, line_number, unnest(regexp_extract_all(concat_ws(' ', line, payload), $token)) as token
-        from warehouse.int_records where reason is not null or $person is not null
-    ) where token in (select id from told) or ($person is null and token = $tenant)
+    {{told}}
 ) group by file
+"""
+TEXTS = """
+select file, line_number, concat_ws(' ', line, payload) as text from warehouse.int_records
+where reason is not null or $person is not null
 """
 
 
@@ -65,7 +67,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
     """Remove every record about a tenant, or about a person (by any id, of one tenant or of all); what was removed.
 
     Raises Refused where nothing is known of them, where another erasure is unfinished, where a server is writing about
-    them right now, or where they are still found in the end.
+    them right now, where they are still found in the end, or, when all is done, where the rest cannot be published.
     """
     asked = {"tenant": tenant, "person": person}
     with warehouse.locked(store) as lock:
@@ -78,10 +80,9 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
             path = store.root / name
             if path.exists() and hash_file(path) == one["sha256"]:
                 _rewrite(path, set(one["lines"]))
-        ids = {*plan["ids"], *([tenant] if not person else [])}
-        published = _rebuild(store, lock)
-        snapshot.remove(store, [each for each in plan["snapshots"] if each != published.id])
-        _remove_derived(store, ids)
+        published, critical = _rebuild(store, lock)
+        snapshot.remove(store, [each for each in plan["snapshots"] if not published or each != published.id])
+        _remove_derived(store, Ids({*plan["ids"], *([tenant] if not person else [])}))
         if left := find(store, set(plan["ids"])):
             raise Refused(f"Still named in {', '.join(map(str, left[:20]))}; run the same command again.")
     told = {
@@ -90,12 +91,17 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         "records": sum(len(one["lines"]) for one in plan["files"].values()),
         "files": len(plan["files"]),
         "snapshots": plan["snapshots"],
-        "snapshot": published.id,
+        "snapshot": read_json(store.latest_snapshot, default={}).get("snapshot"),
         "models": plan["models"],
     }
     with store.erasures.open("a", encoding="utf-8") as file:
         file.write(json.dumps(told) + "\n")
     store.erasing.unlink()
+    if critical:
+        raise Refused(
+            f"The {told['what']} is erased and every snapshot about them is gone, but what is left is not to be "
+            f"published: {critical}. Mend it, then `make data`."
+        )
     return told
 
 
@@ -104,33 +110,39 @@ def find(store: Store, ids: set[str]) -> list[Path]:
 
     Bundles are left out: they hold no rows about anyone.
     """
+    looked_for = Ids(ids)
     files = [path for path in sorted(store.root.rglob("*")) if path.is_file() and path != store.erasing]
-    return [path for path in files if store.models not in path.parents and _holds(path, ids)]
+    return [path for path in files if store.models not in path.parents and looked_for.in_file(path)]
 
 
 def _plan(store: Store, asked: dict) -> dict:
     if not store.warehouse.exists():
         raise Refused("Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again.")
-    landed = {entry.file: entry for entry in landing.land(store, *warehouse.source_names()).files}
+    found = landing.land(store, *warehouse.source_names())
+    landed = {entry.file: entry for entry in found.files}
+    generation = read_json(store.dbt / "built.json", default={}).get("generation")
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
         built = connection.sql("select file, sha256 from warehouse.landed_files").fetchall()
-        if set(built) != {(name, entry.sha256) for name, entry in landed.items()}:
+        read = {(name, entry.sha256) for name, entry in landed.items()}
+        if (generation, set(built)) != (found.generation, read):  # or lines may have other numbers by now
             raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
         kept = asked | {"person": _as_kept(store, asked["person"])}
         for statement in PEOPLE.strip().split(";\n"):
             names = {name: value for name, value in kept.items() if f"${name}" in statement}
             connection.execute(statement, names)
-        files = dict(connection.execute(LINES, kept | {"token": TOKEN}).fetchall())
-        ids = {token for (token,) in connection.sql("select id from told").fetchall()}
-    plain = {value for value in asked.values() if value}
-    damaged = [name for name, entry in landed.items() if entry.damage and _holds(store.root / name, ids | plain)]
-    files |= {name: [] for name in damaged}
-    if held := [path for path in store.live.glob("*.jsonl") if _holds(path, ids | plain)]:
+        ids = {one for (one,) in connection.sql(TOLD).fetchall()}
+        plain = {value for value in asked.values() if value}
+        told = Ids(ids | ({asked["tenant"]} if not asked["person"] else set())).rows(connection, TEXTS)
+        files = dict(connection.execute(LINES.format(told=told), kept).fetchall())
+        looked_for = Ids(ids | plain)
+        holding = [each for each in snapshot.all_of(store) if _is_about(connection, each, ids, asked)]
+    damaged = [name for name, entry in landed.items() if entry.damage and (store.root / name).is_file()]
+    files |= {name: [] for name in damaged if looked_for.in_file(store.root / name)}
+    if held := [path for path in store.live.glob("*.jsonl") if looked_for.in_file(path)]:
         raise Refused(f"A server is writing about them ({held[0].name}); stop it, `make data`, then this again.")
     if not files:
         raise Refused(f"Nothing is known of {' '.join(plain)}; there is nothing to erase.")
-    holding = [each for each in snapshot.all_of(store) if _is_about(each, ids, asked)]
     names = sorted(each.id for each in holding)
     settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
     runs = [run for run, each in settings.items() if each.get("snapshot") in names]
@@ -151,26 +163,34 @@ def _as_kept(store: Store, known_as: str | None) -> str | None:
     return hash_text(known_as, store.read_salt())
 
 
-def _is_about(one: snapshot.Snapshot, ids: set[str], asked: dict) -> bool:
+def _is_about(
+    connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, ids: set[str], asked: dict[str, str | None]
+) -> bool:
     if not asked["person"]:
         return bool(one.relation("events").filter(f"tenant_id = '{quoted(asked['tenant'])}'").limit(1).fetchall())
-    return any(_holds(path, ids) for table in one.manifest["tables"] for path in one.files(table))
+    if connection.execute(f"select 1 from {one.scan('events')} as r where {IS_KNOWN} limit 1").fetchall():
+        return True
+    looked_for = Ids(ids)
+    return any(looked_for.in_file(path) for table in one.manifest["tables"] for path in one.files(table))
 
 
-def _rebuild(store: Store, lock: int) -> snapshot.Snapshot:
-    """All tables from what is left of the raw files, audited and published; an old file would keep what was deleted."""
+def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | None]:
+    """All tables from what is left of the raw files (an old file would keep what was deleted), audited and published.
+
+    Where something critical is found there is no snapshot, but what was found.
+    """
     for path in [store.warehouse, store.warehouse.with_suffix(".duckdb.wal"), store.dbt / "built.json"]:
         path.unlink(missing_ok=True)
     landed = landing.land(store, *warehouse.source_names())
-    read = {entry.read_from for entry in landed.files} | {"landed/nothing.jsonl"}
-    for path in store.landed.glob("*.jsonl"):
+    read = {"landed/catalog.json", "landed/nothing.jsonl", *(entry.read_from for entry in landed.files)}
+    for path in store.landed.iterdir():
         if path.relative_to(store.root).as_posix() not in read:
             path.unlink()
     warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
     if critical := [each for each in audit.audit(store) if each.stops]:
-        raise Refused(f"What is left is not to be published: {critical[0].expectation}; mend it, then this again.")
+        return None, f"it is not true of {critical[0].table} that {critical[0].expectation}"
     facts = {"code": warehouse.code_fingerprint()}
-    return snapshot.publish(store, facts, warehouse.compiled(store, "features_at_point"), {})[0]
+    return snapshot.publish(store, facts, warehouse.compiled(store, "features_at_point"), {})[0], None
 
 
 def _rewrite(path: Path, lines: set[int]) -> None:
@@ -178,16 +198,16 @@ def _rewrite(path: Path, lines: set[int]) -> None:
     if not lines:
         path.unlink()  # it cannot be read, and names them
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.suffix == ".parquet":
-        numbered = f"(select *, row_number() over () as place from read_parquet('{quoted(path)}'))"
-        rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
-        duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
-    else:
-        kept = _csv_without(path, lines) if ".csv" in path.suffixes else _lines_without(path, lines)
-        with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
-            file.writelines(kept)
-    draft.replace(path)
+    with replacing(path) as draft:
+        if path.suffix == ".parquet":
+            source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
+            numbered = f"(select *, row_number() over () as place from {source})"
+            rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
+            duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
+        else:
+            kept = _csv_without(path, lines) if records.is_csv(path) else _lines_without(path, lines)
+            with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
+                file.writelines(kept)
 
 
 def _lines_without(path: Path, lines: set[int]) -> Iterable[bytes]:
@@ -211,69 +231,43 @@ def _csv_line(row: dict, delimiter: str) -> str:
     return csv.writer(echo, delimiter=delimiter, lineterminator="\n").writerow(list(row.values()) if row else [])
 
 
-def _remove_derived(store: Store, ids: set[str]) -> None:
+def _remove_derived(store: Store, ids: Ids) -> None:
     """What can be made again goes whole where it names them (scores, Metaflow's artifacts of a flow), else in part."""
     for folder in [*store.scores.glob("*/"), *(store.root / ".metaflow").glob("*/")]:
-        if any(_holds(path, ids) for path in folder.rglob("*") if path.is_file()):
+        if any(ids.in_file(path) for path in folder.rglob("*") if path.is_file()):
             shutil.rmtree(folder)
     for path in [path for path in store.root.rglob("*") if path.is_file() and path != store.erasing]:
-        if path.relative_to(store.root).parts[0] not in SOURCES_OF_TRUTH and _holds(path, ids):
+        if path.relative_to(store.root).parts[0] not in SOURCES_OF_TRUTH and ids.in_file(path):
             _scrub(path, ids)
 
 
-def _scrub(path: Path, ids: set[str]) -> None:
+def _scrub(path: Path, ids: Ids) -> None:
     """Rows, lines and JSON's items that name them go; a page or a log goes whole."""
     if path.suffix == ".json":
         write_json(path, _without(read_json(path), ids))
     elif path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(path, "".join(line for line in lines if ids.isdisjoint(re.findall(WORD, line))))
+        write_text(path, "".join(line for line in lines if not ids.in_text(line)))
     elif path.suffix == ".parquet":
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with duckdb.connect() as connection:
-            connection.execute("create table ids as select unnest($ids) as token", {"ids": sorted(ids)})
-            about = f"list_has_any(regexp_extract_all(cast(t as varchar), '{WORD}'), (select list(token) from ids))"
-            rows = f"from read_parquet('{quoted(path)}') as t where not {about}"
+        with duckdb.connect() as connection, replacing(path) as draft:
+            source = f"read_parquet('{quoted(path)}', hive_partitioning = false, file_row_number = true)"
+            about = ids.rows(connection, f"select file_row_number, cast(t as varchar) as text from {source} as t")
+            rows = f"select * exclude file_row_number from {source} where file_row_number not in ({about})"
             connection.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
-        draft.replace(path)
     else:
         path.unlink()
 
 
-def _without(value, ids: set[str]):
+def _without(value, ids: Ids):
     """JSON less every key that names one of the ids, and every list's item that is or has one."""
 
     def names(one) -> bool:
         told = one.values() if isinstance(one, dict) else [one]
-        return any(isinstance(each, str) and each in ids for each in told)
+        return any(ids.in_text(str(each)) for each in told if not isinstance(each, dict | list))
 
     if isinstance(value, dict):
-        return {key: _without(one, ids) for key, one in value.items() if key not in ids and not names(one)}
+        return {key: _without(one, ids) for key, one in value.items() if not ids.in_text(key) and not names(one)}
     return [_without(one, ids) for one in value if not names(one)] if isinstance(value, list) else value
-
-
-def _holds(path: Path, ids: set[str]) -> bool:
-    """Whether a file names one of the ids, as it reads when it is decoded."""
-    if path.suffix not in (".parquet", ".duckdb"):
-        text = path.read_bytes()
-        if text[:2] == b"\x1f\x8b":
-            try:
-                text = gzip.decompress(text)
-            except (OSError, EOFError):
-                return True  # it cannot be known
-        tokens = {token.decode() for token in re.findall(WORD.encode(), text)}
-        # In a pickle a text's length, one byte, may stand before it and look like a letter.
-        return not ids.isdisjoint(tokens | {token[1:] for token in tokens})
-    with duckdb.connect() as connection:
-        connection.execute("create temp table ids as select unnest($ids) as token", {"ids": sorted(ids)})
-        scans = [f"read_parquet('{quoted(path)}', hive_partitioning = false)"]
-        if path.suffix == ".duckdb":
-            connection.execute(f"attach '{quoted(path)}' as built (read_only)")
-            tables = connection.sql("select table_name from duckdb_tables() where database_name = 'built'").fetchall()
-            scans = [f'built."{name}"' for (name,) in tables]
-        query = "select 1 from (select unnest(regexp_extract_all(cast(t as varchar), $token)) as token from {} as t) "
-        query += "semi join ids using (token) limit 1"
-        return any(connection.execute(query.format(scan), {"token": WORD}).fetchall() for scan in scans)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from rails import records
 from rails.errors import Refused
 from rails.prediction_log import land_leftovers
-from rails.records import Inspection, inspect_file
-from rails.store import Store, default_store, read_json, write_json, write_text
+from rails.store import Store, default_store, hash_file, read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Landing:
     """What a look at the raw folders found: the whole catalog, and what differs from the look before.
 
     Files are append-only: one that changed or went away cannot be added to the tables, so it begins a new `generation`,
-    for which they are built anew.
+    for which they are built anew; so does another way of reading files.
     """
 
     files: list[LandedFile]
@@ -55,21 +55,23 @@ class Landing:
 def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = ()) -> Landing:
     """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
 
-    Only files whose size or time changed are read again. A source without a folder has no file yet. A server's log that
-    lost its process lands first. Raises Refused where the raw folder is missing, cannot be listed or holds no file of
-    any source (feedback does not count: it is about events).
+    Only files whose size or time changed are read again, or all of them once rails/records.py is another. A source
+    without a folder has no file yet. A server's log that lost its process lands first. Raises Refused where the raw
+    folder is missing, cannot be listed or holds no file of any source (feedback does not count: it is about events).
     """
     land_leftovers(store)
-    catalog = read_json(_catalog(store), default={"generation": 1, "files": []})
+    reader = hash_file(Path(records.__file__))
+    catalog = read_json(_catalog(store), default={"generation": 1, "reader": reader, "files": []})
+    is_read_anew = catalog.get("reader") != reader
     known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
     found = {_name(store, path): path for source in sources for path in _files_of(store, source)}
     if not found:
         raise Refused(_no_logs(store, sources))
     found |= {_name(store, path): path for source in feedback_sources for path in _files_of(store, source)}
-    fresh = [name for name, path in found.items() if not _is_same(known.get(name), path)]
+    fresh = [name for name, path in found.items() if is_read_anew or not _is_same(known.get(name), path)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         inspections = dict(
-            zip(fresh, pool.map(lambda name: inspect_file(found[name], store.landed), fresh), strict=True)
+            zip(fresh, pool.map(lambda name: records.inspect_file(found[name], store.landed), fresh), strict=True)
         )
 
     kept = {name: entry for name, entry in known.items() if name in found and name not in inspections}
@@ -85,9 +87,11 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
         changed += [name] if name in known else []
     files = sorted((kept | added).values(), key=lambda entry: entry.file_seq)
     removed = sorted(set(known) - set(found))
-    generation = catalog["generation"] + bool(changed or removed or _keep_salt(store))
+    generation = catalog["generation"] + bool(changed or removed or is_read_anew)
+    _keep_salt(store)
     write_text(store.landed / "nothing.jsonl", "")
-    write_json(_catalog(store), {"generation": generation, "files": [asdict(entry) for entry in files]})
+    content = {"generation": generation, "reader": reader, "files": [asdict(entry) for entry in files]}
+    write_json(_catalog(store), content)
     return Landing(
         files=files,
         generation=generation,
@@ -98,15 +102,13 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
     )
 
 
-def _keep_salt(store: Store) -> bool:
-    """Keep what personal fields are hashed with where SQL reads it: PERSONAL_SALT, or made once. True if it is new."""
+def _keep_salt(store: Store) -> None:
+    """Keep what personal fields are hashed with where SQL reads it: PERSONAL_SALT, or made once."""
     before = store.read_salt()
     salt = os.environ.get("PERSONAL_SALT", "").strip() or before or secrets.token_hex(32)
-    if salt == before:
-        return False
-    write_text(store.salt, salt)
-    store.salt.chmod(0o600)
-    return True
+    if salt != before:
+        write_text(store.salt, salt)
+        store.salt.chmod(0o600)
 
 
 def _catalog(store: Store) -> Path:
@@ -114,7 +116,7 @@ def _catalog(store: Store) -> Path:
 
 
 def _name(store: Store, path: Path) -> str:
-    return path.relative_to(store.root).as_posix()
+    return path.relative_to(store.root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _folders(store: Store) -> set[str]:
@@ -146,8 +148,8 @@ def _files_of(store: Store, source: str) -> list[Path]:
     refused: list[OSError] = []
     found = [
         Path(place) / name
-        for place, _, names in os.walk(folder, onerror=refused.append)
-        for name in names
+        for place, folders, names in os.walk(folder, onerror=refused.append)
+        for name in [*names, *(each for each in folders if Path(place, each).is_symlink())]
         if not name.startswith(".")
     ]
     if refused:
@@ -175,7 +177,7 @@ def _day_of(path: Path) -> str | None:
     return None
 
 
-def _entry(store: Store, path: Path, name: str, found: Inspection) -> LandedFile:
+def _entry(store: Store, path: Path, name: str, found: records.Inspection) -> LandedFile:
     day = _day_of(path)
     damage = found.damage or (None if day else "no_arrival_day")
     return LandedFile(

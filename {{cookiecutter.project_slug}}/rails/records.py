@@ -7,6 +7,7 @@ so that it keeps its number and costs only itself.
 
 import codecs
 import csv
+import glob
 import gzip
 import hashlib
 import json
@@ -15,10 +16,10 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 
-from rails.store import hash_file, quoted
+from rails.store import hash_file, quoted, replacing
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
@@ -28,6 +29,9 @@ LONGEST_CSV_RECORD = 50
 UNSAFE = (b"\r", b"\0", b"\x1f")
 GLOB = set("*?[]{}")
 EMPTY_LINE = re.compile(rb"(?<=\n)\n")
+KNOWN_TO_DUCKDB = 0b01100  # of a gzip header's flags: more fields, and a name
+
+csv.field_size_limit(LONGEST_LINE)
 
 
 @dataclass(frozen=True)
@@ -46,34 +50,42 @@ class Inspection:
 def inspect_file(path: Path, copies: Path) -> Inspection:
     """Pass over a file once; write a copy of JSON lines below `copies` only where the reader needs one."""
     try:
+        str(path).encode()
         status = path.stat()
         sha256 = hash_file(path) if path.is_file() else None
-    except OSError:
+    except (OSError, UnicodeEncodeError):
         sha256 = None
-    if sha256 is None:  # a link that leads nowhere, a pipe, a permission
+    if sha256 is None:  # a link that leads nowhere or to a folder, a pipe, a permission, a name that is not UTF-8
         status = path.lstat()
         return Inspection(status.st_size, status.st_mtime_ns, "", 0, 0, None, "unreadable_file")
     seen = (status.st_size, status.st_mtime_ns, sha256)
     if not path.name.endswith(SUFFIXES):
         return Inspection(*seen, 0, 0, None, "unknown_format")
-    copy = copies / f"{hashlib.sha256(f'{path}|{sha256}'.encode(errors='surrogateescape')).hexdigest()}.jsonl"
+    copy = copies / f"{hashlib.sha256(f'{path}|{sha256}'.encode()).hexdigest()}.jsonl"
     try:
         if path.suffix == ".parquet":
             return Inspection(*seen, _copy_parquet(path, copy), 0, copy, None)
-        if ".csv" in path.suffixes:
+        if is_csv(path):
             return Inspection(*seen, *_write_copy(copy, csv_records(path)), copy, None)
         line_count, blank_count, is_clean = _count_lines(path)
-        if is_clean:
+        if is_clean and _is_unzipped_by_duckdb(path):
             return Inspection(*seen, line_count, blank_count, None, None)
         return Inspection(*seen, *_write_copy(copy, _repaired_lines(path)), copy, None)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return Inspection(*seen, 0, 0, None, "damaged_gzip")
     except _NotParquet:
         return Inspection(*seen, 0, 0, None, "damaged_parquet")
+    except csv.Error:  # of the header, without which no row can be read
+        return Inspection(*seen, 0, 0, None, "unparsable")
 
 
 class _NotParquet(Exception):
     pass
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a raw file is CSV by its name."""
+    return path.name.removesuffix(".gz").endswith(".csv")
 
 
 def open_raw(path: Path):
@@ -107,6 +119,17 @@ def _count_lines(path: Path) -> tuple[int, int, bool]:
     return count + (last != b"\n"), blank, is_clean
 
 
+def _is_unzipped_by_duckdb(path: Path) -> bool:
+    """One gzip that it cannot read fails its scan of all files: of no byte, padded with zeros, or of odd flags."""
+    if path.suffix != ".gz":
+        return True
+    with path.open("rb") as file:
+        file.seek(3)
+        flags = file.read(1)
+        file.seek(-len(flags) * 4, os.SEEK_END)
+        return bool(flags) and not flags[0] & ~KNOWN_TO_DUCKDB and file.read() != bytes(4)
+
+
 def _repaired_lines(path: Path) -> Iterator[str]:
     with open_raw(path) as file:
         for number, raw in enumerate(file):
@@ -138,7 +161,8 @@ def csv_records(path: Path) -> Iterator[str]:
     lines = _repaired_text(path)
     header_line = next(lines, "")
     delimiter = max(",;\t|", key=header_line.count)
-    header = next(csv.reader([header_line], delimiter=delimiter), [])
+    names = next(csv.reader([header_line], delimiter=delimiter), [])
+    header = [name if name not in names[:place] else f"{name}_{place + 1}" for place, name in enumerate(names)]
     waiting: list[str] = []
     for line in chain(lines, [None]):
         waiting += [line] if line is not None else []
@@ -147,7 +171,8 @@ def csv_records(path: Path) -> Iterator[str]:
             record = "\n".join(waiting[:used])
             del waiting[:used]
             if row is not None:
-                yield json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
+                text = json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
+                yield text if len(text.encode()) <= LONGEST_LINE else _bad("line_too_long", record)
             else:
                 yield _bad("csv_width", record) if record.strip() else ""
 
@@ -157,13 +182,15 @@ def _take_record(waiting: list[str], delimiter: str, width: int, is_last: bool) 
     if '"' not in waiting[0]:
         row = waiting[0].split(delimiter)
         return (row if len(row) == width else None), 1
-    if sum(line.count('"') for line in waiting) % 2:
+    counts = accumulate(line.count('"') for line in waiting)
+    used = next((place for place, count in enumerate(counts, 1) if count % 2 == 0), None)
+    if used is None:
         return (None, 1) if is_last or len(waiting) >= LONGEST_CSV_RECORD else None
     try:
-        rows = list(csv.reader(["\n".join(waiting)], delimiter=delimiter, strict=True))
+        rows = list(csv.reader(["\n".join(waiting[:used])], delimiter=delimiter, strict=True))
     except csv.Error:
         return None, 1
-    return (rows[0], len(waiting)) if len(rows) == 1 and len(rows[0]) == width else (None, 1)
+    return (rows[0], used) if len(rows) == 1 and len(rows[0]) == width else (None, 1)
 
 
 def _repaired_text(path: Path) -> Iterator[str]:
@@ -174,28 +201,25 @@ def _repaired_text(path: Path) -> Iterator[str]:
 
 
 def _write_copy(copy: Path, lines: Iterator[str]) -> tuple[int, int]:
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    draft = copy.with_name(f".{copy.name}.{os.getpid()}")
     count = blank = 0
-    with draft.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(copy) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(line + "\n")
             count, blank = count + 1, blank + (not line)
-    draft.replace(copy)
     return count, blank
 
 
 def _copy_parquet(path: Path, copy: Path) -> int:
     import duckdb
 
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    draft = copy.with_name(f".{copy.name}.{os.getpid()}")
     try:
-        with duckdb.connect() as connection:
-            source = connection.read_parquet(str(path))
+        with duckdb.connect() as connection, replacing(copy) as draft:
+            source = connection.read_parquet(glob.escape(str(path)), hive_partitioning=False)
             (count,) = source.count("*").fetchone()
             connection.execute(f"copy source to '{quoted(draft)}' (format json)")
     except duckdb.Error as error:
         raise _NotParquet(str(error)) from error
-    draft.replace(copy)
+    *_, is_clean = _count_lines(copy)
+    if not is_clean:
+        _write_copy(copy, _repaired_lines(copy))
     return count

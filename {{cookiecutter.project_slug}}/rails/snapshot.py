@@ -35,6 +35,7 @@ PUBLISHED = {
     "fct_predictions": "answered_at",
     "judgements": "judged_at",
 }
+DAYS_AT_ONCE = 100  # each is an open file, of which a process may have 256 (macOS)
 # What readers get as a query over these tables, and the model that says it.
 VIEWS = {"events_at_point": "int_events_at_point"}
 
@@ -155,7 +156,6 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
     snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
     """
     with connect(store) as connection:
-        connection.execute("set partitioned_write_max_open_files = 10000")
         tables = {name: _publish_table(store, connection, name, day) for name, day in PUBLISHED.items()}
         first, last = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
         counts = connection.sql(
@@ -215,8 +215,9 @@ def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: s
         for dt, rows, content in days
     ]
     folder = store.tables / table
-    if missing := [entry for entry in files if not (folder / entry["file"]).exists()]:
-        _write_days(connection, table, day, folder, missing)
+    missing = [entry for entry in files if not (folder / entry["file"]).exists()]
+    for start in range(0, len(missing), DAYS_AT_ONCE):
+        _write_days(connection, table, day, folder, missing[start : start + DAYS_AT_ONCE])
     return {"columns": columns, "rows": sum(entry["rows"] for entry in files), "files": files}
 
 
@@ -268,7 +269,15 @@ def prune(store: Store, keep: int) -> tuple[list[str], int]:
 
 
 def remove(store: Store, ids: list[str]) -> int:
-    """Remove these snapshots and every file that no other needs; how many bytes of tables went."""
+    """Remove these snapshots and every file that no other needs; how many bytes of tables went.
+
+    Where the latest is among them, the newest of those that are left is the latest.
+    """
+    if read_json(store.latest_snapshot, default={}).get("snapshot") in ids:
+        if left := [each.id for each in all_of(store) if each.id not in ids]:
+            write_json(store.latest_snapshot, {"snapshot": left[0]})
+        else:
+            store.latest_snapshot.unlink()
     for each in ids:
         (store.snapshots / each / "manifest.json").unlink(missing_ok=True)
     for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:

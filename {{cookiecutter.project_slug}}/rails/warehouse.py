@@ -18,7 +18,7 @@ import duckdb
 import yaml
 
 from rails.errors import Refused, explain
-from rails.store import PROJECT, Store, hash_folder, is_alive, read_json, write_json
+from rails.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
 
 DBT = PROJECT / "dbt"
 TOO_LITTLE_BYTES = 1_000_000
@@ -103,11 +103,12 @@ def _acquire(file: TextIO, deadline: float) -> None:
 def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
     """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
 
-    The tables are built anew, not added to, when the SQL or the landing's generation is not the last whole build's.
+    The tables are built anew, not added to, when the SQL, the landing's generation or the salt is not the last whole
+    build's.
     """
     log = store.dbt / "logs"
     log.mkdir(parents=True, exist_ok=True)
-    build = {"code": code_fingerprint(), "generation": generation}
+    build = {"code": code_fingerprint(), "generation": generation, "salt": hash_text("", store.read_salt())}
     built = read_json(store.dbt / "built.json", default={})
     is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
     if is_same:

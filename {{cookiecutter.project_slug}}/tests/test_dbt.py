@@ -24,6 +24,11 @@ ODD_EVENTS = {
     "epoch_seconds": ({"event.ts": 1767261600}, {"occurred_at": "2026-01-01 10:00:00"}),
     "epoch_milliseconds": ({"event.ts": 1767261600000}, {"occurred_at": "2026-01-01 10:00:00"}),
     "epoch_microseconds": ({"event.ts": "1767261600000000"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "an_offset_after_minutes": ({"event.ts": "2026-01-01T12:00+02:00"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "an_offset_after_a_space": ({"event.ts": "2026-01-01 12:00:00,5 +0200"}, {"occurred_at": "2026-01-01 10:00:00.5"}),
+    "a_small_z_is_utc": ({"event.ts": "2026-01-01T10:00:00z"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "utc_by_name": ({"event.ts": "2026-01-01 10:00:00 UTC"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "a_zone_by_another_name_is_none": ({"event.ts": "2026-01-01 10:00:00 BST"}, {"reason": "malformed_time"}),
     "infinity_is_no_time": ({"event.ts": "infinity"}, {"reason": "malformed_time"}),
     "text_is_no_time": ({"event.ts": "yesterday"}, {"reason": "malformed_time"}),
     "time_is_missing": ({"event.ts": None}, {"reason": "no_time"}),
@@ -46,7 +51,15 @@ ODD_EVENTS = {
     "personal_fields_of_the_payload": (
         {"customer": {"name": "Ann", "is": [{"e": 1, "Email" : "Ann", "phone": 123}]}},
         {"payload": {"customer": {"name": "hash of Ann", "is": [
-            {"e": 1, "Email": "hash of Ann", "phone": "hash of 123"}]}, "context": {}, "product": {}}}),
+            {"e": 1, "Email": "hash of Ann", "phone": "hash of 123"}]}, "context": {"device": {}}, "product": {}}}),
+    "a_field_beside_those_that_are_mapped": (
+        {"search.result_count": 7, "visitor.segment": "vip", "context.page.section": "help"},
+        {"payload": {"visitor": {"segment": "vip"}, "context": {"page": {"section": "help"}}, "product": {},
+                     "search": {"result_count": 7}}}),
+    "personal_fields_that_are_groups": (
+        {"of": {"name": {"legal": {"last": "Smith"}}, "phone": [["+49"]]}, "name": {"first": "A}nn\"{"}, "after": 1},
+        {"json_valid(payload)": "true", "regexp_extract_all(payload, 'Smith|[+]49|nn')": "[]",
+         "payload ->> 'after'": "1"}),
 }  # fmt: skip
 ODD_LINES = {
     "[]": "not_an_object",
@@ -85,6 +98,9 @@ def staged(tmp_path_factory) -> duckdb.DuckDBPyConnection:
     (store.raw / "web" / "dt=2026-01-01").mkdir(parents=True)
     events = [json.dumps(an_event(number, changes)) for number, (changes, _) in enumerate(ODD_EVENTS.values())]
     (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join([*events, *ODD_LINES]))
+    (store.raw / "orders" / "dt=2026-01-01").mkdir(parents=True)
+    orders = "order_no,shop_code,placed_at,total\n,acme,2026-01-01,1\n,acme,2026-01-01,2\n"
+    (store.raw / "orders" / "dt=2026-01-01" / "odd.csv").write_text(orders)
     build(store)
     return duckdb.connect(str(store.warehouse), read_only=True)
 
@@ -113,6 +129,10 @@ def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
 
     lines = {hashed(line.replace("ann", "hash of ann"), staged): reason for line, reason in ODD_LINES.items()}
     assert lines == dict(found)
+
+
+def test_orders_without_a_number_are_not_one(staged):
+    assert [(2,)] == staged.sql("select count(*) from events where source = 'orders'").fetchall()
 
 
 def test_no_record_is_missing_from_the_account(staged):

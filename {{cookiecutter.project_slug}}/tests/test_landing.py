@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from rails import records
 from rails.errors import Refused
 from rails.landing import land
 from rails.records import LONGEST_LINE
@@ -21,8 +23,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def put(store: Store, name: str, content: bytes) -> None:
-    (store.raw / "web" / "dt=2026-01-01" / name).write_bytes(content)
+def put(store: Store, name: str | bytes, content: bytes) -> None:
+    (store.raw / "web" / "dt=2026-01-01" / os.fsdecode(name)).write_bytes(content)
 
 
 def landed(store: Store):
@@ -65,7 +67,8 @@ def test_a_bom_and_windows_line_ends_cost_nothing(store):
 @pytest.mark.parametrize(
     ("name", "content", "damage"),
     [("e.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "damaged_gzip"), ("e.jsonl.gz", GOOD, "damaged_gzip"),
-     ("e.parquet", b"PAR1" + GOOD, "damaged_parquet")],
+     ("e.parquet", b"PAR1" + GOOD, "damaged_parquet"), ("e.csv", b"a,b\r1,2\r", "unparsable"),
+     (b"\xff.jsonl", GOOD, "unreadable_file")],
 )  # fmt: skip
 def test_a_damaged_file_costs_only_itself(store, name, content, damage):
     put(store, name, content)
@@ -89,6 +92,25 @@ def test_csv_is_read_under_its_own_header_whatever_its_delimiter(store, delimite
     ] == read
 
 
+def test_an_open_quote_costs_only_its_own_row(store):
+    rows = ["id,note", *(f'"{number}","x"' for number in range(60))]
+    rows[5] = '"4","x'
+    put(store, "e.csv", "\n".join(rows).encode())
+
+    (file,) = landed(store)
+    read = [json.loads(text) for text in (store.root / file.read_from).read_text().splitlines()]
+    assert [["csv_width", '"4","x']] == [each for each in read if isinstance(each, list)]
+    assert 60 == len(read)
+
+
+def test_a_csv_row_that_would_be_too_long_a_line_costs_only_itself(store):
+    put(store, "e.csv", b"id\n" + b"x" * (LONGEST_LINE + 1) + b"\n2\n")
+
+    (file,) = landed(store)
+    read = [json.loads(text) for text in (store.root / file.read_from).read_text().splitlines()]
+    assert ["line_too_long", {"id": "2"}] == [each[0] if isinstance(each, list) else each for each in read]
+
+
 def test_a_second_look_finds_nothing_new_and_a_changed_file_begins_a_new_generation(store):
     put(store, "e.jsonl", GOOD)
     first, second = land(store, ["web"]), land(store, ["web"])
@@ -98,6 +120,18 @@ def test_a_second_look_finds_nothing_new_and_a_changed_file_begins_a_new_generat
     assert (["raw/web/dt=2026-01-01/e.jsonl"], []) == (first.new, second.new)
     assert first.generation == second.generation < third.generation
     assert ["raw/web/dt=2026-01-01/e.jsonl"] == third.changed
+
+
+def test_files_are_read_anew_once_they_are_read_in_another_way(store, tmp_path, monkeypatch):
+    put(store, "e.jsonl", b"\r" + GOOD)
+    first = land(store, ["web"])
+    (tmp_path / "records.py").write_text("mended")
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    monkeypatch.setattr(records, "UNSAFE", (b"\0",))
+
+    second, third = land(store, ["web"]), land(store, ["web"])
+    assert first.files[0].read_from != second.files[0].read_from == second.files[0].file
+    assert first.generation < second.generation == third.generation
 
 
 def test_a_folder_without_a_day_is_damage_and_a_source_without_files_is_none(store):

@@ -353,10 +353,11 @@ def test_examples_of_quarantined_lines_are_masked():
     with duckdb.connect() as connection:
         connection.execute(
             "create table quarantined_events as select 'web' as source, 'f' as file, 3 as line_number, "
-            "'unparsable' as reason, ? as line",
+            "'unparsable' as reason, ? as line union all select 'orders', 'f', 1, 'csv_width', 'José;Lee,7'",
             [line],
         )
-        (found,) = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
+        row, found = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
 
     assert found["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"}')
     assert len(found["first_text"]) == 80
+    assert row["first_text"] == "xxxx;xxx,#"  # it has no keys by which personal fields are known

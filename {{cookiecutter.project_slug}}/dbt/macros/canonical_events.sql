@@ -97,19 +97,49 @@
     from judged
 {%- endmacro %}
 
+{#
+    A staging model of what this project feeds back, by the names of its fields. Ids stay in the payload: the canonical columns
+    make sessions and persons, which it is no part of.
+#}
+{% macro feedback_events(event_type, event_id, occurred_at) -%}
+    with records as (
+        select * from {{ raw_records() }}
+    ),
+
+    mapped as (
+        select
+            *,
+            record ->> 'tenant_id' as tenant_id,
+            record ->> '{{ event_id }}' as event_id,
+            '{{ event_type }}' as event_type,
+            record ->> '{{ occurred_at }}' as occurred_at
+        from records
+    )
+
+    {{ canonical_events('mapped') }}
+{%- endmacro %}
+
 {% macro text(column) -%}
     nullif(trim({{ column }}), '')
 {%- endmacro %}
 
 {# A text's hash with the project's salt: the same text has the same hash in every source, and nobody finds the text by it. #}
 {% macro hash_text(text) -%}
-    left(sha256(getvariable('salt') || {{ text }}), 32)
+    left(sha256(getvariable('salt') || ({{ text }})), 32)
 {%- endmacro %}
 
-{# JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth. #}
+{#
+    JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth; a value may itself
+    be four groups deep.
+#}
 {% macro hash_personal(json) -%}
     {%- set key %}"(?:{{ var('personal_fields') | join('|') }})"\s*:\s*{% endset -%}
-    {%- set value %}"(?:[^"\\]|\\.)*"?|[-0-9][-+.0-9eE]*|\[[^\[\]]*\]?|\{[^{}]*\}?{% endset -%}
+    {%- set text %}"(?:[^"\\]|\\.)*"?{% endset -%}
+    {%- set group = namespace(inner='') -%}
+    {%- for _ in range(4) -%}
+        {%- set group.inner = '|[\\[{](?:[^\\[\\]{}"]|' ~ text ~ group.inner ~ ')*[\\]}]?' -%}
+    {%- endfor -%}
+    {%- set value = text ~ '|[-0-9][-+.0-9eE]*' ~ group.inner -%}
     list_reduce(
         list_reverse_sort(list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))),
         (hashed, pair) -> replace(
@@ -135,15 +165,22 @@
     end
 {%- endmacro %}
 
-{# A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds. #}
+{#
+    A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds.
+    Of zones by name only UTC and GMT, for many a name (BST, IST) is of several.
+#}
 {% macro utc_timestamp(column) -%}
     {%- set number = "try_cast(" ~ column ~ " as double)" -%}
+    {%- set plain = "replace(" ~ column ~ ", ',', '.')" -%}
+    {%- set mended = "regexp_replace(replace(" ~ plain ~ ", 'z', 'Z'), ' ?([-+][0-9]{2}):?([0-9]{2})$', '\\1:\\2')" -%}
+    {%- set mended = "regexp_replace(" ~ mended ~ ", '([T ][0-9]{2}:[0-9]{2})([-+Z])', '\\1:00\\2')" -%}
+    {%- set parsed = "coalesce(try_cast(" ~ plain ~ " as timestamptz), try_cast(" ~ mended ~ " as timestamptz))" -%}
     case
         when not isfinite({{ number }}) then null
         when {{ number }} is null then
             case
-                when isfinite(try_cast(replace({{ column }}, ',', '.') as timestamptz))
-                then cast(try_cast(replace({{ column }}, ',', '.') as timestamptz) as timestamp)
+                when right(upper({{ column }}), 1) between 'A' and 'Y' and right(upper({{ column }}), 3) not in ('UTC', 'GMT') then null
+                when isfinite({{ parsed }}) then cast({{ parsed }} as timestamp)
             end
         when {{ number }} between 1e8 and 1e11 then make_timestamp(cast({{ number }} * 1e6 as bigint))
         when {{ number }} between 1e11 and 1e14 then make_timestamp(cast({{ number }} * 1e3 as bigint))

@@ -6,12 +6,19 @@ firsts as not materialized (
     select * from {{ ref('int_first_records') }}
 ),
 
+{# A repeat of an order whose web purchase is kept repeats that one. #}
+marked as (
+    select tenant_id, event_id, same_order_as
+    from firsts
+    where same_order_as is not null
+),
+
 repeats as (
     select
         records.source,
         records.tenant_id,
         records.event_id,
-        records.event_id as repeats_event_id,
+        coalesce(marked.same_order_as, records.event_id) as repeats_event_id,
         'same_event_id' as reason,
         records.file,
         records.line_number,
@@ -19,6 +26,8 @@ repeats as (
     from records
     anti join firsts
         on records.file_seq = firsts.file_seq and records.line_number = firsts.line_number
+    left join marked
+        on records.tenant_id = marked.tenant_id and records.event_id = marked.event_id
     where records.reason is null
 ),
 

@@ -2,8 +2,10 @@ with fields as (
     select * from {{ ref('source_fields') }}
 ),
 
+{# What this project feeds back comes when it likes, and says nothing of the days that the sources' logs should have. #}
 account as (
     select * from {{ ref('record_account') }}
+    where not {{ is_feedback('source') }}
 ),
 
 records as not materialized (

@@ -32,7 +32,6 @@ fields as (
         sampled.arrived_on,
         leaves.field,
         cast(sum(record_count) filter (where leaves.type = 'VARCHAR') as bigint) as text_count,
-        cast(sum(record_count) filter (where leaves.type = 'BOOLEAN') as bigint) as boolean_count,
         cast(sum(record_count) filter (where leaves.type not in ('VARCHAR', 'BOOLEAN', 'NULL')) as bigint) as number_count,
         cast(sum(record_count) filter (where leaves.type != 'NULL') as bigint) as known_count
     from sampled
@@ -55,7 +54,6 @@ filled as (
         days.arrived_on,
         named.field,
         coalesce(fields.text_count, 0) as text_count,
-        coalesce(fields.boolean_count, 0) as boolean_count,
         coalesce(fields.number_count, 0) as number_count,
         coalesce(fields.known_count, 0) as known_count,
         cast(days.sampled_count as bigint) as sampled_count

@@ -6,7 +6,7 @@ mapped as (
     select
         *,
         record ->> 'shop_code' as tenant_id,
-        'order-' || (record ->> 'order_no') as event_id,
+        'order-' || {{ text("(record ->> 'order_no')") }} as event_id,
         'purchase' as event_type,
         record ->> 'placed_at' as occurred_at,
         record ->> 'visitor_cookie' as anonymous_id,

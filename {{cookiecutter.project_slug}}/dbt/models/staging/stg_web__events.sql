@@ -50,13 +50,26 @@ mapped as (
         web.context.country,
         {# The rest, so that a field nobody has mapped yet is kept; the address of a person is not. #}
         json_merge_patch(record, '{
-            "event": null, "received": null, "shop": null, "visitor": null, "session": null, "search": null, "order": null,
+            "received": null, "shop": null,
+            "event": {"id": null, "type": null, "ts": null},
+            "visitor": {"anonymous_id": null, "user_id": null}, "session": {"id": null},
             "context": {
-                "page": null, "device": null, "channel": null, "utm_medium": null, "country": null, "ip": null
+                "page": {"name": null, "url": null, "referrer": null}, "device": {"type": null},
+                "channel": null, "utm_medium": null, "country": null, "ip": null
             },
-            "product": {"id": null, "price": null, "quantity": null, "currency": null, "category": null}
-        }') as payload
+            "product": {"id": null, "price": null, "quantity": null, "currency": null, "category": null},
+            "search": {"query": null}, "order": {"id": null}
+        }') as rest
     from parsed
+),
+
+{# Groups of which nothing is left would be most of it. #}
+shortened as (
+    select
+        * exclude (rest),
+        {% set emptied = '"(?:event|visitor|session|page|device|search|order)":\\{\\}' -%}
+        regexp_replace(cast(rest as varchar), ',{{ emptied }}|{{ emptied }},', '', 'g') as payload
+    from mapped
 )
 
-{{ canonical_events('mapped') }}
+{{ canonical_events('shortened') }}

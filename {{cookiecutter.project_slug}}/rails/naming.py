@@ -1,0 +1,76 @@
+"""Whether a text, a row or a file names one of some ids, as it reads when it is decoded."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+import duckdb
+from markupsafe import escape
+
+from rails.store import quoted
+
+LETTER = "[A-Za-z0-9_@+-]"
+WORD = rf"{LETTER}+(?:[.]+{LETTER}+)*"
+# In a pickle a text's length, one byte, may stand before it and look like a letter.
+BEFORE, AFTER = f"(?s)(?:^|[^{LETTER[1:-1]}]|\ufffd.)", f"(?:$|[^{LETTER[1:-1]}])"
+ROWS = f"""
+select * exclude (text, word)
+from (select *, unnest(list_append(regexp_extract_all(text, '{WORD}'), '')) as word from ({{rows}})) as told
+semi join ids on told.word = ids.word and (ids.pattern is null or regexp_matches(told.text, ids.pattern))
+"""
+
+
+class Ids:
+    """Ids to look for, known by the longest word in each: only a text that has this word is searched for the whole."""
+
+    def __init__(self, ids: Iterable[str]):
+        self._patterns: dict[str, set[str | None]] = {}
+        for spelling in {spelling for one in ids for spelling in _spellings(one)}:
+            word = max(re.findall(WORD, spelling), key=len, default="")
+            pattern = None if spelling == word else BEFORE + re.escape(spelling) + AFTER
+            self._patterns.setdefault(word, set()).add(pattern)
+
+    def in_text(self, text: str) -> bool:
+        """Whether the text names one of them."""
+        words = set(re.findall(WORD, text))
+        found = (words | {word[1:] for word in words} | {""}) & self._patterns.keys()
+        return any(pattern is None or re.search(pattern, text) for word in found for pattern in self._patterns[word])
+
+    def rows(self, connection: duckdb.DuckDBPyConnection, rows: str) -> str:
+        """SQL, to be run in this connection: those `rows`, less their column `text`, in which it names one of them."""
+        told = [[word, pattern] for word, patterns in self._patterns.items() for pattern in patterns]
+        words, patterns = zip(*told, strict=True) if told else ([], [])
+        connection.execute(
+            "create or replace temp table ids as "
+            "select unnest(cast($words as varchar[])) as word, unnest(cast($patterns as varchar[])) as pattern",
+            {"words": list(words), "patterns": list(patterns)},
+        )
+        return ROWS.format(rows=rows)
+
+    def in_file(self, path: Path) -> bool:
+        """Whether the file names one of them: tables decoded, what is zipped unzipped."""
+        if path.suffix not in (".parquet", ".duckdb"):
+            content = path.read_bytes()
+            if content[:2] == b"\x1f\x8b":
+                try:
+                    content = gzip.decompress(content)
+                except (OSError, EOFError):
+                    return True  # it cannot be known
+            return self.in_text(content.decode("utf-8", "replace"))
+        with duckdb.connect() as connection:
+            tables = [f"read_parquet('{quoted(path)}', hive_partitioning = false)"]
+            if path.suffix == ".duckdb":
+                connection.execute(f"attach '{quoted(path)}' as built (read_only)")
+                names = "select table_name from duckdb_tables() where database_name = 'built'"
+                tables = [f'built."{name}"' for (name,) in connection.sql(names).fetchall()]
+            texts = [f"select 1 as one, cast(t as varchar) as text from {table} as t" for table in tables]
+            return any(connection.execute(self.rows(connection, each) + "limit 1").fetchall() for each in texts)
+
+
+def _spellings(one: str) -> set[str]:
+    """An id as it stands in a text, in JSON, in a page and in an address."""
+    in_json = {json.dumps(one, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)}
+    return {one, *in_json, str(escape(one)), quote(one, safe="")}
