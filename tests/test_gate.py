@@ -35,14 +35,14 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     away = type_in(worse, "make rollback VERSION=nosuchversion")
 
     assert refused.returncode == short.returncode == away.returncode == 2
-    assert f"refused by beats_the_rule, not_worse_than_champion; champion {champion} stays" in refused.stdout
+    assert f"refused by beats_the_rule, not_worse_than_champion, no_slice_falls; champion {champion} stays" in refused.stdout
     assert 'make deploy FORCE="why"' in refused.stdout
     assert "Say in words why, not '1'" in short.stdout
     assert forced.returncode == back.returncode == 0, forced.stdout + back.stdout
     assert sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in told) == 1
     assert standing["forced"] == 'the "old" one costs more'
     page = worse / "data/models/pooled" / standing["gate"]
-    assert "Forced past 2 of" in page.read_text()
+    assert "Forced past 3 of" in page.read_text()
     assert f"{champion} is now the champion" in back.stdout
     assert "was never the champion of pooled; `make models` lists" in away.stdout
 
