@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,10 @@ def add_late_events(store: Path) -> None:
     days = sorted((store / "raw/web").iterdir())
     (log,) = days[2].iterdir()
     text = gzip.decompress(log.read_bytes()) if log.suffix == ".gz" else log.read_bytes()
-    lines = [json.loads(line) for line in text.splitlines()[:400] if line.startswith(b"{")]
+    lines = []
+    for line in text.splitlines()[:400]:
+        with suppress(ValueError):  # some are broken, as logs are
+            lines.append(json.loads(line))
     late = [
         {**one, "event": {"id": f"late-{number}", "type": "hologram", "ts": one["event"]["ts"]}}
         for number, one in enumerate(lines[::5])
