@@ -63,6 +63,10 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     import duckdb
     from sklearn.metrics import average_precision_score
 
+    sys.path[:0] = [str(project())]
+    from rails import snapshot
+    from rails.store import Store
+
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
     run(store, "-m", "ml.simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
     for flow in ("data", "train"):
@@ -71,7 +75,7 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     truth = duckdb.sql(
         "with points as (select tenant_id, entity_id, max_by(event_id, event_number) as event_id "
-        f"from read_parquet('{store}/tables/events_at_point/*/*.parquet', hive_partitioning = false) group by all) "
+        f"from {snapshot.open_latest(Store(store)).scan('events_at_point')} group by all) "
         f"select label, probability from read_parquet('{folder}/holdout.parquet') "
         "inner join points using (tenant_id, entity_id) "
         f"inner join read_parquet('{store}/truth.parquet') using (event_id)"
