@@ -66,7 +66,7 @@ def test_a_bom_and_windows_line_ends_cost_nothing(store):
 
 @pytest.mark.parametrize(
     ("name", "content", "damage"),
-    [("e.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "damaged_gzip"), ("e.jsonl.gz", GOOD, "damaged_gzip"),
+    [("e.jsonl.gz", gzip.compress(GOOD * 1000, mtime=0)[:-20], "damaged_gzip"), ("e.jsonl.gz", GOOD, "damaged_gzip"),
      ("e.parquet", b"PAR1" + GOOD, "damaged_parquet"), ("e.csv", b"a,b\r1,2\r", "unparsable"),
      (b"\xff.jsonl", GOOD, "unreadable_file")],
 )  # fmt: skip
