@@ -162,7 +162,8 @@ def csv_records(path: Path) -> Iterator[str]:
     header_line = next(lines, "")
     delimiter = max(",;\t|", key=header_line.count)
     names = next(csv.reader([header_line], delimiter=delimiter), [])
-    header = [name if name not in names[:place] else f"{name}_{place + 1}" for place, name in enumerate(names)]
+    first = {name: place for place, name in reversed([*enumerate(names)])}
+    header = [name if first[name] == place else f"{name}_{place + 1}" for place, name in enumerate(names)]
     waiting: list[str] = []
     for line in chain(lines, [None]):
         waiting += [line] if line is not None else []
