@@ -135,8 +135,8 @@ def _plan(store: Store, asked: dict) -> dict:
         plain = {value for value in asked.values() if value}
         told = Ids(ids | ({asked["tenant"]} if not asked["person"] else set())).rows(connection, TEXTS)
         files = dict(connection.execute(LINES.format(told=told), kept).fetchall())
-        looked_for = Ids(ids | plain)
-        holding = [each for each in snapshot.all_of(store) if _is_about(connection, each, ids, asked)]
+        looked_for, known = Ids(ids | plain), Ids(ids)
+        holding = [each for each in snapshot.all_of(store) if _is_about(connection, each, known, asked)]
     damaged = [name for name, entry in landed.items() if entry.damage and (store.root / name).is_file()]
     files |= {name: [] for name in damaged if looked_for.in_file(store.root / name)}
     if held := [path for path in store.live.glob("*.jsonl") if looked_for.in_file(path)]:
@@ -164,14 +164,13 @@ def _as_kept(store: Store, known_as: str | None) -> str | None:
 
 
 def _is_about(
-    connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, ids: set[str], asked: dict[str, str | None]
+    connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, ids: Ids, asked: dict[str, str | None]
 ) -> bool:
     if not asked["person"]:
         return bool(one.relation("events").filter(f"tenant_id = '{quoted(asked['tenant'])}'").limit(1).fetchall())
     if connection.execute(f"select 1 from {one.scan('events')} as r where {IS_KNOWN} limit 1").fetchall():
         return True
-    looked_for = Ids(ids)
-    return any(looked_for.in_file(path) for table in one.manifest["tables"] for path in one.files(table))
+    return any(ids.in_file(path) for table in one.manifest["tables"] for path in one.files(table))
 
 
 def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | None]:
