@@ -7,9 +7,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from rails.errors import Refused
@@ -97,17 +98,15 @@ def refuse_unsafe_owner(owner: str) -> str:
 
 def installed_libraries() -> dict[str, str]:
     """The installed version of each library that a model's answers depend on."""
-    found = {name: _installed_version(packages) for name, packages in LIBRARIES.items()}
-    return {name: number for name, number in found.items() if number}
+    return {name: package.version for name, package in _installed().items()}
 
 
 def licences() -> dict[str, str]:
     """The licence of each of these libraries, by its metadata, else by the first line of its licence file."""
-    return {name: _licence(packages) for name, packages in LIBRARIES.items() if _installed_version(packages)}
+    return {name: _licence(package) for name, package in _installed().items()}
 
 
-def _licence(packages: tuple[str, ...]) -> str:
-    package = distribution(next(each for each in packages if _installed_version((each,))))
+def _licence(package: Distribution) -> str:
     about = package.metadata
     named = [each.split(" :: ") for each in about.get_all("Classifier", []) if each.startswith("License :: ")]
     said = about.get("License-Expression") or ", ".join(name for _, _, *rest in named for name in rest)
@@ -198,13 +197,14 @@ def _files_below(folder: Path) -> list[str]:
 
 
 @cache
-def _installed_version(packages: tuple[str, ...]) -> str | None:
-    for package in packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
+def _installed() -> dict[str, Distribution]:
+    """What is installed of each library, under the first of its names that is."""
+    found: dict[str, Distribution] = {}
+    for name, packages in LIBRARIES.items():
+        for package in packages:
+            with suppress(PackageNotFoundError):
+                found.setdefault(name, distribution(package))
+    return found
 
 
 def _json(value: object) -> str:

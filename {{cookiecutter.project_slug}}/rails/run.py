@@ -165,10 +165,11 @@ def _judged(run: Run) -> dict[str, int]:
 def _gates(run: Run) -> list[tuple[str, dict]]:
     """Where the gate's page on each bundle of the run is, as seen from the run's page, and what it decided."""
     said = []
-    for path in sorted(run.store.models.glob("*/*-gate.json")):
-        manifest = read_json(path.with_name(path.name.removesuffix("-gate.json")) / "manifest.json", default={})
-        if manifest.get("run") == run.id:
-            said.append((f"../../models/{path.parent.name}/{path.stem}.html", read_json(path)["decision"]))
+    for manifest in sorted(run.store.models.glob("*/*/manifest.json")):
+        gate = run.store.gate(manifest.parent.parent.name, manifest.parent.name)
+        if read_json(manifest).get("run") == run.id and gate.exists():
+            page_of_gate = gate.with_suffix(".html").relative_to(run.store.root)
+            said.append((f"../../{page_of_gate.as_posix()}", read_json(gate)["decision"]))
     return said
 
 
