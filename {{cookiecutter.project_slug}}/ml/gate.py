@@ -171,8 +171,9 @@ def _check(
 
 
 def _worst_slice(facts: Facts) -> tuple[float | None, str]:
-    """The surest fall of a slice: what its average precision is lower than the rule's, or the champion's, by, at least,
-    95 times of 100."""
+    """The surest fall of a slice: by how much, 95 times of 100 at least, its average precision is below the rule's or
+    the champion's.
+    """
     if facts.slices is None:
         return None, "No slice was judged."
     both = {"the rule": facts.slices, "the champion": facts.champion_slices or []}
@@ -187,7 +188,8 @@ def _worst_slice(facts: Facts) -> tuple[float | None, str]:
         return 0.0, "The rule is not compared with itself." if is_rule else "Every slice is too small to judge."
     lead, worst, whom = min(judged, key=lambda each: each[0]["high"])
     where = f"{worst['slice']} {worst['value']} does worst against {whom}"
-    return -lead["high"], f"Of {len(facts.slices)} slices {where}: {_lead(lead)}."
+    count = len({(each["slice"], each["value"]) for _, each, _ in judged})
+    return -lead["high"], f"Of {count} slices {where}: {_lead(lead)}."
 
 
 def _lead(lead: Interval) -> str:

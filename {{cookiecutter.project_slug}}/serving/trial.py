@@ -165,20 +165,13 @@ def against_champion(champion: tuple[str, str], run: Run) -> tuple[dict | None, 
         theirs = batch.predict(bundle, snapshot, predictions)
     except Exception as error:  # a candidate whose code has changed raises what it likes over what it saved before
         why = str(error).partition("\n")[0]
-        return (
-            None,
-            None,
-            (
-                f"Champion {champion[1]} cannot be asked about this holdout ({why}), so it may be better. "
-                'Where that is meant, as after a change of what the logs hold: `make deploy FORCE="why"`.'
-            ),
-        )
-    rows = snapshots.open(run.snapshot_id, run.store).rows_of(
-        "session_features", predictions[["tenant_id", "entity_id"]]
-    )
-    rows = rows.drop(columns=["point_at", "label", "status"])
-    both = predictions.merge(theirs[["tenant_id", "entity_id", "probability"]], on=["tenant_id", "entity_id"])
-    rows = both[["tenant_id", "entity_id", "point_at", "label"]].merge(rows, on=["tenant_id", "entity_id"])
+        silence = f"Champion {champion[1]} cannot be asked about this holdout ({why}), so it may be better. "
+        silence += 'Where that is meant, as after a change of what the logs hold: `make deploy FORCE="why"`.'
+        return None, None, silence
+    entity = ["tenant_id", "entity_id"]
+    both = predictions.merge(theirs[[*entity, "probability"]], on=entity)
+    features = snapshot.rows_of("session_features", both[entity]).drop(columns=["point_at", "label", "status"])
+    rows = both[[*entity, "point_at", "label"]].merge(features, on=entity)
     settings, label = run.settings, both["label"].to_numpy()
     asked = both[run.chosen].to_numpy(), both["probability"].to_numpy()
     groups, seed = both["person"].to_numpy() if "person" in both else None, settings["train"]["seed"]
