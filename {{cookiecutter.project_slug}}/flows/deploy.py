@@ -18,13 +18,12 @@ class DeployFlow(ProjectFlow):
         from ml import gate
         from rails import champion, run
         from rails.errors import Refused
-        from rails.store import read_json
         from serving import trial
 
         self.began_at = self.now()
         if self.force and len(self.force.split()) < 2:
             raise Refused(f'Say in words why, not {self.force!r}: make deploy FORCE="the shop sells other things now".')
-        if not self.force and read_json(self.store().experiment) is not None:
+        if not self.force and self.store().experiment.exists():
             raise Refused(
                 "A challenger is on trial, and a new champion would spoil its experiment: first `make promote` or "
                 '`make stop-experiment`, or say why not: make deploy FORCE="...".'

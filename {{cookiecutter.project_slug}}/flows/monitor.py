@@ -47,7 +47,6 @@ class MonitorFlow(ProjectFlow):
         import os
 
         from rails import alerts, monitor_report
-        from rails.store import read_json
 
         store, hook = self.store(), self.settings["monitor"]
         webhook = os.environ.get("ALERT_WEBHOOK") or hook["webhook"]
@@ -57,7 +56,7 @@ class MonitorFlow(ProjectFlow):
         report = monitor_report.keep(store, self.about, self.checks, self.decision, told)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.tell(store, report, self.seconds_since(self.began_at)))
-        if self.auto and read_json(store.experiment) is not None:
+        if self.auto and store.experiment.exists():
             print(
                 "Nothing is trained while a challenger is on trial: `make promote` or `make stop-experiment` ends that."
             )

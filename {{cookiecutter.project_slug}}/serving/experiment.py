@@ -17,6 +17,8 @@ from rails.errors import Refused
 from rails.store import Store, default_store, project_settings, read_json, write_json
 from serving import present, trial
 
+NEEDED = ["person_id", "anonymous_id", "session_id", "model_version", "answered_at", "variant", "outcome"]
+NEEDED += ["latency_ms", "probability"]  # columns of the log that a readout is made from
 FOR_VISITORS_TO_SAY = ("beats_the_rule", "not_worse_than_champion", "no_slice_falls")  # the gate asks all the rest
 
 
@@ -56,17 +58,7 @@ def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, 
             f"{told['champion']}: `make stop-experiment`, then `make challenger` begins anew."
         )
     log = present.predictions(snapshot.open_latest(store))
-    needed = [
-        "person_id",
-        "anonymous_id",
-        "session_id",
-        "answered_at",
-        "variant",
-        "outcome",
-        "latency_ms",
-        "probability",
-    ]
-    log = log if len(log) else pd.DataFrame(columns=[*needed, "model_version"])
+    log = log if len(log) else pd.DataFrame(columns=NEEDED)
     began = pd.Timestamp(told["since"]).tz_localize(None)
     own = log["model_version"].isin([told["version"], told["champion"]]) & log["anonymous_id"].notna()
     log = log[own & (pd.to_datetime(log["answered_at"]) >= began)]
