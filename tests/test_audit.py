@@ -163,7 +163,7 @@ def built(tmp_path_factory) -> Store:
     simulate.main(["--days", "4", "--sessions-per-day", "250", "--raw", str(store.raw), *truth])
     with warehouse.locked(store) as lock:
         landing = land(store, warehouse.variables()["sources"])
-        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing.generation))
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
     snapshot.publish(store, {"code": "c"}, "select 1", {})
     return store
 

@@ -55,7 +55,7 @@ def noticed(tmp_path_factory) -> tuple[Store, list[dict]]:
         )
     with warehouse.locked(store) as lock:
         landing = land(store, ["web", "orders"])
-        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing.generation))
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         return store, changes.find(connection, store)
 

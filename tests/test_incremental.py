@@ -19,7 +19,7 @@ from rails.store import default_store
 store = default_store()
 with warehouse.locked(store) as lock:
     landed = landing.land(store, *warehouse.source_names())
-    warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
+    warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
 """
 PUBLISH = (
     BUILD
@@ -31,7 +31,8 @@ tables = published.manifest["tables"].items()
 print(json.dumps({name: [each["file"] for each in table["files"]] for name, table in tables}))
 """
 )
-OF_ONE_BUILD = {"int_changes", "events_at_point", "features_at_point"}  # what a build has changed, not what there is
+# What a build has changed, not what there is.
+OF_ONE_BUILD = {"int_sessionized_events", "int_changes", "events_at_point", "features_at_point"}
 DAYS, SESSIONS_PER_DAY, FILES = 6, 60, 8
 
 
@@ -141,6 +142,21 @@ def test_a_corrected_file_and_a_removed_one_leave_nothing_behind(untouched, logs
     assert_same(fresh, store)
 
 
+def test_nothing_new_builds_nothing_and_what_a_killed_run_landed_is_built_by_the_next(whole, tmp_path):
+    store = Store(Path(shutil.copytree(whole, tmp_path / "store")))
+    with warehouse.locked(store) as lock:
+        assert warehouse.start_dbt(store, lock, landing.land(store, *warehouse.source_names())) is None
+        for path in store.raw.glob("web/*/7.jsonl"):
+            path.with_stem("8").write_bytes(path.read_bytes().replace(b'"id":"', b'"id":"other-'))
+        landing.land(store, *warehouse.source_names())
+        again = landing.land(store, *warehouse.source_names())
+        assert again.new == []
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, again))
+
+    with warehouse.connect(store) as connection:
+        assert (0,) < connection.sql("select count(*) from events where file like '%/8.jsonl'").fetchone()
+
+
 def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, monkeypatch):
     store = Store(tmp_path)
     for salt, ids in [("first", ["e1"]), ("second", ["e1"]), ("third", ["e1", "e2"])]:
@@ -151,11 +167,56 @@ def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, mo
         (store.raw / "web/dt=2026-01-01/a.jsonl").write_text("\n".join(lines))
         with warehouse.locked(store) as lock:
             landed = landing.land(store, *warehouse.source_names())
-            warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
+            warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
 
         with duckdb.connect(str(store.warehouse), read_only=True) as connection:
             found = connection.sql("select user_id from events").fetchall()
         assert found == [(hash_text("ann@x.de", salt),)] * len(ids)
+
+
+def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list[dict]]]:
+    """For each batch its web events and orders, of many tenants with a few devices and accounts that meet often each."""
+    chance, found = random.Random(seed), [{"web": [], "orders": []} for _ in range(batches)]
+    for world in range(count):
+        for number in range(chance.randrange(8, 20)):
+            time = f"2026-01-01T{chance.randrange(8, 12):02}:{chance.randrange(0, 60, 5):02}:00Z"
+            batch = chance.choice(found)
+            if chance.random() < 0.25:
+                order = {"shop_code": f"t{world}", "order_no": chance.randrange(4), "placed_at": time, "total": "9.5"}
+                ids = {
+                    "visitor_cookie": chance.choice(["a", "b", None]),
+                    "customer_no": chance.choice(["u", "v", None]),
+                }
+                batch["orders"].append(order | ids)
+                continue
+            kind = chance.choice(["page_view", "purchase"])
+            event = {"id": f"e{chance.randrange(number + 1)}", "type": kind, "ts": time}
+            visitor = {
+                "anonymous_id": chance.choice(["a", "b", "c", None]),
+                "user_id": chance.choice(["u", "v", None, None]),
+            }
+            line = {"event": event, "received": time, "shop": f"t{world}", "visitor": visitor}
+            line |= {"session": {"id": chance.choice(["s", None, None, None])}}
+            batch["web"].append(line | ({"order": {"id": str(chance.randrange(4))}} if kind == "purchase" else {}))
+    return found
+
+
+@pytest.mark.faults
+def test_devices_accounts_and_orders_that_meet_in_any_order_give_the_rows_of_one_full_build(untouched, tmp_path):
+    store, fresh = tmp_path / "store", tmp_path / "fresh"
+    for number, batch in enumerate(small_worlds(count=400, batches=4)):
+        for source, lines in batch.items():
+            path = store / "raw" / source / "dt=2026-01-02" / f"{number}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        build(untouched, store)
+        with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+            moved = connection.sql("select count(*) filter (where is_gone) from int_changes").fetchone()[0]
+    shutil.copytree(store / "raw", fresh / "raw")
+    build(untouched, fresh)
+
+    assert_same(fresh, store)
+    assert moved > 100  # the last batch, too, changed what the ones before had left
 
 
 @pytest.mark.faults

@@ -209,7 +209,7 @@ def small(tmp_path_factory) -> Store:
     put(store, *VISITS)
     with warehouse.locked(store) as lock:
         landed = landing.land(store, *warehouse.source_names())
-        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
     snapshot.publish(store, {}, "select 1", {})
     said = " and ".join(visit["visitor"]["user_id"] for visit in VISITS[:2]) + "."
     for name in ("reports/x.html", "reports/x.json", "landed/.draft.jsonl.17"):

@@ -18,7 +18,7 @@ class DataFlow(ProjectFlow):
         store = self.store()
         with warehouse.locked(store, run_process=self.process()) as lock:
             self.landing = landing.land(store, *warehouse.source_names())
-            dbt = warehouse.start_dbt(store, lock, self.landing.generation)
+            dbt = warehouse.start_dbt(store, lock, self.landing)
             audit.load_gx()
             self.build_id = warehouse.finish_dbt(store, dbt)
             self.findings = audit.audit(store, snapshot.find_latest(store))

@@ -185,7 +185,7 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
     for path in store.landed.iterdir():
         if path.relative_to(store.root).as_posix() not in read:
             path.unlink()
-    warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed.generation))
+    warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
     if critical := [each for each in audit.audit(store) if each.stops]:
         return None, f"it is not true of {critical[0].table} that {critical[0].expectation}"
     facts = {"code": warehouse.code_fingerprint()}

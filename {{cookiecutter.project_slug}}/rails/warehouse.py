@@ -18,6 +18,7 @@ import duckdb
 import yaml
 
 from rails.errors import Refused, explain
+from rails.landing import Landing
 from rails.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
 
 DBT = PROJECT / "dbt"
@@ -100,24 +101,29 @@ def _acquire(file: TextIO, deadline: float) -> None:
             time.sleep(0.2)
 
 
-def start_dbt(store: Store, lock: int, generation: int) -> subprocess.Popen:
+def start_dbt(store: Store, lock: int, landing: Landing) -> subprocess.Popen | None:
     """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
 
     The tables are built anew, not added to, when the SQL, the landing's generation or the salt is not the last whole
-    build's.
+    build's. None where that build knew all that has landed.
     """
     log = store.dbt / "logs"
     log.mkdir(parents=True, exist_ok=True)
-    build = {"code": code_fingerprint(), "generation": generation, "salt": hash_text("", store.read_salt())}
+    build = {"code": code_fingerprint(), "generation": landing.generation, "salt": hash_text("", store.read_salt())}
+    last_file = max((file.file_seq for file in landing.files), default=0)
     built = read_json(store.dbt / "built.json", default={})
     is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
     if is_same:
         store.quarantine_before.unlink(missing_ok=True)
     elif built and store.warehouse.exists():
         _keep_quarantine(store)
+    if is_same and built["last_file"] == last_file:
+        with duckdb.connect(str(store.warehouse), config=memory_limit()) as connection:
+            connection.execute("truncate int_changes; truncate events_at_point")
+        return None
     # Half of what changed may be in the tables when a build is killed, so the next one is whole.
     (store.dbt / "built.json").unlink(missing_ok=True)
-    write_json(store.dbt / "building.json", build | {"id": uuid.uuid4().hex})
+    write_json(store.dbt / "building.json", build | {"last_file": last_file, "id": uuid.uuid4().hex})
     command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
     with (log / "run.txt").open("w") as output:
         return subprocess.Popen(
@@ -139,11 +145,13 @@ def _keep_quarantine(store: Store) -> None:
         ).to_parquet(str(store.quarantine_before))
 
 
-def finish_dbt(store: Store, process: subprocess.Popen) -> str:
+def finish_dbt(store: Store, process: subprocess.Popen | None) -> str:
     """Wait for dbt and return the build's id; raise Refused with the model and the error where it failed."""
+    if process is None:
+        return read_json(store.dbt / "built.json")["id"]
     if process.wait() == 0:
         build = read_json(store.dbt / "building.json")
-        write_json(store.dbt / "built.json", build)
+        write_json(store.dbt / "built.json", build | {"models": _models(store)})
         return build["id"]
     text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
     if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
@@ -170,7 +178,11 @@ def compiled(store: Store, model: str) -> str:
 
 
 def last_models(store: Store) -> list[dict]:
-    """The models of dbt's last run in their order: `name`, `seconds`, and `parents`, what each was made from."""
+    """The models of the last build in their order: `name`, `seconds`, and `parents`, what each was made from."""
+    return read_json(store.dbt / "built.json")["models"]
+
+
+def _models(store: Store) -> list[dict]:
     results = read_json(store.dbt / "target" / "run_results.json")["results"]
     parents = read_json(store.dbt / "target" / "manifest.json")["parent_map"]
     return [

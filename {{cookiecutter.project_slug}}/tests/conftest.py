@@ -49,7 +49,7 @@ def build(store: Store) -> None:
     """Land what is new and build the tables, without an audit."""
     with warehouse.locked(store) as lock:
         landing = land(store, *warehouse.source_names())
-        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing.generation))
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
 
 
 def need_simulated_sources() -> None:

@@ -6,18 +6,36 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Whether an event is one that this build adds, and whether the table lacks a session's row: all, in a full build. #}
-{% macro is_added() -%}
-    {%- if is_incremental() -%}
-        (file_seq, line_number) in (select (file_seq, line_number) from {{ ref('int_changes') }} where not is_gone)
-    {%- else -%}
-        true
+{# The events as the build before left them, as a query; none in a full build. #}
+{% macro events_before() -%}
+    {%- if execute and not flags.FULL_REFRESH and model.config.materialized != 'unit' -%}
+        {%- set events = adapter.get_relation(this.database, this.schema, 'events') -%}
+        {%- set files = api.Relation.create(this.database, this.schema, 'landed_files') -%}
+        {%- if events -%}
+            {{ return('(select files.file_seq, events.* from ' ~ events ~ ' as events inner join ' ~ files ~ ' as files using (file))') }}
+        {%- endif -%}
     {%- endif -%}
 {%- endmacro %}
 
-{% macro is_missing(session) -%}
+{# Events of which new files hold a record, and the purchases of the orders that those are about. #}
+{% macro retold_events() -%}
+    {%- set told -%}
+        (tenant_id, event_id) in (
+            select (tenant_id, event_id) from {{ ref('int_records') }}
+            where reason is null and file_seq > (select coalesce(max(file_seq), 0) from {{ this }})
+        )
+    {%- endset -%}
+    {{ told }}
+    or event_type = 'purchase' and (tenant_id, order_id) in (
+        select (tenant_id, order_id) from {{ ref('int_records') }}
+        where reason is null and event_type = 'purchase' and order_id is not null and {{ told }}
+    )
+{%- endmacro %}
+
+{# Whether the table lacks a row of that id: all do, in a full build. #}
+{% macro is_missing(id) -%}
     {%- if is_incremental() -%}
-        (tenant_id, {{ session }}) not in (select (tenant_id, {{ session }}) from {{ this }})
+        (tenant_id, {{ id }}) not in (select (tenant_id, {{ id }}) from {{ this }})
     {%- else -%}
         true
     {%- endif -%}

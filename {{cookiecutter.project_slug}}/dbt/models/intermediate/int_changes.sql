@@ -2,68 +2,51 @@
     What a build adds to the tables of the one before: events that are new, in another session or at another place in it, and what
     stood there before (is_gone). What follows is made anew for these sessions alone; a full build makes all of it, and this is empty.
 #}
-{%- set before = adapter.get_relation(this.database, this.schema, 'events') if execute and not flags.FULL_REFRESH -%}
+{%- set before = events_before() %}
+{%- set columns = ['tenant_id', 'product_id', 'anonymous_id', 'user_id', 'received_at'] %}
 
 with sessionized as (
     select * from {{ ref('int_sessionized_events') }}
-),
-
-files as (
-    select * from {{ ref('landed_files') }}
-),
-
-records as (
-    select * exclude (session_id) from {{ ref('int_records') }}
-),
-
-before as (
-    select
-        files.file_seq,
-        events.line_number,
-        events.session_id,
-        events.event_number,
-        events.tenant_id,
-        events.product_id,
-        events.anonymous_id,
-        events.user_id,
-        events.received_at
-    from {{ before or '(select *, 0 as event_number, file_seq as file from ' ~ ref('int_records') ~ ')' }} as events
-    inner join files on events.file = files.file
     {% if not before %}where false{% endif %}
 ),
 
-after as (
-    select file_seq, line_number, session_id, event_number
-    from sessionized
-    {% if not before %}where false{% endif %}
+firsts as ( -- noqa: ST03
+    select file_seq, line_number
+    from {{ ref('int_first_records') }}
+    where same_order_as is null
 ),
 
 added as (
-    select after.*, records.tenant_id, records.product_id, records.anonymous_id, records.user_id, records.received_at
-    from after
-    anti join before
-        on after.file_seq = before.file_seq
-        and after.line_number = before.line_number
-        and after.session_id is not distinct from before.session_id
-        and after.event_number is not distinct from before.event_number
-    inner join records
-        on after.file_seq = records.file_seq and after.line_number = records.line_number
+    select sessionized.*, records.{{ columns | join(', records.') }}, false as is_gone
+    from {{ ref('int_records') }} as records
+    inner join sessionized
+        on records.file_seq = sessionized.file_seq and records.line_number = sessionized.line_number
 ),
 
-gone as (
-    select before.*
-    from before
-    anti join after
-        on before.file_seq = after.file_seq
-        and before.line_number = after.line_number
-        and before.session_id is not distinct from after.session_id
-        and before.event_number is not distinct from after.event_number
+{% if before -%}
+known as not materialized (
+    select file_seq, line_number, session_id, event_number, {{ columns | join(', ') }} from {{ before }} as known
 ),
+
+gone as ( -- noqa: ST03
+    select *, true as is_gone
+    from known
+    semi join sessionized
+        on known.file_seq = sessionized.file_seq and known.line_number = sessionized.line_number
+    union all
+    select *, true as is_gone
+    from known
+    anti join firsts
+        on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
+),
+{%- endif %}
 
 changes as (
-    select *, false as is_gone from added
+    select * from added
+    {% if before -%}
     union all by name
-    select *, true as is_gone from gone
+    select * from gone
+    {%- endif %}
 )
 
 select * from changes

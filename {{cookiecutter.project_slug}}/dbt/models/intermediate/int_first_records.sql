@@ -1,5 +1,7 @@
+{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(retold_events()) }}") }}
+
 {# The record that is kept of each event, without its wide columns: the one received first, and one purchase of each order. #}
-with records as not materialized (
+with records as {{ '' if is_incremental() else 'not ' }}materialized (
     select
         file_seq,
         line_number,
@@ -15,7 +17,7 @@ with records as not materialized (
         received_at,
         file
     from {{ ref('int_records') }}
-    where reason is null
+    where reason is null and {{ is_missing('event_id') }}
 ),
 
 {# Few are repeats, and only these need an order. #}

@@ -1,8 +1,12 @@
-{# Every event with its session: the emitter's id, else 30 minutes of silence of one device; back-end events join or have none. #}
+{#
+    Events with their session and their place in it: the emitter's id, else 30 minutes of silence of one device; back-end events
+    join or have none. A full build has all of them here; another only those that it adds or that are elsewhere than before.
+#}
 {%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
 {%- set back_end_sources = "'" ~ var('back_end_sources') | join("', '") ~ "'" %}
+{%- set before = events_before() %}
 
-with firsts as (
+with firsts as not materialized (
     select
         * exclude (session_id, same_order_as),
         session_id as emitter_session_id,
@@ -12,12 +16,71 @@ with firsts as (
     where same_order_as is null
 ),
 
+{% if before -%}
+known as not materialized (
+    select * from {{ before }} as known
+),
+
+added as (
+    select firsts.*
+    from firsts
+    anti join known
+        on firsts.file_seq = known.file_seq and firsts.line_number = known.line_number
+),
+
+gone as (
+    select known.file_seq, known.line_number, known.tenant_id, known.session_id, known.anonymous_id, known.user_id
+    from known
+    anti join firsts
+        on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
+),
+
+{# Whose silences may be others now; then who is known by the same accounts, for whom the back end's events may join others. #}
+moved as (
+    select tenant_id, unnest({{ visitor_keys() }}) as key from added
+    union
+    select tenant_id, unnest({{ visitor_keys() }}) as key from gone
+),
+
+near as (
+    select * from moved
+    union
+    select firsts.tenant_id, 'u:' || firsts.user_id as key
+    from firsts
+    inner join moved on firsts.tenant_id = moved.tenant_id and firsts.visitor_device = moved.key
+    where firsts.user_id is not null
+),
+
+devices as (
+    select * from near
+    union
+    select firsts.tenant_id, firsts.visitor_device as key
+    from firsts
+    inner join near on firsts.tenant_id = near.tenant_id and 'u:' || firsts.user_id = near.key
+    where firsts.anonymous_id is not null and not firsts.is_back_end
+),
+
+asked as (
+    select firsts.*
+    from firsts
+    inner join devices on firsts.tenant_id = devices.tenant_id and firsts.visitor_device = devices.key
+    where not firsts.is_back_end or (devices.tenant_id, devices.key) in (select (tenant_id, key) from near)
+    union all
+    select * from added
+    where visitor_device is null
+),
+{%- else -%}
+asked as not materialized (
+    select * from firsts
+),
+{%- endif %}
+
 {# A silence starts anew with each gap; equal times keep one order by the event's id. #}
 starts as (
     select
         *,
         coalesce(occurred_at - lag(occurred_at) over device > {{ silence }}, true) as is_start
-    from firsts
+    from asked
     where emitter_session_id is null and visitor_device is not null and not is_back_end
     window device as (partition by tenant_id, visitor_device order by occurred_at, event_id)
 ),
@@ -36,13 +99,13 @@ front_end as (
     from silences
     union all by name
     select *, emitter_session_id as session_id
-    from firsts
+    from asked
     where emitter_session_id is not null or (visitor_device is null and not is_back_end)
 ),
 
 back_end as (
     select *
-    from firsts
+    from asked
     where is_back_end and emitter_session_id is null
 ),
 
@@ -78,20 +141,71 @@ joined as (
         on back_end.tenant_id = last_seen.tenant_id and back_end.event_id = last_seen.event_id
 ),
 
-sessionized as (
+sessionized as ( -- noqa: ST03
     select * from front_end
     union all by name
     select * from joined
 ),
+
+{% if before -%}
+{# Where each stood before; a session that an event has left or joined is numbered anew, its other events with it. #}
+placed as (
+    select
+        sessionized.*,
+        known.session_id as session_before,
+        known.file_seq is null or coalesce(sessionized.session_id, '') != coalesce(known.session_id, '') as has_moved
+    from sessionized
+    left join known
+        on sessionized.file_seq = known.file_seq and sessionized.line_number = known.line_number
+),
+
+touched as (
+    select tenant_id, unnest([session_id, session_before]) as session_id
+    from placed
+    where has_moved
+    union
+    select tenant_id, session_id from gone
+),
+
+others as (
+    select known.*
+    from known
+    semi join touched on known.tenant_id = touched.tenant_id and known.session_id = touched.session_id
+    anti join placed on known.file_seq = placed.file_seq and known.line_number = placed.line_number
+    anti join gone on known.file_seq = gone.file_seq and known.line_number = gone.line_number
+),
+
+members as (
+    select file_seq, line_number, tenant_id, session_id, occurred_at, event_id, has_moved
+    from placed
+    where has_moved or (tenant_id, session_id) in (select (tenant_id, session_id) from touched)
+    union all
+    select file_seq, line_number, tenant_id, session_id, occurred_at, event_id, false as has_moved
+    from others
+),
+{%- else -%}
+members as not materialized (
+    select *, true as has_moved from sessionized
+),
+{%- endif %}
 
 numbered as (
     select
         file_seq,
         line_number,
         session_id,
-        case when session_id is not null then row_number() over in_session end as event_number
-    from sessionized
+        case when session_id is not null then row_number() over in_session end as event_number,
+        has_moved
+    from members
     window in_session as (partition by tenant_id, session_id order by occurred_at, event_id)
 )
 
-select * from numbered
+{% if before -%}
+select numbered.* exclude (has_moved)
+from numbered
+left join known
+    on numbered.file_seq = known.file_seq and numbered.line_number = known.line_number
+where numbered.has_moved or coalesce(numbered.event_number, 0) != coalesce(known.event_number, 0)
+{%- else -%}
+select * exclude (has_moved) from numbered
+{%- endif %}

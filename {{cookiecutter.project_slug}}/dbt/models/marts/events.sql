@@ -1,8 +1,7 @@
 {{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(gone_events()) }}") }}
 
 with sessionized as (
-    select * from {{ ref('int_sessionized_events') }}
-    where {{ is_added() }}
+    select file_seq, line_number, session_id, event_number from {{ ref('int_sessionized_events') }}
 ),
 
 records as (

@@ -6,12 +6,20 @@ with seen as (
     select * from {{ ref('int_events_at_point') }}
 ),
 
-asked as (
-    select *
-    from seen
+sessions as (
+    select tenant_id, session_id as entity_id
+    from {{ ref('sessions') }}
     {% if execute and not flags.FULL_REFRESH and adapter.get_relation(this.database, this.schema, 'session_features') -%}
-    where (tenant_id, entity_id) not in (select (tenant_id, entity_id) from {{ features }})
+    anti join {{ features }} as features
+        on sessions.tenant_id = features.tenant_id and sessions.session_id = features.entity_id
     {%- endif %}
+),
+
+asked as (
+    select seen.*
+    from seen
+    inner join sessions
+        on seen.tenant_id = sessions.tenant_id and seen.entity_id = sessions.entity_id
 )
 
 select * from asked

@@ -6,9 +6,13 @@ with events as (
 ),
 
 carried as (
-    select *, unnest({{ visitor_keys() }}) as key
+    select tenant_id, session_id, received_at, is_outcome, 'a:' || anonymous_id as key
     from events
-    where session_id is not null
+    where session_id is not null and anonymous_id is not null
+    union all
+    select tenant_id, session_id, received_at, is_outcome, 'u:' || user_id as key
+    from events
+    where session_id is not null and user_id is not null
 ),
 
 visits as (
@@ -19,7 +23,7 @@ visits as (
         cast(min(received_at) as date) as arrived_on,
         cast(min(received_at) filter (where is_outcome) as date) as outcome_arrived_on
     from carried
-    where key is not null and {{ is_stale(visitor_keys()) }}
+    where {{ is_stale(visitor_keys()) }}
     group by all
 ),
 
