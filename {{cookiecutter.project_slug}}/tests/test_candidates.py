@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from sklearn.metrics import average_precision_score
 
 from ml import CannotLearn
 from ml.candidates import load_module
+from ml.evaluate import log_loss
 from ml.schema import FeatureSchema
+from ml.split import Part
 from rails.store import PROJECT
 
 LADDER = ["rule", "logistic", "xgboost"]
@@ -197,6 +200,49 @@ def test_xgboost_never_lowers_the_score_for_more_in_the_cart():
     scores = [module.predict_proba(model, rows.assign(cart_add_count=count)) for count in range(6)]
 
     assert (np.diff(scores, axis=0) >= 0).all()
+
+
+def with_flipped_labels(some: Part) -> Part:
+    """The part with every fourth label turned round."""
+    return replace(some, label=np.where(np.arange(len(some)) % 4 == 0, 1 - some.label, some.label))
+
+
+def test_xgboost_is_less_sure_where_validation_is_noisier_than_training_and_ranks_as_before():
+    module, noisy = load_module("xgboost"), with_flipped_labels(SPLIT.validation)
+    model = module.fit(SPLIT.train, noisy, SCHEMA, SETTINGS)
+    as_sure = replace(model, factor=1.0, shift=0.0)
+
+    tamed, sure = (module.predict_proba(each, noisy.features) for each in (model, as_sure))
+
+    assert model.factor < 0.95
+    assert log_loss(noisy.label, tamed) < log_loss(noisy.label, sure)
+    np.testing.assert_array_equal(np.argsort(sure, kind="stable"), np.argsort(tamed, kind="stable"))
+    assert tamed.mean() == pytest.approx(sure.mean(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("slope", "shift", "factor"), [(1, 2, 1), (0.7, 0, 0.7), (1.3, 1, 1.3), (5, 0, 2), (-0.3, 2, 0.5)]
+)
+def test_xgboost_is_calibrated_by_the_slope_within_half_and_twice_whatever_the_rate(slope, shift, factor):
+    log_odds = np.random.default_rng(0).normal(-2, 1.5, 20_000)
+    label = 1 / (1 + np.exp(-slope * log_odds - shift))  # as it would be on the mean of very many rows
+
+    assert load_module("xgboost")._find_factor(log_odds, label) == pytest.approx(factor, abs=0.05)
+
+
+def test_xgboost_keeps_what_validation_found_when_it_is_fitted_again_and_saved(tmp_path):
+    module = load_module("xgboost")
+    learned = module.fit(SPLIT.train, with_flipped_labels(SPLIT.validation), SCHEMA, SETTINGS)
+
+    model = module.refit(learned, SPLIT.train, SCHEMA, SETTINGS)
+    module.save(model, tmp_path)
+
+    assert learned.factor == model.factor == module.load(tmp_path).factor < 0.95
+    assert model.shift == module.load(tmp_path).shift != 0
+    probability = module.predict_proba(model, SPLIT.train.features)
+    assert probability.mean() == pytest.approx(SPLIT.train.label.mean(), abs=0.005)
+    constant = np.log(probability / (1 - probability)) - module.explain(model, SPLIT.train.features).sum(axis=1)
+    assert np.ptp(constant) < 1e-4
 
 
 def test_xgboost_gives_the_same_file_on_one_and_two_threads(tmp_path):
