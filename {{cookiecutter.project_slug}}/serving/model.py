@@ -49,7 +49,11 @@ class LoadedModel:
         self.bundle = bundle
         self.standing: Mapping[str, Any] = {}  # how it became champion, where it is one
         self._module: ModuleType = load_module(bundle.candidate)
-        self._model = self._module.load(bundle.model)
+        try:
+            self._model = self._module.load(bundle.model)
+        except Exception as error:  # a candidate whose code has changed raises what it likes over what it saved before
+            sentence = f"ml/candidates/{bundle.candidate}.py cannot load what it saved in {bundle.folder} ({error!r})"
+            raise Refused(f"{sentence}: undo the change of its code, or `make train deploy`.") from error
         self._columns = FeatureSchema.from_dict(bundle.schema).names
         self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, threads=threads)
         self.check_sample()

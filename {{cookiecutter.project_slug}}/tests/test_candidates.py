@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -243,6 +244,17 @@ def test_xgboost_keeps_what_validation_found_when_it_is_fitted_again_and_saved(t
     assert probability.mean() == pytest.approx(SPLIT.train.label.mean(), abs=0.005)
     constant = np.log(probability / (1 - probability)) - module.explain(model, SPLIT.train.features).sum(axis=1)
     assert np.ptp(constant) < 1e-4
+
+
+def test_an_xgboost_saved_before_it_was_calibrated_answers_as_it_did(tmp_path):
+    module = load_module("xgboost")
+    model = module.fit(SPLIT.train, SPLIT.validation, SCHEMA, SETTINGS)
+    module.save(model, tmp_path)
+    stored = json.loads((tmp_path / "model.json").read_text())
+    del stored["calibration"]
+    (tmp_path / "model.json").write_text(json.dumps(stored))
+
+    assert (module.load(tmp_path).factor, module.load(tmp_path).shift) == (1, 0)
 
 
 def test_xgboost_gives_the_same_file_on_one_and_two_threads(tmp_path):

@@ -29,6 +29,7 @@ from serving_data import (
     write_lookup,
 )
 
+from ml.candidates import load_module
 from rails.champion import promote, rollback
 from rails.errors import Refused
 from rails.prediction_log import PredictionLog, land_leftovers
@@ -614,6 +615,16 @@ def test_a_bundle_that_answers_its_sample_otherwise_is_refused(store):
     bundle = make_bundle(store, sql=FEATURE_SQL.replace("'cart_add'", "'cart_remove'"))
 
     with pytest.raises(Refused, match=r"its own sample with 0.05.*0.4.*make deploy"):
+        LoadedModel(bundle)
+
+
+def test_a_candidate_that_cannot_load_what_it_saved_is_named_with_what_to_do(bundle, monkeypatch):
+    def lacking(folder):
+        raise KeyError("factor")
+
+    monkeypatch.setattr(load_module(bundle.candidate), "load", lacking)
+
+    with pytest.raises(Refused, match=rf"candidates/{bundle.candidate}.py cannot load.*KeyError.*make train deploy"):
         LoadedModel(bundle)
 
 

@@ -87,7 +87,7 @@ def save(model: Trees, folder: Path) -> None:
     for booster, name in zip(model.boosters, _names(len(model.boosters)), strict=True):
         booster.save_model(folder / name)
     stored = {"schema": model.schema.to_dict(), "boosters": len(model.boosters), "line": asdict(model.line)}
-    stored |= {"factor": model.factor, "shift": model.shift}
+    stored["calibration"] = {"factor": model.factor, "shift": model.shift}
     (folder / "model.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
@@ -96,7 +96,7 @@ def load(folder: Path) -> Trees:
     stored = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     boosters = [xgboost.Booster({"nthread": 1}, model_file=folder / name) for name in _names(stored["boosters"])]
     schema, line = FeatureSchema.from_dict(stored["schema"]), Line(**stored["line"])
-    return Trees(schema, line, boosters, stored["factor"], stored["shift"])
+    return Trees(schema, line, boosters, **stored.get("calibration", {}))  # a champion may be older than calibration
 
 
 def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings: dict[str, Any]) -> Trees:
