@@ -24,7 +24,7 @@ class Comparison:
 
     @cached_property
     def settings(self) -> list[tuple[str, object, object]]:
-        """Each setting, snapshot and code included, that is not the same."""
+        """Each setting, snapshot, code and libraries included, that is not the same."""
         before, after = _flat(self.a.settings), _flat(self.b.settings)
         names = dict.fromkeys([*before, *after])
         return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
