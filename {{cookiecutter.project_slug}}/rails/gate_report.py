@@ -80,5 +80,5 @@ def _failed(report: Report) -> str:
 def check_lines(report: Report) -> str:
     """Each check in a line; none where the gate was not asked."""
     checks = (report.decision or {"checks": []})["checks"]
-    lines = [f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<24} {check['sentence']}" for check in checks]
+    lines = [f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<26} {check['sentence']}" for check in checks]
     return "\n".join(lines)
