@@ -199,7 +199,7 @@ def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path)
     shut = sentence.partition(";")[0]
     assert all(check in shut for check in ("no_feature_is_too_good", "not_too_good", "serves_as_trained"))
     assert "category_count alone ranks the outcomes" in sentence
-    assert "values of category_count" in sentence and "values of event_count" in sentence
+    assert all(f"values of {name}" in sentence for name in ("category_count", "event_count", "probability"))
 
 
 @pytest.mark.faults

@@ -27,7 +27,8 @@ class Comparison:
         """Each setting, snapshot, code and libraries included, that is not the same."""
         before, after = _flat(self.a.settings), _flat(self.b.settings)
         names = dict.fromkeys([*before, *after])
-        return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+        both = [(name, before.get(name, "not set"), after.get(name, "not set")) for name in names]
+        return [(name, one, two) for name, one, two in both if one != two]
 
     @cached_property
     def data(self) -> list[tuple[str, Mapping, Mapping]]:
@@ -128,9 +129,11 @@ def _best(run: Run) -> Mapping:
 
 
 def _flat(settings: Mapping, above: str = "") -> dict[str, object]:
+    """Each setting by the names on its way, a list as words."""
     flat = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+        told = ", ".join(map(str, value)) if isinstance(value, list) else value
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": told}
     return flat
 
 

@@ -107,9 +107,8 @@ def try_out(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
     asked = predictions.sample(min(SESSIONS_COMPARED, len(predictions)), random_state=0)
     sessions = _sessions(snapshot, asked)
     keys = asked[["tenant_id", "entity_id"]]
-    expected = keys.merge(snapshot.frame("session_features"), how="left").merge(
-        predictions[["tenant_id", "entity_id", run.chosen]], how="left"
-    )
+    probability = predictions.rename(columns={run.chosen: "probability"})[[*keys, "probability"]]
+    expected = keys.merge(snapshot.frame("session_features"), how="left").merge(probability, how="left")
     types = {kind for (kind,) in snapshot.relation("events").aggregate("event_type").fetchall()}
     unknowing = LoadedModel(bundle)  # of visitors and products: what it says may rest on no id
     try:
@@ -121,10 +120,10 @@ def try_out(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
     model = LoadedModel(bundle, {name: snapshot.files(name) for name in bundle.lookups})
     try:
         found = model.features(sessions)
-        found = found.assign(**{run.chosen: model.score(found)})
+        found = found.assign(probability=model.score(found))
     finally:
         model.close()
-    columns = [*(feature["name"] for feature in bundle.schema["features"]), run.chosen]
+    columns = [*(feature["name"] for feature in bundle.schema["features"]), "probability"]
     counts = {name: int((~_same(expected[name], found[name])).sum()) for name in columns}
     return [each.sentence for each in verdicts if not each.passed], {name: n for name, n in counts.items() if n}
 

@@ -167,14 +167,14 @@ def test_fifty_rows_are_learned_from_where_each_part_knows_both_outcomes(tmp_pat
 
 def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
     store = Store(tmp_path)
-    ladder, other = (
-        keep(store, seed, *figures) for seed, figures in enumerate([trained, train(tmp_path, sessions(1500), ["rule"])])
-    )
+    own = [{"candidates": ["rule", "logistic"]}, {"seed": 1, "candidates": ["rule"]}]
+    figures = [trained, train(tmp_path, sessions(1500), ["rule"])]
+    ladder, other = (keep(store, asked, *found) for asked, found in zip(own, figures, strict=True))
 
     comparison = Comparison(other, ladder)
     told, page = tell(comparison), render("compare.html", title="Two runs", comparison=comparison)
 
-    assert comparison.settings == [("train.seed", 1, 0)]
+    assert comparison.settings == [("train.seed", 1, "not set"), ("train.candidates", "rule", "rule, logistic")]
     assert comparison.changed[0] == 300 and 0 < len(comparison.changed[1]) <= 10
     assert re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", told) and "changed most" in told
     assert "of the second run is better by" in page and page.count("<tr>") > 20
@@ -183,8 +183,8 @@ def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
     assert [line.split()[0] for line in table(store).splitlines()[1:]].count(ladder.id) == 1
 
 
-def keep(store: Store, seed: int, metrics: dict, predictions: pd.DataFrame):
-    run = runs.begin(store, "s1", {"train": {"seed": seed}})
+def keep(store: Store, asked: dict, metrics: dict, predictions: pd.DataFrame):
+    run = runs.begin(store, "s1", {"train": asked})
     used = {"rule": {"cpu_seconds": 1.0, "peak_mb": 100}}
     run.finish(metrics, predictions, {"features": [{"name": "a"}]}, "select 1", used, 2.0)
     return run
