@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 
-from rails import changes, page, snapshot
+from rails import changes, distribution, page, snapshot
 from rails.audit import Finding
 from rails.landing import Landing
 from rails.store import Store, read_json
@@ -95,6 +95,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
         replayed = _count_replayed(connection, store)
         rows["changes"] = changes.find(connection, store, known)
+        rows["distributions"] = distribution.describe(connection, "session_features")
     rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
     columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}

@@ -1,4 +1,4 @@
-"""How far the columns of a table have moved between two states of it, in one SQL statement over a sample of each."""
+"""How the columns of a table are distributed, and how far they have moved between two states of it, from samples."""
 
 import duckdb
 
@@ -53,6 +53,22 @@ from distances inner join told using (column_name)
 group by column_name having count(*) = 2
 order by distance desc, column_name
 """
+
+
+def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
+    """Each column that `compare` knows: `unknown_share`, and `bins`, DuckDB's histogram.
+
+    A bin is a value, or the end of an interval of numbers, and how many of the sampled rows are there.
+    """
+    connection.execute(
+        f"create or replace temp table sampled as from {table} using sample reservoir({SAMPLE} rows) repeatable (7)"
+    )
+    described = []
+    for name in (name for name, kind in _kinds(connection, "sampled").items() if _is_compared(name, kind)):
+        (unknown,) = connection.sql(f'select 1 - count("{name}") / count(*) from sampled').fetchone()
+        bins = connection.sql(f'select bin::varchar, count from histogram_values(sampled, "{name}", bin_count := 12)')
+        described.append({"column_name": name, "unknown_share": unknown, "bins": bins.fetchall()})
+    return described
 
 
 def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> list[dict]:

@@ -117,7 +117,7 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> subprocess.Popen | N
         store.quarantine_before.unlink(missing_ok=True)
     elif built and store.warehouse.exists():
         _keep_quarantine(store)
-    if is_same and built["last_file"] == last_file:
+    if is_same and built.get("last_file") == last_file:
         with duckdb.connect(str(store.warehouse), config=memory_limit()) as connection:
             connection.execute("truncate int_changes; truncate events_at_point")
         return None

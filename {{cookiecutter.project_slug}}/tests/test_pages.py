@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import duckdb
 import pytest
 
-from rails import data_report, page, plot
+from rails import data_report, distribution, page, plot
 from rails.page import FORMS, render
 
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
@@ -150,6 +150,10 @@ def data_context(published: bool, train_count: int = 90) -> dict:
             {"name": HOSTILE, "seconds": 0.5, "parents": ["first"]},
         ],
         "moved": [{"column_name": HOSTILE, "distance": 0.3, "before": HOSTILE, "after": "mean 1"}],
+        "distributions": [
+            {"column_name": HOSTILE, "unknown_share": 0.5, "bins": [(HOSTILE, 3), (None, 0)]},
+            {"column_name": "empty", "unknown_share": float("nan"), "bins": []},
+        ],
         "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
         "totals": {
             "file_count": 1,
@@ -346,6 +350,19 @@ def test_a_graph_stands_below_what_it_is_made_from_and_draws_no_line_that_others
     assert tops == {"a": 0, "b": 60, "d": 60, "c": 120, "e": 180}
     assert len(drawn["paths"]) == 5
     assert len({(one["left"], one["top"]) for one in drawn["nodes"]}) == 5
+
+
+def test_columns_are_described_by_bars_and_by_what_is_unknown():
+    with duckdb.connect() as connection:
+        word = "if(i < 5, null, 'x\"y') as word"
+        connection.execute(f"create table f as select 'e' || i as entity_id, i as n, {word} from range(10) as r(i)")
+        numbers, texts = distribution.describe(connection, "f")
+        connection.execute("delete from f")
+        none = distribution.describe(connection, "f")
+
+    assert numbers["column_name"] == "n" and sum(count for _, count in numbers["bins"]) == 10
+    assert texts == {"column_name": "word", "unknown_share": 0.5, "bins": [('x"y', 5)]}
+    assert [one["bins"] for one in none] == [[], []]
 
 
 def test_examples_of_quarantined_lines_are_masked():
