@@ -117,11 +117,12 @@ def hash_file(path: Path) -> str:
 
 
 def hash_folder(folder: Path, *suffixes: str) -> str:
-    """Sixteen hex digits of the names and contents of the files below a folder that end so."""
+    """Sixteen hex digits of the names and contents of the files below a folder that end so, unit tests of dbt left out."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in suffixes and "target" not in path.parts:
-            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+        place = path.relative_to(folder)
+        if path.suffix in suffixes and place.parts[0] not in {"target", "unit_tests"}:
+            digest.update(f"{place}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
