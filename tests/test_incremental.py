@@ -175,7 +175,7 @@ def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, mo
 
 
 def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list[dict]]]:
-    """For each batch its web events and orders, of many tenants with a few devices and accounts that meet often each."""
+    """For each batch its web events and orders, of tenants with a few devices and accounts that meet often each."""
     chance, found = random.Random(seed), [{"web": [], "orders": []} for _ in range(batches)]
     for world in range(count):
         for number in range(chance.randrange(8, 20)):

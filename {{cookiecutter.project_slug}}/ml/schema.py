@@ -47,7 +47,7 @@ class Feature:
         """The column as float64: a number as it is, a category as its code; null, infinite and unseen are NaN."""
         return _finite(self.numbers(column))
 
-    def numbers(self, column: pd.Series) -> np.ndarray:
+    def numbers(self, column: pd.Series | np.ndarray) -> np.ndarray:
         """The same with infinite and huge numbers as they are."""
         if self.kind == "category" and len(column) > FEW:
             codes = pd.Index(self.categories, dtype=object).get_indexer(column.astype(object))
@@ -94,8 +94,10 @@ class FeatureSchema:
                 f"The features lack {', '.join(missing)}, which the model was trained on: "
                 "put the column back into dbt's features_at_point, or train again with `make data train`."
             )
-        columns = np.array([feature.numbers(frame[feature.name]) for feature in features])
-        return _finite(columns.reshape(-1, len(frame)).T)
+        few = len(frame) <= FEW  # where taking a column out of a data frame costs more than reading it
+        columns = dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True)) if few else frame
+        numbers = np.array([feature.numbers(columns[feature.name]) for feature in features])
+        return _finite(numbers.reshape(-1, len(frame)).T)
 
 
 def _finite(numbers: np.ndarray) -> np.ndarray:

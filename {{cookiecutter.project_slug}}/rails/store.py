@@ -117,7 +117,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_folder(folder: Path, *suffixes: str) -> str:
-    """Sixteen hex digits of the names and contents of the files below a folder that end so, unit tests of dbt left out."""
+    """Sixteen hex digits of the names and contents of the files below a folder that end so, but no unit tests."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import duckdb
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
@@ -65,7 +67,23 @@ app.add_middleware(metrics.Measured)
 app.include_router(pages.router)
 
 
-@app.post("/predict", response_model=Answer, openapi_extra=body_of(PredictRequest))
+class Direct(APIRoute):
+    """A route that looks for parameters only where the address has some: FastAPI's machinery for them takes longer
+    than the validation of twenty events."""
+
+    def get_route_handler(self) -> Callable:
+        handle = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            return await (handle if request.scope["query_string"] else self.endpoint)(request)
+
+        return answered
+
+
+direct = APIRouter(route_class=Direct)
+
+
+@direct.post("/predict", response_model=Answer, openapi_extra=body_of(PredictRequest))
 async def predict(request: Request, explain: bool = False) -> Response:
     """The probability that the session's outcome follows, from its events so far."""
     began = time.perf_counter()
@@ -74,13 +92,16 @@ async def predict(request: Request, explain: bool = False) -> Response:
     return Response(json.dumps(told), media_type="application/json")
 
 
-@app.post("/predict/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchRequest))
+@direct.post("/predict/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchRequest))
 async def predict_batch(request: Request, explain: bool = False) -> Response:
     """The same for many sessions, all or none."""
     began = time.perf_counter()
     asked = await _read(request, BatchRequest)
     answers = await _answer(request.app, asked.sessions, explain, began)
     return Response(json.dumps({"answers": answers}), media_type="application/json")
+
+
+app.include_router(direct)
 
 
 @app.get("/health")

@@ -65,13 +65,12 @@ class LoadedModel:
     def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
         rows = _rows(sessions, self.salt)
-        features = self._query.run(rows)
-        probabilities = predict(self._module, self._model, features, self._columns)
-        hashes = _hashes(features, self._columns)
+        features = _read(self._query.run(rows), self._columns)
+        probabilities = predict(self._module, self._model, features)
         told = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
         return [
             Prediction(probability, len(row), row[-1]["point_at"], digest, reasons)
-            for probability, row, digest, reasons in zip(probabilities, rows, hashes, told, strict=True)
+            for probability, row, digest, reasons in zip(probabilities, rows, _hashes(features), told, strict=True)
         ]
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
@@ -80,7 +79,7 @@ class LoadedModel:
 
     def score(self, features: pd.DataFrame) -> list[float]:
         """The probability of the outcome for rows of a snapshot's features."""
-        return predict(self._module, self._model, features, self._columns) if len(features) else []
+        return predict(self._module, self._model, _read(features, self._columns)) if len(features) else []
 
     def reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
         """What moved the answer most, for the rows asked for."""
@@ -122,16 +121,13 @@ def answer_sample(
     finally:
         query.close()
     names = FeatureSchema.from_dict(schema).names
-    probability = predict(module, module.load(model), features, names)[0]
+    probability = predict(module, module.load(model), _read(features, names))[0]
     return {"request": dict(request), "answer": answer(probability, threshold)}
 
 
-def predict(module: ModuleType, model: Any, features: pd.DataFrame, columns: list[str]) -> list[float]:
-    """Probabilities by a candidate's module over the features that the query gave."""
-    missing = [name for name in columns if name not in features.columns]
-    if missing:
-        raise Refused(f"features.sql of the bundle gives no {missing[0]}, which the model reads; run `make deploy`.")
-    probabilities = np.asarray(module.predict_proba(model, features[columns]), dtype=float).tolist()
+def predict(module: ModuleType, model: Any, features: pd.DataFrame) -> list[float]:
+    """Probabilities by a candidate's module over the features that it reads."""
+    probabilities = np.asarray(module.predict_proba(model, features), dtype=float).tolist()
     if len(probabilities) != len(features) or not all(0 <= value <= 1 for value in probabilities):
         raise ValueError("the candidate's predict_proba must give one number from 0 to 1 for each row")
     return probabilities
@@ -149,9 +145,16 @@ def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
     ]
 
 
-def _hashes(features: pd.DataFrame, columns: list[str]) -> list[str]:
+def _read(features: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """What the model reads of the features that the query gave."""
+    if missing := set(columns).difference(features.columns):
+        raise Refused(f"features.sql of the bundle gives no {min(missing)}, which the model reads; run `make deploy`.")
+    return features[columns]
+
+
+def _hashes(features: pd.DataFrame) -> list[str]:
     """Equal for equal features, so that the log tells sessions that looked alike from a model that changed its mind."""
-    rows = features[columns].to_numpy().tolist()
+    rows = features.to_numpy().tolist()
     return [hashlib.md5(repr(row).encode(), usedforsecurity=False).hexdigest() for row in rows]
 
 

@@ -121,7 +121,8 @@ def _boost(train: Part, validation: Part | None, schema: FeatureSchema, settings
 
 
 def _log_odds(model: Trees, matrix: np.ndarray) -> np.ndarray:
-    moved = [booster.inplace_predict(matrix, predict_type="margin").astype(float) for booster in model.boosters]
+    rows = _rows(model.schema, matrix)  # once for all boosters; predicting in place would take it in for each
+    moved = [booster.predict(rows, output_margin=True).astype(float) for booster in model.boosters]
     return model.shift + model.factor * (model.line.log_odds(matrix) + np.mean(moved, axis=0))
 
 
