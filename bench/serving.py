@@ -229,47 +229,83 @@ def drive(port, path, bodies, clients, seconds=None, rate=None, count=None) -> t
 
 
 def _drive(port, path, bodies, clients, seconds, rate, count) -> tuple[list[float], float, list[str], int]:
-    return asyncio.run(_ask_all(port, path, bodies, clients, seconds, rate, count))
+    import uvloop
+
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    load = Load(port, [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies], seconds, rate, count)
+    uvloop.run(load.run(clients))
+    ids = [json.loads(answer).get("request_id") for answer in load.answers if b"request_id" in answer]
+    return load.latencies, load.took, ids, load.failed
 
 
-async def _ask_all(port, path, bodies, clients, seconds, rate, count):
-    loop, latencies, ids, asked, failed = asyncio.get_running_loop(), [], [], 0, 0
-    began = loop.time() + clients * 0.01
+class Load:
+    """Requests written as they are, by clients that read no more of an answer than where it ends: 35 to 70 µs of CPU each."""
 
-    async def one(client: int) -> None:
-        nonlocal asked, failed
+    def __init__(self, port: int, requests: list[bytes], seconds, rate, count):
+        self.port, self.requests, self.rate, self.count = port, requests, rate, count
+        self.seconds = seconds or float("inf")
+        self.latencies, self.answers, self.asked, self.failed, self.took = [], [], 0, 0, 0.0
+
+    async def run(self, clients: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.began = time.monotonic() + clients * 0.01
+        await asyncio.gather(*(self._ask_on(loop, client) for client in range(clients)))
+        self.took = time.monotonic() - self.began
+
+    async def _ask_on(self, loop: asyncio.AbstractEventLoop, client: int) -> None:
         await asyncio.sleep(client * 0.01)  # a worker that is woken takes all connections that wait, and keeps them
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.sleep(began - loop.time())  # all ask at once, so that none waits for one that is not there yet
-        while (count is None or asked < count) and (seconds is None or loop.time() < began + seconds):
-            asked, number = asked + 1, asked
-            due = began + number / rate if rate else loop.time()
-            if due > loop.time():
-                await asyncio.sleep(due - loop.time())
+        while self.goes_on(time.monotonic()):
             try:
-                if writer is None:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                body = bodies[number % len(bodies)]
-                writer.write(
-                    f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                    f"Content-Length: {len(body)}\r\n\r\n".encode()
-                    + body
-                )
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-                answer = await reader.readexactly(length)
-                if b" 200 " not in head[:20]:
-                    sys.exit(f"{path} answered {head[:20]!r} {answer[:300]!r}")
-            except (OSError, asyncio.IncompleteReadError):
-                failed, writer = failed + 1, None
+                _, asking = await loop.create_connection(lambda: Asking(self, loop), "127.0.0.1", self.port)
+                await asking.ended
+            except OSError:
+                self.failed += 1
                 await asyncio.sleep(0.05)
-                continue
-            latencies.append((loop.time() - due) * 1_000)
-            if b"request_id" in answer:
-                ids.append(json.loads(answer)["request_id"])
 
-    await asyncio.gather(*(one(client) for client in range(clients)))
-    return latencies, loop.time() - began, ids, failed
+    def goes_on(self, now: float) -> bool:
+        return (self.count is None or self.asked < self.count) and now < self.began + self.seconds
+
+
+class Asking(asyncio.Protocol):
+    """One client: the next request when the answer before it is there, and due."""
+
+    def __init__(self, load: Load, loop: asyncio.AbstractEventLoop):
+        self.load, self.loop, self.ended, self.received = load, loop, loop.create_future(), b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        # All ask at once, so that none waits for one that is not there yet.
+        self.loop.call_later(self.load.began - time.monotonic(), self.ask)
+
+    def ask(self) -> None:
+        load, now = self.load, time.monotonic()
+        if not load.goes_on(now):
+            self.ended.set_result(None)
+            self.transport.close()
+            return
+        load.asked, self.number = load.asked + 1, load.asked
+        self.due = load.began + self.number / load.rate if load.rate else now
+        self.loop.call_later(max(0, self.due - now), self.send)
+
+    def send(self) -> None:
+        self.transport.write(self.load.requests[self.number % len(self.load.requests)])
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, _, answer = self.received.partition(b"\r\n\r\n")
+        if len(answer) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 1 << 30):
+            return
+        if b" 200 " not in head[:20]:
+            self.ended.set_exception(RuntimeError(f"a request was answered {self.received[:400]!r}"))
+            return
+        self.received = b""
+        self.load.latencies.append((time.monotonic() - self.due) * 1_000)
+        self.load.answers.append(answer)
+        self.ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(error or ConnectionResetError())
 
 
 def sessions(store: Path) -> tuple[list[bytes], list[list]]:
