@@ -64,7 +64,6 @@ async def lifespan(app: FastAPI):
 
 app = FastAPI(title="Predictions", lifespan=lifespan, docs_url=None, redoc_url=None)  # /docs is in serving.pages
 app.add_middleware(metrics.Measured)
-app.include_router(pages.router)
 
 
 class Direct(APIRoute):
@@ -102,6 +101,7 @@ async def predict_batch(request: Request, explain: bool = False) -> Response:
 
 
 app.include_router(direct)
+app.include_router(pages.router)
 
 
 @app.get("/health")
