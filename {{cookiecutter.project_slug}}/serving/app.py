@@ -53,6 +53,7 @@ async def lifespan(app: FastAPI):
             land_leftovers(store)
         except OSError as error:
             log.warning("The prediction log of an earlier server stays in data/live: %s", error)
+    gc.set_threshold(50_000)  # a batch is thousands of rows and no garbage: it would be looked through ten times
     gc.freeze()  # what the libraries hold stays: looking through it for garbage would stop all answers for a moment
     app.state.tasks = [asyncio.create_task(app.state.batches.work()), asyncio.create_task(_follow(app))]
     yield
