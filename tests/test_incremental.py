@@ -175,8 +175,8 @@ def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, mo
 
 
 def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list[dict]]]:
-    """For each batch its web events and orders, of tenants with a few devices and accounts that meet often each."""
-    chance, found = random.Random(seed), [{"web": [], "orders": []} for _ in range(batches)]
+    """For each batch its lines, of tenants with a few devices and accounts that meet often each."""
+    chance, found = random.Random(seed), [{"web": [], "orders": [], "predictions": []} for _ in range(batches)]
     for world in range(count):
         for number in range(chance.randrange(8, 20)):
             time = f"2026-01-01T{chance.randrange(8, 12):02}:{chance.randrange(0, 60, 5):02}:00Z"
@@ -188,6 +188,12 @@ def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list
                     "customer_no": chance.choice(["u", "v", None]),
                 }
                 batch["orders"].append(order | ids)
+                continue
+            if chance.random() < 0.25:
+                answer = {"tenant_id": f"t{world}", "request_id": f"r{chance.randrange(9)}", "answered_at": time}
+                answer |= {"anonymous_id": chance.choice(["a", "b", None]), "user_id": chance.choice(["u", "v", None])}
+                answer |= {"entity_id": chance.choice(["s", "none"]), "point_at": time, "probability": 0.5}
+                batch["predictions"].append(answer)
                 continue
             kind = chance.choice(["page_view", "purchase"])
             event = {"id": f"e{chance.randrange(number + 1)}", "type": kind, "ts": time}

@@ -99,6 +99,16 @@
         on {{ session }}.tenant_id = devices.tenant_id and {{ session }}.anonymous_id = devices.id and devices.id_kind = 'anonymous'
 {%- endmacro %}
 
+{# Answers to be joined with outcomes anew: of which nothing is known yet, or whose visitor or session has other events. #}
+{% macro stale_predictions() -%}
+    is_waiting
+    or {{ has_changed() }}
+    or {{ has_changed('entity_id') }}
+    or {{ is_stale(visitor_keys(), "coalesce('a:' || anonymous_id, 'u:' || user_id)") }}
+    or (tenant_id, session_id) in (select (tenant_id, session_id) from {{ ref('sessions') }} where is_open)
+    or (tenant_id, request_id) in (select (tenant_id, event_id) from {{ ref('int_changes') }})
+{%- endmacro %}
+
 {# Features to be computed anew: of sessions with other events or another status, and from the day on of which slow statistics changed. #}
 {% macro stale_features() -%}
     (tenant_id, entity_id) not in (

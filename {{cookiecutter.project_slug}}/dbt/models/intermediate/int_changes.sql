@@ -3,7 +3,7 @@
     stood there before (is_gone). What follows is made anew for these sessions alone; a full build makes all of it, and this is empty.
 #}
 {%- set before = events_before() %}
-{%- set columns = ['tenant_id', 'product_id', 'anonymous_id', 'user_id', 'received_at'] %}
+{%- set columns = ['tenant_id', 'event_id', 'product_id', 'anonymous_id', 'user_id', 'received_at'] %}
 
 with sessionized as (
     select * from {{ ref('int_sessionized_events') }}

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(stale_predictions()) }}") }}
+
 {# What was answered, and what came of it: the outcome after the point in the same session. #}
 with events as not materialized (
     select * from {{ ref('events') }}
@@ -41,6 +43,7 @@ answers as (
         answer.variant,
         answer.latency_ms
     from parsed
+    where {{ is_missing('request_id') }}
 ),
 
 {# A client that sends no session's id is asked for by its device, else its account: the session that holds the point. #}
