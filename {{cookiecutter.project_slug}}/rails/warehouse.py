@@ -119,7 +119,7 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> subprocess.Popen | N
         _keep_quarantine(store)
     if is_same and built.get("last_file") == last_file:
         with duckdb.connect(str(store.warehouse), config=memory_limit()) as connection:
-            connection.execute("truncate int_changes; truncate events_at_point")
+            connection.execute("truncate int_changes; truncate int_asked_events")
         return None
     # Half of what changed may be in the tables when a build is killed, so the next one is whole.
     (store.dbt / "built.json").unlink(missing_ok=True)

@@ -139,6 +139,19 @@ def test_no_record_is_missing_from_the_account(staged):
     assert [(0,)] == staged.sql("select distinct missing_count from record_account").fetchall()
 
 
+def test_features_computed_in_slices_are_those_computed_at_once(copied):
+    def features() -> list[tuple]:
+        with warehouse.connect(copied) as connection:
+            return connection.sql("select * from session_features order by all").fetchall()
+
+    before = features()
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--full-refresh", "--vars", "{sessions_at_once: 100}"]
+    dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
+
+    assert dbt.returncode == 0, dbt.stdout[-3_000:]
+    assert len(before) > 300 and before == features()
+
+
 def test_dbts_own_unit_tests_pass(copied):
     command = [sys.executable, "-m", "dbt.cli.main", "test", "--no-use-colors"]
 

@@ -1,4 +1,5 @@
 {{ config(materialized='incremental', incremental_strategy='append') }}
+{{ config(pre_hook="{{ first_slice() }}", post_hook="{{ other_slices() }}") }}
 
 with sessions as (
     select * from {{ ref('sessions') }}
