@@ -6,8 +6,7 @@
     {%- set asked = ref('int_asked_events') -%}
     {%- if execute -%}
         {%- do run_query(
-            "set variable slices = (select 1 + count(distinct (tenant_id, entity_id)) // " ~ var('sessions_at_once') ~ " from "
-            ~ asked ~ ")"
+            "set variable slices = (select 1 + count(*) // " ~ var('sessions_at_once') ~ " from " ~ asked ~ " where event_number = 1)"
         ) -%}
         set variable slice = 0
     {%- endif -%}

@@ -153,6 +153,7 @@ placed as (
     select
         sessionized.*,
         known.session_id as session_before,
+        known.event_number as number_before,
         known.file_seq is null or coalesce(sessionized.session_id, '') != coalesce(known.session_id, '') as has_moved
     from sessionized
     left join known
@@ -176,16 +177,16 @@ others as (
 ),
 
 members as (
-    select file_seq, line_number, tenant_id, session_id, occurred_at, event_id, has_moved
+    select file_seq, line_number, tenant_id, session_id, occurred_at, event_id, has_moved, number_before
     from placed
     where has_moved or (tenant_id, session_id) in (select (tenant_id, session_id) from touched)
     union all
-    select file_seq, line_number, tenant_id, session_id, occurred_at, event_id, false as has_moved
+    select file_seq, line_number, tenant_id, session_id, occurred_at, event_id, false as has_moved, event_number as number_before
     from others
 ),
 {%- else -%}
 members as not materialized (
-    select *, true as has_moved from sessionized
+    select *, true as has_moved, null as number_before from sessionized
 ),
 {%- endif %}
 
@@ -195,17 +196,12 @@ numbered as (
         line_number,
         session_id,
         case when session_id is not null then row_number() over in_session end as event_number,
-        has_moved
+        has_moved,
+        number_before
     from members
     window in_session as (partition by tenant_id, session_id order by occurred_at, event_id)
 )
 
-{% if before -%}
-select numbered.* exclude (has_moved)
+select * exclude (has_moved, number_before)
 from numbered
-left join known
-    on numbered.file_seq = known.file_seq and numbered.line_number = known.line_number
-where numbered.has_moved or coalesce(numbered.event_number, 0) != coalesce(known.event_number, 0)
-{%- else -%}
-select * exclude (has_moved) from numbered
-{%- endif %}
+where has_moved or coalesce(event_number, 0) != coalesce(number_before, 0)
