@@ -95,7 +95,7 @@ class FeatureQuery:
             )
         table = np.empty((len(rows), len(names)), dtype=object)
         table[:] = [[float(value) if type(value) is Decimal else value for value in row] for row in rows]
-        return pd.DataFrame(table, columns=names)
+        return pd.DataFrame(table, columns=names, dtype=object)  # pandas would look for texts in each column
 
     def close(self) -> None:
         """Give the memory back."""
