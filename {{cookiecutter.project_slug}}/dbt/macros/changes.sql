@@ -52,14 +52,34 @@
     (tenant_id, {{ session }}) in (select (tenant_id, session_id) from {{ ref('int_changes') }} where session_id is not null)
 {%- endmacro %}
 
-{# Whether this build makes a key's slow statistics anew: changed events carry it, or other events of their sessions. #}
-{% macro is_stale(keys, key='key') -%}
+{#
+    Before a lookup goes on: the keys that are stale, and of their rows those that stood on the day of the first change, as
+    temporary tables. These and all later ones of their keys are deleted, for the model to add them anew.
+#}
+{% macro go_on(keys) -%}
     {%- set changes, events, of_changed_sessions = ref('int_changes'), ref('events'), has_changed() -%}
+    {%- if execute and not flags.FULL_REFRESH and adapter.get_relation(this.database, this.schema, this.name) -%}
+        {%- do run_query(
+            "create or replace temp table changed as select tenant_id, received_at, " ~ keys ~ " as keys from " ~ changes
+            ~ " union all select tenant_id, received_at, " ~ keys ~ " from " ~ events ~ " where " ~ of_changed_sessions
+        ) -%}
+        {%- do run_query("set variable changed_on = (select min(cast(received_at as date)) from changed)") -%}
+        {%- do run_query("create or replace temp table stale as select distinct tenant_id, unnest(keys) as key from changed") -%}
+        {%- do run_query(
+            "create or replace temp table standing as select * from " ~ this ~ " semi join stale using (tenant_id, key) "
+            "where valid_from <= getvariable('changed_on') and (valid_to > getvariable('changed_on') or valid_to is null)"
+        ) -%}
+        delete from {{ this }}
+        where (tenant_id, key) in (select (tenant_id, key) from stale) and (valid_to > getvariable('changed_on') or valid_to is null)
+    {%- endif -%}
+{%- endmacro %}
+
+{# Whether a lookup needs an event to go on: one of a stale key, in a session that goes beyond the day of the first change. #}
+{% macro is_needed(key='key') -%}
     {%- if is_incremental() -%}
-        (tenant_id, {{ key }}) in (
-            select (tenant_id, unnest({{ keys }})) from {{ changes }}
-            union
-            select (tenant_id, unnest({{ keys }})) from {{ events }} as carriers where {{ of_changed_sessions }}
+        (tenant_id, {{ key }}) in (select (tenant_id, key) from stale)
+        and (tenant_id, session_id) in (
+            select (tenant_id, session_id) from {{ ref('events') }} as recent where received_at >= getvariable('changed_on')
         )
     {%- else -%}
         true
@@ -104,7 +124,11 @@
     is_waiting
     or {{ has_changed() }}
     or {{ has_changed('entity_id') }}
-    or {{ is_stale(visitor_keys(), "coalesce('a:' || anonymous_id, 'u:' || user_id)") }}
+    or (tenant_id, coalesce('a:' || anonymous_id, 'u:' || user_id)) in (
+        select (tenant_id, unnest({{ visitor_keys() }})) from {{ ref('int_changes') }}
+        union
+        select (tenant_id, unnest({{ visitor_keys() }})) from {{ ref('events') }} as carriers where {{ has_changed() }}
+    )
     or (tenant_id, session_id) in (select (tenant_id, session_id) from {{ ref('sessions') }} where is_open)
     or (tenant_id, request_id) in (select (tenant_id, event_id) from {{ ref('int_changes') }})
 {%- endmacro %}
