@@ -175,7 +175,7 @@ def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, mo
 
 
 def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list[dict]]]:
-    """For each batch its lines, of tenants with a few devices and accounts that meet often each."""
+    """For each batch its lines, of tenants with a few devices, accounts and products that meet often each."""
     chance, found = random.Random(seed), [{"web": [], "orders": [], "predictions": []} for _ in range(batches)]
     for world in range(count):
         for number in range(chance.randrange(8, 20)):
@@ -201,8 +201,9 @@ def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list
                 "anonymous_id": chance.choice(["a", "b", "c", None]),
                 "user_id": chance.choice(["u", "v", None, None]),
             }
-            line = {"event": event, "received": time, "shop": f"t{world}", "visitor": visitor}
-            line |= {"session": {"id": chance.choice(["s", None, None, None])}}
+            received = time.replace("01-01", f"01-0{chance.randrange(1, 5)}")
+            line = {"event": event, "received": received, "shop": f"t{world}", "visitor": visitor}
+            line |= {"session": {"id": chance.choice(["s", None, None, None])}, "product": {"id": chance.choice("pq")}}
             batch["web"].append(line | ({"order": {"id": str(chance.randrange(4))}} if kind == "purchase" else {}))
     return found
 
@@ -212,7 +213,7 @@ def test_devices_accounts_and_orders_that_meet_in_any_order_give_the_rows_of_one
     store, fresh = tmp_path / "store", tmp_path / "fresh"
     for number, batch in enumerate(small_worlds(count=400, batches=4)):
         for source, lines in batch.items():
-            path = store / "raw" / source / "dt=2026-01-02" / f"{number}.jsonl"
+            path = store / "raw" / source / "dt=2026-01-05" / f"{number}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         build(untouched, store)
