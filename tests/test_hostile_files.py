@@ -97,6 +97,8 @@ WEB = {
     "flag_text.jsonl.gz": (with_flag(FTEXT), 2, 2, {}),
     "flag_checksum.jsonl.gz": (with_flag(FHCRC), 2, 2, {}),
     "flag_comment.jsonl.gz": (with_flag(FCOMMENT), 2, 2, {}),
+    "members.jsonl.gz": (gzip.compress(jsonl()) + with_flag(FCOMMENT), 4, 4, {}),
+    "zeros_between.jsonl.gz": (gzip.compress(jsonl()) + bytes(8) + gzip.compress(jsonl()), 4, 4, {}),
     "half.parquet": (parquet()[:-100], 1, 0, {"damaged_parquet": 1}),
     "whole.parquet": (parquet(), 2, 2, {}),
     "part[1]*.parquet": (parquet(), 2, 2, {}),
@@ -112,6 +114,8 @@ WEB = {
     "delimiter.jsonl": (jsonl(b'{"a": "\x1f"}'), None, 2, {"control_character": 1}),
     "long_line.jsonl": (jsonl(b'{"a": "' + b"x" * 100_000_000 + b'"}'), None, 2, {"line_too_long": 1}),
     "nested.jsonl": (jsonl(line(deep=json.loads("[" * 300 + "]" * 300)), b'{"a":' * 300), None, 3, {"unparsable": 1}),
+    "deep.jsonl": (jsonl(b'{"a":' * 20_000 + b"1" + b"}" * 20_000), None, 2, {"unparsable": 1}),
+    "tab_first.jsonl": (jsonl(b"\t" + line(), b"\t" + b"{"), None, 3, {"unparsable": 1}),
     "no_objects.jsonl": (jsonl(b"[]", b"3", b"null", b'"x"', b'[{"event": {}}]'), None, 2, {"not_an_object": 5}),
     "numbers.jsonl": (jsonl(line(extra=0).replace(b'"extra": 0', b'"extra": NaN'),
                             line(extra=0).replace(b'"extra": 0', b'"extra": 1e400'),
@@ -123,6 +127,9 @@ WEB = {
                                        1767261600, 1767261600000, "1767261600000000"])), None, 8, {}),
     "no_times.jsonl": (jsonl(*map(timed, ["infinity", "-infinity", "nan", "soon", {}, True, 1e300, None, ""])), None, 2,
                        {"malformed_time": 7, "no_time": 2}),
+    "zones.jsonl": (jsonl(*map(timed, ["2026-01-01 12:00:00 NZ", "2026-01-01 12:00:00 Etc/GMT+5",
+                                       "2026-01-01 07:00:00", "2026-01-01 12:00:00 UTC+05:00",
+                                       "2026-01-01T07:00:00"])), None, 5, {"malformed_time": 2}),
     "far_times.jsonl": (jsonl(timed("1970-01-01T00:00:00Z"), timed("2099-01-01T00:00:00Z"), timed("0001-01-01"),
                               timed("2026-01-01T10:00:00Z BC")), None, 2,
                         {"too_long_ago": 2, "in_the_future": 1, "malformed_time": 1}),
@@ -155,6 +162,8 @@ ORDERS = {
     "short_and_long.csv": (orders("7,acme", order("8") + ",more", order("9")), 3, 1, {"csv_width": 2}),
     "other_columns.csv": (orders("2026-01-01,acme,10,new", header="placed_at,shop_code,order_no,never_seen"), 1, 1, {}),
     "same_columns.csv": (orders("a,b,11,acme,2026-01-01", header="x,x,order_no,shop_code,placed_at"), 1, 1, {}),
+    "quoted_header.csv": (
+        orders("a;25;acme;2026-01-01", header='"a, b, c, d";order_no;shop_code;placed_at'), 1, 1, {}),
     "crlf_bom.csv": (b"\xef\xbb\xbf" + orders(order("12")).replace(b"\n", b"\r\n"), 1, 1, {}),
     "latin1.csv": (orders(order("13", items="caf\u00e9")).decode().encode("latin-1"), 1, 1, {}),
     "price.csv": (orders(order("14", total='"9,90"'), order("15", total="-3")), 2, 2, {}),
@@ -172,6 +181,11 @@ def store(untouched: Path, tmp_path_factory) -> Path:
     web = store / "raw" / "web"
     (web / "dt=nonsense").mkdir()
     (web / "dt=nonsense" / "good.jsonl").write_bytes(jsonl())
+    (web / "dt=2099-01-01").mkdir()
+    (web / "dt=2099-01-01" / "later.jsonl").write_bytes(jsonl())
+    (web / DAY / ".part").mkdir()
+    (web / DAY / ".part" / "unfinished.jsonl").write_bytes(jsonl())
+    (store / "raw" / os.fsdecode(b"caf\xe9")).mkdir()
     (web / DAY / "dangling.jsonl").symlink_to("nowhere")
     (web / DAY / "circle.jsonl").symlink_to("circle.jsonl")
     os.mkfifo(web / DAY / "pipe.jsonl")
@@ -222,7 +236,17 @@ def test_what_is_no_readable_file_of_a_day_is_counted_as_one_record_each(store):
 
     assert {"dangling.jsonl": "unreadable_file", "circle.jsonl": "unreadable_file", "pipe.jsonl": "unreadable_file",
             "not-utf-8-\\udcff.jsonl": "unreadable_file", "dt=2026-01-03": "unreadable_file",
-            "good.jsonl": "no_arrival_day"} == dict(found)  # fmt: skip
+            "good.jsonl": "no_arrival_day", "later.jsonl": "no_arrival_day"} == dict(found)  # fmt: skip
+
+
+def test_a_zone_by_name_moves_no_other_time(store):
+    found = rows(store, "select distinct occurred_at::varchar from events where file like '%/zones.jsonl'")
+
+    assert {("2026-01-01 07:00:00",), ("2026-01-01 10:00:00",)} == set(found)
+
+
+def test_what_a_name_with_a_dot_hides_is_not_read(store):
+    assert [] == rows(store, "select file from record_account where file like '%unfinished%'")
 
 
 def test_a_second_file_with_the_same_lines_holds_duplicates_alone(store):

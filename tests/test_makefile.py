@@ -40,6 +40,14 @@ def test_the_templates_own_verbs_are_listed():
     assert {"demo", "test", "test-faults", "lint", "bench", "size", "clean"} <= set(verbs(demo.HERE))
 
 
+def test_an_id_that_is_to_be_erased_is_taken_as_it_was_typed():
+    typed = "a`echo b`$RC \"'d"
+
+    said = make(demo.HERE / demo.TEMPLATE, "erase", "READY=", "PY=printf '<%s>'", f"PERSON={typed}").stdout
+
+    assert f"<--person><{typed}>" in said
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_document_of_the_template_advertises_verbs_that_exist(document):
     assert advertised(document) <= {*verbs(demo.HERE), *verbs(demo.HERE / demo.TEMPLATE)}

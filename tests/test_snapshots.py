@@ -140,6 +140,15 @@ def test_pruning_keeps_the_newest_and_those_in_use_and_every_file_that_they_need
     assert snapshot.prune(store, keep=1) == ([], 0)
 
 
+def test_the_snapshot_of_the_latest_run_which_may_be_deployed_yet_is_not_pruned(store, three):
+    write_json(store.latest_run, {"run": "r1"})
+    write_json(store.runs / "r1" / "settings.json", {"snapshot": three[1]})
+
+    snapshot.prune(store, keep=1)
+
+    assert {each.id for each in snapshot.all_of(store)} == {three[1], three[2]}
+
+
 def test_the_latest_is_never_pruned_even_where_it_is_not_the_newest(store, three):
     write_json(store.latest_snapshot, {"snapshot": three[0]})
 

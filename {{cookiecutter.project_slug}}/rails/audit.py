@@ -91,7 +91,7 @@ def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> 
     context.delete_data_docs_site("local_site")
     source = context.data_sources.add_sql(
         "warehouse",
-        connection_string=f"duckdb+audit:///{store.warehouse}",
+        connection_string=f"duckdb+audit:///{store.warehouse}".replace("$", r"\$"),  # GX would look for a variable
         kwargs={"connect_args": {"read_only": True, "config": warehouse.memory_limit()}},
         create_temp_table=False,
     )

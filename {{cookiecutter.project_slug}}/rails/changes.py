@@ -98,10 +98,10 @@ def _both(gone: dict, new: dict) -> dict:
     """What is said of a rename."""
     old, name, model = gone["field"], new["field"], f"stg_{gone['source']}__events.sql"
     place = DBT / "models" / "staging" / model
-    is_read = place.exists() and re.search(
-        rf"\b{re.escape(name.rpartition('.')[2])}\b", place.read_text(encoding="utf-8")
-    )
-    mend = f"where dbt/models/staging/{model} reads {old}, write coalesce(record ->> '$.{old}', record ->> '$.{name}')"
+    leaf = name.strip('"').rpartition('"' if '"' in name else ".")[2]
+    is_read = place.exists() and re.search(rf"\b{re.escape(leaf)}\b", place.read_text(encoding="utf-8"))
+    both = f"coalesce(record ->> '{_path(old)}', record ->> '{_path(name)}')"
+    mend = f"where dbt/models/staging/{model} reads {old}, write {both}"
     return {
         "kind": "renamed",
         "field": f"{old} → {name}",
@@ -112,9 +112,9 @@ def _both(gone: dict, new: dict) -> dict:
 
 
 def _hint(row: dict) -> str:
-    leaf = row["field"].replace("[]", "[0]")
+    path = _path(row["field"])
     return {
-        "new": f"in payload unless staging leaves it out; as a feature: payload ->> '$.{leaf}' (docs/add-a-feature.md)",
+        "new": f"in payload unless staging leaves it out; as a feature: payload ->> '{path}' (docs/add-a-feature.md)",
         "gone": "ask who writes the logs; what reads it is null from then on",
         "retyped": "what is no number any more is null where a number is wanted",
         "nulls": "features of it mean something else from then on",
@@ -123,3 +123,8 @@ def _hint(row: dict) -> str:
         else "see that none is there twice",
         "event_type": "kept; counted by no feature until one names it",
     }[row["kind"]]
+
+
+def _path(field: str) -> str:
+    """The field's JSON path, as it stands in a text of SQL."""
+    return f"$.{field.replace('[]', '[0]')}".replace("'", "''")

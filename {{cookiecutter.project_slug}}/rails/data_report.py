@@ -17,6 +17,9 @@ QUERIES = {
             sum(event_count) as event_count, sum(duplicate_count) as duplicate_count,
             sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
         from record_account group by source order by source""",
+    "files": """
+        select file, line_count - blank_count as record_count, event_count, duplicate_count, quarantined_count
+        from record_account where quarantined_count > 0 order by quarantined_count desc, file limit 20""",
     "quarantine": """
         with reasons as (
             select source, reason, count(*) as record_count, min((file, line_number)) as first_place,
@@ -24,7 +27,7 @@ QUERIES = {
             from quarantined_events group by all order by record_count desc, source, reason limit 50),
         without_words as (
             select * replace (
-                if(reason in ('csv_width', 'line_too_long'), regexp_replace(line, '\\pL', 'x', 'g'), line) as line)
+                if(json_valid(line), line, regexp_replace(line, '\\pL', 'x', 'g')) as line)
             from reasons),
         masked as (
             select * replace (regexp_replace(line, '[^\\s"''<>,;:]+(@|%40)[^\\s"''<>,;]+', '…@…', 'g') as line)
@@ -97,6 +100,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         rows["changes"] = changes.find(connection, store, known)
         rows["distributions"] = distribution.describe(connection, "session_features")
     rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
+    rows["latest"] = last.id if last else ""
     columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals |= {"file_count": len(landing.files), "replayed": replayed}
@@ -112,9 +116,9 @@ def _count_replayed(connection: duckdb.DuckDBPyConnection, store: Store) -> tupl
     if not store.quarantine_before.exists():
         return None
     return connection.execute(
-        "select count(*), count(*) filter (where list_contains(still, line_number) is not true) "
+        "select count(*), count(*) filter (where list_contains(back, line_number)) "
         "from read_parquet(?) inner join landed_files using (file_seq) "
-        "left join (select file, list(line_number) as still from quarantined_events group by file) using (file)",
+        "left join (select file, list(line_number) as back from events group by file) using (file)",
         [str(store.quarantine_before)],
     ).fetchone()
 
@@ -152,7 +156,10 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
     outcome = "nothing published"
     if published:
         snapshot, is_new = published
-        outcome = f"snapshot {snapshot.id} {'published' if is_new else 'stands, nothing is new'}"
+        before = (
+            "stands, nothing is new" if snapshot.id == report["latest"] else "is the latest again: these are its rows"
+        )
+        outcome = f"snapshot {snapshot.id} {'published' if is_new else before}"
     lines.append(
         f"data: {len(landing.new):,} new files of {totals['file_count']:,}; {totals['event_count']:,} events, "
         f"{totals['session_count']:,} sessions, {totals['train_count']:,} to learn from; {outcome}; {seconds:.1f} s"

@@ -10,13 +10,15 @@ import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from rails import records
 from rails.errors import Refused
 from rails.prediction_log import land_leftovers
 from rails.store import Store, default_store, hash_file, read_json, write_json, write_text
+
+FURTHEST_DAYS = 366  # ahead of the clock: a day beyond that would end every session and empty every window of days
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
         new=[name for name in added if name not in known],
         changed=changed,
         removed=removed,
-        unnamed_sources=sorted(_folders(store) - {*sources, *feedback_sources}),
+        unnamed_sources=sorted(_printable(name) for name in _folders(store) - {*sources, *feedback_sources}),
     )
 
 
@@ -116,7 +118,11 @@ def _catalog(store: Store) -> Path:
 
 
 def _name(store: Store, path: Path) -> str:
-    return path.relative_to(store.root).as_posix().encode("utf-8", "backslashreplace").decode()
+    return _printable(path.relative_to(store.root).as_posix())
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _folders(store: Store) -> set[str]:
@@ -132,7 +138,7 @@ def _folders(store: Store) -> set[str]:
 
 
 def _no_logs(store: Store, sources: Iterable[str]) -> str:
-    others = ", ".join(sorted(_folders(store) - set(sources)))
+    others = ", ".join(sorted(_printable(name) for name in _folders(store) - set(sources)))
     unnamed = f" Name {others}, which is there, under vars: sources in dbt/dbt_project.yml," if others else ""
     return (
         f"No raw logs: {store.raw} holds no file of the sources {', '.join(sources)}.{unnamed or ' Put'} "
@@ -150,7 +156,7 @@ def _files_of(store: Store, source: str) -> list[Path]:
         Path(place) / name
         for place, folders, names in os.walk(folder, onerror=refused.append)
         for name in [*names, *(each for each in folders if Path(place, each).is_symlink())]
-        if not name.startswith(".")
+        if not any(part.startswith(".") for part in [*Path(place).relative_to(folder).parts, name])
     ]
     if refused:
         raise Refused(
@@ -171,9 +177,10 @@ def _day_of(path: Path) -> str | None:
     for part in reversed(path.parts[:-1]):
         if part.startswith("dt="):
             try:
-                return date.fromisoformat(part.removeprefix("dt=")).isoformat()
+                day = date.fromisoformat(part.removeprefix("dt="))
             except ValueError:
                 return None
+            return day.isoformat() if day <= date.today() + timedelta(FURTHEST_DAYS) else None
     return None
 
 

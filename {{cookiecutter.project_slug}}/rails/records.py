@@ -11,7 +11,7 @@ import glob
 import gzip
 import hashlib
 import json
-import os
+import mmap
 import re
 import zlib
 from collections.abc import Iterator
@@ -30,6 +30,10 @@ UNSAFE = (b"\r", b"\0", b"\x1f")
 GLOB = set("*?[]{}")
 EMPTY_LINE = re.compile(rb"(?<=\n)\n")
 KNOWN_TO_DUCKDB = 0b01100  # of a gzip header's flags: more fields, and a name
+GZIP_MEMBER = b"\x1f\x8b\x08"
+QUOTED = re.compile('"[^"]*"')
+DEEPEST = 1_000  # groups within groups: at some tens of thousands DuckDB ends without a word
+DEPTH = [{ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}.get(byte, 0) for byte in range(256)]
 
 csv.field_size_limit(LONGEST_LINE)
 
@@ -103,6 +107,7 @@ def _count_lines(path: Path) -> tuple[int, int, bool]:
                 is_clean = False
             newlines = chunk.count(b"\n")
             is_clean = is_clean and not any(byte in chunk for byte in UNSAFE) and (newlines > 0 or len(chunk) < CHUNK)
+            is_clean = is_clean and not any(_is_deep(line) for line in chunk.split(b"\n"))
             if is_clean:
                 try:
                     decoder.decode(chunk)
@@ -120,14 +125,17 @@ def _count_lines(path: Path) -> tuple[int, int, bool]:
 
 
 def _is_unzipped_by_duckdb(path: Path) -> bool:
-    """One gzip that it cannot read fails its scan of all files: of no byte, padded with zeros, or of odd flags."""
+    """One gzip that it cannot read fails its scan of all files: of no byte, padded with zeros, or of odd flags.
+
+    Of several members or what looks like one each has flags, and zeros may stand between them.
+    """
     if path.suffix != ".gz":
         return True
-    with path.open("rb") as file:
-        file.seek(3)
-        flags = file.read(1)
-        file.seek(-len(flags) * 4, os.SEEK_END)
-        return bool(flags) and not flags[0] & ~KNOWN_TO_DUCKDB and file.read() != bytes(4)
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        is_one = content.find(GZIP_MEMBER, 1) < 0
+        return is_one and not content[3] & ~KNOWN_TO_DUCKDB and content[-4:] != bytes(4)
 
 
 def _repaired_lines(path: Path) -> Iterator[str]:
@@ -148,7 +156,15 @@ def _repaired(line: bytes) -> str:
         return _bad("invalid_utf8", line)
     if any(byte in line for byte in UNSAFE):
         return _bad("control_character", line)
+    if _is_deep(line):
+        return _bad("unparsable", line)
     return _bad("not_an_object", line) if text.lstrip().startswith("[") else text
+
+
+def _is_deep(line: bytes) -> bool:
+    if len(line) <= DEEPEST or line.count(b"{") + line.count(b"[") <= DEEPEST:
+        return False
+    return max(accumulate(DEPTH[byte] for byte in line)) > DEEPEST
 
 
 def _bad(reason: str, line: bytes | str) -> str:
@@ -160,7 +176,7 @@ def csv_records(path: Path) -> Iterator[str]:
     """Each row as a JSON object under the file's own header; a row of another width is a bad record of its own."""
     lines = _repaired_text(path)
     header_line = next(lines, "")
-    delimiter = max(",;\t|", key=header_line.count)
+    delimiter = max(",;\t|", key=QUOTED.sub("", header_line).count)
     names = next(csv.reader([header_line], delimiter=delimiter), [])
     first = {name: place for place, name in reversed([*enumerate(names)])}
     header = [name if first[name] == place else f"{name}_{place + 1}" for place, name in enumerate(names)]

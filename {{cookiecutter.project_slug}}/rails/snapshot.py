@@ -142,9 +142,7 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
     manifest = read_json(store.snapshots / snapshot_id / "manifest.json")
     if manifest is None:
         known = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
-        there_are = (
-            f"there are {', '.join(known)}, and none named is the latest" if known else "`make data` publishes one"
-        )
+        there_are = f"there are {', '.join(known)} (none means the latest)" if known else "`make data` publishes one"
         raise Refused(f"There is no snapshot {snapshot_id!r}; {there_are}.")
     return Snapshot(store, snapshot_id, manifest)
 
@@ -246,8 +244,12 @@ def all_of(store: Store) -> list[Snapshot]:
 
 
 def uses(store: Store) -> dict[str, list[str]]:
-    """Which snapshots are in use: the latest, and those that the champions and what they answer beside were made of."""
+    """Which snapshots are in use, and by what: the latest, the latest training run's, which may be deployed yet, and
+    those that the champions and what they answer beside were made of."""
     found = {read_json(store.latest_snapshot, default={}).get("snapshot", ""): ["latest"]}
+    run = read_json(store.latest_run, default={}).get("run", "")
+    if learned_from := read_json(store.runs / run / "settings.json", default={}).get("snapshot"):
+        found.setdefault(learned_from, []).append("latest run")
     for pointer in sorted(store.models.glob("*/champion.json")):
         owner, named = pointer.parent.name, json.dumps(read_json(pointer))
         for manifest in sorted(pointer.parent.glob("*/manifest.json")):

@@ -48,6 +48,13 @@ ODD_EVENTS = {
     "an_address_as_an_id": ({"visitor.user_id": "Ann@shop.example"}, {"user_id": "hash of Ann@shop.example"}),
     "an_address_in_an_address": ({"context.page.url": "https://x.example/?mail=ann%40shop.example&a=1"},
                                  {"url": "https://x.example/?mail=hash of ann@shop.example&a=1"}),
+    "an_address_in_another_field": ({"note": "to ann@shop.example", "context.page.name": "of/ann@shop.example"},
+                                    {"payload ->> 'note'": "to hash of ann@shop.example",
+                                     "page": "of/hash of ann@shop.example"}),
+    "personal_fields_in_json_as_text": (
+        {"body": json.dumps({"phone": "+49", "name": "ann@shop.example", "in": json.dumps({"ip": "x"})})},
+        {"(payload ->> 'body') ->> 'name'": "hash of ann@shop.example", "json_valid(payload)": "true",
+         "((payload ->> 'body') ->> 'in') ->> 'ip'": "hash of x", "contains(payload, '+49')": "false"}),
     "personal_fields_of_the_payload": (
         {"customer": {"name": "Ann", "is": [{"e": 1, "Email" : "Ann", "phone": 123}]}},
         {"payload": {"customer": {"name": "hash of Ann", "is": [

@@ -129,6 +129,8 @@ def data_context(published: bool, train_count: int = 90) -> dict:
     return {
         "published": (SimpleNamespace(id="s1"), True) if published else None,
         "sources": [{"source": HOSTILE, "file_count": 1, **counts}],
+        "files": [{"file": HOSTILE, "record_count": 9, "event_count": 6, "duplicate_count": 1, "quarantined_count": 2}],
+        "latest": "",
         "quarantine": [{"source": "web", "reason": "unparsable", "record_count": 2, **first}],
         "event_types": [
             {"event_type": HOSTILE, "event_count": 97, "tenant_count": 1, "first_seen_at": datetime(2026, 1, 1)}
@@ -366,15 +368,16 @@ def test_columns_are_described_by_bars_and_by_what_is_unknown():
 
 
 def test_examples_of_quarantined_lines_are_masked():
-    line = '{"mail": "ann.lee+x@shop.example", "phone": "0049 171 ٣", "url": "/?u=ann%40shop.example"}' + "x" * 100
+    known = '{"mail": "ann.lee+x@shop.example", "phone": "0049 171 ٣", "url": "/?u=ann%40shop.example", '
+    line = known + '"a": [1, 2, 3, 4, 5, 6, 7]}'
     with duckdb.connect() as connection:
         connection.execute(
             "create table quarantined_events as select 'web' as source, 'f' as file, 3 as line_number, "
-            "'unparsable' as reason, ? as line union all select 'orders', 'f', 1, 'csv_width', 'José;Lee,7'",
+            "'no_tenant' as reason, ? as line union all select 'orders', 'f', 1, 'unparsable', '{''by'': ''José'', 7'",
             [line],
         )
-        row, found = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
+        broken, found = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
 
-    assert found["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"}')
+    assert found["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"')
     assert len(found["first_text"]) == 80
-    assert row["first_text"] == "xxxx;xxx,#"  # it has no keys by which personal fields are known
+    assert broken["first_text"] == "{'xx': 'xxxx', #"  # it has no keys by which personal fields are known

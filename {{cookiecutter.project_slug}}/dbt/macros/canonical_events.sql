@@ -42,12 +42,12 @@
     typed as (
         select
             * exclude (occurred_at, received_at) replace (
-                {%- for column in ['anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'url', 'referrer'] %}
+                {%- for column in ['event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'page', 'url', 'referrer'] %}
                 {{ hash_addresses(column) }} as {{ column }},
                 {%- endfor %}
                 {{ amount('price') }} as price,
                 try_cast({{ amount('quantity') }} as integer) as quantity,
-                {{ hash_personal('payload') }} as payload
+                {{ hash_addresses(hash_personal('payload')) }} as payload
             ),
             occurred_at as given_occurred_at,
             {{ utc_timestamp('occurred_at') }} as parsed_occurred_at,
@@ -70,7 +70,7 @@
             end as event_id,
             case
                 when landing_reason is not null then landing_reason
-                when record is null and left(ltrim(line), 1) in ('{', '') then 'unparsable'
+                when record is null and left(ltrim(line, e' \t'), 1) in ('{', '') then 'unparsable'
                 when record is null then 'not_an_object'
                 when tenant_id is null then 'no_tenant'
                 when not regexp_matches(tenant_id, '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then 'malformed_tenant'
@@ -130,23 +130,24 @@
 
 {#
     JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth; a value may itself
-    be four groups deep.
+    be four groups deep. In JSON that stands in a text, where each quote is escaped, only texts and numbers are.
 #}
 {% macro hash_personal(json) -%}
-    {%- set key %}"(?:{{ var('personal_fields') | join('|') }})"\s*:\s*{% endset -%}
+    {%- set key %}\\*"(?:{{ var('personal_fields') | join('|') }})\\*"\s*:\s*{% endset -%}
     {%- set text %}"(?:[^"\\]|\\.)*"?{% endset -%}
     {%- set group = namespace(inner='') -%}
     {%- for _ in range(4) -%}
         {%- set group.inner = '|[\\[{](?:[^\\[\\]{}"]|' ~ text ~ group.inner ~ ')*[\\]}]?' -%}
     {%- endfor -%}
-    {%- set value = text ~ '|[-0-9][-+.0-9eE]*' ~ group.inner -%}
+    {%- set escaped %}|\\+"[^"\\]*\\*"?{% endset -%}
+    {%- set value = text ~ '|[-0-9][-+.0-9eE]*' ~ group.inner ~ escaped -%}
     list_reduce(
         list_reverse_sort(list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))),
         (hashed, pair) -> replace(
             hashed,
             pair,
-            regexp_extract(pair, '(?i)^{{ key }}') || '"'
-            || {{ hash_text("trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"')") }} || '"'
+            regexp_extract(pair, '(?i)^{{ key }}') || regexp_extract(pair, '^\\*"')
+            || {{ hash_text("trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"\\')") }} || regexp_extract(pair, '^\\*"')
         ),
         {{ json }}
     )
@@ -157,7 +158,7 @@
     case
         when contains({{ text }}, '@') or contains({{ text }}, '%40')
         then list_reduce(
-            list_distinct(regexp_extract_all({{ text }}, '[^\s"<>,;:/?&=]+(?:@|%40)[^\s"<>,;:/?&=]+')),
+            list_distinct(regexp_extract_all({{ text }}, '[^\s"\\<>,;:/?&=]+(?:@|%40)[^\s"\\<>,;:/?&=]+')),
             (hashed, address) -> replace(hashed, address, {{ hash_text("replace(address, '%40', '@')") }}),
             {{ text }}
         )
@@ -167,25 +168,26 @@
 
 {#
     A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds.
-    Of zones by name only UTC and GMT, for many a name (BST, IST) is of several.
+    Of zones by name only UTC and GMT, for many a name (BST, IST) is of several; after any other DuckDB reads the times without a
+    zone that follow in that zone.
 #}
 {% macro utc_timestamp(column) -%}
     {%- set number = "try_cast(" ~ column ~ " as double)" -%}
     {%- set plain = "replace(" ~ column ~ ", ',', '.')" -%}
-    {%- set mended = "regexp_replace(replace(" ~ plain ~ ", 'z', 'Z'), ' ?([-+][0-9]{2}):?([0-9]{2})$', '\\1:\\2')" -%}
+    {%- set mended = "regexp_replace(upper(" ~ plain ~ "), ' ?(?:UTC|GMT|Z)$', 'Z')" -%}
+    {%- set mended = "regexp_replace(" ~ mended ~ ", '(?: ?(?:UTC|GMT))? ?([-+][0-9]{2}):?([0-9]{2})$', '\\1:\\2')" -%}
     {%- set mended = "regexp_replace(" ~ mended ~ ", '([T ][0-9]{2}:[0-9]{2})([-+Z])', '\\1:00\\2')" -%}
-    {%- set parsed = "coalesce(try_cast(" ~ plain ~ " as timestamptz), try_cast(" ~ mended ~ " as timestamptz))" -%}
     case
         when not isfinite({{ number }}) then null
-        when {{ number }} is null then
-            case
-                when right(upper({{ column }}), 1) between 'A' and 'Y' and right(upper({{ column }}), 3) not in ('UTC', 'GMT') then null
-                when isfinite({{ parsed }}) then cast({{ parsed }} as timestamp)
-            end
+        when {{ number }} is null then make_timestamp(epoch_us(coalesce({{ moment(plain) }}, {{ moment(mended) }})))
         when {{ number }} between 1e8 and 1e11 then make_timestamp(cast({{ number }} * 1e6 as bigint))
         when {{ number }} between 1e11 and 1e14 then make_timestamp(cast({{ number }} * 1e3 as bigint))
         when {{ number }} between 1e14 and 1e17 then make_timestamp(cast({{ number }} as bigint))
     end
+{%- endmacro %}
+
+{% macro moment(text) -%}
+    try_cast(case when regexp_full_match({{ text }}, '[-+0-9T:./ ]+Z?') then {{ text }} end as timestamptz)
 {%- endmacro %}
 
 {# A non-negative exact number from text, with a point or a comma before the decimals; null where it is none. #}

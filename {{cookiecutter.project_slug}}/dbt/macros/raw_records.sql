@@ -25,7 +25,7 @@
 {%- endmacro %}
 
 {% macro store_root() -%}
-    {{ env_var('STORE_ROOT', 'data') }}
+    {{ env_var('STORE_ROOT', 'data') | replace("'", "''") }}
 {%- endmacro %}
 
 {#
@@ -45,7 +45,7 @@
             cast(lines.position - landed.lines_before as bigint) as line_number,
             case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[1]' else lines.line end as line,
             case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[0]' end as landing_reason,
-            case when left(ltrim(lines.line), 1) = '{' and json_valid(lines.line) then lines.line end as record
+            case when left(ltrim(lines.line, e' \t'), 1) = '{' and json_valid(lines.line) then lines.line end as record
         from (
             {%- for reader in range(readers) %}
             select line, filename, row_number() over () as position

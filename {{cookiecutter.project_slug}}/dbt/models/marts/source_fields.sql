@@ -19,7 +19,15 @@ days as (
 leaves as (
     select
         structures.structure,
-        replace(replace(substr(leaf.fullkey, 3), '"', ''), '[0]', '[]') as field,
+        replace(
+            case
+                when leaf.fullkey = leaf.path || '.' || leaf.key and not regexp_full_match(leaf.key, '[\pL\pN_-]+')
+                    then substr(leaf.path || '."' || leaf.key || '"', 3)
+                else substr(leaf.fullkey, 3)
+            end,
+            '[0]',
+            '[]'
+        ) as field,
         leaf.atom ->> '$' as type
     from (select distinct structure from sampled) as structures,
         json_tree(structures.structure) as leaf
