@@ -17,19 +17,17 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Events of which new files hold a record, and the purchases of the orders that those are about. #}
-{% macro retold_events() -%}
-    {%- set told -%}
-        (tenant_id, event_id) in (
-            select (tenant_id, event_id) from {{ ref('int_records') }}
-            where reason is null and file_seq > (select coalesce(max(file_seq), 0) from {{ this }})
-        )
-    {%- endset -%}
-    {{ told }}
-    or event_type = 'purchase' and (tenant_id, order_id) in (
-        select (tenant_id, order_id) from {{ ref('int_records') }}
-        where reason is null and event_type = 'purchase' and order_id is not null and {{ told }}
-    )
+{# Whether a build decides anew of an event; no ref, for what asks comes after int_first_records, which has it. #}
+{% macro is_told() -%}
+    {%- if is_incremental() -%}
+        (tenant_id, event_id) in (select (tenant_id, event_id) from {{ told_events() }})
+    {%- else -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro told_events() -%}
+    {{ api.Relation.create(this.database, this.schema, 'int_told_events') }}
 {%- endmacro %}
 
 {# Whether the table lacks a row of that id: all do, in a full build. #}

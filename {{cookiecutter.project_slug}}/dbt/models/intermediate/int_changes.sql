@@ -28,6 +28,10 @@ known as not materialized (
     select file_seq, line_number, session_id, event_number, {{ columns | join(', ') }} from {{ before }} as known
 ),
 
+told as (
+    select * from {{ told_events() }}
+),
+
 gone as ( -- noqa: ST03
     select *, true as is_gone
     from known
@@ -36,6 +40,8 @@ gone as ( -- noqa: ST03
     union all
     select *, true as is_gone
     from known
+    semi join told
+        on known.tenant_id = told.tenant_id and known.event_id = told.event_id
     anti join firsts
         on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
 ),

@@ -21,18 +21,22 @@ known as not materialized (
     select * from {{ before }} as known
 ),
 
+told as (
+    select * from {{ told_events() }}
+),
+
 added as (
     select firsts.*
     from firsts
-    anti join known
-        on firsts.file_seq = known.file_seq and firsts.line_number = known.line_number
+    semi join told on firsts.tenant_id = told.tenant_id and firsts.event_id = told.event_id
+    anti join known on firsts.file_seq = known.file_seq and firsts.line_number = known.line_number
 ),
 
 gone as (
     select known.file_seq, known.line_number, known.tenant_id, known.session_id, known.anonymous_id, known.user_id
     from known
-    anti join firsts
-        on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
+    semi join told on known.tenant_id = told.tenant_id and known.event_id = told.event_id
+    anti join firsts on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
 ),
 
 {# Whose silences may be others now; then who is known by the same accounts, for whom the back end's events may join others. #}
