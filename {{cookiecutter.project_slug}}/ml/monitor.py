@@ -26,7 +26,8 @@ class Facts:
 
     - reference, live: features of sessions of training and since; reference_scores, live_scores: `score` of them.
     - holdout, answers: event_count, probability, label (NaN: not known yet).
-    - volumes: session_count by day; arrivals: record_count and quarantined_count; latency: p99_ms of answers.
+    - volumes: session_count by day; latency: p99_ms of answers.
+    - arrivals: record_count and quarantined_count by `source` and day, whose 0 is the source's own newest; no tenant.
     """
 
     days: Sequence[int]  # the live days, oldest first
@@ -77,7 +78,8 @@ def judge(facts: Facts, limits: Limits) -> tuple[list[Check], dict[str, Any]]:
         *(volume_check(facts, one, limits) for one in tenants),
         *(check for check in few if check.state == ALARM),
         _freshness(facts, limits),
-        *_shares(facts, limits),
+        _quarantine(facts, limits),
+        *_unknown(facts, limits),
         _latency(facts, limits),
     ]
     return checks, decide_retraining(facts, series, quality, limits)
@@ -245,9 +247,20 @@ def _freshness(facts: Facts, limits: Limits) -> Check:
     return Check("freshness", ALL, "data", state, facts.age_hours, limits["freshness_hours"], sentence)
 
 
-def _shares(facts: Facts, limits: Limits) -> list[Check]:
-    arrivals = facts.arrivals.groupby("day")[["quarantined_count", "record_count"]].sum()
-    share = arrivals["quarantined_count"] / arrivals["record_count"].clip(lower=1)
+def _quarantine(facts: Facts, limits: Limits) -> Check:
+    """Of the sources, each on its own newest day, the worst."""
+    checks = []
+    for source, rows in facts.arrivals.groupby("source"):
+        counts = rows.groupby("day")[["quarantined_count", "record_count"]].sum()
+        share = counts["quarantined_count"] / counts["record_count"].clip(lower=1)
+        text = f"of the newest day's records of {source} are quarantined"
+        checks.append(_share("quarantine", "records", share, facts, limits["quarantined_share"], text))
+    nothing = "No file says the day on which it arrived."
+    none = Check("quarantine", ALL, "records", UNKNOWN, None, limits["quarantined_share"], nothing)
+    return max(checks, key=lambda check: (check.state == ALARM, check.value or 0), default=none)
+
+
+def _unknown(facts: Facts, limits: Limits) -> list[Check]:
     both, found = pd.concat([facts.reference, facts.live]), []
     for feature in facts.schema.features:
         if feature.kind == "category" and feature.name in both:
@@ -255,9 +268,7 @@ def _shares(facts: Facts, limits: Limits) -> list[Check]:
             text = f"of the sessions have a {feature.name} that training did not know"
             by_day = unknown.groupby(both["day"]).mean()
             found.append(_share("unknown category", feature.name, by_day, facts, limits["unknown_share"], text))
-    told = [check for check in found if check.state == ALARM] or sorted(found, key=lambda one: -(one.value or 0))[:1]
-    text = "of the records are quarantined"
-    return [_share("quarantine", "records", share, facts, limits["quarantined_share"], text), *told]
+    return [check for check in found if check.state == ALARM] or sorted(found, key=lambda one: -(one.value or 0))[:1]
 
 
 def _share(name: str, subject: str, by_day: pd.Series, facts: Facts, limit: float, text: str) -> Check:

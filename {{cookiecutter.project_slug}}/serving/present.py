@@ -156,12 +156,16 @@ def _volumes(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
 
 
 def _arrivals(newest: Snapshot) -> pd.DataFrame:
-    """Records and quarantined ones by the day on which files arrived, counted from the newest."""
+    """Records and quarantined ones of each source by the day on which its files arrived, counted from its newest.
+
+    The server's log lands under the server's day, which may be long after that of the logs.
+    """
     account = newest.relation("record_account").filter("arrived_on is not null").df()
     arrived = pd.to_datetime(account["arrived_on"])
     return pd.DataFrame(
         {
-            "day": (arrived - arrived.max()) // DAY,
+            "source": account["source"],
+            "day": (arrived - arrived.groupby(account["source"]).transform("max")) // DAY,
             "quarantined_count": account["quarantined_count"],
             "record_count": account["line_count"] - account["blank_count"],
         }

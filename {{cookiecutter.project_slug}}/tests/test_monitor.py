@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,7 +52,7 @@ def facts(live: pd.DataFrame | None = None, **others) -> Facts:
     days = DAYS if len(live) else []
     features, outcome = ["amount", "channel"], ["tenant_id", "day", "event_count", "probability", "label"]
     volumes = pd.concat([reference, live]).groupby(["tenant_id", "day"]).size().reset_index(name="session_count")
-    arrivals = pd.DataFrame({"day": range(-22, 1), "quarantined_count": 1, "record_count": 1000})
+    arrivals = pd.DataFrame({"source": "web", "day": range(-22, 1), "quarantined_count": 1, "record_count": 1000})
     found = Facts(
         days=days,
         schema=FeatureSchema.from_frame(reference[features]),
@@ -140,7 +141,11 @@ def test_outcomes_that_come_more_often_than_said_are_an_alarm():
         ({"age_hours": 40.0}, "freshness/all/data"),
         ({"latency": pd.DataFrame({"day": [0], "p99_ms": [900.0]})}, "latency/all/answers"),
         (
-            {"arrivals": pd.DataFrame({"day": [0], "quarantined_count": [90], "record_count": [1000]})},
+            {
+                "arrivals": pd.DataFrame(
+                    {"source": "web", "day": [0], "quarantined_count": [90], "record_count": [1000]}
+                )
+            },
             "quarantine/all/records",
         ),
         (
@@ -151,6 +156,24 @@ def test_outcomes_that_come_more_often_than_said_are_an_alarm():
 )
 def test_each_limit_is_watched(change, key):
     assert key in alarms(facts(**change))
+
+
+def test_each_source_is_judged_by_its_own_newest_day_and_the_worst_is_named():
+    account = pd.DataFrame(
+        {
+            "source": ["web", "web", "orders", "predictions"],
+            "arrived_on": pd.to_datetime(["2026-01-01", "2026-01-02", "2026-01-02", "2026-05-01"]),
+            "quarantined_count": [0, 126, 30, 0],
+            "line_count": 1001,
+            "blank_count": 1,
+        }
+    )
+
+    arrivals = present._arrivals(SimpleNamespace(relation=lambda _: duckdb.from_df(account)))
+    told = alarms(facts(arrivals=arrivals))["quarantine/all/records"]
+
+    assert told.sentence == "12.60% of the newest day's records of web are quarantined."
+    assert told.history == (None, 0.0, 0.126)
 
 
 def test_a_tenant_that_stopped_is_named():
