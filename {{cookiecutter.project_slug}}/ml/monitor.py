@@ -43,6 +43,7 @@ class Facts:
     latency: pd.DataFrame
     age_hours: float
     days_since_training: float
+    owners: Sequence[str] = ()  # tenants that a champion of their own answers
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Check:
 def judge(facts: Facts, limits: Limits) -> tuple[list[Check], dict[str, Any]]:
     """All checks, the pooled ones first, and the retrain decision; `limits` is [monitor] with latency_ms of [gate]."""
     known = facts.reference["tenant_id"].value_counts().index
-    tenants, others = [ALL, *(known[:MOST_TENANTS] if len(known) > 1 else [])], known[MOST_TENANTS:]
+    told = list(dict.fromkeys([*known[:MOST_TENANTS], *facts.owners]))
+    tenants, others = [ALL, *(told if len(told) > 1 else [])], [one for one in known if one not in told]
     pairs = [(facts.reference, facts.live), (facts.reference_scores, facts.live_scores)]
     groups = [Group(one, *(_of(one, rows) for rows in pair)) for one in tenants for pair in pairs]
     series = watch(groups, facts.days, limits)
@@ -127,14 +129,17 @@ def decide_retraining(
 ) -> dict[str, Any]:
     """{"retrain", "reason"}: for what has held for some days, and not soon after the last training.
 
-    A broken feature asks for mended data: training on it would learn the fault.
+    A broken feature asks for mended data: training on it would learn the fault. What is of a tenant's own champion
+    alone asks for nothing: training makes the pooled one.
     """
     held, cool_down = limits["retrain_after_days"], limits["cool_down_days"]
     broken = sorted({one.feature for one in series if one.is_broken[-1]})
-    drifted = sorted({one.feature for one in series if len(one.psi) >= held and one.state["is_open"][-held:].all()})
+    open_for = [one for one in series if len(one.psi) >= held and one.state["is_open"][-held:].all()]
+    drifted = sorted({one.feature for one in open_for if one.tenant not in facts.owners})
     tenants = sorted({check.tenant for check in quality})
     before = {check.key for check in _quality(facts, tenants, limits, 1 - held) if check.state == ALARM}
-    worse = [f"{check.subject} ({check.tenant})" for check in quality if check.state == ALARM and check.key in before]
+    worse = [check for check in quality if check.state == ALARM and check.key in before]
+    worse = [f"{check.subject} ({check.tenant})" for check in worse if check.tenant not in facts.owners]
     reasons = [("drift of ", drifted[:5]), ("quality: ", worse)]
     why = "; ".join(name + ", ".join(some) for name, some in reasons if some)
     if broken:

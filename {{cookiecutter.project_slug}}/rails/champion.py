@@ -44,6 +44,12 @@ def current(store: Store, tenant_id: str = POOLED) -> tuple[str, str] | None:
     return None
 
 
+def own(store: Store) -> dict[str, str]:
+    """Tenants that have a champion of their own, with its version."""
+    paths = sorted(store.models.glob(f"[!.]*/{store.champion(POOLED).name}"))
+    return {path.parent.name: read_json(path)["version"] for path in paths if path.parent.name != POOLED}
+
+
 def person() -> str:
     """Who is at work, for the history; `owner` where that is root, as in containers."""
     try:

@@ -1,5 +1,7 @@
 """What the newest snapshot says of the present, beside what the champion learned from: the monitor's facts."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ from rails import champion, run, snapshot
 from rails.bundle import Bundle, open_bundle
 from rails.errors import Refused
 from rails.snapshot import Snapshot
-from rails.store import Store, read_json
+from rails.store import Store, quoted, read_json
 from serving.features import naive_utc
 
 COVERED = 0.9  # of 24 hours; a day of which less is known is not judged
@@ -26,46 +28,42 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     """The facts that `ml.monitor` judges, and what they are about. Refused where there is no champion or snapshot.
 
     Days are of 24 hours and end with the newest session, so that each holds all hours. Quality is of what the server
-    answered where it has answered anything, else of the newest sessions as the champion would have scored them.
+    answered where it has answered anything, else of the newest sessions as the champion would have scored them. A
+    tenant that has a champion of its own is judged by that one's answers and scores, and its holdout.
     """
     found = champion.current(store)
     if found is None:
         raise Refused("There is no champion to watch: `make deploy` makes one.")
-    bundle, newest = open_bundle(store.bundle(*found)), snapshot.open_latest(store)
-    learned, trained = _learned(bundle, store), run.open(bundle.manifest["run"], store)
-    reference = _sessions(learned)
-    until = reference["point_at"].max()
+    own, newest = champion.own(store), snapshot.open_latest(store)
+    pooled, *others = [_past(open_bundle(store.bundle(*one)), store) for one in (found, *own.items())]
+    bundle, until = pooled.bundle, pooled.until
     sessions = _sessions(newest)
     live = sessions[sessions["point_at"] > until]
     end = max(live["point_at"].max(), until) if len(live) else until
-    reference, live = _with_day(reference, end), _with_day(live, end)
+    reference, live = _of_whole_days(pooled.sessions, end), _with_day(live, end)
     days = _whole_days(live["day"], until, end)
-    whole = _whole_days(reference["day"], reference["point_at"].min(), end, until)
-    tested = reference[reference["point_at"] >= pd.Timestamp(trained.metrics["split"]["validation"]["from"])]
-    holdout = trained.predictions()[[*KEYS, bundle.candidate]].rename(columns={bundle.candidate: "probability"})
-    answers, calls = _answers(newest, bundle, end)
-    scored = live.assign(probability=_score(bundle, live))
+    log = predictions(newest)
+    calls = _calls(log)
+    said = [_said(past, live, log, end, own) for past in (pooled, *others)]
     features = [feature["name"] for feature in bundle.schema["features"]]
-    reference = reference[reference["day"].isin(whole)]
     facts = Facts(
         days=days,
         schema=FeatureSchema.from_dict(bundle.schema),
         reference=reference[["tenant_id", "day", *features]],
         live=live[["tenant_id", "day", *features]],
-        reference_scores=_scores(tested[tested["day"].isin(whole)], bundle),
-        live_scores=scored.rename(columns={"probability": "score"})[["tenant_id", "day", "score"]],
-        holdout=_with_label(reference.merge(holdout, on=KEYS)),
-        answers=answers if calls else _with_label(scored),
+        **{name: pd.concat([one[name] for one in said], ignore_index=True) for name in said[0]},
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
         latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
         age_hours=(pd.Timestamp(naive_utc(now)) - _last_arrival(newest)) / pd.Timedelta(hours=1),
-        days_since_training=(end - _data_end(_newest_training(store, learned))) / DAY,
+        days_since_training=(end - _data_end(_newest_training(store, pooled.learned))) / DAY,
+        owners=list(own),
     )
     return facts, {
         "champion": bundle.owner,
         "version": bundle.version,
-        "run": trained.id,
+        "own": own,
+        "run": pooled.trained.id,
         "snapshot": newest.id,
         "learned_until": str(until),
         "newest": str(end),
@@ -75,23 +73,77 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     }
 
 
+@dataclass(frozen=True)
+class Past:
+    """A champion, its run, and the sessions that the run began with; of a tenant's own, that tenant's."""
+
+    bundle: Bundle
+    learned: Snapshot
+    trained: run.Run
+    sessions: pd.DataFrame
+
+    @property
+    def until(self) -> pd.Timestamp:
+        return self.sessions["point_at"].max()
+
+
+def _past(bundle: Bundle, store: Store) -> Past:
+    learned = _learned(bundle, store)
+    sessions = _sessions(learned, "" if bundle.owner == champion.POOLED else bundle.owner)
+    return Past(bundle, learned, run.open(bundle.manifest["run"], store), sessions)
+
+
 def _learned(bundle: Bundle, store: Store) -> Snapshot:
     try:
         return snapshot.open(bundle.manifest["snapshot"], store)
     except Refused as error:
+        pointer = store.champion(bundle.owner)
+        mend = f"promote a new one, or delete {pointer} and the pooled one answers {bundle.owner}"
         raise Refused(
             f"Snapshot {bundle.manifest['snapshot']}, which champion {bundle.version} learned from, is gone, as after "
-            "`make erase`, so there is nothing to compare with: `make train deploy`."
+            "`make erase`, so there is nothing to compare with: "
+            f"{'`make train deploy`' if bundle.owner == champion.POOLED else mend}."
         ) from error
 
 
-def _sessions(opened: Snapshot) -> pd.DataFrame:
-    """The sessions that teach: those which training reads, of any snapshot."""
-    return opened.relation("session_features").filter("status = 'train'").df()
+def _said(
+    past: Past, live: pd.DataFrame, log: pd.DataFrame, end: pd.Timestamp, owners: Collection[str]
+) -> dict[str, pd.DataFrame]:
+    """What a champion says, and said in training, of the tenants whom it answers: four of the monitor's frames."""
+    bundle, split = past.bundle, past.trained.metrics["split"]
+    reference, live = (_mine(rows, bundle.owner, owners) for rows in (_of_whole_days(past.sessions, end), live))
+    tested = reference[reference["point_at"] >= pd.Timestamp(split["validation"]["from"])]
+    holdout = past.trained.predictions()[[*KEYS, bundle.candidate]].rename(columns={bundle.candidate: "probability"})
+    scored = live.assign(probability=_score(bundle, live))
+    return {
+        "reference_scores": _scores(tested, bundle),
+        "live_scores": scored.rename(columns={"probability": "score"})[["tenant_id", "day", "score"]],
+        "holdout": _with_label(reference.merge(holdout, on=KEYS)),
+        "answers": _answers(_mine(log, bundle.owner, owners), bundle, end)
+        if len(log)
+        else _with_label(scored[scored["point_at"] > past.until]),
+    }
+
+
+def _mine(rows: pd.DataFrame, owner: str, owners: Collection[str]) -> pd.DataFrame:
+    """The rows of the tenant whose own champion this is, or of all that have none."""
+    return rows[rows["tenant_id"] == owner if owner in owners else ~rows["tenant_id"].isin(owners)]
+
+
+def _sessions(opened: Snapshot, tenant: str = "") -> pd.DataFrame:
+    """The sessions that teach: those which training reads, of any snapshot; of one tenant where it is named."""
+    of_tenant = f"and tenant_id = '{quoted(tenant)}'" if tenant else ""
+    return opened.relation("session_features").filter(f"status = 'train' {of_tenant}").df()
 
 
 def _with_day(rows: pd.DataFrame, end: pd.Timestamp, at: str = "point_at") -> pd.DataFrame:
     return rows.assign(day=-((end - rows[at]) // DAY).astype(int))
+
+
+def _of_whole_days(sessions: pd.DataFrame, end: pd.Timestamp) -> pd.DataFrame:
+    """The sessions with their day, without those of days that they cover in part."""
+    rows, at = _with_day(sessions, end), sessions["point_at"]
+    return rows[rows["day"].isin(_whole_days(rows["day"], at.min(), end, at.max()))]
 
 
 def _whole_days(
@@ -122,19 +174,22 @@ def _with_label(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[["tenant_id", "day", "event_count", "probability", "label"]].assign(label=rows["label"].astype(float))
 
 
-def _answers(newest: Snapshot, bundle: Bundle, end: pd.Timestamp) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """What this champion answered about people's sessions, once per session and k; and everybody's calls by tenant."""
-    log = predictions(newest)
+def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
+    """Everybody's calls by tenant."""
     if log.empty:
-        return log, []
+        return []
     calls = log.groupby("tenant_id")["answered_at"].agg(["size", "max"]).reset_index()
-    calls = [
+    return [
         {"tenant_id": tenant, "count": int(n), "last": str(last)} for tenant, n, last in calls.itertuples(index=False)
     ]
+
+
+def _answers(log: pd.DataFrame, bundle: Bundle, end: pd.Timestamp) -> pd.DataFrame:
+    """What this champion answered about people's sessions, once per session and k."""
     log = log[log["probability"].notna()]  # the others failed
     own = log[(log["model_version"] == bundle.version) & ~log["had_outcome"] & ~log["status"].isin(["bot", "unfit"])]
     own = _with_day(own.drop_duplicates([*KEYS, "event_count"], keep="last"), end)
-    return _with_label(own.rename(columns={"outcome": "label"})), calls
+    return _with_label(own.rename(columns={"outcome": "label"}))
 
 
 def predictions(newest: Snapshot) -> pd.DataFrame:

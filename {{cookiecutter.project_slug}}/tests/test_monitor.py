@@ -20,7 +20,9 @@ from ml import monitor
 from ml.drift import Group, watch
 from ml.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
 from ml.schema import FeatureSchema
-from rails import alerts, snapshot
+from rails import alerts, champion, snapshot
+from rails import run as runs
+from rails.bundle import Parts, assemble, open_bundle
 from rails.errors import Refused
 from rails.store import PROJECT, Store, read_json, write_json
 from serving import present
@@ -320,6 +322,58 @@ def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied
 
     with pytest.raises(Refused, match=r"learned from, is gone.*`make train deploy`"):
         present.gather(copied, datetime.now(UTC))
+
+
+def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_its_holdout(copied, monkeypatch):
+    run, (owner, version) = runs.open("", copied), champion.current(copied)
+    said = run.predictions().merge(snapshot.open_latest(copied).frame("session_features"))
+    own = promote_rule(run, open_bundle(copied.bundle(owner, version)), tenant := said["tenant_id"].min())
+    log = said.assign(
+        **{"answered_at": said["point_at"], "outcome": said["label"], "had_outcome": False, "status": "train"},
+        model_version=np.where(said["tenant_id"] == tenant, own, version),
+        probability=said["rule"].where(said["tenant_id"] == tenant, said[run.chosen]),
+    )
+    early = log.assign(model_version=version, probability=0.5).query("tenant_id == @tenant")
+    monkeypatch.setattr(present, "predictions", lambda _: pd.concat([early, log]))
+
+    found, about = present.gather(copied, datetime.now(UTC))
+
+    probability = lambda rows: rows[rows["tenant_id"] == tenant]["probability"].tolist()  # noqa: E731
+    assert about["own"] == {tenant: own} and found.owners == [tenant]
+    assert probability(found.answers) == probability(log) and len(found.answers) == len(log)
+    assert set(probability(found.holdout)) <= set(said["rule"])
+    assert set(probability(found.holdout)) <= set(found.reference_scores.query("tenant_id == @tenant")["score"])
+    assert set(found.holdout.query("tenant_id != @tenant")["probability"]) <= set(said[run.chosen])
+
+
+def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_out(copied):
+    promote_rule(runs.open("", copied), open_bundle(copied.bundle(*champion.current(copied))), "acme", snapshot="gone")
+
+    with pytest.raises(Refused, match=r"gone, as after.*delete .*acme/champion.json and the pooled one answers acme"):
+        present.gather(copied, datetime.now(UTC))
+
+
+def promote_rule(run, bundle, tenant: str, **others) -> str:
+    """Make the run's rule the tenant's own champion; its version."""
+    told = {name: bundle.manifest[name] for name in ("threshold", "run", "snapshot", "code", "metrics")} | others
+    texts = {name: getattr(bundle, name) for name in ("feature_sql", "schema", "lookups", "sample")}
+    version = assemble(Parts("rule", run.model("rule"), card="", **texts, **told), run.store, tenant).version
+    champion.promote(run.store, tenant, version, run=run.id, by="test", why="a test")
+    return version
+
+
+def test_what_is_worse_of_a_tenants_own_champion_is_told_and_asks_for_no_training_of_the_pooled_one():
+    live = sessions(DAYS, 1)
+    rng, bolt = np.random.default_rng(0), live["tenant_id"] == "bolt"
+    live.loc[bolt, "label"] = rng.permutation(live.loc[bolt, "label"])
+    live.loc[bolt, "score"] = live.loc[bolt, "score"] ** 1.5
+    decide = lambda **others: judge(facts(live, **others), LIMITS | {"alpha": 0.05})  # noqa: E731
+
+    checks, decision = decide(owners=["bolt"])
+
+    assert decide()[1]["retrain"] is True
+    assert {"quality/bolt/average precision", "drift/bolt/score"} == {one.key for one in checks if one.state == ALARM}
+    assert decision["retrain"] is False
 
 
 def test_a_day_of_batches_alone_has_no_latency():

@@ -210,6 +210,7 @@ def monitor_context() -> dict:
         "calls": [{"tenant_id": HOSTILE, "count": 3, "last": "2026-01-02 10:00:00"}],
         "day_starts": ["2026-01-01 23:00:00", "2026-01-02 23:00:00"],
         "learned_until": "2026-01-01 22:00:00",
+        "own": {HOSTILE: HOSTILE},
     }
     return {"report": report | dict.fromkeys(("newest", "at"), "2026-01-03 23:00:00") | SIZES}
 
