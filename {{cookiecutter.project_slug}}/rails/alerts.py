@@ -3,9 +3,11 @@
 import json
 import shlex
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPException
@@ -77,12 +79,24 @@ def _run(command: str, message: str) -> None:
 
 def _post(address: str, message: str) -> None:
     request = urllib.request.Request(address, message.encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS):
-        pass
+    answer: Future[None] = Future()
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS):
+                answer.set_result(None)
+        except Exception as error:  # whatever it is, the caller gets it
+            answer.set_exception(error)
+
+    # A thread that is left behind, for the timeout above is one of each read, and an answer may drip.
+    threading.Thread(target=ask, daemon=True).start()
+    answer.result(PATIENCE_SECONDS)
 
 
 def _without_address(error: Exception) -> str:
     """What went wrong; an address or a command may hold a secret."""
     if isinstance(error, subprocess.CalledProcessError):
         return f"the command ended with exit code {error.returncode}"
+    if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
+        return f"it did not end within {PATIENCE_SECONDS} s"
     return getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__

@@ -4,7 +4,9 @@ import json
 import shutil
 import sys
 import threading
+import time
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -298,6 +300,31 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
     assert heard == [{"text": "A moved.", "opened": ["A moved."], "ended": [], "page": "page"}] * len(heard)
     assert len(heard) == min(refusals + 1, alerts.TRIES)
     assert failed == reported or (reported in failed and "secret" not in failed)
+
+
+def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 0.3)
+    heard = []
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.append(self.path)
+            with suppress(OSError):
+                for _ in range(100):
+                    self.wfile.write(b"H")
+                    time.sleep(0.1)
+
+        log_message = lambda *_: None  # noqa: E731
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        threading.Thread(target=server.serve_forever).start()
+        hooks, began = alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/"), time.monotonic()
+        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+        seconds = time.monotonic() - began
+        server.shutdown()
+
+    assert "webhook: it did not end within 0.3 s" in failed
+    assert len(heard) == alerts.TRIES and seconds < 5
 
 
 def test_a_time_that_is_none_is_refused_with_an_example(tmp_path):
