@@ -1,20 +1,26 @@
 """Incidents told once as they begin and once as they end, through a command or a webhook."""
 
+import fcntl
 import json
+import os
 import shlex
 import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPException
+from typing import Any
 
+from rails.errors import Refused
 from rails.store import Store, read_json, write_json
 
 TRIES, PATIENCE_SECONDS = 3, 10
+WAIT_SECONDS = 60  # for another monitor to have told; a hook that hangs costs it 33
 Hook = Callable[[str], None]
 
 
@@ -30,8 +36,15 @@ def tell(
     """Say what began and ended since the last time: {"opened", "ended", "open", "failed"}.
 
     `alarms` maps each incident's key to its sentence. What a hook did not take is said to it again the next time; one
-    that fails is tried three times, and `failed` then says why.
+    that fails is tried three times, and `failed` then says why. Refused where another monitor is telling for long.
     """
+    with _alone(store):
+        return _tell(store, alarms, page, hooks, wait_seconds)
+
+
+def _tell(
+    store: Store, alarms: Mapping[str, str], page: str, hooks: Mapping[str, Hook], wait_seconds: float
+) -> dict[str, Any]:
     path = store.monitor / "alerts.json"
     before = read_json(path, default={})
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -51,6 +64,30 @@ def tell(
     reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
     sentence = f"The alert could not be sent ({reasons}); the next `make monitor` tries again." if failed else None
     return {"opened": sorted(opened), "ended": sorted(ended), "open": incidents, "failed": sentence}
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """Hold the right to tell for the block, so that no incident is told twice."""
+    store.monitor.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + WAIT_SECONDS
+    with (store.monitor / ".alerts.lock").open("a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise Refused(
+                        f"Another monitor ({file.read()}) is telling of incidents. "
+                        "Wait for it to end, then run the same command again."
+                    ) from None
+                time.sleep(0.1)
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, since {datetime.now(UTC).isoformat(timespec='seconds')}")
+        file.flush()
+        yield
 
 
 def _message(opened: Sequence[str], ended: Sequence[str], page: str) -> str:

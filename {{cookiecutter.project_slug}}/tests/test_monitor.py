@@ -1,11 +1,13 @@
 """The monitor says what moved, keeps quiet where nothing did, tells of an incident once, and trains for a reason."""
 
 import json
+import os
 import shutil
 import sys
 import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -300,6 +302,26 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
     assert heard == [{"text": "A moved.", "opened": ["A moved."], "ended": [], "page": "page"}] * len(heard)
     assert len(heard) == min(refusals + 1, alerts.TRIES)
     assert failed == reported or (reported in failed and "secret" not in failed)
+
+
+def test_two_monitors_at_once_tell_an_incident_once(tmp_path):
+    told = []
+    hooks = {"slow": lambda text: (time.sleep(0.3), told.append(json.loads(text)["opened"]))}
+    say = lambda _: alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks)["opened"]  # noqa: E731
+
+    with ThreadPoolExecutor(2) as pool:
+        opened = sorted(pool.map(say, range(2)))
+
+    assert told == [["A moved."]]
+    assert opened == [[], ["a"]]
+
+
+def test_a_monitor_that_waits_for_long_says_who_is_telling(tmp_path, monkeypatch):
+    monkeypatch.setattr(alerts, "WAIT_SECONDS", 0.2)
+    tell = lambda **hooks: alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks)  # noqa: E731
+
+    with pytest.raises(Refused, match=rf"Another monitor \(process {os.getpid()}, since 20.*\) is telling.*again"):
+        tell(hook=lambda _: tell())
 
 
 def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_reported(tmp_path, monkeypatch):
