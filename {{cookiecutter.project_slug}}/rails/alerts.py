@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import threading
 import time
@@ -109,9 +110,18 @@ def _send(hook: Hook, message: str, wait_seconds: float) -> str | None:
 
 
 def _run(command: str, message: str) -> None:
-    subprocess.run(
-        shlex.split(command), input=message, text=True, check=True, timeout=PATIENCE_SECONDS, capture_output=True
-    )
+    """In a session of its own, so that what it started goes with it where it hangs."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(
+        shlex.split(command), stdin=subprocess.PIPE, text=True, start_new_session=True, **silent
+    ) as process:
+        try:
+            process.communicate(message, timeout=PATIENCE_SECONDS)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def _post(address: str, message: str) -> None:

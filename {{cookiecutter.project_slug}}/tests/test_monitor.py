@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from select import select
 from types import SimpleNamespace
 
 import duckdb
@@ -259,6 +260,19 @@ def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next
     assert again is None
     assert len(tries.read_text().splitlines()) == alerts.TRIES
     assert json.loads(heard.read_text())["opened"] == ["A moved."]
+
+
+def test_a_command_that_hangs_ends_with_what_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 1)
+    os.mkfifo(held := tmp_path / "held")
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    hooks = alerts.hooks_of(f"sh -c 'sleep 60 >{held} & echo begun >{held}; wait'", "")
+
+    failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+
+    assert "command: it did not end within 1 s" in failed
+    assert os.read(reader, 100) == b"begun\n" * alerts.TRIES
+    assert select([reader], [], [], 5)[0] and os.read(reader, 1) == b""  # nobody holds the other end
 
 
 def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_none_is_reported_without_it(tmp_path):
