@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from rails.errors import Refused
@@ -47,7 +48,7 @@ def _tell(
     store: Store, alarms: Mapping[str, str], page: str, hooks: Mapping[str, Hook], wait_seconds: float
 ) -> dict[str, Any]:
     path = store.monitor / "alerts.json"
-    before = read_json(path, default={})
+    before = _read(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     ended = {key: one for key, one in before.items() if key not in alarms}
     incidents = {key: before.get(key, {"since": now, "told": []}) | {"sentence": alarms[key]} for key in alarms}
@@ -89,6 +90,24 @@ def _alone(store: Store) -> Iterator[None]:
         file.write(f"process {os.getpid()}, since {datetime.now(UTC).isoformat(timespec='seconds')}")
         file.flush()
         yield
+
+
+def _read(path: Path) -> dict[str, dict]:
+    """What was told, by the incident's key; Refused where the file holds anything else."""
+    before = read_json(path, default={})
+    if not isinstance(before, dict) or not all(map(_is_incident, before.values())):
+        raise Refused(
+            f"{path} is not readable as a history of alerts; delete it and run `make monitor`, which writes it again "
+            "and tells once more what is open."
+        )
+    return before
+
+
+def _is_incident(one: object) -> bool:
+    match one:
+        case {"since": str(), "sentence": str(), "told": [*names]}:
+            return all(isinstance(name, str) for name in names)
+    return False
 
 
 def _message(opened: Sequence[str], ended: Sequence[str], page: str) -> str:

@@ -318,6 +318,19 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
     assert failed == reported or (reported in failed and "secret" not in failed)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["{broken", "[]", "null", '{"x": "str"}', '{"x": {}}', '{"x": {"since": "", "sentence": "", "told": [1]}}'],
+)
+def test_a_history_of_alerts_that_is_none_is_refused_with_the_way_out(tmp_path, text):
+    store = Store(tmp_path)
+    store.monitor.mkdir()
+    (store.monitor / "alerts.json").write_text(text)
+
+    with pytest.raises(Refused, match=r"monitor/alerts.json is not readable.*delete it and run"):
+        alerts.tell(store, {"a": "A moved."}, "page", {})
+
+
 def test_two_monitors_at_once_tell_an_incident_once(tmp_path):
     told = []
     hooks = {"slow": lambda text: (time.sleep(0.3), told.append(json.loads(text)["opened"]))}
