@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -18,6 +19,7 @@ ALL = "all"
 RESAMPLES, FEW_AT_K, FEWEST_A_DAY, MOST_TENANTS = 200, 5, 10, 20
 FINE, ALARM, UNKNOWN = "fine", "alarm", "cannot say yet"
 Limits = Mapping[str, Any]
+ByK = Mapping[int, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def judge(facts: Facts, limits: Limits) -> tuple[list[Check], dict[str, Any]]:
 
 def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> list[Check]:
     """Average precision and the rate of outcomes on that day and before, against the holdout at the same k."""
-    holdout, answers = _of(tenant, facts.holdout), _of(tenant, facts.answers)
+    holdout, answers = _judgeable(_of(tenant, facts.holdout)), _of(tenant, facts.answers)
     answers = answers[answers["day"].isin(facts.days) & (answers["day"] <= day)]
     waiting, known = int(answers["label"].isna().sum()), answers[answers["label"].notna()]
     alpha = limits["alpha"] / len(limits["windows"])
@@ -97,13 +99,17 @@ def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> l
         _ballpark(holdout, known[known["day"] > day - window]) | {"window": window} for window in limits["windows"]
     ]
     looks = [look for look in looks if look["positives"] >= FEW_POSITIVES]
+    past = cache(partial(_past, holdout, known, [one for one in facts.days if one <= day]))
+    history = lambda window, figure: tuple(figures.get(figure) for figures in past(window))  # noqa: E731
     if not looks:
         few = (
             f"{int(known['label'].sum())} outcomes are known and {waiting:,} answers wait; {FEW_POSITIVES} are needed "
             f"at numbers of events with {FEW_AT_K} or more each."
         )
-        names = ("average precision", "rate of outcomes")
-        return [Check("quality", tenant, name, UNKNOWN, None, None, few) for name in names]
+        return [
+            Check("quality", tenant, subject, UNKNOWN, None, None, few, history(limits["windows"][-1], figure))
+            for subject, figure in (("average precision", "value"), ("rate of outcomes", "ratio"))
+        ]
     rank = min(looks, key=lambda look: look["z"])
     rate = max(looks, key=lambda look: abs(look["rate_z"]))
     is_below = bool(norm.cdf(rank["z"]) < alpha)
@@ -115,11 +121,13 @@ def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> l
             *("quality", tenant, "average precision", ALARM if is_below else FINE, rank["value"], rank["low"]),
             f"{rank['value']:.3f} over {_span(rank['window'])} is {where} at the same number of events "
             f"({rank['low']:.3f} to {rank['high']:.3f}; {rank['positives']} outcomes, {waiting:,} answers wait).",
+            history(rank["window"], "value"),
         ),
         Check(
             *("quality", tenant, "rate of outcomes", ALARM if is_off else FINE, rate["ratio"], limits["rate_ratio"]),
             f"Over {_span(rate['window'])} outcomes came {rate['ratio']:.2f} times as often as said, "
             "measured by the holdout.",
+            history(rate["window"], "ratio"),
         ),
     ]
 
@@ -137,9 +145,10 @@ def decide_retraining(
     open_for = [one for one in series if len(one.psi) >= held and one.state["is_open"][-held:].all()]
     drifted = sorted({one.feature for one in open_for if one.tenant not in facts.owners})
     tenants = sorted({check.tenant for check in quality})
-    before = {check.key for check in _quality(facts, tenants, limits, 1 - held) if check.state == ALARM}
-    worse = [check for check in quality if check.state == ALARM and check.key in before]
-    worse = [f"{check.subject} ({check.tenant})" for check in worse if check.tenant not in facts.owners]
+    now = [check for check in quality if check.state == ALARM and check.tenant not in facts.owners]
+    earlier = _quality(facts, tenants, limits, 1 - held) if now else []
+    before = {check.key for check in earlier if check.state == ALARM}
+    worse = [f"{check.subject} ({check.tenant})" for check in now if check.key in before]
     reasons = [("drift of ", drifted[:5]), ("quality: ", worse)]
     why = "; ".join(name + ", ".join(some) for name, some in reasons if some)
     if broken:
@@ -209,40 +218,68 @@ def _drift_checks(series: Sequence[Series], days: int) -> list[Check]:
     return sorted(checks, key=lambda one: (one.state != ALARM, -(one.value or 0) / (one.limit or 1)))
 
 
-def _ballpark(holdout: pd.DataFrame, live: pd.DataFrame) -> dict[str, Any]:
+def _ballpark(holdout: ByK, live: pd.DataFrame) -> dict[str, Any]:
     """Live average precision less the holdout's, k by k, weighted by the live answers; and outcomes over those said."""
-    rng, gap, value, expected, kept = np.random.default_rng(0), 0.0, 0.0, 0.0, []
-    for k, rows in live.groupby("event_count"):
-        there = holdout[holdout["event_count"] == k]
-        counts = [min(some["label"].sum(), (1 - some["label"]).sum()) for some in (rows, there)]
-        if min(counts) >= FEW_AT_K:
-            kept.append((len(rows), _precision(rows, rng), _precision(there, rng), rows, there))
-    total = sum(one[0] for one in kept)
-    for weight, (now, drawn_now), (then, drawn_then), *_ in kept:
-        value, expected = value + weight / total * now, expected + weight / total * then
-        gap = gap + weight / total * (drawn_now - drawn_then)
-    if not kept:
+    rng, gap, expected, pairs = np.random.default_rng(0), 0.0, 0.0, _pairs(holdout, live)
+    if not pairs:
         return {"positives": 0}
+    figures, total = _figures(pairs), sum(len(now) for now, _ in pairs)
+    for now, then in pairs:
+        expected = expected + len(now) / total * _precision(then)
+        gap = gap + len(now) / total * (_drawn(now, rng) - _drawn(then, rng))
     spread = max(float(np.std(gap)), 1e-9)
-    now, then = (pd.concat([one[place] for one in kept]) for place in (3, 4))
-    ratio = now["label"].sum() / now["probability"].sum() / (then["label"].sum() / then["probability"].sum())
-    spread_of_ratio = np.sqrt(1 / now["label"].sum() + 1 / then["label"].sum())
-    return {
-        "positives": int(now["label"].sum()),
-        "value": value,
-        "z": (value - expected) / spread,
+    spread_of_ratio = np.sqrt(1 / figures["positives"] + 1 / sum(then["label"].sum() for _, then in pairs))
+    return figures | {
+        "z": (figures["value"] - expected) / spread,
         "low": expected - 1.96 * spread,
         "high": expected + 1.96 * spread,
-        "ratio": float(ratio),
-        "rate_z": float(np.log(ratio) / spread_of_ratio),
+        "rate_z": float(np.log(figures["ratio"]) / spread_of_ratio),
     }
 
 
-def _precision(rows: pd.DataFrame, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    ranking, n = Ranking.of(rows["label"].to_numpy(), rows["probability"].to_numpy()), len(rows)
+def _past(holdout: ByK, known: pd.DataFrame, days: Sequence[int], window: int) -> list[dict[str, Any]]:
+    """The figures of each day's window; none where it had few outcomes."""
+    looks = [_pairs(holdout, known[known["day"].between(day - window + 1, day)]) for day in days]
+    found = [_figures(pairs) if pairs else {"positives": 0} for pairs in looks]
+    return [figures if figures["positives"] >= FEW_POSITIVES else {} for figures in found]
+
+
+def _judgeable(rows: pd.DataFrame) -> ByK:
+    """The rows by their number of events, where they hold enough of both outcomes."""
+    groups = rows.groupby("event_count")
+    return {k: some for k, some in groups if FEW_AT_K <= some["label"].sum() <= len(some) - FEW_AT_K}
+
+
+def _pairs(holdout: ByK, live: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The live answers beside the holdout's at the same number of events."""
+    return [(rows, holdout[k]) for k, rows in _judgeable(live).items() if k in holdout]
+
+
+def _figures(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> dict[str, Any]:
+    """Live outcomes, average precision weighted by the live answers, outcomes over those said by the holdout's."""
+    total = sum(len(now) for now, _ in pairs)
+    (now, said), (then, said_then) = (
+        [sum(rows[name].sum() for rows in some) for name in ("label", "probability")]
+        for some in zip(*pairs, strict=True)
+    )
+    value = sum(len(rows) / total * _precision(rows) for rows, _ in pairs)
+    return {"positives": int(now), "value": value, "ratio": float(now / said / (then / said_then))}
+
+
+def _precision(rows: pd.DataFrame) -> float:
+    return float(_ranking(rows).average_precision(np.ones(len(rows))))
+
+
+def _drawn(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    """Average precision of resamples."""
+    ranking, n = _ranking(rows), len(rows)
     drawn = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
     found = np.array([ranking.average_precision(weights) for weights in drawn])
-    return float(ranking.average_precision(np.ones(n))), np.where(np.isfinite(found), found, np.nanmean(found))
+    return np.where(np.isfinite(found), found, np.nanmean(found))
+
+
+def _ranking(rows: pd.DataFrame) -> Ranking:
+    return Ranking.of(rows["label"].to_numpy(), rows["probability"].to_numpy())
 
 
 def _freshness(facts: Facts, limits: Limits) -> Check:

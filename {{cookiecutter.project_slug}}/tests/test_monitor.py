@@ -135,6 +135,19 @@ def test_a_model_that_ranks_no_longer_is_below_the_ballpark_and_unknown_outcomes
     assert set(quality) == {UNKNOWN}
 
 
+def test_quality_is_told_day_by_day_and_of_no_day_with_few_outcomes():
+    live = sessions(DAYS, 1)
+    live["label"] = live["label"].where(live["day"] > -2)
+    worse = live.assign(label=live["label"].where(live["day"] < 0, np.random.default_rng(0).permutation(live["label"])))
+
+    found = judge(facts(worse), LIMITS | {"windows": [1]})[0]
+    rank, rate = (check for check in found if check.key.startswith("quality/all"))
+
+    assert rank.history[0] is rate.history[0] is None
+    assert rank.history[1] > rank.limit > rank.history[2] == rank.value
+    assert rate.history[2] == rate.value
+
+
 def test_outcomes_that_come_more_often_than_said_are_an_alarm():
     live = sessions(DAYS, 1)
     often = live.assign(label=np.maximum(live["label"], np.random.default_rng(0).random(len(live)) < 0.1))

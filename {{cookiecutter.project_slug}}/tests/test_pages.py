@@ -198,7 +198,7 @@ def scores_context() -> dict:
 
 def monitor_context() -> dict:
     check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE}
-    history = {"quality": (), "drift": (0.1, None), "broken": (None,), "volume": (5.0, 4.0), "latency": (9.0,)}
+    history = {"quality": (0.4, None), "drift": (0.1, None), "broken": (None,), "volume": (5.0, 4.0), "latency": (9.0,)}
     states = dict(zip(history, ("fine", "alarm", "alarm", "cannot say yet", "fine"), strict=True))
     report = {
         "checks": [
