@@ -44,9 +44,8 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
     """The state of an experiment from its answers; `settings` is the section [experiment].
 
     `log`: person_id, session_id, answered_at, variant, outcome (NaN: waiting), latency_ms, probability (NaN: it could
-    not be answered). A person belongs to the
-    variant of the first answer, whatever came later, and counts with the first session, for a value that was looked at
-    must not change.
+    not be answered); `share`: of the challenger, above 0 and below 1. A person belongs to the variant of the first
+    answer, whatever came later, and counts with the first session, for a value that was looked at must not change.
     """
     log = log.astype({"answered_at": "datetime64[us]", "latency_ms": float})
     log = log[log["person_id"].notna()].sort_values("answered_at", kind="stable")
@@ -62,9 +61,7 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         for figure in (by_day.size(), by_day.sum())
     )
     counts = first["variant"].value_counts().reindex(VARIANTS, fill_value=0)
-    ratio_p = (
-        chisquare(counts, np.array([1 - share, share]) * counts.sum()).pvalue if 0 < share < 1 and len(first) else 1.0
-    )
+    ratio_p = chisquare(counts, np.array([1 - share, share]) * counts.sum()).pvalue if len(first) else 1.0
     latency = log.groupby("variant")["latency_ms"].quantile(0.99).reindex(VARIANTS)
     failed = log["probability"].isna().groupby(log["variant"]).mean().reindex(VARIANTS)
     challengers = log[log["variant"] == "challenger"]

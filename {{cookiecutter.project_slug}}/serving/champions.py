@@ -12,6 +12,7 @@ from rails import snapshot
 from rails.bundle import Bundle, open_bundle, refuse_unsafe_owner
 from rails.champion import POOLED
 from rails.errors import Refused
+from rails.experiment import going
 from rails.store import Store, read_json
 from serving.model import LoadedModel
 
@@ -79,7 +80,7 @@ class Champions:
                 self._replace(owner, await asyncio.to_thread(self._load, owner))
                 self.refused.pop(owner, None)
             except Exception as error:  # a user's SQL and candidate raise what they like; the old champion goes on
-                self.refused[owner] = f"{owner}: {error}"
+                self.refused[owner] = f"{owner.rstrip(':')}: {error}"
                 state = (pointer_state, snapshot_state, home)
                 log.warning("A champion was refused. %s", self.refused[owner], exc_info=not isinstance(error, Refused))
             self._seen[owner] = state
@@ -96,18 +97,13 @@ class Champions:
 
     def _load_challenger(self) -> LoadedModel | None:
         """The experiment's other model; a change of share or salt alone keeps the one that is loaded."""
-        told = read_json(self.store.experiment, default={})
-        try:
-            if not told.get("share"):
-                return None
-            share, salt = float(told["share"]), str(told["salt"])
-            names = (told["owner"], told["version"], _changed_at(self.store.latest_snapshot))
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
-            raise Refused(f"{self.store.experiment} is no experiment ({error!r}); `make stop-experiment`.") from error
+        if (told := going(self.store)) is None:
+            return None
+        names = (told["owner"], told["version"], _changed_at(self.store.latest_snapshot))
         loaded = self.models.get(CHALLENGER)
         if not loaded or self.experiment.get("names") != names:
             loaded = self._open(*names[:2])
-        self.experiment = {"names": names, "share": share, "salt": salt}
+        self.experiment = {"names": names, "share": told["share"], "salt": told["salt"]}
         return loaded
 
     def _open(self, owner: str, version: str) -> LoadedModel:

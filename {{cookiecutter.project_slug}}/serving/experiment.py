@@ -14,7 +14,8 @@ from ml.experiment import read
 from rails import champion, page, run, snapshot
 from rails.bundle import open_bundle
 from rails.errors import Refused
-from rails.store import Store, default_store, project_settings, read_json, write_json
+from rails.experiment import going
+from rails.store import Store, default_store, project_settings, write_json
 from serving import present, trial
 
 NEEDED = ["person_id", "anonymous_id", "session_id", "model_version", "answered_at", "variant", "outcome"]
@@ -26,8 +27,8 @@ def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) 
     """Give a run's best candidate its share of the visitors; the champion's server follows without a restart."""
     if not 0 < share < 1:
         raise Refused(f"A challenger's share is between 0 and 1, not {share:g}: `make challenger SHARE=0.5`.")
-    if (going := read_json(store.experiment)) is not None:
-        raise Refused(f"{going['version']} is the challenger already: `make stop-experiment` or `make promote` first.")
+    if (other := going(store)) is not None:
+        raise Refused(f"{other['version']} is the challenger already: `make stop-experiment` or `make promote` first.")
     before = champion.current(store)
     if before is None:
         raise Refused("There is no champion to challenge: `make deploy` makes one.")
@@ -50,7 +51,7 @@ def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, 
 
     Answers without an anonymous_id are left out: nobody drew who gives them. Refused where the champion is a new one.
     """
-    told = _going(store)
+    told = _running(store)
     now = champion.current(store, told["owner"])
     if now != (told["owner"], told["champion"]):
         raise Refused(
@@ -92,14 +93,13 @@ def promote(store: Store, settings: Mapping[str, Any], title: str, force: str = 
 
 def stop(store: Store) -> str:
     """End the experiment: the champion answers everybody again. What was last read stays below data/reports."""
-    told = _going(store)
+    told = _running(store)
     store.experiment.unlink()
     return f"{told['version']} is no longer asked; champion {told['champion']} answers everybody."
 
 
-def _going(store: Store) -> dict[str, Any]:
-    told = read_json(store.experiment)
-    if told is None:
+def _running(store: Store) -> dict[str, Any]:
+    if (told := going(store)) is None:
         raise Refused("There is no experiment: `make challenger` begins one with the latest run.")
     return told
 

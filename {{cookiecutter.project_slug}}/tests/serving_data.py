@@ -120,6 +120,12 @@ def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql
     return assemble(parts, store, owner)
 
 
+def trial_of(challenger: Bundle, champion: Bundle) -> dict:
+    """The experiment that gives the challenger 0.3 of the visitors."""
+    who = {"owner": challenger.owner, "version": challenger.version, "champion": champion.version}
+    return who | {"salt": "s", "share": 0.3, "since": "2026-01-01T00:00:00+00:00"}
+
+
 def write_lookup(store: Store, rows: pd.DataFrame) -> Path:
     """A file of lookup_product below the store's tables."""
     path = store.tables / "lookup_product" / "dt=2026-01-01" / "rows.parquet"

@@ -1,5 +1,6 @@
 """An experiment is read by person and first assignment, may be looked at daily, and says when it is spoiled."""
 
+import json
 import tomllib
 from types import SimpleNamespace
 
@@ -17,6 +18,19 @@ from serving import experiment
 
 PROJECT_SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text())
 SETTINGS = PROJECT_SETTINGS["experiment"]
+TOLD = {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1"}
+TOLD |= {"since": "2026-01-01T00:00:00+00:00"}
+NO_EXPERIMENT = {
+    "half a file": "{broken",
+    "a text": '"str"',
+    "a list": "[]",
+    "null": "null",
+    **{f"no {name}": json.dumps({key: value for key, value in TOLD.items() if key != name}) for name in TOLD},
+    **{f"share {share}": json.dumps(TOLD | {"share": share}) for share in ("0.5", 40, 1.5, 1, 0, -0.5, True, None)},
+    "share 1e400": json.dumps(TOLD).replace("0.5", "1e400"),
+    "share NaN": json.dumps(TOLD).replace("0.5", "NaN"),
+    "since": json.dumps(TOLD | {"since": "x"}),
+}
 
 
 def log(champion_rate: float, challenger_rate: float, visitors: int = 8000, seed: int = 0) -> pd.DataFrame:
@@ -105,9 +119,23 @@ def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path)
         experiment.start(store, "", 1.0, PROJECT_SETTINGS)
     with pytest.raises(Refused, match="make challenger"):
         experiment.stop(store)
-    write_json(store.experiment, {"version": "v2"})
+    write_json(store.experiment, TOLD)
     with pytest.raises(Refused, match="v2 is the challenger already"):
         experiment.start(store, "", 0.5, PROJECT_SETTINGS)
+
+
+@pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
+def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    file = Store(tmp_path).experiment
+    file.parent.mkdir()
+    file.write_text(text)
+
+    for verb in ("read", "start", "promote"):
+        assert experiment.main([verb]) == 1
+        sentence = capsys.readouterr().err
+        assert sentence.startswith(f"{file} is no experiment: ") and sentence.count("\n") == 1
+        assert sentence.endswith("Correct it, or `make stop-experiment` ends it.\n")
 
 
 def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_ends_the_comparison(
@@ -124,8 +152,7 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
         frame=lambda _: answers,
     )
     monkeypatch.setattr(experiment.snapshot, "open_latest", lambda _: newest)
-    told = {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1"}
-    write_json(store.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+    write_json(store.experiment, TOLD)
 
     write_json(store.champion("pooled"), {"version": "v1"})
     found = experiment.readout(store, PROJECT_SETTINGS, "Experiment")

@@ -26,6 +26,7 @@ from serving_data import (
     event,
     make_bundle,
     publish_lookup,
+    trial_of,
     write_lookup,
 )
 
@@ -189,7 +190,7 @@ def test_metrics_tell_requests_scores_and_the_log(client):
 
 def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store, bundle):
     other = make_bundle(store, carted=0.6)
-    experiment = {"name": "e", "salt": "s", "share": 0.3, "owner": "pooled", "version": other.version, "since": "x"}
+    experiment = trial_of(other, bundle)
     visitors = [f"visitor-{number}" for number in range(150)]
 
     async def told(client, visitor):
@@ -199,13 +200,17 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     async def story():
         async with serving() as client:
             rounds = []
-            for share in (0.3, 0.3, 0.6, 0, "much"):
+            for share in (0.3, 0.3, 0.6, 40):
                 write_json(store.experiment, experiment | {"share": share})
                 await app.state.champions.refresh()
                 rounds.append([await told(client, visitor) for visitor in visitors])
-            return rounds, (await client.get("/ready")).json()["refused"]
+            refused = (await client.get("/ready")).json()["refused"]
+            store.experiment.unlink()
+            await app.state.champions.refresh()
+            rounds.append([await told(client, visitor) for visitor in visitors])
+            return rounds, refused
 
-    (first, again, wider, none, broken), refused = asyncio.run(story())
+    (first, again, wider, wrong, none), refused = asyncio.run(story())
 
     assert set(first) == {("champion", CARTED), ("challenger", 0.6)}
     assert first == again
@@ -213,8 +218,9 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     assert all(
         after[0] == "challenger" for before, after in zip(first, wider, strict=True) if before[0] == "challenger"
     )
-    assert set(none) == set(broken) == {("champion", CARTED)}
-    assert "stop-experiment" in refused[0]
+    assert wrong == wider
+    assert "above 0 and below 1, not 40. Correct it, or `make stop-experiment`" in refused[0]
+    assert set(none) == {("champion", CARTED)}
 
 
 # The prediction log
@@ -767,8 +773,7 @@ def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(store, bund
     async def story():
         await champions.refresh()
         publish_lookup(store)
-        challenger = make_bundle(store, carted=0.6).version
-        write_json(store.experiment, {"salt": "s", "share": 0.3, "owner": "pooled", "version": challenger})
+        write_json(store.experiment, trial_of(make_bundle(store, carted=0.6), bundle))
         await champions.refresh()
 
     asyncio.run(story())
