@@ -1,8 +1,11 @@
 """The experiment that runs, as data/models/experiment.json tells it: read and checked here for all who ask."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from rails.bundle import MEND
 from rails.errors import Refused
 from rails.store import Store, read_json
 
@@ -31,6 +34,16 @@ def going(store: Store) -> dict[str, Any] | None:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise _refusal(store, f"its share is a number above 0 and below 1, not {share!r:.40}")
     return told
+
+
+@contextmanager
+def advising(told: Mapping[str, Any]) -> Iterator[None]:
+    """What the block refuses of the challenger's bundle names what mends it now: `make deploy` waits for the trial."""
+    try:
+        yield
+    except Refused as refusal:
+        mend = f"`make stop-experiment`, then `make challenger RUN={told.get('run', '...')}` assembles it again"
+        raise Refused(str(refusal).replace(MEND, mend)) from refusal
 
 
 def _refusal(store: Store, trouble: str) -> Refused:

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rails import snapshot
 from rails.bundle import Bundle, open_bundle, refuse_unsafe_owner
 from rails.champion import POOLED
 from rails.errors import Refused
-from rails.experiment import going
+from rails.experiment import advising, going
 from rails.store import Store, read_json
 from serving.model import LoadedModel
 
@@ -71,19 +72,19 @@ class Champions:
         # A new champion comes before new lookups of those that stay, which may be many.
         stays = {owner: self._seen.get(owner, (None,))[0] == pointer_state for owner, pointer_state in pointers.items()}
         for owner, pointer_state in sorted(pointers.items(), key=lambda pointer: stays[pointer[0]]):
-            home = _changed_at(self.store.models / owner.removesuffix(CHALLENGER))
-            # A refused bundle is read again when something beside it moves, too: `make deploy` mends it in place.
-            state = (pointer_state, snapshot_state, home if owner in self.refused else None)
-            if self._seen.get(owner) == state:
+            # A refused bundle is read again when something of its owner's moves, too: it may be mended in place.
+            moved_at = self._moved_at(owner) if owner in self.refused else None
+            if self._seen.get(owner) == (pointer_state, snapshot_state, moved_at):
                 continue
+            moved_at = self._moved_at(owner)
             try:
                 self._replace(owner, await asyncio.to_thread(self._load, owner))
                 self.refused.pop(owner, None)
+                moved_at = None
             except Exception as error:  # a user's SQL and candidate raise what they like; the old champion goes on
                 self.refused[owner] = f"{owner.rstrip(':')}: {error}"
-                state = (pointer_state, snapshot_state, home)
                 log.warning("A champion was refused. %s", self.refused[owner], exc_info=not isinstance(error, Refused))
-            self._seen[owner] = state
+            self._seen[owner] = (pointer_state, snapshot_state, moved_at)
 
     def _load(self, owner: str) -> LoadedModel | None:
         if self.only:
@@ -102,7 +103,8 @@ class Champions:
         names = (told["owner"], told["version"], _changed_at(self.store.latest_snapshot))
         loaded = self.models.get(CHALLENGER)
         if not loaded or self.experiment.get("names") != names:
-            loaded = self._open(*names[:2])
+            with advising(told):
+                loaded = self._open(*names[:2])
         self.experiment = {"names": names, "share": told["share"], "salt": told["salt"]}
         return loaded
 
@@ -124,6 +126,14 @@ class Champions:
         states = {owner: _changed_at(self.store.champion(owner)) for owner in owners}
         states[CHALLENGER] = _changed_at(self.store.experiment)
         return {owner: state for owner, state in states.items() if state}
+
+    def _moved_at(self, owner: str) -> int | None:
+        """When a file of the owner's bundles, or of those the challenger is among, was last written or replaced."""
+        with suppress(Refused, OSError):
+            told = going(self.store) if owner == CHALLENGER else None
+            home = self.store.models / refuse_unsafe_owner(told["owner"] if told else owner)
+            return max(path.lstat().st_ctime_ns for path in [home, *home.rglob("*")])
+        return None
 
     def _replace(self, owner: str, model: LoadedModel | None) -> None:
         before = self.models.pop(owner, None)

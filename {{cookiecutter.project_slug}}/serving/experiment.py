@@ -41,7 +41,7 @@ def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) 
     if failed := [check.sentence for check in checks if check.name not in FOR_VISITORS_TO_SAY and not check.passed]:
         raise Refused("No visitor may meet this challenger. " + " ".join(failed))
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    told = {"salt": token_hex(8), "share": share, "owner": bundle.owner}
+    told = {"salt": token_hex(8), "share": share, "owner": bundle.owner, "run": chosen.id}
     write_json(store.experiment, told | {"version": bundle.version, "champion": before[1], "since": since})
     return f"{bundle.version} takes {share:.0%} of the visitors of {bundle.owner}; `make data experiment` reads it."
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ml.candidates import load_module
 from ml.schema import FeatureSchema
-from rails.bundle import Bundle
+from rails.bundle import MEND, Bundle
 from rails.champion import POOLED
 from rails.errors import Refused
 from serving.features import FeatureQuery, rows_of_request
@@ -96,7 +96,7 @@ class LoadedModel:
         if not math.isclose(found, expected["probability"], rel_tol=0, abs_tol=TOLERANCE):
             raise Refused(
                 f"The bundle at {self.bundle.folder} answers its own sample with {found:.12g}, and it was "
-                f"{expected['probability']:.12g} when it was made; run `make deploy` to assemble it again."
+                f"{expected['probability']:.12g} when it was made; {MEND}."
             )
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
 def _read(features: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """What the model reads of the features that the query gave."""
     if missing := set(columns).difference(features.columns):
-        raise Refused(f"features.sql of the bundle gives no {min(missing)}, which the model reads; run `make deploy`.")
+        raise Refused(f"features.sql of the bundle gives no {min(missing)}, which the model reads; {MEND}.")
     return features[columns]
 
 

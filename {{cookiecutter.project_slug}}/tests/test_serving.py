@@ -223,6 +223,29 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     assert set(none) == {("champion", CARTED)}
 
 
+def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_way_out_is_told(store, bundle):
+    other = make_bundle(store, carted=0.6)
+    write_json(store.experiment, trial_of(other, bundle) | {"run": "run-2"})
+    features = other.folder / "features.sql"
+    whole = features.read_bytes()
+    features.write_text("select 1")
+
+    async def story():
+        champions = Champions(store)
+        await champions.refresh()
+        broken, refused = champions.serving(), champions.why_not()
+        features.write_bytes(whole)
+        await champions.refresh()
+        return broken, refused, champions.serving(), champions.refused
+
+    broken, refused, mended, still = asyncio.run(story())
+
+    assert broken == {"pooled": bundle.version}
+    assert "changed since it was made; `make stop-experiment`, then `make challenger RUN=run-2`" in refused
+    assert "make deploy" not in refused
+    assert (mended, still) == ({"pooled": bundle.version, "challenger": other.version}, {})
+
+
 # The prediction log
 
 
