@@ -92,10 +92,21 @@ def promote(store: Store, settings: Mapping[str, Any], title: str, force: str = 
 
 
 def stop(store: Store) -> str:
-    """End the experiment: the champion answers everybody again. What was last read stays below data/reports."""
-    told = _running(store)
+    """End the experiment, whatever its file holds: the champion answers everybody. The last readout stays as it is."""
+    try:
+        told = _running(store)
+    except Refused:
+        if not store.experiment.exists():
+            raise
+        store.experiment.unlink()
+        return f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
     store.experiment.unlink()
-    return f"{told['version']} is no longer asked; champion {told['champion']} answers everybody."
+    try:
+        now = champion.current(store, told["owner"])
+        who = f"Champion {now[1]} answers everybody." if now else "There is no champion: `make deploy` makes one."
+    except Refused as refusal:  # it has ended all the same
+        who = str(refusal)
+    return f"{told['version']} is no longer the challenger. {who}"
 
 
 def _running(store: Store) -> dict[str, Any]:

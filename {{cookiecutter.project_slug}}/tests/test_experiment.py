@@ -138,6 +138,34 @@ def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(
         assert sentence.endswith("Correct it, or `make stop-experiment` ends it.\n")
 
 
+@pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
+def test_a_file_that_holds_no_experiment_is_ended_as_one_is(tmp_path, text):
+    store = Store(tmp_path)
+    store.experiment.parent.mkdir()
+    store.experiment.write_text(text)
+
+    said = experiment.stop(store)
+
+    assert said == f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
+    with pytest.raises(Refused, match="There is no experiment"):
+        experiment.stop(store)
+
+
+def test_who_answers_after_an_experiment_is_the_champion_of_then(tmp_path):
+    store = Store(tmp_path)
+    write_json(store.experiment, TOLD)
+    write_json(store.champion("pooled"), {"version": "v3"})
+
+    said = experiment.stop(store)
+    write_json(store.experiment, TOLD)
+    store.champion("pooled").write_text("{broken")
+    without = experiment.stop(store)
+
+    assert said == "v2 is no longer the challenger. Champion v3 answers everybody."
+    assert without.startswith(f"v2 is no longer the challenger. {store.champion('pooled')} is not readable JSON")
+    assert not store.experiment.exists()
+
+
 def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_ends_the_comparison(
     tmp_path, monkeypatch
 ):
