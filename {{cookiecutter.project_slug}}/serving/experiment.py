@@ -14,7 +14,7 @@ from ml.experiment import read
 from rails import champion, page, run, snapshot
 from rails.bundle import open_bundle
 from rails.errors import Refused
-from rails.experiment import going
+from rails.experiment import advising, going
 from rails.store import Store, default_store, project_settings, write_json
 from serving import present, trial
 
@@ -116,12 +116,17 @@ def _running(store: Store) -> dict[str, Any]:
 
 
 def tell(found: Mapping[str, Any], store: Store) -> str:
-    """The variants, what may be concluded, and where the page is."""
+    """The variants, whether a server can ask the challenger, what may be concluded, and where the page is."""
     lines = [f"{'variant':<12}{'visitors':>10}{'known':>10}{'outcomes':>10}{'rate':>9}"]
     for one in found["variants"]:
         rate = "" if one["rate"] is None else f"{one['rate']:.2%}"
         lines.append(f"{one['variant']:<12}{one['visitors']:>10,}{one['known']:>10,}{one['outcomes']:>10,}{rate:>9}")
     lines.append(f"{found['crossed']:,} visitors crossed over; {found['waiting']:,} outcomes are waited for.")
+    try:
+        with advising(found):
+            open_bundle(store.bundle(found["owner"], found["version"]))
+    except Refused as refusal:
+        lines.append(f"challenger: not taken up by a server. {refusal}")
     return "\n".join([*lines, f"experiment: {found['sentence']}", f"page: {store.reports / 'experiment.html'}"])
 
 

@@ -209,11 +209,17 @@ def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promo
     told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
-    said = experiment.tell(experiment.readout(copied, PROJECT_SETTINGS, "Experiment"), copied)
+    found = experiment.readout(copied, PROJECT_SETTINGS, "Experiment")
+    said = experiment.tell(found, copied)
     with pytest.raises(Refused, match="make promote FORCE"):
         experiment.promote(copied, PROJECT_SETTINGS, "Experiment")
     experiment.promote(copied, PROJECT_SETTINGS, "Experiment", force="the shop moves tomorrow")
 
-    assert "No outcome of both variants is known yet." in said
+    (copied.bundle(owner, version) / "features.sql").unlink()
+    of_a_broken_one = experiment.tell(found, copied)
+
+    assert "No outcome of both variants is known yet." in said and "not taken up" not in said
+    assert "challenger: not taken up by a server. The bundle at" in of_a_broken_one
+    assert "features.sql; `make stop-experiment`, then `make challenger" in of_a_broken_one
     assert read_json(copied.experiment) is None
     assert "<h1>No difference is sure yet</h1>" in (copied.reports / "experiment.html").read_text()
