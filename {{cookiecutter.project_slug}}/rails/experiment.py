@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rails.bundle import MEND
@@ -27,8 +27,8 @@ def going(store: Store) -> dict[str, Any] | None:
         if not isinstance(told.get(name), str):
             raise _refusal(store, f"its {name} is a text, not {told.get(name)!r:.40}")
     try:
-        datetime.fromisoformat(told["since"])
-    except ValueError as error:
+        datetime.fromisoformat(told["since"]).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise _refusal(store, f"its since is a time, not {told['since']!r:.40}") from error
     share = told.get("share")
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:

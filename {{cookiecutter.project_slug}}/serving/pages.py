@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 from contextlib import suppress
-from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request
@@ -15,10 +14,11 @@ from rails import snapshot
 from rails.champion import person
 from rails.errors import Refused
 from rails.page import render
-from rails.store import Store, default_store, project_settings, read_json
+from rails.store import default_store, project_settings
 from serving import review
+from serving.state import state
 
-MOST_BYTES, MOST_RUNS, MOST_STEPS = 10_000, 10, 8
+MOST_BYTES = 10_000
 COOKIE = "serve_token"
 router = APIRouter(include_in_schema=False)
 
@@ -45,12 +45,16 @@ def start(request: Request, token: str = "") -> Response:
         return kept
     refuse_strangers(request)
     champions, log = request.app.state.champions, request.app.state.log
+    refused, shown = sorted(champions.refused.values()), state(default_store())
+    troubles = [told for path, told in shown.pop("troubles").items() if not any(str(path) in one for one in refused)]
     server = {
         "answers": answers(request.app),
-        "refused": sorted(champions.refused.values()) or ([] if champions.models else [champions.why_not()]),
+        "refused": refused or ([] if champions.models else [champions.why_not()]),
         "log_trouble": log and log.trouble,
+        "troubles": troubles,
+        "is_new": not (champions.models or refused or troubles or shown["champions"]),
     }
-    return HTMLResponse(render("start.html", title=_title("Start"), server=server, **state(default_store())))
+    return HTMLResponse(render("start.html", title=_title("Start"), server=server, **shown))
 
 
 @router.get("/docs")
@@ -88,7 +92,7 @@ def ask(request: Request) -> HTMLResponse:
         if kept is None or kept[0] != key:
             kept = request.app.state.queue = (key, review.queue(store, champions.of, **settings))
         done = review.judged(store)
-        known = {(said.get("tenant_id"), said["entity_id"]) for said in done}
+        known = {(said["tenant_id"], said["entity_id"]) for said in done}
         waiting = kept[1][[pair not in known for pair in kept[1][review.KEYS].itertuples(index=False, name=None)]]
         asked = None
         if len(waiting):
@@ -127,33 +131,6 @@ async def answer(request: Request) -> Response:
     except Refused as refusal:
         raise HTTPException(422, str(refusal)) from None
     return RedirectResponse("/review", 303)
-
-
-def state(store: Store) -> dict[str, Any]:
-    """What the start page shows; each part is None or empty where there is nothing yet."""
-    runs = [read_json(path) | {"id": path.parent.name} for path in store.runs.glob("*/run.json")]
-    runs = sorted(runs, key=lambda run: run["finished_at"], reverse=True)[:MOST_RUNS]
-    for run in runs:
-        metrics = read_json(store.runs / run["id"] / "metrics.json", default={})
-        run["figure"] = metrics["candidates"][metrics["chosen"]]["holdout"]["average_precision"] if metrics else None
-    pointers = {path.parent.name: read_json(path) for path in sorted(store.models.glob("*/champion.json"))}
-    latest = read_json(store.latest_snapshot, default={}).get("snapshot")
-    scores = sorted(store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime, reverse=True)
-    pages = {"Data": store.reports / "data.html", "Monitor": store.monitor / "report.html"}
-    pages |= {
-        "Experiment": store.reports / "experiment.html",
-        "Batch scores": scores[0] if scores else store.scores / "none",
-    }
-    return {
-        "champions": {owner: pointer["history"][: -MOST_STEPS - 1 : -1] for owner, pointer in pointers.items()},
-        "runs": runs,
-        "data": read_json(store.snapshots / latest / "manifest.json") if latest else None,
-        "monitor": read_json(store.monitor / "latest.json"),
-        "experiment": read_json(store.experiment),
-        "readout": read_json(store.reports / "experiment.json"),
-        "judged": len(review.judged(store)),
-        "pages": {name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()},
-    }
 
 
 def _title(what: str) -> str:

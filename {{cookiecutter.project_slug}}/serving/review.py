@@ -17,6 +17,7 @@ from rails.store import Store, write_text
 from serving.model import LoadedModel
 
 KEYS = ["tenant_id", "entity_id"]
+NEEDED = (*KEYS, "judgement_id", "judged_at", "judgement")
 JUDGEMENTS = {  # with the key that says so
     "fit": ("f", "Fit: a person, the right outcome"),
     "not_a_person": ("n", "Not a person"),
@@ -101,9 +102,9 @@ def judged(store: Store) -> list[dict[str, Any]]:
                 said = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(said, dict) and {"judgement_id", "judged_at", "judgement", "entity_id"} <= set(said):
+            if isinstance(said, dict) and all(isinstance(said.get(name), str) for name in NEEDED):
                 lines.append(said)
-    undone = {said.get("undoes") for said in lines}
+    undone = {said["undoes"] for said in lines if isinstance(said.get("undoes"), str)}
     stands = [said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone]
     return sorted(stands, key=lambda said: (said["judged_at"], said["judgement_id"]))
 
