@@ -1,5 +1,6 @@
 """The server's pages: the start page, the reports below data/, and the review queue. The API needs none of them."""
 
+import asyncio
 import hmac
 import json
 import os
@@ -123,14 +124,22 @@ async def answer(request: Request) -> Response:
         if len(body) > MOST_BYTES:
             raise HTTPException(413, f"A judgement holds at most {MOST_BYTES:,} bytes.")
     sent = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
-    said = {name: sent.get(name, "") for name in ("tenant_id", "entity_id", "point_at", "judgement", "undoes")}
-    if not (said["tenant_id"] and said["entity_id"]):
-        raise HTTPException(422, "A judgement names its tenant_id and entity_id.")
     try:
-        review.judge(default_store(), person(), **said)
+        await asyncio.to_thread(_keep, sent)
     except Refused as refusal:
         raise HTTPException(422, str(refusal)) from None
     return RedirectResponse("/review", 303)
+
+
+def _keep(sent: dict[str, str]) -> None:
+    store = default_store()
+    if sent.get("judgement") == "undo":
+        review.undo(store, person(), sent.get("undoes", ""))
+        return
+    said = {name: sent.get(name, "") for name in (*review.KEYS, "point_at", "judgement")}
+    if not review.knows(snapshot.open_latest(store), said["tenant_id"], said["entity_id"]):
+        raise Refused(f"The newest snapshot has no session {said['entity_id']!r:.80} of {said['tenant_id']!r:.80}.")
+    review.judge(store, person(), **said)
 
 
 def _title(what: str) -> str:

@@ -1,6 +1,7 @@
 """Which sessions people are asked about, what is told of one, and how an answer becomes a line of data/raw/labels."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +13,11 @@ from duckdb import ColumnExpression, ConstantExpression
 
 from rails import snapshot
 from rails.errors import Refused
+from rails.plot import moment_of
 from rails.snapshot import Snapshot
 from rails.store import Store, write_text
 from serving.model import LoadedModel
+from serving.schema import TENANT_ID
 
 KEYS = ["tenant_id", "entity_id"]
 NEEDED = (*KEYS, "judgement_id", "judged_at", "judgement")
@@ -72,23 +75,40 @@ def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any
     }
 
 
-def judge(
-    store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str, undoes: str = ""
-) -> str:
-    """Keep one judgement as a file of its own, which is complete as it appears; returns its id."""
-    if judgement not in JUDGEMENTS and not (judgement == "undo" and undoes):
-        raise Refused(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r}.")
+def knows(newest: Snapshot, tenant_id: str, entity_id: str) -> bool:
+    """Whether a snapshot has features of this session."""
+    sessions = newest.relation("session_features")
+    for name, value in zip(KEYS, (tenant_id, entity_id), strict=True):
+        sessions = sessions.filter(ColumnExpression(name) == ConstantExpression(value))
+    return sessions.limit(1).fetchone() is not None
+
+
+def judge(store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str) -> str:
+    """Keep one judgement of a session; returns its id."""
+    if judgement not in JUDGEMENTS:
+        raise Refused(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r:.80}.")
+    if not re.fullmatch(TENANT_ID, tenant_id):
+        raise Refused(f"A judgement's tenant_id has the form {TENANT_ID}, which {tenant_id!r:.80} has not.")
+    try:
+        point_at = f"{moment_of(point_at).isoformat()}Z"
+    except (ValueError, OverflowError):
+        raise Refused(f"A judgement's point_at is a time, not {point_at!r:.80}.") from None
+    return _keep(store, by, tenant_id=tenant_id, entity_id=entity_id, point_at=point_at, judgement=judgement)
+
+
+def undo(store: Store, by: str, judgement_id: str) -> str:
+    """Take one judgement that stands back; returns the id of the line that says so."""
+    said = next((said for said in judged(store) if said["judgement_id"] == judgement_id), None)
+    if said is None:
+        raise Refused(f"No judgement {judgement_id!r:.80} stands, so it cannot be undone.")
+    session = {name: said.get(name, "") for name in (*KEYS, "point_at")}
+    return _keep(store, by, **session, judgement="undo", undoes=judgement_id)
+
+
+def _keep(store: Store, by: str, **said: str) -> str:
+    """A line in a file of its own, which is complete as it appears."""
     now, judgement_id = datetime.now(UTC), uuid4().hex
-    line = {
-        "judgement_id": judgement_id,
-        "judged_at": now.isoformat(),
-        "by": by,
-        "tenant_id": tenant_id,
-        "entity_id": entity_id,
-        "point_at": point_at,
-        "judgement": judgement,
-        **({"undoes": undoes} if judgement == "undo" else {}),
-    }
+    line = {"judgement_id": judgement_id, "judged_at": now.isoformat(), "by": by, **said}
     write_text(store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl", json.dumps(line) + "\n")
     return judgement_id
 

@@ -35,6 +35,7 @@ def _payload_is_json(event: dict[str, Any]) -> dict[str, Any]:
 Text = Annotated[str, Field(max_length=4_096)]
 Identifier = Annotated[str, Field(max_length=512, pattern=r"[^ ]")]
 Moment = Annotated[datetime, AfterValidator(_within_reason)]
+TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 NEEDED, IDENTIFIERS = {"event_type", "occurred_at"}, {"event_id", "tenant_id", "anonymous_id", "user_id", "session_id"}
 FORMS = {
     "timestamp": Moment,
@@ -62,7 +63,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    tenant_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    tenant_id: Annotated[str, Field(pattern=TENANT_ID)]
     session_id: Identifier | None = None
     explain: bool = False
     # The first bad event is told and the rest not read: a body may hold a million of them.

@@ -1,5 +1,6 @@
 """People's judgements are lines of a source, change what is learned from, and are asked for on a page of the server."""
 
+import duckdb
 import pytest
 from conftest import build
 from fastapi.testclient import TestClient
@@ -23,7 +24,7 @@ def store(tmp_path, monkeypatch) -> Store:
 def test_an_undone_judgement_no_longer_stands_and_a_line_that_reads_no_more_harms_nobody(store):
     first = review.judge(store, "ann", *JUDGED, "fit")
     second = review.judge(store, "ann", *JUDGED, "not_a_person")
-    review.judge(store, "ann", *JUDGED, "undo", second)
+    review.undo(store, "ann", second)
     (store.raw / "labels/dt=2026-01-01").mkdir()
     (store.raw / "labels/dt=2026-01-01/torn.jsonl").write_text('{"judgement_id"\n[1]\n')
 
@@ -33,8 +34,16 @@ def test_an_undone_judgement_no_longer_stands_and_a_line_that_reads_no_more_harm
 def test_a_judgement_that_nobody_knows_is_refused(store):
     with pytest.raises(Refused, match="not 'good'"):
         review.judge(store, "ann", *JUDGED, "good")
-    with pytest.raises(Refused, match="not 'undo'"):
-        review.judge(store, "ann", *JUDGED, "undo")
+    with pytest.raises(Refused, match="No judgement 'x' stands"):
+        review.undo(store, "ann", "x")
+    for tenant_id in ("", "a b", "../x", "acme\n", "x" * 65):
+        with pytest.raises(Refused, match="tenant_id has the form"):
+            review.judge(store, "ann", tenant_id, *JUDGED[1:], "fit")
+    for point_at in ("", "yesterday", "5", "0001-01-01T00:00:00+14:00"):
+        with pytest.raises(Refused, match="point_at is a time"):
+            review.judge(store, "ann", *JUDGED[:2], point_at, "fit")
+
+    assert review.judged(store) == []
 
 
 def test_the_start_page_says_what_to_do_where_there_is_nothing_yet(store):
@@ -81,6 +90,35 @@ def test_another_sites_page_and_what_is_no_judgement_are_refused(store):
         assert client.post("/review", data=said | {"entity_id": "x" * 20_000}).status_code == 413
 
     assert review.judged(store) == []
+
+
+def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_what_stands_is_undone(store):
+    publish_session(store, *JUDGED[:2])
+    said = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True)) | {"judgement": "fit"}
+    wrong = [{"tenant_id": "a b"}, {"entity_id": "x"}, {"tenant_id": "globex"}, {"point_at": "x"}, {"point_at": ""}]
+
+    with TestClient(app, follow_redirects=False) as client:
+        refused = [client.post("/review", data=said | junk) for junk in wrong]
+        kept = client.post("/review", data=said)
+        (line,) = review.judged(store)
+        undo = {"judgement": "undo", "undoes": line["judgement_id"]}
+        undone = [client.post("/review", data=data).status_code for data in (undo | {"undoes": "x"}, undo, undo)]
+
+    assert [response.status_code for response in refused] == [422] * 5
+    assert "no session 'x' of 'acme'" in refused[1].json()["detail"]
+    assert (kept.status_code, line["point_at"]) == (303, JUDGED[2])
+    assert undone == [422, 303, 422]
+    assert review.judged(store) == []
+
+
+def publish_session(store: Store, tenant_id: str, entity_id: str) -> None:
+    """A snapshot of one session's key."""
+    path = store.tables / "session_features/dt=2026-01-01/rows.parquet"
+    path.parent.mkdir(parents=True)
+    duckdb.sql(f"select '{tenant_id}' as tenant_id, '{entity_id}' as entity_id").to_parquet(str(path))
+    table = {"columns": {}, "files": [{"file": "dt=2026-01-01/rows.parquet"}]}
+    write_json(store.snapshots / "made-up/manifest.json", {"tables": {"session_features": table}})
+    write_json(store.latest_snapshot, {"snapshot": "made-up"})
 
 
 def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_page_says_so(copied, monkeypatch):
