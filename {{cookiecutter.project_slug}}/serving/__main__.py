@@ -1,6 +1,7 @@
 """`python -m serving`: the server as project.toml's [serve] says, or HOST, PORT and WORKERS."""
 
 import os
+import resource
 import socket
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from rails.store import project_settings
+from serving.protocol import Timely
 
 
 def main() -> int:
@@ -31,8 +33,14 @@ def main() -> int:
     if page := os.environ.get("OPEN"):
         print(f"page: {address}{page}", flush=True)
         threading.Timer(2, webbrowser.open, [address + page]).start()
+    _allow_connections()
     config = uvicorn.Config(
-        "serving.app:app", access_log=False, log_level="warning", workers=workers, timeout_graceful_shutdown=10
+        "serving.app:app",
+        http=Timely,
+        access_log=False,
+        log_level="warning",
+        workers=workers,
+        timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt), ExitStack() as until_the_end:
@@ -44,6 +52,13 @@ def main() -> int:
         os.environ["SERVE_PARENT"] = str(os.getpid())  # workers end with this process, even if it is killed
         Multiprocess(config, [listening]).run()
     return 0
+
+
+def _allow_connections() -> None:
+    """As many open files, which connections are, as this process may have; workers inherit it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS says unlimited and means less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:
