@@ -121,8 +121,10 @@ class Champions:
             return {POOLED: _changed_at(self.only / "manifest.json")}
         try:
             owners = [entry.name for entry in os.scandir(self.store.models) if not entry.name.startswith(".")]
-        except OSError:
+        except FileNotFoundError:
             owners = []
+        except OSError:  # no descriptor is left to look with, say: those who were there stay
+            owners = [owner for owner in self._seen if owner != CHALLENGER]
         states = {owner: _changed_at(self.store.champion(owner)) for owner in owners}
         states[CHALLENGER] = _changed_at(self.store.experiment)
         return {owner: state for owner, state in states.items() if state}

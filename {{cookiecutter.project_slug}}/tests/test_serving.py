@@ -1,7 +1,9 @@
 """The server answers as the contract says, whoever else is asking, whatever is sent, whatever lies on the disk."""
 
 import asyncio
+import errno
 import json
+import os
 import random
 import socket
 import subprocess
@@ -751,6 +753,21 @@ def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_notice
     assert (before, after, refused) == (0.4, 0.5, [])
     assert ready.status_code == 200
     assert "features.sql" in ready.json()["refused"][0]
+
+
+def test_a_server_without_a_descriptor_to_look_with_keeps_its_champions(store, bundle, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def story():
+        champions = Champions(store)
+        await champions.refresh()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", refuse)
+            await champions.refresh()
+        return champions.serving()
+
+    assert asyncio.run(story()) == {"pooled": bundle.version}
 
 
 def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, bundle):
