@@ -16,6 +16,15 @@ from rails.store import project_settings
 from serving.protocol import Timely
 
 
+class Workers(Multiprocess):
+    """uvicorn's, which as they stop leave no open socket for new connections to wait at."""
+
+    def terminate_all(self) -> None:
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
+
 def main() -> int:
     """Serve until told to stop; 1 where the address cannot be had."""
     settings = project_settings().get("serve", {})
@@ -50,7 +59,7 @@ def main() -> int:
         figures = until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="serving-"))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures  # before a worker imports prometheus_client
         os.environ["SERVE_PARENT"] = str(os.getpid())  # workers end with this process, even if it is killed
-        Multiprocess(config, [listening]).run()
+        Workers(config, [listening]).run()
     return 0
 
 

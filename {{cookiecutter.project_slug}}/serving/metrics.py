@@ -1,10 +1,12 @@
 """What Prometheus is told; several workers keep their figures in PROMETHEUS_MULTIPROC_DIR, and each tells of all."""
 
+import asyncio
 import os
 import time
 from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rails.store import is_alive
@@ -19,6 +21,9 @@ LOG_LOST = Counter("prediction_log_lost", "Answers that could not be written to 
 LOG_LAG_SECONDS = Gauge("prediction_log_lag_seconds", "Age of what has not landed", multiprocess_mode="livemax")
 
 
+STOPPING = JSONResponse({"detail": "The server stops; ask again."}, 503, {"Connection": "close"})
+
+
 class Measured:
     """The app, each of its requests timed by its route and status."""
 
@@ -28,7 +33,7 @@ class Measured:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began, status = time.perf_counter(), 500
+        began, status = time.perf_counter(), None
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -38,9 +43,12 @@ class Measured:
 
         try:
             await self._app(scope, receive, note)
+        except asyncio.CancelledError:  # the server stops, and its patience has ended before the request has
+            if status is None:
+                await STOPPING(scope, receive, note)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            REQUEST_SECONDS.labels(path, status).observe(time.perf_counter() - began)
+            REQUEST_SECONDS.labels(path, status or 500).observe(time.perf_counter() - began)
 
 
 def exposition() -> bytes:

@@ -688,6 +688,29 @@ def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypat
     assert max(sizes) > 5
 
 
+def test_a_request_that_is_unfinished_when_the_server_stops_is_told_so(bundle):
+    sent = []
+
+    async def never():
+        await asyncio.Event().wait()
+
+    async def keep(message):
+        sent.append(message)
+
+    async def story():
+        async with app.router.lifespan_context(app):
+            scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+            asked = asyncio.create_task(app(scope, never, keep))
+            await asyncio.sleep(0.05)
+            asked.cancel()  # as uvicorn does after timeout_graceful_shutdown
+            await asked
+
+    asyncio.run(story())
+
+    assert sent[0]["status"] == 503
+    assert "The server stops" in sent[1]["body"].decode()
+
+
 def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_restart(store, bundle):
     async def told():
         async with serving() as client:
@@ -844,6 +867,48 @@ def test_the_smoke_test_tells_what_the_server_said(store):
 
     with pytest.raises(Refused, match=r"fails its smoke test.*not ready.*nonsense"):
         smoke(bundle.folder)
+
+
+def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_they_have(store, bundle, monkeypatch):
+    for name, value in {"HOST": "127.0.0.1", "PORT": "0", "WORKERS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    body = json.dumps({"tenant_id": "acme", "events": CARTED_EVENTS}).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    command = [sys.executable, "-m", "serving"]
+
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            port = int(server.stdout.readline().partition(";")[0].rpartition(":")[2])
+            with connect(port) as client:
+                client.sendall(head.encode())
+                begun = client.recv(10_000)
+                server.terminate()
+                refused = until_refused(port, 5)
+                client.sendall(body)
+                told = client.recv(10_000)
+            ended = server.wait(20)
+        finally:
+            server.kill()
+
+    assert begun.startswith(b"HTTP/1.1 100")
+    assert refused
+    assert told.startswith(b"HTTP/1.1 200")
+    assert ended == 0
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
+
+
+def until_refused(port, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            connect(port).close()
+        except ConnectionRefusedError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_a_port_in_use_is_answered_with_a_sentence(monkeypatch):
