@@ -20,20 +20,19 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 
 from rails.champion import POOLED
 from rails.prediction_log import PredictionLog, land_leftovers
 from rails.store import default_store
 from serving import metrics, pages
 from serving.batches import Batches
+from serving.body import read
 from serving.champions import NO_CHAMPION, Champions
 from serving.features import hash_addresses
 from serving.model import LoadedModel, answer
 from serving.schema import TOO_LONG, Answer, BatchAnswer, BatchRequest, PredictRequest, body_of
 
 MOST_BYTES = 4_000_000
-BODY_SECONDS = 30
 log = logging.getLogger("serving")
 Asked = TypeVar("Asked", bound=BaseModel)
 
@@ -197,15 +196,7 @@ def _champion(app: FastAPI, tenant_id: str) -> LoadedModel:
 async def _read(request: Request, form: type[Asked]) -> Asked:
     """The request's body in this form; refused with what is wrong and where, never with what was sent."""
     pages.refuse_strangers(request)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await _body(request)
-    except ClientDisconnect:
-        raise HTTPException(400, "The request ended before its body did.") from None
-    except TimeoutError:
-        raise HTTPException(408, f"The body was not sent within {BODY_SECONDS} seconds.") from None
-    if body is None:
-        raise HTTPException(413, f"A request holds at most {MOST_BYTES:,} bytes.")
+    body = await read(request, MOST_BYTES)
     try:
         return form.model_validate_json(body)
     except ValidationError as error:
@@ -213,19 +204,6 @@ async def _read(request: Request, form: type[Asked]) -> Asked:
         status = 413 if any(one["type"] in TOO_LONG for one in told) else 422
         # FastAPI's own form: where (a session and an event by their number, from 0), what and which kind.
         raise HTTPException(status, [{**one, "loc": ["body", *one["loc"]]} for one in told]) from None
-
-
-async def _body(request: Request) -> bytes | None:
-    """The body, or None where it is larger than allowed; what is too much is read (a client that still sends would
-    not hear the answer), but not kept and not for ever."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MOST_BYTES:
-            chunks.append(chunk)
-        elif size > 20 * MOST_BYTES:
-            break
-    return b"".join(chunks) if size <= MOST_BYTES else None
 
 
 async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, began: float) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from rails.errors import Refused
 from rails.page import render
 from rails.store import default_store, project_settings
 from serving import review
+from serving.body import read
 from serving.state import state
 
 MOST_BYTES = 10_000
@@ -118,11 +119,7 @@ async def answer(request: Request) -> Response:
     origin = request.headers.get("origin")
     if origin and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "A judgement is sent from this server's own page.")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413, f"A judgement holds at most {MOST_BYTES:,} bytes.")
+    body = await read(request, MOST_BYTES)
     sent = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
     try:
         await asyncio.to_thread(_keep, sent)

@@ -1,6 +1,9 @@
 """People's judgements are lines of a source, change what is learned from, and are asked for on a page of the server."""
 
+import asyncio
+
 import duckdb
+import httpx
 import pytest
 from conftest import build
 from fastapi.testclient import TestClient
@@ -9,7 +12,7 @@ from rails import run as runs
 from rails import snapshot
 from rails.errors import Refused
 from rails.store import Store, write_json
-from serving import review
+from serving import body, review
 from serving.app import app
 
 JUDGED = ("acme", "s1", "2026-01-01T00:00:00Z")
@@ -90,6 +93,21 @@ def test_another_sites_page_and_what_is_no_judgement_are_refused(store):
         assert client.post("/review", data=said | {"entity_id": "x" * 20_000}).status_code == 413
 
     assert review.judged(store) == []
+
+
+def test_a_judgement_that_is_never_sent_to_its_end_is_not_waited_for(store, monkeypatch):
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
+
+    async def never():
+        yield b"tenant_id=acme"
+        await asyncio.Event().wait()
+
+    async def post():
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return await client.post("/review", content=never())
+
+    assert asyncio.run(asyncio.wait_for(post(), 5)).status_code == 408
 
 
 def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_what_stands_is_undone(store):

@@ -1,0 +1,35 @@
+"""A request's body: whole, in time, and no larger than allowed."""
+
+import asyncio
+
+from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
+
+BODY_SECONDS = 30
+
+
+async def read(request: Request, most_bytes: int) -> bytes:
+    """The body; 413 where it is larger, 408 where it takes longer, 400 where it ends before it should."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read(request, most_bytes)
+    except ClientDisconnect:
+        raise HTTPException(400, "The request ended before its body did.") from None
+    except TimeoutError:
+        raise HTTPException(408, f"The body was not sent within {BODY_SECONDS} seconds.") from None
+    if body is None:
+        raise HTTPException(413, f"A request holds at most {most_bytes:,} bytes.")
+    return body
+
+
+async def _read(request: Request, most_bytes: int) -> bytes | None:
+    """The body, or None where it is larger than allowed; what is too much is read (a client that still sends would
+    not hear the answer), but not kept and not for ever."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= most_bytes:
+            chunks.append(chunk)
+        elif size > 20 * most_bytes:
+            break
+    return b"".join(chunks) if size <= most_bytes else None
