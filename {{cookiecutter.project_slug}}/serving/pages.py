@@ -8,6 +8,7 @@ import secrets
 from contextlib import suppress
 from urllib.parse import parse_qs
 
+import pandas as pd
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
@@ -56,7 +57,9 @@ def start(request: Request, token: str = "") -> Response:
         "troubles": troubles,
         "is_new": not (champions.models or refused or troubles or shown["champions"]),
     }
-    return HTMLResponse(render("start.html", title=_title("Start"), server=server, **shown))
+    made = _queue(request.app, shown["data"]["id"]) if shown["data"] else None
+    waiting = None if made is None else len(review.unjudged(made, shown["judged"]))
+    return HTMLResponse(render("start.html", title=_title("Start"), server=server, waiting=waiting, **shown))
 
 
 @router.get("/docs")
@@ -89,13 +92,11 @@ def ask(request: Request) -> HTMLResponse:
     store, champions, settings = default_store(), request.app.state.champions, project_settings()["review"]
     try:
         newest = snapshot.open_latest(store)
-        key = (newest.id, *sorted(champions.serving().items()), *settings.values())
-        kept = getattr(request.app.state, "queue", None)
-        if kept is None or kept[0] != key:
-            kept = request.app.state.queue = (key, review.queue(store, champions.of, **settings))
+        if (made := _queue(request.app, newest.id)) is None:
+            made = review.queue(store, champions.of, **settings)
+            request.app.state.queue = (_queue_of(request.app, newest.id), made)
         done = review.judged(store)
-        known = {(said["tenant_id"], said["entity_id"]) for said in done}
-        waiting = kept[1][[pair not in known for pair in kept[1][review.KEYS].itertuples(index=False, name=None)]]
+        waiting = review.unjudged(made, done)
         asked = None
         if len(waiting):
             row = waiting.iloc[0]
@@ -126,6 +127,16 @@ async def answer(request: Request) -> Response:
     except Refused as refusal:
         raise HTTPException(422, str(refusal)) from None
     return RedirectResponse("/review", 303)
+
+
+def _queue(app: FastAPI, snapshot_id: str) -> pd.DataFrame | None:
+    """The queue that was made of this snapshot by these champions; None before /review was asked for."""
+    made_of, made = getattr(app.state, "queue", (None, None))
+    return made if made_of == _queue_of(app, snapshot_id) else None
+
+
+def _queue_of(app: FastAPI, snapshot_id: str) -> tuple:
+    return snapshot_id, *sorted(app.state.champions.serving().items()), *project_settings()["review"].values()
 
 
 def _keep(sent: dict[str, str]) -> None:

@@ -60,6 +60,12 @@ def queue(store: Store, of: Callable[[str], LoadedModel | None], size: int, days
     return ordered.drop_duplicates(KEYS).head(size).reset_index(drop=True)
 
 
+def unjudged(made: pd.DataFrame, done: list[dict[str, Any]]) -> pd.DataFrame:
+    """The sessions of a queue that nobody has judged."""
+    known = {(said["tenant_id"], said["entity_id"]) for said in done}
+    return made[[pair not in known for pair in made[KEYS].itertuples(index=False, name=None)]]
+
+
 def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any]:
     """A session as a person reads it: what happened up to the point and after it, the answer and its reasons."""
     session = {"tenant_id": row["tenant_id"], "session_id": row["entity_id"]}

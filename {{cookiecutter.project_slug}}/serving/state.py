@@ -53,7 +53,7 @@ def state(store: Store) -> dict[str, Any]:
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": experiment,
         "readout": read(store.reports / "experiment.json", _readout, "make experiment"),
-        "judged": len(review.judged(store)),
+        "judged": review.judged(store),
         "pages": {name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()},
         "troubles": troubles,
     }

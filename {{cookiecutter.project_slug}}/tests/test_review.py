@@ -150,6 +150,7 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
         ):
             said = {"tenant_id": row["tenant_id"], "entity_id": row["entity_id"], "point_at": f"{row['point_at']}Z"}
             asked.append(client.post("/review", data=said | {"judgement": judgement}).text)
+        start = client.get("/").text
     build(copied)
     published, _ = snapshot.publish(copied, {}, snapshot.open_latest(copied).feature_sql, {})
     sessions = published.frame("session_features").set_index("entity_id")
@@ -159,6 +160,7 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
 
     assert {"uncertain", "wrong", "random"} == set(queue["kind"])
     assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(asked)] == [True] * 4
+    assert "3 judgements stand, and 27 sessions wait." in start
     assert sessions.loc[rows[0]["entity_id"], "status"] == "unfit"
     assert bool(sessions.loc[rows[1]["entity_id"], "label"]) is not bool(rows[1]["label"])
     assert bool(sessions.loc[rows[2]["entity_id"], "label"]) is bool(rows[2]["label"])
