@@ -48,14 +48,15 @@ def start(request: Request, token: str = "") -> Response:
         return kept
     refuse_strangers(request)
     champions, log = request.app.state.champions, request.app.state.log
-    refused, shown = sorted(champions.refused.values()), state(default_store())
-    troubles = [told for path, told in shown.pop("troubles").items() if not any(str(path) in one for one in refused)]
+    shown = state(default_store())
+    troubles = shown.pop("troubles")
+    refused = sorted(champions.refused.values()) or ([] if champions.models else [champions.why_not()])
     server = {
         "answers": answers(request.app),
-        "refused": refused or ([] if champions.models else [champions.why_not()]),
+        "refused": [told for told in refused if not any(str(path) in told for path in troubles)],
         "log_trouble": log and log.trouble,
-        "troubles": troubles,
-        "is_new": not (champions.models or refused or troubles or shown["champions"]),
+        "troubles": list(troubles.values()),
+        "is_new": not (champions.models or champions.refused or troubles or shown["champions"]),
     }
     made = _queue(request.app, shown["data"]["id"]) if shown["data"] else None
     waiting = None if made is None else len(review.unjudged(made, shown["judged"]))

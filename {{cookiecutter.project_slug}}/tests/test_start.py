@@ -63,10 +63,10 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(store, name):
     with TestClient(app) as client:
         for text in BROKEN:
             file.write_bytes(text.encode(errors="surrogateescape"))
+            client.portal.call(app.state.champions.refresh)
             response = client.get("/")
             assert response.status_code == 200, text
-            assert str(file) in response.text, text
-            assert f"`{command}`" in response.text, text
+            assert response.text.count(str(file)) == 1 and f"`{command}`" in response.text, text
         file.write_text(whole)
 
 
