@@ -91,9 +91,15 @@ class Champions:
             return self._bring_to_life(open_bundle(self.only))
         if owner == CHALLENGER:
             return self._load_challenger()
-        pointer = read_json(self.store.champion(owner))
-        model = self._open(owner, pointer["version"])
-        model.standing = pointer["history"][-1]
+        path = self.store.champion(owner)
+        try:
+            pointer = read_json(path)
+            version, standing = pointer["version"], pointer["history"][-1]
+        except (Refused, LookupError, TypeError) as error:
+            found = error.__cause__ or error
+            raise Refused(f"{path} names no champion ({found!r}); delete it, then `make deploy`.") from error
+        model = self._open(owner, version)
+        model.standing = standing
         return model
 
     def _load_challenger(self) -> LoadedModel | None:

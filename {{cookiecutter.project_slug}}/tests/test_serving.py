@@ -778,6 +778,22 @@ def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_notice
     assert "features.sql" in ready.json()["refused"][0]
 
 
+@pytest.mark.parametrize("text", ["{brok", "null", "[]", "{}", '{"version": "v1", "history": []}'])
+def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_told_in_a_sentence(store, bundle, caplog, text):
+    async def story():
+        champions = Champions(store)
+        await champions.refresh()
+        store.champion("pooled").write_text(text)
+        await champions.refresh()
+        return champions.serving(), champions.why_not()
+
+    serving, why = asyncio.run(story())
+
+    assert serving == {"pooled": bundle.version}
+    assert f"{store.champion('pooled')} names no champion" in why and "delete it, then `make deploy`." in why
+    assert "Traceback" not in caplog.text
+
+
 def test_a_server_without_a_descriptor_to_look_with_keeps_its_champions(store, bundle, monkeypatch):
     def refuse(path):
         raise OSError(errno.EMFILE, "Too many open files")
