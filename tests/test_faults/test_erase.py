@@ -283,6 +283,16 @@ def test_a_raw_file_loses_the_records_named_and_keeps_the_others(tmp_path, kind)
     assert left == [tuple(rows[1].values()), tuple(rows[3].values())]
 
 
+@pytest.mark.parametrize("name", ["n" * 249 + ".jsonl", "\u00fc" * 124 + ".jsonl", "\U0001f600" * 62 + ".jsonl"])
+def test_a_file_with_the_longest_name_there_can_be_loses_its_records(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("theirs\nothers\n")
+
+    erase._rewrite(path, {1})
+
+    assert ([path], "others\n") == (list(tmp_path.iterdir()), path.read_text())
+
+
 def test_nobody_is_erased_from_a_store_that_was_never_built(tmp_path, untouched):
     shutil.copytree(untouched, tmp_path / "project", symlinks=True)
 

@@ -102,7 +102,7 @@ def write_text(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A draft for the block to write, which replaces the file in the end: a reader sees the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name[-50:]}.{os.getpid()}")  # the whole name may be as long as names can be
     try:
         yield draft
         draft.replace(path)
