@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import refusal, run
-from rails import erase, landing, snapshot, warehouse
+from rails import erase, landing, records, snapshot, warehouse
 from rails.errors import Refused
 from rails.naming import Ids
 from rails.store import Store
@@ -281,6 +281,33 @@ def test_a_raw_file_loses_the_records_named_and_keeps_the_others(tmp_path, kind)
         with gzip.open(path, "rt") if kind.endswith("gz") else path.open() as file:
             left = [tuple(json.loads(line).values()) for line in file]
     assert left == [tuple(rows[1].values()), tuple(rows[3].values())]
+
+
+HEADER = b"\xef\xbb\xbforder_no,text\r\n"
+ROWS = [  # as bytes, each of them a record
+    b"1,theirs\n",
+    b"2,others," + b"x" * 30_000 + b"\n",
+    b'3,"theirs,\r\nin two lines"\r\n',
+    b"4,caf\xe9 \0\r\n",
+    b'5,"two\r\nlines of ""another"""\n',
+    b"\n",
+    b'6,"open quote\n',
+    b"7,without newline",
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz"])
+@pytest.mark.parametrize("gone", [{1, 3}, {1, 8}, {2, 4, 5}, {6, 7}])
+def test_rows_of_a_csv_that_stay_keep_their_bytes(tmp_path, kind, gone):
+    path, unzip = tmp_path / f"a.{kind}", gzip.decompress if kind == "csv.gz" else bytes
+    content = HEADER + b"".join(ROWS)
+    path.write_bytes(gzip.compress(content) if kind == "csv.gz" else content)
+    assert len(ROWS) == len(list(records.csv_records(path)))
+
+    erase._rewrite(path, gone)
+
+    left = b"".join(row for number, row in enumerate(ROWS, 1) if number not in gone)
+    assert HEADER + left == unzip(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", ["n" * 249 + ".jsonl", "\u00fc" * 124 + ".jsonl", "\U0001f600" * 62 + ".jsonl"])

@@ -5,13 +5,13 @@ same command finishes what a kill left, and searched for in the end. `data/erasu
 """
 
 import argparse
-import csv
 import glob
 import gzip
 import json
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -193,7 +193,10 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
 
 
 def _rewrite(path: Path, lines: set[int]) -> None:
-    """The file without these records, numbered as the landing numbers them; whole or not at all."""
+    """The file without these records, numbered as the landing numbers them; whole or not at all.
+
+    Records that stay keep their bytes (Parquet: their values).
+    """
     if not lines:
         path.unlink()  # it cannot be read, and names them
         return
@@ -216,18 +219,11 @@ def _lines_without(path: Path, lines: set[int]) -> Iterable[bytes]:
 
 def _csv_without(path: Path, lines: set[int]) -> Iterable[bytes]:
     with records.open_raw(path) as file:
-        header = next(file)
-    yield header
-    delimiter = max(",;\t|", key=header.decode("utf-8", "replace").count)
-    for number, record in enumerate(records.csv_records(path), 1):
-        if number not in lines:
-            row = json.loads(record) if record else []
-            yield (row[1] + "\n" if isinstance(row, list) and row else _csv_line(row, delimiter)).encode()
-
-
-def _csv_line(row: dict, delimiter: str) -> str:
-    echo = type("Echo", (), {"write": staticmethod(lambda text: text)})
-    return csv.writer(echo, delimiter=delimiter, lineterminator="\n").writerow(list(row.values()) if row else [])
+        yield next(file)
+        for number, (_, span) in enumerate(records.spanned_csv_records(path), 1):
+            record = list(islice(file, span))
+            if number not in lines:
+                yield from record
 
 
 def _remove_derived(store: Store, ids: Ids) -> None:

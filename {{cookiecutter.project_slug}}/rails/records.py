@@ -174,6 +174,11 @@ def _bad(reason: str, line: bytes | str) -> str:
 
 def csv_records(path: Path) -> Iterator[str]:
     """Each row as a JSON object under the file's own header; a row of another width is a bad record of its own."""
+    return (record for record, _ in spanned_csv_records(path))
+
+
+def spanned_csv_records(path: Path) -> Iterator[tuple[str, int]]:
+    """The same records, each with how many of the file's lines it spans, from the one below the header on."""
     lines = _repaired_text(path)
     header_line = next(lines, "")
     delimiter = max(",;\t|", key=QUOTED.sub("", header_line).count)
@@ -189,9 +194,9 @@ def csv_records(path: Path) -> Iterator[str]:
             del waiting[:used]
             if row is not None:
                 text = json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
-                yield text if len(text.encode()) <= LONGEST_LINE else _bad("line_too_long", record)
+                yield text if len(text.encode()) <= LONGEST_LINE else _bad("line_too_long", record), used
             else:
-                yield _bad("csv_width", record) if record.strip() else ""
+                yield _bad("csv_width", record) if record.strip() else "", used
 
 
 def _take_record(waiting: list[str], delimiter: str, width: int, is_last: bool) -> tuple[list[str] | None, int] | None:
