@@ -310,6 +310,34 @@ def test_rows_of_a_csv_that_stay_keep_their_bytes(tmp_path, kind, gone):
     assert HEADER + left == unzip(path.read_bytes())
 
 
+def test_of_a_link_the_file_that_it_leads_to_loses_the_records(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "elsewhere.jsonl").write_text("theirs\nothers\n")
+    link = tmp_path / "raw" / "a.jsonl"
+    link.symlink_to("../elsewhere.jsonl")
+
+    erase._rewrite(link, {1})
+
+    assert link.is_symlink() and link.read_text() == (tmp_path / "elsewhere.jsonl").read_text() == "others\n"
+    erase._rewrite(link, set())
+    assert [each.name for each in tmp_path.rglob("*")] == ["raw"]
+
+
+def test_a_link_to_what_cannot_be_written_is_refused_by_name_before_anything_goes(small, tmp_path, monkeypatch):
+    store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
+    path = store.raw / "web/dt=2026-01-01/a.jsonl"
+    (tmp_path / "mounted").mkdir()
+    path.rename(tmp_path / "mounted/a.jsonl")
+    path.symlink_to(tmp_path / "mounted/a.jsonl")
+    monkeypatch.setattr(erase.os, "access", lambda folder, _: folder != tmp_path / "mounted")
+
+    with pytest.raises(Refused, match=r"a\.jsonl names them, and .*/mounted cannot be written"):
+        erase.erase(store, None, SHORT)
+
+    assert not store.erasing.exists()
+    assert path.read_bytes() == (small.raw / "web/dt=2026-01-01/a.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["n" * 249 + ".jsonl", "\u00fc" * 124 + ".jsonl", "\U0001f600" * 62 + ".jsonl"])
 def test_a_file_with_the_longest_name_there_can_be_loses_its_records(tmp_path, name):
     path = tmp_path / name

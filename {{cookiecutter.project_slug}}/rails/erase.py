@@ -8,6 +8,7 @@ import argparse
 import glob
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -143,6 +144,12 @@ def _plan(store: Store, asked: dict) -> dict:
         raise Refused(f"A server is writing about them ({held[0].name}); stop it, `make data`, then this again.")
     if not files:
         raise Refused(f"Nothing is known of {' '.join(plain)}; there is nothing to erase.")
+    for path in map(store.root.joinpath, files):
+        if not os.access(path.resolve().parent, os.W_OK):
+            raise Refused(
+                f"{path} names them, and {path.resolve().parent} cannot be written; `chmod u+w` it, or put a copy of "
+                "the file in place of a link to it, then the same command again."
+            )
     names = sorted(each.id for each in holding)
     settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
     runs = [run for run, each in settings.items() if each.get("snapshot") in names]
@@ -195,12 +202,13 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
 def _rewrite(path: Path, lines: set[int]) -> None:
     """The file without these records, numbered as the landing numbers them; whole or not at all.
 
-    Records that stay keep their bytes (Parquet: their values).
+    Records that stay keep their bytes (Parquet: their values). Of a link it is the file that it leads to.
     """
     if not lines:
-        path.unlink()  # it cannot be read, and names them
+        path.resolve().unlink()  # it cannot be read, and names them
+        path.unlink(missing_ok=True)
         return
-    with replacing(path) as draft:
+    with replacing(path.resolve()) as draft:
         if path.suffix == ".parquet":
             source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
             numbered = f"(select *, row_number() over () as place from {source})"
