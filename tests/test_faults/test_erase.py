@@ -12,10 +12,10 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import refusal, run
-from rails import erase, landing, records, snapshot, warehouse
+from rails import erase, erase_plan, landing, records, snapshot, warehouse
 from rails.errors import Refused
 from rails.naming import Ids
-from rails.store import Store
+from rails.store import Store, write_json
 
 pytestmark = pytest.mark.faults
 
@@ -232,6 +232,134 @@ def test_of_people_with_odd_and_like_ids_one_goes_from_everywhere_and_nobody_els
     assert [each.id for each in snapshot.all_of(store)] == [told["snapshot"]] != told["snapshots"]
 
 
+def web(name: str, shop: str, user: str | None, cookie: str, event: dict | None = None, **context: object) -> str:
+    told = {"id": f"event-of-{name}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | (event or {})
+    visitor = {"anonymous_id": cookie, "user_id": user}
+    return json.dumps({"event": told, "shop": shop, "visitor": visitor, "context": context})
+
+
+def asked(name: str, shop: str, **ids: str | None) -> str:
+    told = {"request_id": f"request-{name}", "answered_at": "2026-01-01T10:00:00Z", "tenant_id": shop}
+    return json.dumps(told | {"entity_id": None, "anonymous_id": None, "user_id": None, "probability": 0.5} | ids)
+
+
+BAD = {"ts": "nonsense"}
+TOLD = {  # by what each is
+    "web": {
+        "shared_acme": web("1", "acme", "acct-shared-1", "acme-cookie-9"),
+        "shared_globex": web("1", "globex", "acct-shared-1", "globex-cookie-9"),
+        "of_unknown": web("3", "acme", "realuser-555", "unknown"),
+        "unknown_device": web("4", "acme", "other-4", "cookie-4", device={"type": "unknown"}),
+        "app": web("5", "app", "app-user-1", "app-cookie-1"),
+        "app_undated": web("6", "app", "app-user-2", "app-cookie-2", BAD),
+        "on_app": web("7", "globex", "other-7", "cookie-7", device={"type": "app"}),
+        "on_app_undated": web("8", "globex", "other-8", "cookie-8", BAD, device={"type": "app"}),
+        "on_app_broken": '{"event": {"id": "event-of-9"}, "context": {"device": {"type": "app"}',
+        "of_referrer": web("10", "globex", "referrer-77", "cookie-10"),
+        "referred": web("11", "globex", "other-11", "cookie-11", page={"url": "https://x.example/?ref=referrer-77"}),
+        "ghost": web("12", "globex", "ghost-account-77", "ghost-cookie-77", BAD),
+        "ghost_short": web("13", "globex", "g13", "g-c", BAD),
+        "number": web("14", "globex", "000007", "cookie-14"),
+        **{f"other_{number}": web(f"o{number}", "globex", f"o{number}", f"c{number}") for number in range(20)},
+    },
+    "predictions": {
+        "asked": asked("1", "globex", anonymous_id="asked-cookie-1", entity_id="5e55104f"),
+        "asked_short": asked("2", "globex", user_id="u42", entity_id="s42"),
+        "asked_other": asked("3", "globex", user_id="u43", entity_id="u42"),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory) -> Store:
+    """Tenants and people whose ids are also other words and a run that learned from them."""
+    store = Store(tmp_path_factory.mktemp("crowded"))
+    for source, lines in TOLD.items():
+        path = store.raw / source / "dt=2026-01-01" / "a.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(f"{line}\n" for line in lines.values()))
+    with warehouse.locked(store) as lock:
+        landed = landing.land(store, *warehouse.source_names())
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
+    published, _ = snapshot.publish(store, {}, "select 1", {})
+    slices = [{"slice": name, "value": "app", "rows": 1} for name in ("tenant_id", "device")]
+    learned = {"features": [{"name": "device", "categories": ["app", "unknown"]}]}
+    write_json(store.runs / "r/settings.json", {"snapshot": published.id})
+    write_json(store.runs / "r/schema.json", learned)
+    write_json(store.runs / "r/candidates/xgboost/model.json", learned)
+    rows = "select 'globex' as tenant_id, unnest(['s42', 's43']) as entity_id, 'app' as device"
+    duckdb.sql(rows).write_parquet(str(store.runs / "r/holdout.parquet"))
+    write_json(store.runs / "r/metrics.json", {"candidates": {"rule": {"slices": slices}}})
+    return store
+
+
+def left(store: Store) -> set[str]:
+    """Which of the records are still there."""
+    found = {source: (store.raw / source / "dt=2026-01-01/a.jsonl").read_text().splitlines() for source in TOLD}
+    return {name for source, lines in TOLD.items() for name, line in lines.items() if line in found[source]}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "person", "gone", "as_ids_only"),
+    [
+        ("acme", "acct-shared-1", {"shared_acme"}, {"acct-shared-1", "event-of-1"}),
+        (None, "realuser-555", {"of_unknown"}, {"unknown"}),
+        (None, "referrer-77", {"of_referrer", "referred"}, set()),
+        (None, "000007", {"number"}, {"000007"}),
+        (None, "ghost-account-77", {"ghost"}, set()),
+        (None, "g13", {"ghost_short"}, {"g13"}),
+        (None, "asked-cookie-1", {"asked"}, set()),
+        (None, "u42", {"asked_short"}, {"u42", "s42"}),
+    ],
+)  # fmt: skip
+def test_of_ids_that_are_other_words_too_the_records_go_and_the_erasure_ends(
+    crowded, tmp_path, tenant, person, gone, as_ids_only
+):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    told = erase.erase(store, tenant, person)
+
+    assert {name for lines in TOLD.values() for name in lines} - left(store) == gone
+    assert told["as_ids_only"] == len(as_ids_only)
+    assert not store.erasing.exists()
+    assert (store.runs / "r/candidates/xgboost/model.json").exists()
+    rows = duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).project("entity_id").fetchall()
+    assert rows == [("s42",), ("s43",)][person == "u42" :]
+    if person not in as_ids_only:
+        assert erase.find(store, {person}) == []
+
+
+def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowded, tmp_path):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    erase.erase(store, "app", None)
+
+    assert {name for lines in TOLD.values() for name in lines} - left(store) == {"app", "app_undated"}
+    for name in ("schema.json", "candidates/xgboost/model.json"):
+        assert (store.runs / "r" / name).read_bytes() == (crowded.runs / "r" / name).read_bytes()
+    assert duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).count("*").fetchone() == (2,)
+    slices = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["rule"]["slices"]
+    assert slices == [{"slice": "device", "value": "app", "rows": 1}]
+
+
+@pytest.mark.parametrize("nobody", ["page_view", "unknown-77", "globex", "visitor", "app"])
+def test_a_word_that_nobody_goes_by_erases_nothing(crowded, tmp_path, nobody):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    with pytest.raises(Refused, match="Nothing is known of"):
+        erase.erase(store, None, nobody)
+
+    assert len(left(store)) == sum(map(len, TOLD.values())) and not store.erasing.exists()
+
+
+def test_an_erasure_that_cannot_end_says_how_to_end_it(crowded, tmp_path, monkeypatch):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+    monkeypatch.setattr(erase, "find", lambda *_: [store.root / "strange"])
+
+    with pytest.raises(Refused, match=r"Still named in .*/strange; .* delete .*/\.erasing\.json, and the erasure ends"):
+        erase.erase(store, None, "ghost-account-77")
+
+
 def test_the_only_tenant_can_be_erased_though_nothing_is_left_to_be_published(small, tmp_path):
     store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
 
@@ -329,7 +457,7 @@ def test_a_link_to_what_cannot_be_written_is_refused_by_name_before_anything_goe
     (tmp_path / "mounted").mkdir()
     path.rename(tmp_path / "mounted/a.jsonl")
     path.symlink_to(tmp_path / "mounted/a.jsonl")
-    monkeypatch.setattr(erase.os, "access", lambda folder, _: folder != tmp_path / "mounted")
+    monkeypatch.setattr(erase_plan.os, "access", lambda folder, _: folder != tmp_path / "mounted")
 
     with pytest.raises(Refused, match=r"a\.jsonl names them, and .*/mounted cannot be written"):
         erase.erase(store, None, SHORT)

@@ -1,14 +1,14 @@
 """Everything about a tenant or a person goes: raw lines, tables, snapshots, runs' rows, scores, pages, artifacts.
 
-What is to go is planned from the built warehouse, kept in `data/.erasing.json` until all of it is done, so that the
-same command finishes what a kill left, and searched for in the end. `data/erasures.jsonl` records it without the ids.
+What is to go is planned (`rails/erase_plan.py`), kept in `data/.erasing.json` until all of it is done, so that the same
+command finishes what a kill left, and searched for in the end. `data/erasures.jsonl` records it without the ids. What
+has learned from them is told; of a run it is never changed in part: a candidate that names them goes with its run.
 """
 
 import argparse
 import glob
 import gzip
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,51 +17,16 @@ from pathlib import Path
 
 import duckdb
 
-from rails import audit, landing, records, snapshot, warehouse
+from rails import audit, erase_plan, landing, records, snapshot, warehouse
 from rails.errors import Refused
 from rails.naming import Ids
-from rails.store import Store, default_store, hash_file, hash_text, quoted, read_json, replacing, write_json, write_text
+from rails.store import Store, default_store, hash_file, quoted, read_json, replacing, write_json, write_text
 
 # What the rest is made from, and bundles, which hold no rows about anyone.
 SOURCES_OF_TRUTH = ("raw", "live", "landed", "tables", "snapshots", "models", "warehouse.duckdb")
-# The ids that the person goes by, then the sessions, orders and events that carry one of them.
-PEOPLE = """
-create temp table people as
-select tenant_id, id_kind, id from warehouse.int_identities
-where (tenant_id, person_id) in (
-    select tenant_id, person_id from warehouse.int_identities
-    where ($person is null or $person in (id, person_id)) and ($tenant is null or tenant_id = $tenant)
-);
-create temp table carried as
-select tenant_id, session_id, order_id, event_id from warehouse.events
-where ($person is null and tenant_id = $tenant)
-    or (tenant_id, 'anonymous', anonymous_id) in (select (tenant_id, id_kind, id) from people)
-    or (tenant_id, 'user', user_id) in (select (tenant_id, id_kind, id) from people);
-create temp table known as
-select tenant_id, id_kind as kind, id, true as is_told from people
-union select tenant_id, 'session', session_id, true from carried
-union select tenant_id, 'event', event_id, true from carried
-union select tenant_id, 'order', order_id, false from carried;
-delete from known where id is null;
-"""
-IS_KNOWN = " or ".join(
-    f"(r.tenant_id, '{kind}', r.{kind}_id) in (select (tenant_id, kind, id) from known)"
-    for kind in ("anonymous", "user", "session", "order", "event")
-)
-# Shorter ids are removed by their columns alone: as text they would be found anywhere.
-TOLD = "select distinct id from known where is_told and length(id) >= 6"
-LINES = f"""
-select file, list(distinct line_number order by line_number) as lines from (
-    select file, line_number from warehouse.int_records as r
-    where ($person is null and tenant_id = $tenant) or {IS_KNOWN}
-    union all
-    {{told}}
-) group by file
-"""
-TEXTS = """
-select file, line_number, concat_ws(' ', line, payload) as text from warehouse.int_records
-where reason is not null or $person is not null
-"""
+# Of a run, what goes with the whole run or stays as it is: the candidates read each other's features and settings.
+LEARNED = ("candidates", "schema.json", "settings.json", "features.sql")
+PAGES = (".html", ".csv")
 
 
 def erase(store: Store, tenant: str | None, person: str | None) -> dict:
@@ -72,7 +37,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
     """
     asked = {"tenant": tenant, "person": person}
     with warehouse.locked(store) as lock:
-        plan = read_json(store.erasing) or _plan(store, asked)
+        plan = read_json(store.erasing) or erase_plan.plan(store, asked)
         if plan["asked"] != asked:
             named = " ".join(f"--{name} {value}" for name, value in plan["asked"].items() if value)
             raise Refused(f"An erasure is not finished: first run `python -m rails.erase {named}` again.")
@@ -83,9 +48,13 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
                 _rewrite(path, set(one["lines"]))
         published, critical = _rebuild(store, lock)
         snapshot.remove(store, [each for each in plan["snapshots"] if not published or each != published.id])
-        _remove_derived(store, Ids({*plan["ids"], *([tenant] if not person else [])}))
+        _remove_derived(store, plan)
         if left := find(store, set(plan["ids"])):
-            raise Refused(f"Still named in {', '.join(map(str, left[:20]))}; run the same command again.")
+            raise Refused(
+                f"Still named in {', '.join(map(str, left[:20]))}; run the same command again. If that does not help, "
+                "delete there what is about them; where the word is nobody's id there, delete "
+                f"{store.erasing}, and the erasure ends with all else removed."
+            )
     told = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": "person" if person else "tenant",
@@ -94,6 +63,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         "snapshots": plan["snapshots"],
         "snapshot": read_json(store.latest_snapshot, default={}).get("snapshot"),
         "models": plan["models"],
+        "as_ids_only": plan["as_ids_only"],
     }
     with store.erasures.open("a", encoding="utf-8") as file:
         file.write(json.dumps(told) + "\n")
@@ -114,70 +84,6 @@ def find(store: Store, ids: set[str]) -> list[Path]:
     looked_for = Ids(ids)
     files = [path for path in sorted(store.root.rglob("*")) if path.is_file() and path != store.erasing]
     return [path for path in files if store.models not in path.parents and looked_for.in_file(path)]
-
-
-def _plan(store: Store, asked: dict) -> dict:
-    if not store.warehouse.exists():
-        raise Refused("Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again.")
-    found = landing.land(store, *warehouse.source_names())
-    landed = {entry.file: entry for entry in found.files}
-    generation = read_json(store.dbt / "built.json", default={}).get("generation")
-    with duckdb.connect() as connection:
-        connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
-        built = connection.sql("select file, sha256 from warehouse.landed_files").fetchall()
-        read = {(name, entry.sha256) for name, entry in landed.items()}
-        if (generation, set(built)) != (found.generation, read):  # or lines may have other numbers by now
-            raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
-        kept = asked | {"person": _as_kept(store, asked["person"])}
-        for statement in PEOPLE.strip().split(";\n"):
-            names = {name: value for name, value in kept.items() if f"${name}" in statement}
-            connection.execute(statement, names)
-        ids = {one for (one,) in connection.sql(TOLD).fetchall()}
-        plain = {value for value in asked.values() if value}
-        told = Ids(ids | ({asked["tenant"]} if not asked["person"] else set())).rows(connection, TEXTS)
-        files = dict(connection.execute(LINES.format(told=told), kept).fetchall())
-        looked_for, known = Ids(ids | plain), Ids(ids)
-        holding = [each for each in snapshot.all_of(store) if _is_about(connection, each, known, asked)]
-    damaged = [name for name, entry in landed.items() if entry.damage and (store.root / name).is_file()]
-    files |= {name: [] for name in damaged if looked_for.in_file(store.root / name)}
-    if held := [path for path in store.live.glob("*.jsonl") if looked_for.in_file(path)]:
-        raise Refused(f"A server is writing about them ({held[0].name}); stop it, `make data`, then this again.")
-    if not files:
-        raise Refused(f"Nothing is known of {' '.join(plain)}; there is nothing to erase.")
-    for path in map(store.root.joinpath, files):
-        if not os.access(path.resolve().parent, os.W_OK):
-            raise Refused(
-                f"{path} names them, and {path.resolve().parent} cannot be written; `chmod u+w` it, or put a copy of "
-                "the file in place of a link to it, then the same command again."
-            )
-    names = sorted(each.id for each in holding)
-    settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
-    runs = [run for run, each in settings.items() if each.get("snapshot") in names]
-    made = [path for path in store.models.glob("*/*/manifest.json") if read_json(path).get("run") in runs]
-    return {
-        "asked": asked,
-        "ids": sorted(ids | {each for each in plain if "@" in each}),
-        "files": {name: {"sha256": hash_file(store.root / name), "lines": lines} for name, lines in files.items()},
-        "snapshots": names,
-        "models": sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in made),
-    }
-
-
-def _as_kept(store: Store, known_as: str | None) -> str | None:
-    """The id as the tables have it: of an address its hash."""
-    if not known_as or "@" not in known_as:
-        return known_as
-    return hash_text(known_as, store.read_salt())
-
-
-def _is_about(
-    connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, ids: Ids, asked: dict[str, str | None]
-) -> bool:
-    if not asked["person"]:
-        return bool(one.relation("events").filter(f"tenant_id = '{quoted(asked['tenant'])}'").limit(1).fetchall())
-    if connection.execute(f"select 1 from {one.scan('events')} as r where {IS_KNOWN} limit 1").fetchall():
-        return True
-    return any(ids.in_file(path) for table in one.manifest["tables"] for path in one.files(table))
 
 
 def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | None]:
@@ -234,42 +140,81 @@ def _csv_without(path: Path, lines: set[int]) -> Iterable[bytes]:
                 yield from record
 
 
-def _remove_derived(store: Store, ids: Ids) -> None:
+def _remove_derived(store: Store, plan: dict) -> None:
     """What can be made again goes whole where it names them (scores, Metaflow's artifacts of a flow), else in part."""
+    ids, meant, said = (Ids([*plan["ids"], *names]) for names in ([], plan["names"], _tenant(plan)))
+    for run in store.runs.glob("*/"):
+        learned = [path for name in LEARNED for path in [run / name, *(run / name).rglob("*")] if path.is_file()]
+        if any(map(ids.in_file, learned)):
+            shutil.rmtree(run)
     for folder in [*store.scores.glob("*/"), *(store.root / ".metaflow").glob("*/")]:
-        if any(ids.in_file(path) for path in folder.rglob("*") if path.is_file()):
+        if any(said.in_file(path) or _has_rows_about(path, plan) for path in folder.rglob("*") if path.is_file()):
             shutil.rmtree(folder)
     for path in [path for path in store.root.rglob("*") if path.is_file() and path != store.erasing]:
-        if path.relative_to(store.root).parts[0] not in SOURCES_OF_TRUTH and ids.in_file(path):
-            _scrub(path, ids)
+        if _is_derived(path.relative_to(store.root).parts) and (said.in_file(path) or _has_rows_about(path, plan)):
+            _scrub(path, meant, plan)
 
 
-def _scrub(path: Path, ids: Ids) -> None:
-    """Rows, lines and JSON's items that name them go; a page or a log goes whole."""
+def _tenant(plan: dict) -> list[str]:
+    return [] if plan["asked"]["person"] else [plan["asked"]["tenant"]]
+
+
+def _is_derived(parts: tuple[str, ...]) -> bool:
+    return parts[0] not in SOURCES_OF_TRUTH and not (parts[0] == "runs" and parts[2:] and parts[2] in LEARNED)
+
+
+def _scrub(path: Path, meant: Ids, plan: dict) -> None:
+    """Rows, lines and JSON's items that are about them go; a page or a log goes whole."""
     if path.suffix == ".json":
-        write_json(path, _without(read_json(path), ids))
+        write_json(path, _without(read_json(path), meant))
     elif path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(path, "".join(line for line in lines if not ids.in_text(line)))
+        write_text(path, "".join(line for line in lines if not meant.in_text(line)))
     elif path.suffix == ".parquet":
         with duckdb.connect() as connection, replacing(path) as draft:
             source = f"read_parquet('{quoted(path)}', hive_partitioning = false, file_row_number = true)"
-            about = ids.rows(connection, f"select file_row_number, cast(t as varchar) as text from {source} as t")
+            text = f"select file_row_number, cast(t as varchar) as text from {source} as t"
+            looked_for = Ids(plan["ids"]) if "tenant_id" in _columns(path) else meant
+            about = looked_for.rows(connection, text)
             rows = f"select * exclude file_row_number from {source} where file_row_number not in ({about})"
-            connection.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
-    else:
+            connection.execute(f"copy ({rows} and not ({_is_about(path, plan)})) to '{quoted(draft)}' (format parquet)")
+    elif path.suffix in PAGES or meant.in_file(path):
         path.unlink()
+
+
+def _has_rows_about(path: Path, plan: dict) -> bool:
+    if path.suffix != ".parquet":
+        return False
+    source = f"read_parquet('{quoted(path)}', hive_partitioning = false)"
+    return bool(duckdb.execute(f"select 1 from {source} where {_is_about(path, plan)} limit 1").fetchall())
+
+
+def _is_about(path: Path, plan: dict) -> str:
+    """Whether a row of a Parquet file is the tenant's, or of a session that no text tells apart, by its columns."""
+    columns = _columns(path)
+    told = [f"tenant_id = '{quoted(one)}'" for one in _tenant(plan) if "tenant_id" in columns]
+    if {"tenant_id", "entity_id"} <= set(columns):
+        told += [
+            f"(tenant_id, entity_id) = ('{quoted(one)}', '{quoted(session)}')" for one, session in plan["sessions"]
+        ]
+    return f"coalesce({' or '.join(told) or 'false'}, false)"
+
+
+def _columns(path: Path) -> list[str]:
+    return duckdb.read_parquet(glob.escape(str(path)), hive_partitioning=False).columns
 
 
 def _without(value, ids: Ids):
     """JSON less every key that names one of the ids, and every list's item that is or has one."""
 
-    def names(one) -> bool:
-        told = one.values() if isinstance(one, dict) else [one]
-        return any(ids.in_text(str(each)) for each in told if not isinstance(each, dict | list))
+    def names(one, key: str = "") -> bool:
+        told = one if isinstance(one, dict) else {key: one}
+        plain = {name: str(each) for name, each in told.items() if not isinstance(each, dict | list)}
+        # A slice's name and value stand side by side, as do a field's: `tenant_id <tenant>`.
+        return ids.in_text(" ".join([*plain.values(), *(f"\n{name} {each}" for name, each in plain.items())]))
 
     if isinstance(value, dict):
-        return {key: _without(one, ids) for key, one in value.items() if not ids.in_text(key) and not names(one)}
+        return {key: _without(one, ids) for key, one in value.items() if not ids.in_text(key) and not names(one, key)}
     return [_without(one, ids) for one in value if not names(one)] if isinstance(value, list) else value
 
 
@@ -290,6 +235,11 @@ def main(arguments: list[str] | None = None) -> None:
         f"{told['records']:,} records of {told['files']} files, {len(told['snapshots'])} snapshots that held them, and"
     )
     print("every page, score and artifact that named them are gone")
+    if told["as_ids_only"]:
+        print(
+            f"{told['as_ids_only']:,} of their ids are short, or also stand in others' records or in names of files: "
+            "removed where they stand as ids, not looked for as text"
+        )
     print(
         f"had learned from them: {learned}; `make train deploy` makes one that has not"
         if learned
