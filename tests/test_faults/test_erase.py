@@ -272,7 +272,7 @@ TOLD = {  # by what each is
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory) -> Store:
-    """Tenants and people whose ids are also other words and a run that learned from them."""
+    """Tenants and people whose ids are also other words, a run that learned from them, and two bundles of it."""
     store = Store(tmp_path_factory.mktemp("crowded"))
     for source, lines in TOLD.items():
         path = store.raw / source / "dt=2026-01-01" / "a.jsonl"
@@ -290,6 +290,13 @@ def crowded(tmp_path_factory) -> Store:
     rows = "select 'globex' as tenant_id, unnest(['s42', 's43']) as entity_id, 'app' as device"
     duckdb.sql(rows).write_parquet(str(store.runs / "r/holdout.parquet"))
     write_json(store.runs / "r/metrics.json", {"candidates": {"rule": {"slices": slices}}})
+    for version in ("old", "serving"):
+        write_json(store.models / "pooled" / version / "manifest.json", {"run": "r"})
+        (store.models / "pooled" / version / "card.html").write_text("tried on the tenants app, globex")
+        (store.models / "pooled" / f"{version}-gate.html").write_text("tenant_id app does worst")
+        checks = [{"sentence": "tenant_id app does worst"}, {"name": "app"}]
+        write_json(store.gate("pooled", version), {"checks": checks})
+    write_json(store.champion("pooled"), {"version": "serving", "history": []})
     return store
 
 
@@ -332,7 +339,7 @@ def test_of_ids_that_are_other_words_too_the_records_go_and_the_erasure_ends(
 def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowded, tmp_path):
     store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
 
-    erase.erase(store, "app", None)
+    told = erase.erase(store, "app", None)
 
     assert {name for lines in TOLD.values() for name in lines} - left(store) == {"app", "app_undated"}
     for name in ("schema.json", "candidates/xgboost/model.json"):
@@ -340,6 +347,9 @@ def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowde
     assert duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).count("*").fetchone() == (2,)
     slices = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["rule"]["slices"]
     assert slices == [{"slice": "device", "value": "app", "rows": 1}]
+    assert json.loads(store.gate("pooled", "serving").read_text()) == {"checks": [{"name": "app"}]}
+    kept = {path.name for path in (store.models / "pooled").glob("[!.]*")}
+    assert (kept, told["cards"]) == ({"champion.json", "serving", "serving-gate.json"}, ["pooled/serving"])
 
 
 @pytest.mark.parametrize("nobody", ["page_view", "unknown-77", "globex", "visitor", "app"])

@@ -122,13 +122,23 @@ def prune(store: Store, owner: str, keep: int) -> list[str]:
         with suppress(Refused):
             named.add(_version_before(owner, (read_json(store.champion(owner)) or {"history": []})["history"]))
         old = [version for version in _versions(store, owner)[keep:] if version not in named]
-        for version in old:
-            for page in store.bundle(owner, version).parent.glob(f"{version}-gate.*"):
-                page.unlink()
-            going = store.bundle(owner, version).with_name(f".pruned-{version}")  # half a bundle is never seen
-            store.bundle(owner, version).rename(going)
-            shutil.rmtree(going, ignore_errors=True)
+        _remove(store, owner, old)
     return old
+
+
+def remove(store: Store, owner: str, versions: list[str]) -> None:
+    """Delete these versions with their gate's reports; that none of them serves is for the caller to know."""
+    with locked(_lock(store, owner)):
+        _remove(store, owner, versions)
+
+
+def _remove(store: Store, owner: str, versions: list[str]) -> None:
+    for version in versions:
+        for page in store.bundle(owner, version).parent.glob(f"{version}-gate.*"):
+            page.unlink()
+        going = store.bundle(owner, version).with_name(f".pruned-{version}")  # half a bundle is never seen
+        store.bundle(owner, version).rename(going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def tell_versions(store: Store) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import duckdb
 
-from rails import audit, erase_plan, landing, records, snapshot, warehouse
+from rails import audit, champion, erase_plan, landing, records, snapshot, warehouse
 from rails.errors import Refused
 from rails.naming import Ids
 from rails.store import Store, default_store, hash_file, quoted, read_json, replacing, write_json, write_text
@@ -49,6 +49,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         published, critical = _rebuild(store, lock)
         snapshot.remove(store, [each for each in plan["snapshots"] if not published or each != published.id])
         _remove_derived(store, plan)
+        cards = _remove_bundles(store, plan)
         if left := find(store, set(plan["ids"])):
             raise Refused(
                 f"Still named in {', '.join(map(str, left[:20]))}; run the same command again. If that does not help, "
@@ -63,6 +64,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         "snapshots": plan["snapshots"],
         "snapshot": read_json(store.latest_snapshot, default={}).get("snapshot"),
         "models": plan["models"],
+        "cards": cards,
         "as_ids_only": plan["as_ids_only"],
     }
     with store.erasures.open("a", encoding="utf-8") as file:
@@ -160,7 +162,25 @@ def _tenant(plan: dict) -> list[str]:
 
 
 def _is_derived(parts: tuple[str, ...]) -> bool:
+    if parts[0] == "models":
+        return len(parts) == 3 and parts[2].endswith(("-gate.json", "-gate.html"))
     return parts[0] not in SOURCES_OF_TRUTH and not (parts[0] == "runs" and parts[2:] and parts[2] in LEARNED)
+
+
+def _remove_bundles(store: Store, plan: dict) -> list[str]:
+    """Of the bundles that learned from them and name them, those that serve; the others go."""
+    said = Ids({*plan["ids"], *_tenant(plan)})
+    pointers = [*store.models.glob("*/champion.json"), store.experiment]
+    serving = {pointer["version"] for path in pointers if (pointer := read_json(path)) and "version" in pointer}
+    naming = [
+        model
+        for model in plan["models"]
+        if any(said.in_file(path) for path in (store.models / model).rglob("*") if path.is_file())
+    ]
+    for owner, version in (model.split("/") for model in naming):
+        if version not in serving:
+            champion.remove(store, owner, [version])
+    return [model for model in naming if model.split("/")[1] in serving]
 
 
 def _scrub(path: Path, meant: Ids, plan: dict) -> None:
@@ -240,6 +260,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"{told['as_ids_only']:,} of their ids are short, or also stand in others' records or in names of files: "
             "removed where they stand as ids, not looked for as text"
         )
+    for model in told["cards"]:
+        print(f"{model} serves, and its card names them: `make train deploy`, then `rm -r data/models/{model}*`")
     print(
         f"had learned from them: {learned}; `make train deploy` makes one that has not"
         if learned
