@@ -18,7 +18,7 @@ WORD = rf"{LETTER}+(?:[.]+{LETTER}+)*"
 BEFORE, AFTER = f"(?s)(?:^|[^{LETTER[1:-1]}]|\ufffd.)", f"(?:$|[^{LETTER[1:-1]}])"
 WORDS = f"(select *, unnest(list_append(regexp_extract_all(text, '{WORD}'), '')) as word from ({{rows}})) as told"
 IS_NAMED = "told.word = ids.word and (ids.pattern is null or regexp_matches(told.text, ids.pattern))"
-ROWS = f"select * exclude (text, word) from {WORDS} semi join ids on {IS_NAMED}"
+ROWS = f"select told.* exclude (text, word) from {WORDS} inner join ids on {IS_NAMED} "  # a semi join would not hash
 NAMED = f"select distinct ids.id from {WORDS} inner join ids on {IS_NAMED}"
 
 
@@ -47,7 +47,10 @@ class Ids:
         return (one for pattern, one in told if pattern is None or re.search(pattern, text))
 
     def rows(self, connection: duckdb.DuckDBPyConnection, rows: str) -> str:
-        """SQL, to be run in this connection: those `rows`, less their column `text`, in which it names one of them."""
+        """SQL, to be run in this connection: those `rows`, less their column `text`, in which it names one of them.
+
+        A row that names several of them stands there as often.
+        """
         self._load(connection)
         return ROWS.format(rows=rows)
 
