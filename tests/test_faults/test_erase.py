@@ -350,6 +350,7 @@ def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowde
     assert json.loads(store.gate("pooled", "serving").read_text()) == {"checks": [{"name": "app"}]}
     kept = {path.name for path in (store.models / "pooled").glob("[!.]*")}
     assert (kept, told["cards"]) == ({"champion.json", "serving", "serving-gate.json"}, ["pooled/serving"])
+    assert told["as_ids_only"] == len({"app"})
 
 
 @pytest.mark.parametrize("nobody", ["page_view", "unknown-77", "globex", "visitor", "app"])

@@ -126,7 +126,7 @@ def plan(store: Store, asked: dict) -> dict:
         "ids": sorted(ids | addresses),
         "names": sorted(names) or [f"{key} {tenant}" for tenant in tenants for key in ("tenant_id", "tenant")],
         "sessions": [each for each in sessions if each[1] not in ids and asked["person"]],
-        "as_ids_only": len(told - ids),
+        "as_ids_only": len({*told, *tenants} - ids - names),
         "files": {name: {"sha256": hash_file(store.root / name), "lines": lines} for name, lines in files.items()},
         "snapshots": snapshots,
         "models": sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in made),
