@@ -147,6 +147,22 @@ def test_slow_and_half_open_clients_do_not_keep_the_others_waiting(server, body)
     assert seconds < 5
 
 
+def test_connections_that_never_end_their_headers_lock_others_out_for_seconds_only(untouched, copied, body):
+    with serving(untouched, copied, before=("prlimit", "--nofile=100")) as server:
+        hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(120)]
+        for client in hanging:
+            client.sendall(b"POST /predict HTTP/1.1\r\n")
+        deadline, status = time.monotonic() + 20, None
+        while status != 200 and time.monotonic() < deadline:
+            with suppress(OSError):
+                status, _ = server.call("/predict", body)
+            time.sleep(0.2)
+        for client in hanging:
+            client.close()
+
+    assert status == 200
+
+
 def test_what_was_sent_is_in_no_line_of_the_server(untouched, copied, body):
     secret, events = "ada@example.com", body["events"]
     bodies = [
