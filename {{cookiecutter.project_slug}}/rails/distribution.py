@@ -55,6 +55,11 @@ order by distance desc, column_name
 """
 
 
+def sampled(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """As many of its rows as are compared, drawn alike each time."""
+    return relation.query("whole", f"from whole using sample reservoir({SAMPLE} rows) repeatable (7)")
+
+
 def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
     """Each column that `compare` knows: `unknown_share`, and `bins`, DuckDB's histogram.
 
