@@ -189,7 +189,7 @@ def measure_day(store: Path, days: int, lines: int, startup: float) -> None:
     again = tell("nothing new", [measure(store, "flows/data.py", "run")])
     full = tell(f"full build of {days + 1} days", rounds(store, 1))
     print(
-        f"one more day takes {100 * (day - startup) / (full - startup):.0f} % of a full build, start-up apart "
+        f"one more day takes start-up and {100 * (day - startup) / full:.0f} % of a full build "
         f"({100 * (day - again) / full:.0f} % more than nothing new)"
     )
     shutil.rmtree(store)
