@@ -4,7 +4,7 @@ import re
 
 import duckdb
 
-from rails.store import Store
+from rails.store import Store, quoted
 from rails.warehouse import DBT
 
 DAYS_APART, LINES_READ = 3, 1_000
@@ -86,7 +86,7 @@ def _likeness(connection: duckdb.DuckDBPyConnection, store: Store, gone: dict, n
     if None in places:
         return 0, 0
     before, after = ([str(store.root / place)] for place in places)
-    paths = {name: f"$.{row['field'].replace('[]', '[0]')}" for name, row in [("old", gone), ("new", new)]}
+    paths = {name: _path(row["field"]) for name, row in [("old", gone), ("new", new)]}
     asked = {"before": before, "after": after, "lines": LINES_READ, **paths}
     try:
         return connection.execute(LIKENESS, asked).fetchone() or (0, 0)
@@ -100,7 +100,7 @@ def _both(gone: dict, new: dict) -> dict:
     place = DBT / "models" / "staging" / model
     leaf = name.strip('"').rpartition('"' if '"' in name else ".")[2]
     is_read = place.exists() and re.search(rf"\b{re.escape(leaf)}\b", place.read_text(encoding="utf-8"))
-    both = f"coalesce(record ->> '{_path(old)}', record ->> '{_path(name)}')"
+    both = f"coalesce(record ->> '{quoted(_path(old))}', record ->> '{quoted(_path(name))}')"
     mend = f"where dbt/models/staging/{model} reads {old}, write {both}"
     return {
         "kind": "renamed",
@@ -112,7 +112,7 @@ def _both(gone: dict, new: dict) -> dict:
 
 
 def _hint(row: dict) -> str:
-    path = _path(row["field"])
+    path = quoted(_path(row["field"]))
     return {
         "new": f"in payload unless staging leaves it out; as a feature: payload ->> '{path}' (docs/add-a-feature.md)",
         "gone": "ask who writes the logs; what reads it is null from then on",
@@ -126,5 +126,5 @@ def _hint(row: dict) -> str:
 
 
 def _path(field: str) -> str:
-    """The field's JSON path, as it stands in a text of SQL."""
-    return f"$.{field.replace('[]', '[0]')}".replace("'", "''")
+    """The field's JSON path; in a list that of its first item."""
+    return f"$.{field.replace('[]', '[0]')}"

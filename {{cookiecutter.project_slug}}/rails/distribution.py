@@ -2,7 +2,7 @@
 
 import duckdb
 
-SAMPLE = 10_000
+SAMPLED = "using sample reservoir(10000 rows) repeatable (7)"  # drawn alike each time
 NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "DECIMAL", "FLOAT", "SMALLINT", "TINYINT")
 OTHERS = ("VARCHAR", "BOOLEAN")  # times move on by themselves
 
@@ -10,9 +10,9 @@ OTHERS = ("VARCHAR", "BOOLEAN")  # times move on by themselves
 # less what chance alone gives samples of this size: 0 is the same, above 0.25 practitioners call far.
 COMPARISON = """
 with samples as (
-    select false as is_after, {columns} from (from {before} using sample reservoir({sample} rows) repeatable (7))
+    select false as is_after, {columns} from (from {before} {sampled})
     union all
-    select true, {columns} from (from {after} using sample reservoir({sample} rows) repeatable (7))
+    select true, {columns} from (from {after} {sampled})
 ),
 long as (
     from samples unpivot include nulls (value for column_name in (columns(* exclude is_after)))
@@ -56,8 +56,8 @@ order by distance desc, column_name
 
 
 def sampled(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """As many of its rows as are compared, drawn alike each time."""
-    return relation.query("whole", f"from whole using sample reservoir({SAMPLE} rows) repeatable (7)")
+    """As many of its rows as are compared."""
+    return relation.query("whole", f"from whole {SAMPLED}")
 
 
 def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
@@ -65,9 +65,7 @@ def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
 
     A bin is a value, or the end of an interval of numbers, and how many of the sampled rows are there.
     """
-    connection.execute(
-        f"create or replace temp table sampled as from {table} using sample reservoir({SAMPLE} rows) repeatable (7)"
-    )
+    connection.execute(f"create or replace temp table sampled as from {table} {SAMPLED}")
     described = []
     for name in (name for name, kind in _kinds(connection, "sampled").items() if _is_compared(name, kind)):
         (unknown,) = connection.sql(f'select 1 - count("{name}") / count(*) from sampled').fetchone()
@@ -88,7 +86,7 @@ def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> l
     query = COMPARISON.format(
         before=before,
         after=after,
-        sample=SAMPLE,
+        sampled=SAMPLED,
         columns=", ".join(f'cast("{name}" as varchar) as "{name}"' for name in shared),
         numbers=[name for name in shared if kinds[0][name].startswith(NUMBERS)],
     )

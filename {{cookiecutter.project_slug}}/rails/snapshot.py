@@ -243,12 +243,17 @@ def all_of(store: Store) -> list[Snapshot]:
     return sorted(found, key=lambda each: each.manifest["published_at"], reverse=True)
 
 
+def of_latest_run(store: Store) -> str | None:
+    """The id of the snapshot that the latest training run began with, whether or not its model passed the gate."""
+    run = read_json(store.latest_run, default={}).get("run")
+    return read_json(store.runs / run / "settings.json", default={}).get("snapshot") if run else None
+
+
 def uses(store: Store) -> dict[str, list[str]]:
     """Which snapshots are in use, and by what: the latest, the latest training run's, which may be deployed yet, and
     those that the champions and what they answer beside were made of."""
     found = {read_json(store.latest_snapshot, default={}).get("snapshot", ""): ["latest"]}
-    run = read_json(store.latest_run, default={}).get("run", "")
-    if learned_from := read_json(store.runs / run / "settings.json", default={}).get("snapshot"):
+    if learned_from := of_latest_run(store):
         found.setdefault(learned_from, []).append("latest run")
     for pointer in sorted(store.models.glob("*/champion.json")):
         owner, named = pointer.parent.name, json.dumps(read_json(pointer))

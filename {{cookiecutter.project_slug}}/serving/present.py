@@ -16,7 +16,7 @@ from rails import champion, run, snapshot
 from rails.bundle import Bundle, open_bundle
 from rails.errors import Refused
 from rails.snapshot import Snapshot
-from rails.store import Store, quoted, read_json
+from rails.store import Store, quoted
 from serving.features import naive_utc
 
 COVERED = 0.9  # of 24 hours; a day of which less is known is not judged
@@ -235,10 +235,9 @@ def _latency(newest: Snapshot) -> pd.DataFrame:
 
 def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
     """What the latest training saw; a training whose model did not pass the gate counts, too."""
-    latest = read_json(store.latest_run, default={}).get("run")
-    settings = read_json(store.runs / latest / "settings.json", default={}) if latest else {}
+    found = snapshot.of_latest_run(store)
     try:
-        return snapshot.open(settings["snapshot"], store) if settings else learned
+        return snapshot.open(found, store) if found else learned
     except Refused:
         return learned
 

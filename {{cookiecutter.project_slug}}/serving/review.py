@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-from duckdb import ColumnExpression, ConstantExpression
+from duckdb import ColumnExpression, ConstantExpression, DuckDBPyRelation
 
 from rails import snapshot
 from rails.errors import Refused
@@ -68,10 +68,7 @@ def unjudged(made: pd.DataFrame, done: list[dict[str, Any]]) -> pd.DataFrame:
 
 def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any]:
     """A session as a person reads it: what happened up to the point and after it, the answer and its reasons."""
-    session = {"tenant_id": row["tenant_id"], "session_id": row["entity_id"]}
-    events = newest.relation("events")
-    for name, value in session.items():
-        events = events.filter(ColumnExpression(name) == ConstantExpression(value))
+    events = _only(newest.relation("events"), tenant_id=row["tenant_id"], session_id=row["entity_id"])
     one = pd.DataFrame([row])
     return {
         **{name: row[name] for name in (*KEYS, "point_at", "kind", "probability", "threshold")},
@@ -83,9 +80,7 @@ def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any
 
 def knows(newest: Snapshot, tenant_id: str, entity_id: str) -> bool:
     """Whether a snapshot has features of this session."""
-    sessions = newest.relation("session_features")
-    for name, value in zip(KEYS, (tenant_id, entity_id), strict=True):
-        sessions = sessions.filter(ColumnExpression(name) == ConstantExpression(value))
+    sessions = _only(newest.relation("session_features"), tenant_id=tenant_id, entity_id=entity_id)
     return sessions.limit(1).fetchone() is not None
 
 
@@ -133,6 +128,13 @@ def judged(store: Store) -> list[dict[str, Any]]:
     undone = {said["undoes"] for said in lines if isinstance(said.get("undoes"), str)}
     stands = [said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone]
     return sorted(stands, key=lambda said: (said["judged_at"], said["judgement_id"]))
+
+
+def _only(relation: DuckDBPyRelation, **values: str) -> DuckDBPyRelation:
+    """The rows that have these values, which may come from a client."""
+    for name, value in values.items():
+        relation = relation.filter(ColumnExpression(name) == ConstantExpression(value))
+    return relation
 
 
 def _log_odds(probability: pd.Series) -> pd.Series:
