@@ -44,10 +44,7 @@ def main() -> None:
         found = np.array([each.probability for each in model.predict(chosen)])
         told[f"scores_differing_{name}"] = int((np.abs(found - scores) > TOLERANCE).sum())
     changed = FeatureQuery(bundle.feature_sql.replace("'cart_add'", "'cart_remove'"), bundle.lookups, files)
-    rows = [
-        rows_of_request(place, [{**each, "tenant_id": tenant} for each in events])
-        for place, (tenant, _, events) in enumerate(sessions)
-    ]
+    rows = [rows_of_request(place, tenant, events) for place, (tenant, _, events) in enumerate(sessions)]
     told["features_differing_changed"] = differing(expected, changed.run(rows).infer_objects())
     print(json.dumps(told))
 

@@ -6,7 +6,6 @@ loses lines.
 """
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from pydantic_core import to_json
 
 from rails.store import Store
 
@@ -43,7 +44,7 @@ class PredictionLog:
 
     def append(self, answer: Mapping[str, Any]) -> None:
         """Write one answer as a line, whole or not at all."""
-        line = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        line = to_json(answer) + b"\n"
         try:
             if self._path is None:
                 self._path, self._descriptor = _begin(self._store.live)

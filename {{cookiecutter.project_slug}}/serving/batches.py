@@ -19,11 +19,11 @@ class Batches:
     champions: Champions
     _waiting: asyncio.Queue[Waiting] = field(default_factory=asyncio.Queue)
 
-    async def predict(self, session: Session, anonymous_id: str | None, explain: bool) -> Answer:
+    def predict(self, session: Session, anonymous_id: str | None, explain: bool) -> asyncio.Future[Answer]:
         """The model, its variant and its prediction for a session (or why it failed); None where nobody can answer."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((session, anonymous_id, explain, future))
-        return await future
+        return future
 
     async def work(self) -> None:
         """Answer what waits, for ever."""

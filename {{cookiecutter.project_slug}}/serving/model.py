@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from ml.schema import FeatureSchema
 from rails.bundle import MEND, Bundle
 from rails.champion import POOLED
 from rails.errors import Refused
-from serving.features import FeatureQuery, rows_of_request
+from serving.features import FeatureQuery, refuse_missing, rows_of_request
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
 TOLERANCE = 1e-9
@@ -65,7 +66,7 @@ class LoadedModel:
     def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
         rows = _rows(sessions, self.salt)
-        features = _read(self._query.run(rows), self._columns)
+        features = self._query.run(rows, self._columns)
         probabilities = predict(self._module, self._model, features)
         told = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
         return [
@@ -79,7 +80,8 @@ class LoadedModel:
 
     def score(self, features: pd.DataFrame) -> list[float]:
         """The probability of the outcome for rows of a snapshot's features."""
-        return predict(self._module, self._model, _read(features, self._columns)) if len(features) else []
+        refuse_missing(self._columns, features.columns)
+        return predict(self._module, self._model, features[self._columns]) if len(features) else []
 
     def reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
         """What moved the answer most, for the rows asked for."""
@@ -115,13 +117,10 @@ def answer_sample(
 ) -> dict[str, Any]:
     """A bundle's sample.json: the request, and the answer that these parts of it give to it over empty lookups."""
     module = load_module(candidate)
-    query = FeatureQuery(feature_sql, lookups)
-    try:
-        features = query.run(_rows([(request["tenant_id"], "sample", request["events"])]))
-    finally:
-        query.close()
-    names = FeatureSchema.from_dict(schema).names
-    probability = predict(module, module.load(model), _read(features, names))[0]
+    with closing(FeatureQuery(feature_sql, lookups)) as query:
+        rows = _rows([(request["tenant_id"], "sample", request["events"])])
+        features = query.run(rows, FeatureSchema.from_dict(schema).names)
+    probability = predict(module, module.load(model), features)[0]
     return {"request": dict(request), "answer": answer(probability, threshold)}
 
 
@@ -139,17 +138,7 @@ def answer(probability: float, threshold: float) -> dict[str, Any]:
 
 
 def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
-    return [
-        rows_of_request(place, [{**event, "tenant_id": tenant_id} for event in events], salt)
-        for place, (tenant_id, _, events) in enumerate(sessions)
-    ]
-
-
-def _read(features: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """What the model reads of the features that the query gave."""
-    if missing := set(columns).difference(features.columns):
-        raise Refused(f"features.sql of the bundle gives no {min(missing)}, which the model reads; {MEND}.")
-    return features[columns]
+    return [rows_of_request(place, tenant_id, events, salt) for place, (tenant_id, _, events) in enumerate(sessions)]
 
 
 def _hashes(features: pd.DataFrame) -> list[str]:

@@ -21,7 +21,7 @@ def _within_reason(value: datetime) -> datetime:
 
 
 def _payload_is_json(event: dict[str, Any]) -> dict[str, Any]:
-    text, others = event.get("payload"), event.keys() - EVENT_COLUMNS.keys()
+    text, others = event.get("payload"), [name for name in event if name not in EVENT_COLUMNS]
     try:
         if others or isinstance(text, dict):
             text = payload_text(text, {name: event[name] for name in others})

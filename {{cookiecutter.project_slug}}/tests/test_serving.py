@@ -82,7 +82,7 @@ def ask(client, events, tenant_id="acme", **more):
 
 class Query(FeatureQuery):
     def compute(self, requests):
-        return self.run([rows_of_request(place, events) for place, events in enumerate(requests)]).infer_objects()
+        return self.run([rows_of_request(place, None, events) for place, events in enumerate(requests)]).infer_objects()
 
 
 def query_over(sql=FEATURE_SQL, **more):
@@ -579,9 +579,8 @@ def test_text_is_trimmed_and_an_empty_one_is_none_as_in_staging():
 def test_an_address_in_an_id_is_hashed_as_staging_hashes_it():
     sql = """select entity_id, user_id, left(sha256('salt' || 'ada@example.com'), 32) as hashed
         from "warehouse"."main"."events_at_point" group by all"""
-    rows = [
-        rows_of_request(0, [event(1, user_id=address)], "salt") for address in ("ada@example.com", "ada%40example.com")
-    ]
+    addresses = ("ada@example.com", "ada%40example.com")
+    rows = [rows_of_request(0, None, [event(1, user_id=address)], "salt") for address in addresses]
 
     for row in (query_over(sql).run([each]).iloc[0] for each in rows):
         assert row["user_id"] == row["hashed"]
@@ -622,6 +621,18 @@ def test_a_server_holds_recent_intervals_alone(popular_products):
     found = [query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)]
 
     assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
+
+
+def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(popular_products, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    query, request = query_over(files=popular_products), [event(1, tenant_id="acme", product_id="p1")]
+
+    before = query.compute([request])
+    for _ in range(120):
+        query.compute([request])
+
+    pd.testing.assert_frame_equal(before, query.compute([request]))
+    assert not (tmp_path / ".tmp").exists()  # where DuckDB would spill to
 
 
 def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
