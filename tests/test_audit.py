@@ -224,6 +224,15 @@ def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(bu
     assert [each.stops for each in findings if not each.passed] == [stops]
 
 
+def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
+    store = changed(built, tmp_path, f"update events set session_id = 'nowhere' where {EVENT}")
+    with duckdb.connect(str(store.warehouse)) as connection:
+        (count,) = connection.sql("select count(*) from events where session_id = 'nowhere'").fetchone()
+
+    assert count > 200
+    assert f"{count} rows" == failed(store)["every event's session is in sessions"].observed
+
+
 def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):
     found = failed(changed(built, tmp_path, "alter table events drop column quantity"))
 

@@ -74,7 +74,33 @@ def load_gx():
     gc.freeze()
     gc.enable()
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    _count_at_once()
     return great_expectations
+
+
+@cache
+def _count_at_once() -> None:
+    """Have GX count the rows that an unexpected-rows query gave, where it took all of them, instead of asking the query
+    a second time for their number: a fifth of the audit of five million events."""
+    from great_expectations.constants import MAX_RESULT_RECORDS
+    from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+    from great_expectations.expectations.metrics.metric_provider import metric_value
+    from great_expectations.expectations.metrics.query_metrics import UnexpectedRowsQueryRowCount
+    from great_expectations.validator.metric_configuration import MetricConfiguration
+
+    class RowCount(UnexpectedRowsQueryRowCount):  # takes the place of the one that has its name
+        @classmethod
+        def _get_evaluation_dependencies(cls, metric, *given, **named):
+            rows = MetricConfiguration(
+                "unexpected_rows_query.table", metric.metric_domain_kwargs, metric.metric_value_kwargs
+            )
+            return super()._get_evaluation_dependencies(metric, *given, **named) | {"rows": rows}
+
+        @metric_value(engine=SqlAlchemyExecutionEngine)
+        def _sqlalchemy(cls, metrics, **given) -> int:
+            rows = metrics["rows"]
+            whole = len(rows) < MAX_RESULT_RECORDS
+            return len(rows) if whole else UnexpectedRowsQueryRowCount._sqlalchemy(cls, metrics=metrics, **given)
 
 
 def sample(store: Store, last: Snapshot | None) -> str | None:

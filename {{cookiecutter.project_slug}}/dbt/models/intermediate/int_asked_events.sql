@@ -1,7 +1,7 @@
 {%- set features = api.Relation.create(this.database, this.schema, 'session_features') -%}
 {{ config(pre_hook="{{ forget(stale_features(), api.Relation.create(this.database, this.schema, 'session_features')) }}") }}
 
-{# Of the sessions whose features this build computes: in a full build of all. #}
+{# Of the sessions whose features this build computes, in a full build of all; each in one of the slices (see first_slice). #}
 with seen as (
     select * from {{ ref('int_events_at_point') }}
 ),
@@ -15,11 +15,20 @@ sessions as (
     {%- endif %}
 ),
 
+slices as (
+    select 1 + count(*) // {{ var('sessions_at_once') }} as slice_count
+    from sessions
+),
+
 asked as (
-    select seen.*
+    select
+        seen.*,
+        slices.slice_count,
+        {{ hash_bucket('seen.entity_id', 'slices.slice_count') }} as slice
     from seen
     inner join sessions
         on seen.tenant_id = sessions.tenant_id and seen.entity_id = sessions.entity_id
+    cross join slices
 )
 
 select * from asked
