@@ -16,11 +16,12 @@ from uuid import uuid4
 
 import duckdb
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rails.champion import POOLED
 from rails.prediction_log import PredictionLog, land_leftovers
@@ -63,23 +64,32 @@ async def lifespan(app: FastAPI):
         app.state.log.land()
 
 
+class Direct:
+    """Questions without FastAPI's way to a route and its parameters, which takes as long as the validation of twenty
+    events; those whose address has parameters go that way."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_direct = scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]
+        if (route := DIRECT.get(scope["path"]) if is_direct else None) is None:
+            return await self._app(scope, receive, send)
+        scope["route"] = route
+        request = Request(scope, receive, send)
+        try:
+            response = await route.endpoint(request)
+        except HTTPException as refused:
+            response = await http_exception_handler(request, refused)
+        return await response(scope, receive, send)
+
+
 app = FastAPI(title="Predictions", lifespan=lifespan, docs_url=None, redoc_url=None)  # /docs is in serving.pages
+app.add_middleware(Direct)
 app.add_middleware(metrics.Measured)
 
 
-class Direct(APIRoute):
-    """A route that looks for parameters only where the address has some: FastAPI's machinery for them takes longer
-    than the validation of twenty events."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The endpoint's own answer; what it refuses becomes one further out."""
-        if scope["query_string"] or scope["method"] not in self.methods:
-            await super().handle(scope, receive, send)
-        else:
-            response = await self.endpoint(Request(scope, receive, send))
-            await response(scope, receive, send)
-
-
+@app.post("/predict", response_model=Answer, openapi_extra=body_of(PredictRequest))
 async def predict(request: Request, explain: bool = False) -> Response:
     """The probability that the session's outcome follows, from its events so far."""
     began = time.perf_counter()
@@ -88,6 +98,7 @@ async def predict(request: Request, explain: bool = False) -> Response:
     return Response(to_json(told), media_type="application/json")
 
 
+@app.post("/predict/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchRequest))
 async def predict_batch(request: Request, explain: bool = False) -> Response:
     """The same for many sessions, all or none."""
     began = time.perf_counter()
@@ -96,12 +107,7 @@ async def predict_batch(request: Request, explain: bool = False) -> Response:
     return Response(to_json({"answers": answers}), media_type="application/json")
 
 
-# The app's own routes and the first: each router that is included is one more to be looked through.
-_DIRECT = {"methods": ["POST"], "route_class_override": Direct}
-app.router.add_api_route("/predict", predict, response_model=Answer, openapi_extra=body_of(PredictRequest), **_DIRECT)
-app.router.add_api_route(
-    "/predict/batch", predict_batch, response_model=BatchAnswer, openapi_extra=body_of(BatchRequest), **_DIRECT
-)
+DIRECT = {route.path: route for route in app.routes if isinstance(route, APIRoute)}
 app.include_router(pages.router)
 
 

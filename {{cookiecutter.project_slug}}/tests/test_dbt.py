@@ -146,17 +146,20 @@ def test_no_record_is_missing_from_the_account(staged):
     assert [(0,)] == staged.sql("select distinct missing_count from record_account").fetchall()
 
 
-def test_features_computed_in_slices_are_those_computed_at_once(copied):
-    def features() -> list[tuple]:
+def test_lines_read_and_features_computed_in_portions_are_those_of_one(copied):
+    def rows() -> list[list[tuple]]:
         with warehouse.connect(copied) as connection:
-            return connection.sql("select * from session_features order by all").fetchall()
+            tables = ("stg_web__events", "session_features")
+            return [connection.sql(f"from {table} order by all").fetchall() for table in tables]
 
-    before = features()
-    command = [sys.executable, "-m", "dbt.cli.main", "run", "--full-refresh", "--vars", "{sessions_at_once: 100}"]
+    before = rows()
+    few = "{lines_at_once: 100, sessions_at_once: 100}"
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--full-refresh", "--vars", few]
     dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
-    assert len(before) > 300 and before == features()
+    assert all(len(table) > 300 for table in before)
+    assert before == rows()
 
 
 def test_dbts_own_unit_tests_pass(copied):
