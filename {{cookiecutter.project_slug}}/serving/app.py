@@ -182,7 +182,7 @@ async def _follow(app: FastAPI, seconds: float = 0.5) -> None:
     parent = int(os.environ.get("SERVE_PARENT", 0))
     while True:
         await asyncio.sleep(seconds)
-        gc.collect(0)  # requests leave cycles; seldom and many at once they would stop all answers for 20 ms
+        gc.collect(0)  # XGBoost leaves a class for each result; seldom and many at once, that stopped answers for 20 ms
         await champions.refresh()
         metrics.MODELS_REFUSED.set(len(champions.refused))
         if kept:
