@@ -209,6 +209,7 @@ def growth(project: Path, store: Path, bodies: list[bytes], given: argparse.Name
 def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> None:
     """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
     from rails import champion
+    from rails.prediction_log import land_leftovers
     from rails.store import Store, read_json
 
     kept, first = Store(store), champion.current(Store(store))[1]
@@ -216,7 +217,7 @@ def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: a
     with serving(project, store, WORKERS=2) as (server, port), multiprocessing.Pool(1) as pool:
         driven = pool.apply_async(_drive, (port, "/predict", bodies, 32, None, None, given.requests))
         for number, act in enumerate(("change", "change", "rollback", "kill")):
-            time.sleep(given.requests / 6_000)
+            time.sleep(given.requests / 12_000)  # all four while requests go on
             if act == "kill":
                 os.kill(workers(server.pid)[0], signal.SIGKILL)
             else:
@@ -226,6 +227,7 @@ def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: a
                 draft.write_text(json.dumps(pointer | {"version": version}))
                 draft.replace(kept.champion("pooled"))
         latencies, _, ids, broken = driven.get()
+    land_leftovers(kept)  # as the next start does
     files = list(kept.raw.glob("predictions/*/*.jsonl"))
     lines = [json.loads(line)["request_id"] for path in files for line in path.read_text().splitlines()]
     missing = len(set(ids) - set(lines))
