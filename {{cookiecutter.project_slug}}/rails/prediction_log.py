@@ -44,7 +44,7 @@ class PredictionLog:
 
     def append(self, answer: Mapping[str, Any]) -> None:
         """Write one answer as a line, whole or not at all."""
-        line = to_json(answer) + b"\n"
+        line = to_json(answer, inf_nan_mode="null") + b"\n"  # JSON knows no NaN
         try:
             if self._path is None:
                 self._path, self._descriptor = _begin(self._store.live)

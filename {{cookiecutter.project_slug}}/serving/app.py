@@ -72,8 +72,9 @@ class Direct:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_direct = scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]
-        if (route := DIRECT.get(scope["path"]) if is_direct else None) is None:
+        is_plain = scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]
+        route = DIRECT.get(scope["path"]) if is_plain else None
+        if route is None:
             return await self._app(scope, receive, send)
         scope["route"] = route
         request = Request(scope, receive, send)

@@ -107,12 +107,13 @@ class FeatureQuery:
                 f"features.sql gave {len(rows)} rows for {len(requests)} sessions; it must give one for each"
             )
         refuse_missing(wanted, place_of)
-        places = [place_of[name] for name in wanted or place_of]
-        table = np.empty((len(rows), len(places)), dtype=object)
+        names = list(wanted or place_of)
+        places = [place_of[name] for name in names]
+        table = np.empty((len(rows), len(names)), dtype=object)
         for number in range(len(rows)):
             row = by_entity[str(number)]
             table[number] = [float(row[place]) if type(row[place]) is Decimal else row[place] for place in places]
-        return pd.DataFrame(table, columns=list(wanted or place_of), dtype=object)  # pandas would look for texts in it
+        return pd.DataFrame(table, columns=names, dtype=object)  # pandas would look for texts in each column
 
     def _forget(self) -> None:
         """Empty DuckDB's lists of buffers that it could evict, most of which are gone: it looks through a list from

@@ -80,8 +80,10 @@ class LoadedModel:
 
     def score(self, features: pd.DataFrame) -> list[float]:
         """The probability of the outcome for rows of a snapshot's features."""
+        if not len(features):
+            return []
         refuse_missing(self._columns, features.columns)
-        return predict(self._module, self._model, features[self._columns]) if len(features) else []
+        return predict(self._module, self._model, features[self._columns])
 
     def reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
         """What moved the answer most, for the rows asked for."""

@@ -42,8 +42,7 @@
 {% macro other_files() -%}
     {%- if execute -%}
         {%- for portion in range(2, run_query("select 1 + coalesce(len(getvariable('portions')), 0)").rows[0][0]) -%}
-            {%- do run_query("set variable new_files = getvariable('portions')[" ~ portion ~ "]") -%}
-            {%- do run_query("insert into " ~ this ~ " by name select * from (" ~ model.compiled_code ~ ")") -%}
+            {%- do run_again("set variable new_files = getvariable('portions')[" ~ portion ~ "]") -%}
         {%- endfor -%}
         reset variable portions
     {%- endif -%}

@@ -9,11 +9,15 @@
 {% macro other_slices() -%}
     {%- set asked = ref('int_asked_events') -%}
     {%- if execute -%}
-        {%- set slice_count = run_query("select max(slice_count) from " ~ asked).rows[0][0] -%}
-        {%- for slice in range(1, slice_count or 1) -%}
-            {%- do run_query("set variable slice = " ~ slice) -%}
-            {%- do run_query("insert into " ~ this ~ " by name select * from (" ~ model.compiled_code ~ ")") -%}
+        {%- for slice in range(1, 1 + (run_query("select max(slice) from " ~ asked).rows[0][0] or 0)) -%}
+            {%- do run_again("set variable slice = " ~ slice) -%}
         {%- endfor -%}
         reset variable slice
     {%- endif -%}
+{%- endmacro %}
+
+{# The model's own statement once more, with another setting. #}
+{% macro run_again(setting) -%}
+    {%- do run_query(setting) -%}
+    {%- do run_query("insert into " ~ this ~ " by name select * from (" ~ model.compiled_code ~ ")") -%}
 {%- endmacro %}

@@ -23,7 +23,6 @@ slices as (
 asked as (
     select
         seen.*,
-        slices.slice_count,
         {{ hash_bucket('seen.entity_id', 'slices.slice_count') }} as slice
     from seen
     inner join sessions
