@@ -11,26 +11,28 @@ import glob
 import gzip
 import hashlib
 import json
-import mmap
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
+
+import numpy as np
 
 from rails.store import hash_file, quoted, replacing
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
-LONGEST_LINE = 2 * CHUNK  # a longer one fills at least one chunk without a newline, which is how it is noticed
+LONGEST_LINE = 2 * CHUNK
 KEPT_OF_A_BAD_LINE = 10_000
 LONGEST_CSV_RECORD = 50
 UNSAFE = (b"\r", b"\0", b"\x1f")
 GLOB = set("*?[]{}")
-EMPTY_LINE = re.compile(rb"(?<=\n)\n")
-KNOWN_TO_DUCKDB = 0b01100  # of a gzip header's flags: more fields, and a name
-GZIP_MEMBER = b"\x1f\x8b\x08"
+NEWLINE = ord("\n")
+ODD_FLAGS = [bytes([flags]) for flags in range(256) if flags & ~0b01100]  # of a gzip: others than more fields, a name
+GZIP = 16 + zlib.MAX_WBITS  # what zlib calls the format with its header
 QUOTED = re.compile('"[^"]*"')
 DEEPEST = 1_000  # groups within groups: at some tens of thousands DuckDB ends without a word
 DEPTH = [{ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}.get(byte, 0) for byte in range(256)]
@@ -71,9 +73,10 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
             return Inspection(*seen, _copy_parquet(path, copy), 0, copy, None)
         if is_csv(path):
             return Inspection(*seen, *_write_copy(copy, csv_records(path)), copy, None)
-        line_count, blank_count, is_clean = _count_lines(path)
-        if is_clean and _is_unzipped_by_duckdb(path):
-            return Inspection(*seen, line_count, blank_count, None, None)
+        with suppress(_OddGzip):
+            line_count, blank_count, is_clean = _count_lines(path)
+            if is_clean:
+                return Inspection(*seen, line_count, blank_count, None, None)
         return Inspection(*seen, *_write_copy(copy, _repaired_lines(path)), copy, None)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return Inspection(*seen, 0, 0, None, "damaged_gzip")
@@ -84,6 +87,10 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
 
 
 class _NotParquet(Exception):
+    pass
+
+
+class _OddGzip(Exception):
     pass
 
 
@@ -100,42 +107,51 @@ def open_raw(path: Path):
 def _count_lines(path: Path) -> tuple[int, int, bool]:
     """Lines (a last one without newline counts), empty ones, and whether the reader sees the same: UTF-8, short."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    count, blank, last, is_clean = 0, 0, b"\n", not GLOB & set(str(path))
-    with open_raw(path) as file:
-        while chunk := file.read(CHUNK):
-            if count == 0 and last == b"\n" and chunk.startswith(codecs.BOM_UTF8):
+    count, blank, begun, is_clean = 0, 0, 0, not GLOB & set(str(path))  # begun: the bytes of a line without its end
+    for chunk in _chunks(path):
+        if count == begun == 0 and chunk.startswith(codecs.BOM_UTF8):
+            is_clean = False
+        edges = np.flatnonzero(np.frombuffer(b"\n%b\n" % chunk, np.uint8) == NEWLINE)
+        lengths = np.diff(edges) - 1
+        deep = any(_is_deep(chunk[edges[place] : edges[place + 1] - 1]) for place in np.flatnonzero(lengths > DEEPEST))
+        lengths[0] += begun
+        is_clean = is_clean and not deep and not any(byte in chunk for byte in UNSAFE) and lengths.max() <= LONGEST_LINE
+        if is_clean:
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
                 is_clean = False
-            newlines = chunk.count(b"\n")
-            is_clean = is_clean and not any(byte in chunk for byte in UNSAFE) and (newlines > 0 or len(chunk) < CHUNK)
-            is_clean = is_clean and not any(_is_deep(line) for line in chunk.split(b"\n"))
-            if is_clean:
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    is_clean = False
-            if chunk.startswith(b"\n") or b"\n\n" in chunk:
-                blank += len(EMPTY_LINE.findall(last + chunk))
-            count, last = count + newlines, chunk[-1:]
+        *ended, begun = lengths.tolist()
+        count, blank = count + len(ended), blank + ended.count(0)
     if is_clean:
         try:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             is_clean = False
-    return count + (last != b"\n"), blank, is_clean
+    return count + (begun > 0), blank, is_clean
 
 
-def _is_unzipped_by_duckdb(path: Path) -> bool:
-    """One gzip that it cannot read fails its scan of all files: of no byte, padded with zeros, or of odd flags.
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a raw file, a part after the other; _OddGzip where DuckDB may not unzip it as Python does.
 
-    Of several members or what looks like one each has flags, and zeros may stand between them.
+    One gzip that it cannot read fails its scan of all files: of no byte, padded with zeros, or of odd flags; of several
+    members each has flags, and zeros may stand between them.
     """
-    if path.suffix != ".gz":
-        return True
-    if not path.stat().st_size:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        is_one = content.find(GZIP_MEMBER, 1) < 0
-        return is_one and not content[3] & ~KNOWN_TO_DUCKDB and content[-4:] != bytes(4)
+    with path.open("rb") as file:
+        if path.suffix != ".gz":
+            yield from iter(lambda: file.read(CHUNK), b"")
+            return
+        if file.peek(4)[3:4] in (b"", *ODD_FLAGS):
+            raise _OddGzip
+        unzip = zlib.decompressobj(GZIP)
+        try:
+            while not unzip.eof and (zipped := unzip.unconsumed_tail or file.read(CHUNK // 4)):
+                if chunk := unzip.decompress(zipped, CHUNK):
+                    yield chunk
+        except zlib.error as error:
+            raise _OddGzip from error
+        if not unzip.eof or unzip.unused_data or file.read(1):
+            raise _OddGzip
 
 
 def _repaired_lines(path: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rails.records import LONGEST_LINE
 from rails.store import Store
 
 GOOD = b'{"a": 1}\n{"a": 2}\n'
+ZIPPED = gzip.compress(GOOD)
 
 
 @pytest.fixture
@@ -75,6 +76,30 @@ def test_a_damaged_file_costs_only_itself(store, name, content, damage):
     put(store, "good.jsonl", GOOD)
 
     assert [damage, None] == [file.damage for file in sorted(landed(store), key=lambda file: file.damage is None)]
+
+
+@pytest.mark.parametrize(
+    ("zipped", "is_read_in_place"),
+    [
+        (ZIPPED, True),
+        (ZIPPED[:3] + b"\4" + ZIPPED[4:10] + b"\3\0\x1f\x8b\x08" + ZIPPED[10:], True),
+        (gzip.compress(GOOD[:9]) + gzip.compress(GOOD[9:]), False),
+        (ZIPPED + bytes(8), False),
+    ],
+    ids=["one", "one that holds the bytes of a header", "two", "one and zeros"],
+)
+def test_a_gzip_of_one_member_alone_is_read_where_it_is(store, zipped, is_read_in_place):
+    put(store, "e.jsonl.gz", zipped)
+    (file,) = landed(store)
+    assert (file.line_count, file.damage) == (2, None)
+    assert file.read_from.endswith("e.jsonl.gz") == is_read_in_place
+
+
+def test_a_line_is_too_long_whatever_the_parts_it_is_read_in(store):
+    put(store, "e.jsonl.gz", gzip.compress(b'{"a": "' + b"x" * (LONGEST_LINE - 8) + b'"}\n' + GOOD))
+    (file,) = landed(store)
+    assert file.line_count == 3
+    assert '["line_too_long"' in (store.root / file.read_from).read_text()[:20]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
