@@ -33,7 +33,7 @@ print(json.dumps({name: [each["file"] for each in table["files"]] for name, tabl
 )
 # What a build has changed, not what there is.
 OF_ONE_BUILD = {
-    *("int_told_events", "int_sessionized_events", "int_changes", "int_asked_events"),
+    *("int_told_events", "int_told_ids", "int_sessionized_events", "int_changes", "int_asked_events"),
     *("events_at_point", "features_at_point"),
 }
 DAYS, SESSIONS_PER_DAY, FILES = 6, 60, 8
@@ -160,6 +160,30 @@ def test_nothing_new_builds_nothing_and_what_a_killed_run_landed_is_built_by_the
         assert (0,) < connection.sql("select count(*) from events where file like '%/8.jsonl'").fetchone()
 
 
+def test_a_log_in_decides_anew_who_is_behind_the_ids_that_it_joins_and_no_others(untouched, whole, tmp_path):
+    store = Path(shutil.copytree(whole, tmp_path / "store"))
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        ids = "select id, person_id from int_identities where tenant_id = 'acme' and id_kind = '{}' order by first_seen_at"
+        device, device_person = connection.sql(ids.format("anonymous")).fetchone()
+        account, account_person = connection.sql(ids.format("user") + " desc").fetchone()
+        of_both = f"tenant_id = 'acme' and person_id in ('{device_person}', '{account_person}')"
+        expected = connection.sql(f"select id from int_identities where {of_both}").fetchall()
+        count = connection.sql("select count(*) from int_identities").fetchone()[0]
+    assert device_person != account_person
+    line = {"event": {"id": "log-in", "type": "page_view", "ts": "2026-01-05T12:00:00Z"}, "shop": "acme"}
+    line |= {"visitor": {"anonymous_id": device, "user_id": account}}
+    (store / "raw/web/dt=2026-01-05/log-in.jsonl").write_text(json.dumps(line))
+    build(untouched, store)
+
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        told = connection.sql("select substr(key, 3) from int_told_ids").fetchall()
+        joined = connection.sql(f"select id from int_identities where {of_both}").fetchall()
+        persons = connection.sql(f"select distinct person_id from int_identities where {of_both}").fetchall()
+        assert connection.sql("select count(*) from int_identities").fetchone()[0] == count
+    assert sorted(told) == sorted(joined) == sorted(expected)
+    assert persons == [(device_person,)]
+
+
 def test_another_salt_hashes_all_anew_even_where_files_have_changed(tmp_path, monkeypatch):
     store = Store(tmp_path)
     for salt, ids in [("first", ["e1"]), ("second", ["e1"]), ("third", ["e1", "e2"])]:
@@ -213,19 +237,28 @@ def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list
 
 @pytest.mark.faults
 def test_devices_accounts_and_orders_that_meet_in_any_order_give_the_rows_of_one_full_build(untouched, tmp_path):
-    store, fresh = tmp_path / "store", tmp_path / "fresh"
+    project, store, fresh = tmp_path / "project", tmp_path / "store", tmp_path / "fresh"
+    shutil.copytree(untouched, project, symlinks=True)
+    settings = project / "dbt" / "dbt_project.yml"  # so few, that links of a small world are cut, and come together again
+    caps = [("accounts_of_a_device: 5", "accounts_of_a_device: 1"), ("of_an_account: 100", "of_an_account: 2")]
+    for cap, lower in caps:
+        assert cap in settings.read_text()
+        settings.write_text(settings.read_text().replace(cap, lower))
     for number, batch in enumerate(small_worlds(count=400, batches=4)):
         for source, lines in batch.items():
             path = store / "raw" / source / "dt=2026-01-05" / f"{number}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        build(untouched, store)
+        build(project, store)
         with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
             moved = connection.sql("select count(*) filter (where is_gone) from int_changes").fetchone()[0]
     shutil.copytree(store / "raw", fresh / "raw")
-    build(untouched, fresh)
+    build(project, fresh)
 
     assert_same(fresh, store)
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        told, known = connection.sql("select (from int_told_ids select count(*)), count(*) from int_identities").fetchone()
+    assert 0 < told < known
     assert moved > 100  # the last batch, too, changed what the ones before had left
 
 

@@ -182,10 +182,8 @@ def warehouse(store: Path) -> dict[str, tuple]:
 
     Left out is what tells of the last build alone, and of the store's own place: copies of repaired files are named.
     """
-    root, left_out = (
-        str(store),
-        ("landed_files", "int_told_events", "int_sessionized_events", "int_changes", "int_asked_events"),
-    )
+    of_one_build = ("int_told_events", "int_told_ids", "int_sessionized_events", "int_changes", "int_asked_events")
+    root, left_out = str(store), ("landed_files", *of_one_build)
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
         named = connection.sql(f"select table_name from duckdb_tables() where table_name not in {left_out}").fetchall()
         query = "select count(*), sum(hash(replace(cast(t as varchar), '{}', ''))) from \"{}\" as t"

@@ -88,6 +88,26 @@
     ['a:' || anonymous_id, 'u:' || user_id]
 {%- endmacro %}
 
+{# A row's key among the visitor's where it is of one id, of id_kind anonymous or user. #}
+{% macro identity_key() -%}
+    left(id_kind, 1) || ':' || id
+{%- endmacro %}
+
+{# Whether a build decides anew whose an id is. #}
+{% macro is_told_id(key) -%}
+    {%- set told = ref('int_told_ids') -%}
+    {%- if is_incremental() -%}
+        (tenant_id, {{ key }}) in (select (tenant_id, key) from {{ told }})
+    {%- else -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{# Both ends are told where one has changed, for int_told_ids has what was seen together with it. #}
+{% macro is_told_link() -%}
+    {{ is_told_id("'a:' || anonymous_id") }} and {{ is_told_id("'u:' || user_id") }}
+{%- endmacro %}
+
 {# Sessions to be judged anew: with other events, that people judged, whose end the logs' end has not passed, of another person. #}
 {% macro stale_sessions() -%}
     is_open
@@ -99,7 +119,10 @@
     )
     or (tenant_id, session_id) in (
         select (known.tenant_id, known.session_id)
-        from {{ this }} as known
+        from (
+            select * from {{ this }}
+            where {{ is_told_id("'a:' || anonymous_id") }} or {{ is_told_id("'u:' || user_id") }}
+        ) as known
         {{ join_persons('known') }}
         where known.person_id != {{ person_of('known') }}
     )

@@ -50,5 +50,5 @@
 {% macro identity_links() -%}
     select tenant_id || '|a:' || anonymous_id as a, tenant_id || '|u:' || user_id as b
     from {{ ref('int_identity_links') }}
-    where not is_cut
+    where not is_cut and {{ is_told_link() }}
 {%- endmacro %}
