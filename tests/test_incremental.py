@@ -163,9 +163,9 @@ def test_nothing_new_builds_nothing_and_what_a_killed_run_landed_is_built_by_the
 def test_a_log_in_decides_anew_who_is_behind_the_ids_that_it_joins_and_no_others(untouched, whole, tmp_path):
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
-        ids = "select id, person_id from int_identities where tenant_id = 'acme' and id_kind = '{}' order by first_seen_at"
-        device, device_person = connection.sql(ids.format("anonymous")).fetchone()
-        account, account_person = connection.sql(ids.format("user") + " desc").fetchone()
+        ids = "select id, person_id from int_identities where tenant_id = 'acme' and id_kind = '{}' order by {}"
+        device, device_person = connection.sql(ids.format("anonymous", "first_seen_at, id")).fetchone()
+        account, account_person = connection.sql(ids.format("user", "first_seen_at desc, id")).fetchone()
         of_both = f"tenant_id = 'acme' and person_id in ('{device_person}', '{account_person}')"
         expected = connection.sql(f"select id from int_identities where {of_both}").fetchall()
         count = connection.sql("select count(*) from int_identities").fetchone()[0]
@@ -239,7 +239,8 @@ def small_worlds(count: int, batches: int, seed: int = 5) -> list[dict[str, list
 def test_devices_accounts_and_orders_that_meet_in_any_order_give_the_rows_of_one_full_build(untouched, tmp_path):
     project, store, fresh = tmp_path / "project", tmp_path / "store", tmp_path / "fresh"
     shutil.copytree(untouched, project, symlinks=True)
-    settings = project / "dbt" / "dbt_project.yml"  # so few, that links of a small world are cut, and come together again
+    # So few that links of a small world are cut, and come together again.
+    settings = project / "dbt" / "dbt_project.yml"
     caps = [("accounts_of_a_device: 5", "accounts_of_a_device: 1"), ("of_an_account: 100", "of_an_account: 2")]
     for cap, lower in caps:
         assert cap in settings.read_text()
@@ -257,7 +258,8 @@ def test_devices_accounts_and_orders_that_meet_in_any_order_give_the_rows_of_one
 
     assert_same(fresh, store)
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
-        told, known = connection.sql("select (from int_told_ids select count(*)), count(*) from int_identities").fetchone()
+        told = connection.sql("select count(*) from int_told_ids").fetchone()[0]
+        known = connection.sql("select count(*) from int_identities").fetchone()[0]
     assert 0 < told < known
     assert moved > 100  # the last batch, too, changed what the ones before had left
 
