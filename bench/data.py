@@ -151,7 +151,7 @@ def main() -> None:
         for lines in asked.lines:
             measure_size(Path(folder) / str(lines), lines, asked.rounds)
         if asked.days:
-            measure_day(Path(folder) / "year", asked.days, min(asked.lines[-1], 1_000_000), startup)
+            measure_day(Path(folder) / "year", asked.days, min(asked.lines[-1], 1_000_000), startup, asked.rounds)
 
 
 def measure_size(store: Path, size: int, count: int) -> None:
@@ -174,25 +174,32 @@ def measure_size(store: Path, size: int, count: int) -> None:
     shutil.rmtree(store)
 
 
-def measure_day(store: Path, days: int, lines: int, startup: float) -> None:
+def measure_day(store: Path, days: int, lines: int, startup: float, count: int) -> None:
     """One more day after so many daily files, beside a full build of all of them."""
     simulate(store, days + 1, round(lines / days / LINES_PER_SESSION))
     last = sorted(store.glob("raw/web/dt=*"))[-1].name
-    later = store.with_name("later")
+    later, grown = store.with_name("later"), store.with_name("grown")
     later.mkdir()
     for source in ("web", "orders"):
         shutil.move(store / "raw" / source / last, later / source)
     rounds(store, 1)
-    for source in ("web", "orders"):
-        shutil.move(later / source, store / "raw" / source / last)
-    day = tell(f"one more day after {days}", [measure(store, "flows/data.py", "run")])
-    again = tell("nothing new", [measure(store, "flows/data.py", "run")])
-    full = tell(f"full build of {days + 1} days", rounds(store, 1))
+    added, unchanged = [], []
+    for _ in range(count):
+        shutil.rmtree(grown, ignore_errors=True)
+        shutil.copytree(store, grown)
+        for source in ("web", "orders"):
+            shutil.copytree(later / source, grown / "raw" / source / last)
+        added.append(measure(grown, "flows/data.py", "run"))
+        unchanged.append(measure(grown, "flows/data.py", "run"))
+    day = tell(f"one more day after {days}", added)
+    again = tell("nothing new", unchanged)
+    full = tell(f"full build of {days + 1} days", rounds(grown, count))
     print(
         f"one more day takes start-up and {100 * (day - startup) / full:.0f} % of a full build "
         f"({100 * (day - again) / full:.0f} % more than nothing new)"
     )
-    shutil.rmtree(store)
+    for each in (store, later, grown):
+        shutil.rmtree(each)
 
 
 def rounds(store: Path, count: int) -> list[dict]:
