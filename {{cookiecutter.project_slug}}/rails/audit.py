@@ -19,7 +19,7 @@ from sqlalchemy.dialects import registry
 
 from rails import distribution, warehouse
 from rails.snapshot import Snapshot
-from rails.store import PROJECT, Store, quoted, write_json, write_text
+from rails.store import PROJECT, Store, write_json, write_text
 
 SUITES = PROJECT / "expectations"
 KEYS_KEPT = 200
@@ -103,25 +103,16 @@ def _count_at_once() -> None:
             return len(rows) if whole else UnexpectedRowsQueryRowCount._sqlalchemy(cls, metrics=metrics, **given)
 
 
-def sample(store: Store, last: Snapshot | None) -> str | None:
-    """A scan of a sample of the last snapshot's features, for `audit` to compare with: made while dbt builds."""
-    if last is None:
-        return None
-    store.dbt.mkdir(exist_ok=True)
-    distribution.sampled(last.relation("session_features")).to_parquet(str(store.features_before))
-    return f"read_parquet('{quoted(store.features_before)}')"
-
-
-def audit(store: Store, before: str | None = None, suites: Path = SUITES) -> list[Finding]:
+def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> list[Finding]:
     """What every suite says of its table in the warehouse, which is opened to be read only and closed again.
 
-    `before`: a scan of features to compare the distributions with, see `sample`.
+    `last`: the snapshot to compare the features' distributions with.
 
     Each table's Data Docs, one page that opens offline, stand below `data/reports/data_docs`; the keys of rows that
     failed stand in `data/reports/failed_rows.json`.
     """
     gx = load_gx()
-    moved = _distances(store, before)
+    moved = _distances(store, last)
     registry.register("duckdb.audit", __name__, "AuditDialect")
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
@@ -154,15 +145,14 @@ def audit(store: Store, before: str | None = None, suites: Path = SUITES) -> lis
     return findings
 
 
-def _distances(store: Store, before: str | None):
+def _distances(store: Store, last: Snapshot | None):
     """How far each column of session_features is from what it was, as a data frame; kept for the run's page."""
     import pandas as pd
 
     rows = []
-    if before:
+    if last:
         with warehouse.connect(store) as connection:
-            rows = distribution.compare(connection, before, "session_features")
-        store.features_before.unlink(missing_ok=True)
+            rows = distribution.compare(connection, last.sample(), "session_features")
     write_json(store.distributions, rows)
     return pd.DataFrame(rows, columns=["column_name", "distance", "before", "after"])
 

@@ -38,6 +38,7 @@ PUBLISHED = {
 DAYS_AT_ONCE = 100  # each is an open file, of which a process may have 256 (macOS)
 # What readers get as a query over these tables, and the model that says it.
 VIEWS = {"events_at_point": "int_events_at_point"}
+SAMPLE = "features_sample.parquet"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Snapshot:
             return f"read_parquet({paths}, hive_partitioning = false)"
         columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items())
         return f"(select {columns} where false)"
+
+    def sample(self) -> str:
+        """A sample of the features as what stands after `from` in SQL: one file, however many days there are."""
+        path = self.store.snapshots / self.id / SAMPLE
+        return f"read_parquet('{quoted(path)}')" if path.exists() else self.scan("session_features")
 
     def relation(self, table: str) -> duckdb.DuckDBPyRelation:
         """A table as a DuckDB relation, to go on in SQL: `snapshot.relation("events").filter("price > 10").df()`."""
@@ -160,22 +166,24 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
             "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
         ).fetchall()
         views = dict(connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall())
-    content = {
-        "tables": tables,
-        "views": {
-            name: views[model].partition(" AS ")[2].rstrip(";") for name, model in VIEWS.items() if model in views
-        },
-        "events_between": [str(first), str(last)],
-        "statuses": {status: count for status, count, _ in counts},
-        "positive_count": sum(positives for *_, positives in counts),
-        "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),
-        **facts,
-    }
-    snapshot_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    folder = store.snapshots / snapshot_id
-    is_new = not (folder / "manifest.json").exists()
+        content = {
+            "tables": tables,
+            "views": {
+                name: views[model].partition(" AS ")[2].rstrip(";") for name, model in VIEWS.items() if model in views
+            },
+            "events_between": [str(first), str(last)],
+            "statuses": {status: count for status, count, _ in counts},
+            "positive_count": sum(positives for *_, positives in counts),
+            "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),
+            **facts,
+        }
+        snapshot_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        folder = store.snapshots / snapshot_id
+        is_new = not (folder / "manifest.json").exists()
+        if is_new:
+            write_text(folder / "features.sql", feature_sql)
+            distribution.sampled(connection.table("session_features")).to_parquet(str(folder / SAMPLE))
     if is_new:
-        write_text(folder / "features.sql", feature_sql)
         _keep_moved_ids(Snapshot(store, snapshot_id, content), folder / "moved_ids.parquet")
         published_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": published_at, **content, **notes})

@@ -29,7 +29,6 @@ class Store:
         self.landed = root / "landed"
         self.warehouse = root / "warehouse.duckdb"
         self.dbt = root / "dbt"
-        self.features_before = root / "dbt" / "features_before.parquet"
         self.quarantine_before = root / "dbt" / "quarantine_before.parquet"
         self.tables = root / "tables"
         self.snapshots = root / "snapshots"

@@ -25,18 +25,29 @@ told as (
     select * from {{ told_events() }}
 ),
 
-added as (
+{# From the few to the many: so the planner keeps the few in memory. #}
+kept as (
     select firsts.*
-    from firsts
-    semi join told on firsts.tenant_id = told.tenant_id and firsts.event_id = told.event_id
-    anti join known on firsts.file_seq = known.file_seq and firsts.line_number = known.line_number
+    from told
+    inner join firsts on told.tenant_id = firsts.tenant_id and told.event_id = firsts.event_id
+),
+
+stood as (
+    select known.file_seq, known.line_number, known.tenant_id, known.session_id, known.anonymous_id, known.user_id
+    from told
+    inner join known on told.tenant_id = known.tenant_id and told.event_id = known.event_id
+),
+
+added as (
+    select kept.*
+    from kept
+    anti join stood on kept.file_seq = stood.file_seq and kept.line_number = stood.line_number
 ),
 
 gone as (
-    select known.file_seq, known.line_number, known.tenant_id, known.session_id, known.anonymous_id, known.user_id
-    from known
-    semi join told on known.tenant_id = told.tenant_id and known.event_id = told.event_id
-    anti join firsts on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
+    select stood.*
+    from stood
+    anti join kept on stood.file_seq = kept.file_seq and stood.line_number = kept.line_number
 ),
 
 {# Whose silences may be others now; then who is known by the same accounts, for whom the back end's events may join others. #}
@@ -51,7 +62,7 @@ near as (
     union
     select firsts.tenant_id, 'u:' || firsts.user_id as key
     from firsts
-    inner join moved on firsts.tenant_id = moved.tenant_id and firsts.visitor_device = moved.key
+    semi join moved on firsts.tenant_id = moved.tenant_id and firsts.visitor_device = moved.key
     where firsts.user_id is not null
 ),
 
@@ -60,15 +71,20 @@ devices as (
     union
     select firsts.tenant_id, firsts.visitor_device as key
     from firsts
-    inner join near on firsts.tenant_id = near.tenant_id and 'u:' || firsts.user_id = near.key
+    semi join near on firsts.tenant_id = near.tenant_id and 'u:' || firsts.user_id = near.key
     where firsts.anonymous_id is not null and not firsts.is_back_end
 ),
 
 asked as (
     select firsts.*
     from firsts
-    inner join devices on firsts.tenant_id = devices.tenant_id and firsts.visitor_device = devices.key
-    where not firsts.is_back_end or (devices.tenant_id, devices.key) in (select (tenant_id, key) from near)
+    semi join devices on firsts.tenant_id = devices.tenant_id and firsts.visitor_device = devices.key
+    where not firsts.is_back_end
+    union all
+    select firsts.*
+    from firsts
+    semi join near on firsts.tenant_id = near.tenant_id and firsts.visitor_device = near.key
+    where firsts.is_back_end
     union all
     select * from added
     where visitor_device is null
