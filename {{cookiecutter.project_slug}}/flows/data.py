@@ -19,9 +19,10 @@ class DataFlow(ProjectFlow):
         with warehouse.locked(store, run_process=self.process()) as lock:
             self.landing = landing.land(store, *warehouse.source_names())
             dbt = warehouse.start_dbt(store, lock, self.landing)
+            last = snapshot.find_latest(store)
             audit.load_gx()
             self.build_id = warehouse.finish_dbt(store, dbt)
-            self.findings = audit.audit(store, snapshot.find_latest(store))
+            self.findings = audit.audit(store, last)
         self.next(self.end)
 
     @card(type="html")

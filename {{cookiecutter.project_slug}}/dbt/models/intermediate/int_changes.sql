@@ -10,8 +10,8 @@ with sessionized as (
     {% if not before %}where false{% endif %}
 ),
 
-firsts as ( -- noqa: ST03
-    select file_seq, line_number
+firsts as not materialized ( -- noqa: ST03
+    select file_seq, line_number, tenant_id, event_id
     from {{ ref('int_first_records') }}
     where same_order_as is null
 ),
@@ -32,6 +32,19 @@ told as (
     select * from {{ told_events() }}
 ),
 
+{# From the few to the many, as int_sessionized_events does. #}
+kept as (
+    select firsts.file_seq, firsts.line_number
+    from told
+    inner join firsts on told.tenant_id = firsts.tenant_id and told.event_id = firsts.event_id
+),
+
+stood as (
+    select known.*
+    from told
+    inner join known on told.tenant_id = known.tenant_id and told.event_id = known.event_id
+),
+
 gone as ( -- noqa: ST03
     select *, true as is_gone
     from known
@@ -39,11 +52,9 @@ gone as ( -- noqa: ST03
         on known.file_seq = sessionized.file_seq and known.line_number = sessionized.line_number
     union all
     select *, true as is_gone
-    from known
-    semi join told
-        on known.tenant_id = told.tenant_id and known.event_id = told.event_id
-    anti join firsts
-        on known.file_seq = firsts.file_seq and known.line_number = firsts.line_number
+    from stood
+    anti join kept
+        on stood.file_seq = kept.file_seq and stood.line_number = kept.line_number
 ),
 {%- endif %}
 
