@@ -20,7 +20,7 @@ TEMPLATE = "{{cookiecutter.project_slug}}"
 BUILD = HERE / "build"
 PROJECT = BUILD / "demo"
 DONE = PROJECT / "data" / "demo.json"
-LEFTOVERS = {".venv", "data", ".metaflow", "__pycache__", ".pytest_cache", ".ruff_cache", "project.egg-info"}
+LEFTOVERS = {".venv", "data", ".metaflow", "__pycache__", ".pytest_cache", ".ruff_cache", "jollyboat.egg-info"}
 STAMP = re.compile(r"^[\d-]+ [\d:.]+ \[\S+ \(pid \d+\)\] ", re.MULTILINE)  # Metaflow's, before each line of a task
 SECONDS = re.compile(r"[;,] [\d.]+ s$")
 
@@ -31,7 +31,7 @@ STAGES = {
     "data": [*MAKE, "data"],
     "train": [*MAKE, "train"],
     "deploy": [*MAKE, "deploy"],
-    "ask": [".venv/bin/python", "-m", "serving.ask"],
+    "ask": [".venv/bin/python", "-m", "jollyboat.serving.ask"],
     "score": [*MAKE, "score"],
     "traffic": [".venv/bin/python", str(HERE / "visitors.py")],
     "outcomes": [*MAKE, "data"],
@@ -73,10 +73,11 @@ def after_traffic(stage: str) -> list[str]:
 
 def template_files() -> list[Path]:
     """What a project is generated from, relative to the repository: what git tracks or would, not what work leaves."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", TEMPLATE]
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", TEMPLATE, "src", "hooks"]
     listed = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout
-    below = listed.split("\0")[:-1] or [f"{TEMPLATE}/{path}" for path in files_below(HERE / TEMPLATE)]
-    files = [Path(name) for name in ["cookiecutter.json", "hooks/pre_gen_project.py", *sorted(below)]]
+    unlisted = [f"{folder}/{path}" for folder in (TEMPLATE, "src", "hooks") for path in files_below(HERE / folder)]
+    below = listed.split("\0")[:-1] or unlisted
+    files = [Path(name) for name in ["cookiecutter.json", "pyproject.toml", *sorted(below)]]
     return [path for path in files if (HERE / path).is_file()]
 
 
@@ -100,7 +101,7 @@ def copy_template(into: Path) -> None:
 
 def environment() -> dict[str, str]:
     """That of somebody who types the verbs by hand in the generated project, with uv at hand."""
-    ours = {"MAKEFLAGS", "MAKELEVEL", "VENV", "STORE_ROOT"}
+    ours = {"MAKEFLAGS", "MAKELEVEL", "VENV", "STORE_ROOT", "JOLLYBOAT_PROJECT"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"PATH": f"{kept['PATH']}{os.pathsep}{Path(sys.executable).parent}"}
 

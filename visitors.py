@@ -27,7 +27,7 @@ def main() -> None:
     began = time.monotonic()
     settings = tomllib.loads(Path("project.toml").read_text())["simulate"]
     days = settings["days"] + 1
-    subprocess.run([sys.executable, "-m", "ml.simulate", "--days", str(days)], check=True)
+    subprocess.run([sys.executable, "-m", "jollyboat.simulate.simulate", "--days", str(days)], check=True)
     day = sorted(Path("data/raw/web").glob("dt=*"))[-1]
     asked = list(requests(day / "events.jsonl.gz"))
     with socket.socket() as free:

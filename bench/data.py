@@ -129,8 +129,8 @@ GROWN = {
 }
 AUDIT = """
 import time
-from rails import audit
-from rails.store import default_store
+from jollyboat.audit import audit
+from jollyboat.store.store import default_store
 audit.load_gx()
 began = time.perf_counter()
 findings = audit.audit(default_store())

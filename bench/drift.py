@@ -14,7 +14,7 @@ import pandas as pd
 PROJECT = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
 
-from ml.drift import Group, watch  # noqa: E402 (the path comes first)
+from jollyboat.monitoring.drift import Group, watch  # noqa: E402 (the path comes first)
 
 SESSIONS, TRAINING, LIVE, MOVES_ON = 400, 30, 100, 30
 LIMITS = tomllib.loads((PROJECT / "project.toml").read_text())["monitor"]

@@ -13,7 +13,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
 
-from ml.experiment import sequence, t_test  # noqa: E402 (the path comes first)
+from jollyboat.experiments.readout import sequence, t_test  # noqa: E402 (the path comes first)
 
 RUNS, DAYS, VISITORS = 2_000, 30, 2_000
 SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text())["experiment"]

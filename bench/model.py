@@ -64,11 +64,11 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     from sklearn.metrics import average_precision_score
 
     sys.path[:0] = [str(project())]
-    from rails import snapshot
-    from rails.store import Store
+    from jollyboat.snapshots import snapshot
+    from jollyboat.store.store import Store
 
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
-    run(store, "-m", "ml.simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
+    run(store, "-m", "jollyboat.simulate.simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
     for flow in ("data", "train"):
         run(store, f"flows/{flow}.py", "run")
     folder = latest(store)
@@ -133,10 +133,11 @@ def tell_time(rows: int) -> None:
     import pandas as pd
 
     sys.path[:0] = [str(project()), str(project() / "tests")]
-    from ml import training
-    from ml.candidates import load_module
-    from ml.split import join
     from ml_data import sessions
+
+    from jollyboat.training import training
+    from jollyboat.training.candidates import load_module
+    from jollyboat.training.split import join
 
     settings = tomllib.loads((project() / "project.toml").read_text())
     settings["evaluate"]["slices"] = ["tenant_id", "channel", "day"]

@@ -44,7 +44,7 @@ async def predict(row: Row) -> float:
 MLFLOW = """
 import pathlib, sys
 import mlflow, numpy, pandas
-from ml.candidates import xgboost as candidate
+from jollyboat.training.candidates import xgboost as candidate
 class Trees(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
         self.model = candidate.load(pathlib.Path(context.artifacts["model"]))
@@ -119,7 +119,7 @@ def beside_others(
     project: Path, rows: Any, model: Path, ours: dict[int, float], folder: Path, given: argparse.Namespace
 ) -> None:
     """The same model over a frame of ready-made features: its trees in an app alone, and all of it in MLflow."""
-    from ml.schema import FeatureSchema
+    from jollyboat.training.schema import FeatureSchema
 
     numbers = FeatureSchema.from_dict(json.loads((model / "model.json").read_text())["schema"]).matrix(rows)
     numbers = [[None if x != x else x for x in row] for row in numbers.tolist()]
@@ -161,10 +161,10 @@ def compare(name: str, port: int, path: str, sent: list[bytes], ours: dict[int, 
 
 def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> None:
     """Microseconds of log, metrics and validation, as a share of a request at the highest speed."""
-    from rails.prediction_log import PredictionLog
-    from rails.store import Store
-    from serving import metrics
-    from serving.schema import PredictRequest
+    from jollyboat.landing.prediction_log import PredictionLog
+    from jollyboat.serving import metrics
+    from jollyboat.serving.schema import PredictRequest
+    from jollyboat.store.store import Store
 
     request = 1e6 / max(ours.values())
     line = dict.fromkeys(["request_id", "tenant_id", "entity_id", "anonymous_id", "champion"], "0123456789abcdef")
@@ -208,9 +208,9 @@ def growth(project: Path, store: Path, bodies: list[bytes], given: argparse.Name
 
 def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> None:
     """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
-    from rails import champion
-    from rails.prediction_log import land_leftovers
-    from rails.store import Store, read_json
+    from jollyboat.champions import champion
+    from jollyboat.landing.prediction_log import land_leftovers
+    from jollyboat.store.store import Store, read_json
 
     kept, first = Store(store), champion.current(Store(store))[1]
     shutil.rmtree(store / "raw", ignore_errors=True)
@@ -237,7 +237,7 @@ def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: a
 
 def copied_bundle(store, version: str, number: int) -> str:
     """The champion's bundle under a version of its own."""
-    from rails import bundle
+    from jollyboat.bundles import bundle
 
     draft = store.models / "pooled" / f"draft-{number}"
     shutil.copytree(store.bundle("pooled", version), draft)
@@ -339,11 +339,11 @@ class Asking(asyncio.Protocol):
 
 def sessions(store: Path) -> tuple[list[bytes], Any, Path]:
     """Bodies of twenty events each, ready-made features as the snapshot has them, and the model's folder."""
-    from ml.schema import FeatureSchema
-    from rails import snapshot
-    from rails.bundle import open_bundle
-    from rails.champion import current
-    from rails.store import Store
+    from jollyboat.bundles.bundle import open_bundle
+    from jollyboat.champions.champion import current
+    from jollyboat.snapshots import snapshot
+    from jollyboat.store.store import Store
+    from jollyboat.training.schema import FeatureSchema
 
     opened, bundle = snapshot.open_latest(Store(store)), open_bundle(Store(store).bundle(*current(Store(store))))
     if bundle.candidate != "xgboost":
@@ -376,7 +376,7 @@ def serving(project: Path, store: Path, **environment: object) -> Iterator[tuple
     port = free_port()
     told = {name: str(value) for name, value in environment.items()} | {"STORE_ROOT": str(store), "PORT": str(port)}
     told |= dict(re.findall(r"export (GLIBC_TUNABLES) = (.*)", (project / "Makefile").read_text()))  # as `make serve`
-    with process([sys.executable, "-m", "serving"], project, **told) as running:
+    with process([sys.executable, "-m", "jollyboat.serving"], project, **told) as running:
         wait(port, "/ready", running)
         yield running, port
 

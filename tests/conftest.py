@@ -8,7 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# The library's tests run it on the template in place.
+os.environ.setdefault("JOLLYBOAT_PROJECT", str(Path(__file__).parents[1] / "{{cookiecutter.project_slug}}"))
+
 import pytest
+from runs import make, run
 
 import demo
 
@@ -81,39 +85,6 @@ def project(template: Path, once) -> Path:
     return once("generated", generate) / "shop_intent"
 
 
-def make(project: Path, *verbs: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """A verb typed in the project, its output and errors as one text."""
-    return subprocess.run(
-        [*before, "make", *verbs],
-        cwd=project,
-        env=demo.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(project: Path, store: Path, *command: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """A command of Python's typed in the project, over this store, its output and errors as one text."""
-    return subprocess.run(
-        [*before, project / ".venv/bin/python", *command],
-        cwd=project,
-        env=demo.environment() | {"STORE_ROOT": str(store)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def refusal(said: subprocess.CompletedProcess) -> str:
-    """What a person reads last, of a command that must have ended with a sentence and exit code 1."""
-    assert said.returncode == 1, said.stdout
-    assert "Traceback" not in said.stdout, said.stdout
-    return said.stdout.strip().rpartition("\n\n")[2]
-
-
 @pytest.fixture(scope="session")
 def untouched(template: Path, project: Path, tmp_path_factory) -> Path:
     """The template's folder as it is, with a set-up environment, to be run in place and not to be changed."""
@@ -129,7 +100,9 @@ def built(untouched: Path, once) -> Path:
 
     def build(store: Path) -> None:
         raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-        said = run(untouched, store, "-m", "ml.simulate", "--days", "8", "--sessions-per-day", "1000", *raw)
+        said = run(
+            untouched, store, "-m", "jollyboat.simulate.simulate", "--days", "8", "--sessions-per-day", "1000", *raw
+        )
         for verb in ("data", "train", "deploy", "score"):
             assert said.returncode == 0, said.stdout
             said = run(untouched, store, f"flows/{verb}.py", "run")

@@ -21,6 +21,39 @@ class Step:
     text: str
 
 
+def make(project: Path, *verbs: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """A verb typed in the project, its output and errors as one text."""
+    return subprocess.run(
+        [*before, "make", *verbs],
+        cwd=project,
+        env=demo.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(project: Path, store: Path, *command: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """A command of Python's typed in the project, over this store, its output and errors as one text."""
+    return subprocess.run(
+        [*before, project / ".venv/bin/python", *command],
+        cwd=project,
+        env=demo.environment() | {"STORE_ROOT": str(store)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def refusal(said: subprocess.CompletedProcess) -> str:
+    """What a person reads last, of a command that must have ended with a sentence and exit code 1."""
+    assert said.returncode == 1, said.stdout
+    assert "Traceback" not in said.stdout, said.stdout
+    return said.stdout.strip().rpartition("\n\n")[2]
+
+
 def copy_project(project: Path, into: Path) -> Path:
     """A project of its own that shares the other's virtual environment, and counts as set up."""
     shutil.copytree(project, into, ignore=shutil.ignore_patterns(*demo.LEFTOVERS))

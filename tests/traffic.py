@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
-from rails import snapshot
-from rails.store import Store
 
 import demo
+from jollyboat.snapshots import snapshot
+from jollyboat.store.store import Store
 
 UNSENT = {"tenant_id", "entity_id", "point_at", "event_number", "source"}
 
@@ -59,7 +59,7 @@ def serving(project: Path, store: Path, before: tuple[str, ...] = (), **environm
         port = free.getsockname()[1]
     said = (store.parent / f"server-{port}.txt").open("w+")
     process = subprocess.Popen(
-        [*before, project / ".venv/bin/python", "-m", "serving"],
+        [*before, project / ".venv/bin/python", "-m", "jollyboat.serving"],
         cwd=project,
         env=demo.environment() | {"STORE_ROOT": str(store), "PORT": str(port)} | environment,
         stdin=subprocess.DEVNULL,

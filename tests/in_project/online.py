@@ -9,13 +9,14 @@ import random
 
 import numpy as np
 import pandas as pd
-from rails import snapshot as snapshots
-from rails.bundle import open_bundle
-from rails.champion import current
-from rails.store import default_store
-from serving import batch
-from serving.features import FeatureQuery, rows_of_request
-from serving.model import LoadedModel
+
+from jollyboat.bundles.bundle import open_bundle
+from jollyboat.bundles.features import FeatureQuery, rows_of_request
+from jollyboat.bundles.model import LoadedModel
+from jollyboat.champions.champion import current
+from jollyboat.serving import batch
+from jollyboat.snapshots import snapshot as snapshots
+from jollyboat.store.store import default_store
 
 SESSIONS, TOLERANCE = 1_000, 1e-9
 KEYS = ["tenant_id", "entity_id"]

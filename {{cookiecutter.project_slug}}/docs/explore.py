@@ -1,9 +1,10 @@
 """A look at a snapshot and at a training run: `.venv/bin/python docs/explore.py`, or cell by cell in a notebook."""
 
 # %% The latest snapshot: every table as a DuckDB relation, to go on in SQL, or as a data frame
-import matplotlib.pyplot as plt
+from jollyboat.snapshots import snapshot
+from jollyboat.training import run
 
-from rails import run, snapshot
+import matplotlib.pyplot as plt
 
 shot = snapshot.open_latest()
 print(f"snapshot {shot.id}: {', '.join(shot.manifest['tables'])}")

@@ -1,6 +1,6 @@
 """Raw logs -> events, sessions, features -> an audited snapshot: `python flows/data.py run`."""
 
-from base import ProjectFlow, in_a_sentence
+from jollyboat.flows.base import ProjectFlow, in_a_sentence
 
 from metaflow import card, step
 
@@ -12,7 +12,10 @@ class DataFlow(ProjectFlow):
     @in_a_sentence
     def start(self):
         """Land new files, build the tables and audit them."""
-        from rails import audit, landing, snapshot, warehouse
+        from jollyboat.audit import audit
+        from jollyboat.landing import landing
+        from jollyboat.snapshots import snapshot
+        from jollyboat.warehouse import warehouse
 
         self.began_at = self.now()
         store = self.store()
@@ -30,8 +33,10 @@ class DataFlow(ProjectFlow):
     @in_a_sentence
     def end(self):
         """Publish the snapshot, unless something critical was found."""
-        from rails import data_report, snapshot, warehouse
-        from rails.errors import Refused
+        from jollyboat.audit import data_report
+        from jollyboat.snapshots import snapshot
+        from jollyboat.store.errors import Refused
+        from jollyboat.warehouse import warehouse
 
         store = self.store()
         with warehouse.locked(store, self.build_id, self.process()):

@@ -1,6 +1,6 @@
 """The best candidate of a run -> champion, if it passes the gate: `python flows/deploy.py run [--candidate RUN_ID]`."""
 
-from base import ProjectFlow, in_a_sentence
+from jollyboat.flows.base import ProjectFlow, in_a_sentence
 
 from metaflow import Parameter, card, current, step
 
@@ -15,10 +15,11 @@ class DeployFlow(ProjectFlow):
     @in_a_sentence
     def start(self):
         """Assemble the bundle, and let the gate decide on it unless it is the champion already."""
-        from ml import gate
-        from rails import champion, run
-        from rails.errors import Refused
-        from serving import trial
+        from jollyboat.champions import champion
+        from jollyboat.gate import gate
+        from jollyboat.serving import trial
+        from jollyboat.store.errors import Refused
+        from jollyboat.training import run
 
         self.began_at = self.now()
         if self.force and len(self.force.split()) < 2:
@@ -43,9 +44,10 @@ class DeployFlow(ProjectFlow):
     @in_a_sentence
     def end(self):
         """Make it the champion, or say why not."""
-        from rails import champion, gate_report
-        from rails import run as runs
-        from rails.errors import Refused
+        from jollyboat.champions import champion
+        from jollyboat.gate import gate_report
+        from jollyboat.store.errors import Refused
+        from jollyboat.training import run as runs
 
         run = runs.Run(self.store(), self.run_id)
         report = gate_report.Report(

@@ -1,6 +1,6 @@
 """Live data against what the champion learned from: `python flows/monitor.py run [--auto 1]`."""
 
-from base import ProjectFlow, in_a_sentence, run_flow
+from jollyboat.flows.base import ProjectFlow, in_a_sentence, run_flow
 
 from metaflow import Parameter, card, step
 
@@ -24,9 +24,8 @@ class MonitorFlow(ProjectFlow):
         from dataclasses import asdict
         from datetime import UTC, datetime
 
-        from ml import monitor
-        from rails.errors import Refused
-        from serving import present
+        from jollyboat.monitoring import monitor, present
+        from jollyboat.store.errors import Refused
 
         self.began_at = self.now()
         try:
@@ -46,7 +45,7 @@ class MonitorFlow(ProjectFlow):
         """Tell of incidents, leave the page, and train where it was asked for."""
         import os
 
-        from rails import alerts, monitor_report
+        from jollyboat.monitoring import alerts, monitor_report
 
         store, hook = self.store(), self.settings["monitor"]
         webhook = os.environ.get("ALERT_WEBHOOK") or hook["webhook"]

@@ -1,6 +1,6 @@
 """The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
 
-from base import ProjectFlow, in_a_sentence
+from jollyboat.flows.base import ProjectFlow, in_a_sentence
 
 from metaflow import Parameter, card, step
 
@@ -15,8 +15,8 @@ class ScoreFlow(ProjectFlow):
     @in_a_sentence
     def start(self):
         """Score each tenant's newest sessions with its champion."""
-        from rails import snapshot
-        from serving import batch
+        from jollyboat.serving import batch
+        from jollyboat.snapshots import snapshot
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
@@ -28,7 +28,7 @@ class ScoreFlow(ProjectFlow):
     @in_a_sentence
     def end(self):
         """Leave the page."""
-        from rails import score_report
+        from jollyboat.serving import score_report
 
         folder = self.store().scores / self.scores_id
         self.html = score_report.write_page(folder, self.title("Batch scores"))

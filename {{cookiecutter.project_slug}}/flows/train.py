@@ -1,6 +1,6 @@
 """A snapshot -> candidates, compared on the holdout: `python flows/train.py run [--snapshot ID]`."""
 
-from base import ProjectFlow, in_a_sentence
+from jollyboat.flows.base import ProjectFlow, in_a_sentence
 
 from metaflow import Parameter, card, step
 
@@ -17,7 +17,8 @@ class TrainFlow(ProjectFlow):
     @in_a_sentence
     def start(self):
         """Open the snapshot and begin the run."""
-        from rails import run, snapshot
+        from jollyboat.snapshots import snapshot
+        from jollyboat.training import run
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
@@ -34,7 +35,7 @@ class TrainFlow(ProjectFlow):
         """Fit one candidate, or all where rows are few, and score validation and holdout with it."""
         self.fitted = {}
         if not self.stands:
-            from ml import training
+            from jollyboat.training import training
 
             split, schema = training.prepare(self._sessions(), self.settings)
             for name in self.input:
@@ -49,8 +50,8 @@ class TrainFlow(ProjectFlow):
         """Say how good each candidate is, how sure that is, and which one validation chooses."""
         self.merge_artifacts(inputs, include=["run_id", "began_at", "stands"])
         if not self.stands:
-            from ml import training
-            from rails import snapshot
+            from jollyboat.snapshots import snapshot
+            from jollyboat.training import training
 
             split, schema = training.prepare(self._sessions(with_persons=True), self.settings)
             fitted = {name: one for each in inputs for name, one in each.fitted.items()}
@@ -70,7 +71,7 @@ class TrainFlow(ProjectFlow):
     @in_a_sentence
     def end(self):
         """Leave the run's page."""
-        from rails import run
+        from jollyboat.training import run
 
         finished = self._run()
         self.html = run.write_page(finished, self.title("Training run"))
@@ -81,12 +82,12 @@ class TrainFlow(ProjectFlow):
         return {name: dict(self.settings[name]) for name in names if name in self.settings}
 
     def _run(self):
-        from rails.run import Run
+        from jollyboat.training.run import Run
 
         return Run(self.store(), self.run_id)
 
     def _sessions(self, with_persons: bool = False):
-        from rails import snapshot
+        from jollyboat.snapshots import snapshot
 
         opened = snapshot.open(self._run().snapshot_id, self.store())
         sessions = opened.relation("session_features")

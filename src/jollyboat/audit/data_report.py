@@ -1,0 +1,220 @@
+"""What a data run did, as figures, as a line for the terminal and as a page."""
+
+from pathlib import Path
+
+import duckdb
+
+from jollyboat.audit.audit import Finding
+from jollyboat.landing.landing import Landing
+from jollyboat.pages import page
+from jollyboat.snapshots import distribution, snapshot
+from jollyboat.store.store import Store, read_json
+from jollyboat.warehouse import changes
+from jollyboat.warehouse.warehouse import connect, last_models
+
+LINES_OF_NEWS, REASONS_TOLD = 8, 5
+QUERIES = {
+    "sources": """
+        select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
+            sum(event_count) as event_count, sum(duplicate_count) as duplicate_count,
+            sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
+        from record_account group by source order by source""",
+    "files": """
+        select file, line_count - blank_count as record_count, event_count, duplicate_count, quarantined_count
+        from record_account where quarantined_count > 0 order by quarantined_count desc, file limit 20""",
+    "quarantine": """
+        with reasons as (
+            select source, reason, count(*) as record_count, min((file, line_number)) as first_place,
+                min_by(left(line, 2000), (file, line_number)) as line
+            from quarantined_events group by all order by record_count desc, source, reason limit 50),
+        without_words as (
+            select * replace (
+                if(json_valid(line), line, regexp_replace(line, '\\pL', 'x', 'g')) as line)
+            from reasons),
+        masked as (
+            select * replace (regexp_replace(line, '[^\\s"''<>,;:]+(@|%40)[^\\s"''<>,;]+', '…@…', 'g') as line)
+            from without_words)
+        select source, reason, record_count, first_place[1] as first_file, first_place[2] as first_line_number,
+            left(regexp_replace(line, '\\p{N}', '#', 'g'), 80) as first_text
+        from masked order by record_count desc, source, reason""",
+    "event_types": """
+        select event_type, count(*) as event_count, count(distinct tenant_id) as tenant_count,
+            min(occurred_at) as first_seen_at
+        from events group by all order by event_count desc, event_type limit 30""",
+    "habits": """
+        with orders as (
+            select source, count(*) as order_count from (
+                select source from events where is_outcome and order_id is not null
+                group by tenant_id, source, order_id having count(*) > 1) group by all),
+        named as (
+            select source, count_if(session_id is null) as nameless_count
+            from int_first_records where same_order_as is null group by all)
+        select source, count_if(occurred_at::date < arrived_on) as late_count,
+            max(epoch(received_at - occurred_at)) / 3600 as latest_hours,
+            count_if(received_at < occurred_at) as early_count,
+            coalesce(any_value(order_count), 0) as repeated_order_count,
+            any_value(nameless_count) as nameless_count, count_if(events.session_id is null) as homeless_count
+        from events inner join named using (source) left join orders using (source)
+        where event_type not in ('prediction', 'judgement') group by all order by source""",
+    "statuses": """
+        select status, count(*) as session_count from session_features group by all order by session_count desc""",
+    "tenants": """
+        with spans as (
+            select min(point_at)::date as first_on, 1 + date_diff('day', min(point_at), max(point_at)) // 60 as step
+            from session_features),
+        cells as (
+            select tenant_id, first_on + (date_diff('day', first_on, point_at) // step * step)::int as day, step,
+                count(*) as session_count, count(label) as train_count, count(*) filter (where label) as positive_count
+            from session_features cross join spans group by all)
+        select tenant_id, sum(session_count) as session_count, sum(train_count) as train_count,
+            sum(positive_count) / nullif(sum(train_count), 0) as label_rate,
+            list({'day': day, 'until': day + step::int, 'train_count': train_count,
+                'label_rate': positive_count / nullif(train_count, 0)} order by day) as cells
+        from cells group by all order by session_count desc, tenant_id limit 50""",
+    "layers": " union all ".join(
+        f"select '{table}' as table_name, count(*) as row_count from {table}" for table in snapshot.PUBLISHED
+    ),
+    "identities": """
+        select count(distinct (tenant_id, person_id)) as person_count, count(*) as id_count,
+            (select count(*) from int_identity_links where is_cut) as cut_link_count,
+            (select count(distinct (tenant_id, case when account_count > device_count then 'a:' || anonymous_id
+                else 'u:' || user_id end)) from int_identity_links where is_cut) as cut_id_count
+        from int_identities""",
+    "built": """
+        select (select count(*) from int_changes where not is_gone) as built_event_count,
+            count(distinct (tenant_id, entity_id)) as built_session_count from events_at_point""",
+    "days": """
+        select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
+            count(*) filter (where label) as positive_count, avg(label::int) as label_rate
+        from session_features group by all order by day""",
+}
+
+
+def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
+    """The run's figures, ready for a page: lists of rows by name, and the totals."""
+    last = snapshot.find_latest(store)
+    known = (
+        last.frame("source_changes").to_dict("records") if last and "source_changes" in last.manifest["tables"] else []
+    )
+    with connect(store) as connection:
+        rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
+        replayed = _count_replayed(connection, store)
+        rows["changes"] = changes.find(connection, store, known)
+        rows["distributions"] = distribution.describe(connection, "session_features")
+    rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
+    rows["latest"] = last.id if last else ""
+    columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
+    totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
+    totals |= {"file_count": len(landing.files), "replayed": replayed}
+    for name in ("session_count", "train_count", "positive_count"):
+        totals[name] = int(sum(day[name] for day in rows["days"]))
+    for name in ("identities", "built"):
+        totals |= {name: int(value) for name, value in rows.pop(name)[0].items()}
+    return rows | {"totals": totals, "landing": landing, "findings": findings}
+
+
+def _count_replayed(connection: duckdb.DuckDBPyConnection, store: Store) -> tuple[int, int] | None:
+    """How many quarantined records this build has read again, and how many of them came back; None if it read none."""
+    if not store.quarantine_before.exists():
+        return None
+    return connection.execute(
+        "select count(*), count(*) filter (where list_contains(back, line_number)) "
+        "from read_parquet(?) inner join landed_files using (file_seq) "
+        "left join (select file, list(line_number) as back from events group by file) using (file)",
+        [str(store.quarantine_before)],
+    ).fetchone()
+
+
+def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds: float, store: Store) -> str:
+    """The account by source, what was noticed, and what the run made of it."""
+    totals, landing = report["totals"], report["landing"]
+    lines = [f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"]
+    lines += [
+        f"{row['source']:<12}{row['file_count']:>7,}{row['record_count']:>12,.0f}{row['event_count']:>12,.0f}"
+        f"{row['duplicate_count']:>12,.0f}{row['quarantined_count']:>12,.0f}"
+        for row in report["sources"]
+    ]
+    reasons: dict[str, list[str]] = {}
+    for row in report["quarantine"]:
+        reasons.setdefault(row["source"], []).append(f"{row['record_count']:,} {row['reason']}")
+    lines += [
+        f"quarantined: {source}: {', '.join(told[:REASONS_TOLD])}"
+        + (f" and {len(told) - REASONS_TOLD} more reasons, on the page" if told[REASONS_TOLD:] else "")
+        for source, told in reasons.items()
+    ]
+    lines += [
+        f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
+        for finding in report["findings"]
+        if not finding.passed and finding.table != "source_changes"  # told beside, with what to do
+    ]
+    news = [row for row in report["changes"] if row["is_news"]]
+    lines += [
+        f"changed: {row['source']}: {row['kind']} {row['field']} since {row['changed_on']:%Y-%m-%d}: "
+        f"{row['was_before']} -> {row['was_after']}; {row['hint']}"
+        for row in news[:LINES_OF_NEWS]
+    ]
+    lines += [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"] if len(news) > LINES_OF_NEWS else []
+    lines += _tell_notes(report)
+    outcome = "nothing published"
+    if published:
+        snapshot, is_new = published
+        before = (
+            "stands, nothing is new" if snapshot.id == report["latest"] else "is the latest again: these are its rows"
+        )
+        outcome = f"snapshot {snapshot.id} {'published' if is_new else before}"
+    lines.append(
+        f"data: {len(landing.new):,} new files of {totals['file_count']:,}; {totals['event_count']:,} events, "
+        f"{totals['session_count']:,} sessions, {totals['train_count']:,} to learn from; {outcome}; {seconds:.1f} s"
+    )
+    lines.append(f"page: {_page(store)}")
+    return "\n".join(lines)
+
+
+def _tell_notes(report: dict) -> list[str]:
+    """What else the account does not show: sources nobody named, records that came back, cut links, what was built."""
+    totals, landing = report["totals"], report["landing"]
+    lines = [
+        f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
+        for name in landing.unnamed_sources
+    ]
+    if totals["replayed"] and totals["replayed"][0]:
+        read, back = totals["replayed"]
+        lines.append(f"note: {read:,} quarantined records were read again, and {back:,} came back as events")
+    if totals["cut_link_count"]:
+        lines.append(
+            f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared devices and accounts "
+            "of too many devices connect nobody to one person (vars: accounts_of_a_device, devices_of_an_account)"
+        )
+    if landing.changed or landing.removed:
+        lines.append(
+            f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, "
+            "so the tables were built anew"
+        )
+    if totals["built_session_count"] < totals["session_count"]:
+        lines.append(
+            f"built: {totals['built_event_count']:,} events that are new or have moved, and the features of "
+            f"{totals['built_session_count']:,} sessions of {totals['session_count']:,}"
+        )
+    return lines
+
+
+def write_page(store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str) -> str:
+    """Write the run's page below `data/reports` and return it."""
+    return page.write(_page(store), "data.html", title=title, published=published, **report)
+
+
+def refusal(critical: list[Finding], store: Store) -> str:
+    """Why nothing was published: each critical finding with the keys of rows that failed it."""
+    lines = ["Nothing was published; the snapshot before stays. Not true:"]
+    for finding in critical:
+        lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
+        lines += [f"    {', '.join(f'{name}={value}' for name, value in key.items())}" for key in finding.keys[:5]]
+    lines.append(
+        "Mend the source or the rule in expectations/, then `make data` "
+        f"(all of it: {_page(store)}; the keys of the rows: {store.failed_rows})."
+    )
+    return "\n".join(lines)
+
+
+def _page(store: Store) -> Path:
+    return store.reports / "data.html"

@@ -1,0 +1,218 @@
+"""What has landed in `data/raw`: every file passed over as bytes once, before any SQL reads it.
+
+The catalog (`data/landed/catalog.json`) is the account's independent side: each file's lines counted over its bytes,
+its hash, and the number by which the incremental models tell new files from those they have read.
+"""
+
+import argparse
+import os
+import secrets
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+from jollyboat.landing import records
+from jollyboat.landing.prediction_log import land_leftovers
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import Store, default_store, hash_file, read_json, write_json, write_text
+
+FURTHEST_DAYS = 366  # ahead of the clock: a day beyond that would end every session and empty every window of days
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One file of a source: what it holds by its bytes, and what the reader is to read in its place."""
+
+    file_seq: int
+    source: str
+    file: str
+    arrived_on: str | None
+    bytes: int
+    modified_ns: int
+    sha256: str
+    line_count: int
+    blank_count: int
+    read_from: str | None
+    damage: str | None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What a look at the raw folders found: the whole catalog, and what differs from the look before.
+
+    Files are append-only: one that changed or went away cannot be added to the tables, so it begins a new `generation`,
+    for which they are built anew; so does another way of reading files.
+    """
+
+    files: list[LandedFile]
+    generation: int
+    new: list[str]
+    changed: list[str]
+    removed: list[str]
+    unnamed_sources: list[str]
+
+
+def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = ()) -> Landing:
+    """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
+
+    Only files whose size or time changed are read again, or all of them once records.py is another. A source
+    without a folder has no file yet. A server's log that lost its process lands first. Raises Refused where the raw
+    folder is missing, cannot be listed or holds no file of any source (feedback does not count: it is about events).
+    """
+    land_leftovers(store)
+    reader = hash_file(Path(records.__file__))
+    catalog = read_json(_catalog(store), default={"generation": 1, "reader": reader, "files": []})
+    is_read_anew = catalog.get("reader") != reader
+    known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
+    found = {_name(store, path): path for source in sources for path in _files_of(store, source)}
+    if not found:
+        raise Refused(_no_logs(store, sources))
+    found |= {_name(store, path): path for source in feedback_sources for path in _files_of(store, source)}
+    fresh = [name for name, path in found.items() if is_read_anew or not _is_same(known.get(name), path)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        inspections = dict(
+            zip(fresh, pool.map(lambda name: records.inspect_file(found[name], store.landed), fresh), strict=True)
+        )
+
+    kept = {name: entry for name, entry in known.items() if name in found and name not in inspections}
+    last = max((entry.file_seq for entry in known.values()), default=0)
+    added, changed = {}, []
+    for name in sorted(fresh, key=lambda name: (_day_of(found[name]) or "", name)):
+        entry = _entry(store, found[name], name, inspections[name])
+        if name in known and known[name].sha256 == entry.sha256:
+            kept[name] = replace(entry, file_seq=known[name].file_seq)
+            continue
+        last += 1
+        added[name] = replace(entry, file_seq=last)
+        changed += [name] if name in known else []
+    files = sorted((kept | added).values(), key=lambda entry: entry.file_seq)
+    removed = sorted(set(known) - set(found))
+    generation = catalog["generation"] + bool(changed or removed or is_read_anew)
+    _keep_salt(store)
+    write_text(store.landed / "nothing.jsonl", "")
+    content = {"generation": generation, "reader": reader, "files": [asdict(entry) for entry in files]}
+    write_json(_catalog(store), content)
+    return Landing(
+        files=files,
+        generation=generation,
+        new=[name for name in added if name not in known],
+        changed=changed,
+        removed=removed,
+        unnamed_sources=sorted(_printable(name) for name in _folders(store) - {*sources, *feedback_sources}),
+    )
+
+
+def _keep_salt(store: Store) -> None:
+    """Keep what personal fields are hashed with where SQL reads it: PERSONAL_SALT, or made once."""
+    before = store.read_salt()
+    salt = os.environ.get("PERSONAL_SALT", "").strip() or before or secrets.token_hex(32)
+    if salt != before:
+        write_text(store.salt, salt)
+        store.salt.chmod(0o600)
+
+
+def _catalog(store: Store) -> Path:
+    return store.landed / "catalog.json"
+
+
+def _name(store: Store, path: Path) -> str:
+    return _printable(path.relative_to(store.root).as_posix())
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _folders(store: Store) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(store.raw) if entry.is_dir() and not entry.name.startswith(".")}
+    except FileNotFoundError:
+        raise Refused(
+            f"No raw logs: {store.raw} does not exist. Put files under data/raw/<source>/dt=YYYY-MM-DD/, "
+            "or `make simulate`; then `make data`."
+        ) from None
+    except PermissionError:
+        raise Refused(f"{store.raw} cannot be read; `chmod u+rx` it and run the same command again.") from None
+
+
+def _no_logs(store: Store, sources: Iterable[str]) -> str:
+    others = ", ".join(sorted(_printable(name) for name in _folders(store) - set(sources)))
+    unnamed = f" Name {others}, which is there, under vars: sources in dbt/dbt_project.yml," if others else ""
+    return (
+        f"No raw logs: {store.raw} holds no file of the sources {', '.join(sources)}.{unnamed or ' Put'} "
+        f"{'or put ' if others else ''}files under data/raw/<source>/dt=YYYY-MM-DD/, or `make simulate`; "
+        "then `make data`."
+    )
+
+
+def _files_of(store: Store, source: str) -> list[Path]:
+    folder = store.raw / source
+    if source not in _folders(store):
+        return []
+    refused: list[OSError] = []
+    found = [
+        Path(place) / name
+        for place, folders, names in os.walk(folder, onerror=refused.append)
+        for name in [*names, *(each for each in folders if Path(place, each).is_symlink())]
+        if not any(part.startswith(".") for part in [*Path(place).relative_to(folder).parts, name])
+    ]
+    if refused:
+        raise Refused(
+            f"{refused[0].filename} cannot be read ({refused[0].strerror}); "
+            "`chmod u+rx` it and run the same command again."
+        )
+    return sorted(found)
+
+
+def _is_same(entry: LandedFile | None, path: Path) -> bool:
+    if entry is None or entry.damage == "unreadable_file":
+        return False  # a permission that was given since leaves size and time as they were
+    status = path.lstat() if not path.exists() else path.stat()
+    return (entry.bytes, entry.modified_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def _day_of(path: Path) -> str | None:
+    for part in reversed(path.parts[:-1]):
+        if part.startswith("dt="):
+            try:
+                day = date.fromisoformat(part.removeprefix("dt="))
+            except ValueError:
+                return None
+            return day.isoformat() if day <= date.today() + timedelta(FURTHEST_DAYS) else None
+    return None
+
+
+def _entry(store: Store, path: Path, name: str, found: records.Inspection) -> LandedFile:
+    day = _day_of(path)
+    damage = found.damage or (None if day else "no_arrival_day")
+    return LandedFile(
+        file_seq=0,
+        source=path.relative_to(store.raw).parts[0],
+        file=name,
+        arrived_on=day,
+        bytes=found.bytes,
+        modified_ns=found.modified_ns,
+        sha256=found.sha256,
+        line_count=1 if damage else found.line_count,
+        blank_count=0 if damage else found.blank_count,
+        read_from=None if damage else (found.copy or path).relative_to(store.root).as_posix(),
+        damage=damage,
+    )
+
+
+def main() -> None:
+    """Land what is in `data/raw` by hand, before a `dbt build` by hand."""
+    from jollyboat.warehouse.warehouse import source_names
+
+    argparse.ArgumentParser(description=main.__doc__).parse_args()
+    landing = land(default_store(), *source_names())
+    print(
+        f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, "
+        f"{len(landing.removed)} removed"
+    )
+
+
+if __name__ == "__main__":
+    main()

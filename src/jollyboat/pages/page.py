@@ -1,0 +1,74 @@
+"""The one renderer of pages: Jinja2 templates in `pages/templates`, each page a single file that opens offline."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from jollyboat.pages import plot
+from jollyboat.store.store import write_text
+
+UNKNOWN = "–"
+LONGEST = 80  # characters of a text from the data
+
+
+def render(template: str, **context) -> str:
+    """A page as HTML; everything that comes from data is escaped."""
+    return _environment().get_template(template).render(**context)
+
+
+def write(path: Path, template: str, **context) -> str:
+    """The page, which then stands at the path too."""
+    html = render(template, **context)
+    write_text(path, html)
+    return html
+
+
+def _percent(value: float) -> str:
+    hundredths = abs(100 * value)
+    digits = 0 if hundredths in (0, 100) else 1 if hundredths >= 1 else 1 - math.floor(math.log10(hundredths))
+    return f"{100 * value:.{min(digits, 4)}f}\u00a0%"
+
+
+def _day(value) -> str:
+    moment = plot.moment_of(value)
+    return f"{moment.day} {moment:%b %Y}"
+
+
+# How figures and texts read, as filters and functions of the templates.
+FORMS: dict[str, Callable[..., str]] = {
+    "number": lambda value: f"{value:,.0f}",  # 12,345
+    "decimal": lambda value, digits=3: f"{value:,.{digits}f}",  # 0.329
+    "signed": lambda value: f"{value:+.3f}",  # +0.206
+    "figure": lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}",  # 1,739 and 15.4
+    "times": lambda value: f"{value:.{2 if value < 2 else 1}f}",  # 2.7 times, 1.04 times
+    "percent": _percent,  # 8.0 %, 0.033 %
+    "share": lambda value: f"{100 * value:.3g}\u00a0%",  # 20 %, as on an axis
+    "day": _day,  # 1 Jan 2026
+    "moment": lambda value: f"{_day(value)}, {plot.moment_of(value):%H:%M}",  # 1 Jan 2026, 02:45
+    "words": lambda value: str(value).replace("_", " "),  # tenant id
+    "short": lambda value: str(value) if len(str(value)) <= LONGEST else f"{str(value)[:LONGEST]}…",
+}
+
+
+def _known(form: Callable[..., str]) -> Callable[..., str]:
+    return lambda value, *arguments: UNKNOWN if plot.is_unknown(value) else form(value, *arguments)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    forms = {name: _known(form) for name, form in FORMS.items()}
+    environment.filters |= forms
+    environment.globals |= forms | {"axis": plot.axis, "time_axis": plot.time_axis, "trace": plot.trace}
+    environment.globals["graph"] = plot.graph
+    environment.tests["unknown"] = plot.is_unknown
+    return environment

@@ -1,0 +1,60 @@
+"""What a batch of scores holds, as lines for the terminal and as a page."""
+
+from pathlib import Path
+
+import duckdb
+
+from jollyboat.pages import page
+from jollyboat.store.store import quoted, read_json
+
+BINS = 20
+
+
+def gather(folder: Path) -> dict:
+    """The figures of the scores in a folder: totals, by tenant, their distribution and the most probable sessions."""
+    source = f"read_parquet('{quoted(folder / 'scores.parquet')}')"
+    with duckdb.connect() as connection:
+
+        def rows(query: str) -> list[dict]:
+            return connection.sql(query.format(source=source)).df().to_dict("records")
+
+        by_tenant = rows(
+            "select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version, "
+            "count(*) as session_count, "
+            "avg(probability) as mean_probability, count(*) filter (where decision) as decision_count "
+            "from {source} group by tenant_id order by session_count desc, tenant_id"
+        )
+        counts = dict(
+            connection.sql(
+                f"select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*) "
+                f"from {source} group by bin"
+            ).fetchall()
+        )
+        top = rows("select tenant_id, entity_id, point_at, probability, decision from {source} limit 20")
+    total = sum(row["session_count"] for row in by_tenant)
+    return read_json(folder / "scores.json") | {
+        "by_tenant": by_tenant,
+        "histogram": [
+            {"from": place / BINS, "to": (place + 1) / BINS, "session_count": counts.get(place, 0)}
+            for place in range(BINS)
+        ],
+        "top": top,
+        "positives_share": sum(row["decision_count"] for row in by_tenant) / total,
+        "files": [str(folder / "scores.parquet"), str(folder / "scores.csv")],
+    }
+
+
+def tell(folder: Path, seconds: float) -> str:
+    """How many sessions were scored by which model, and where the scores are."""
+    scores = gather(folder)
+    versions = ", ".join(sorted({f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}))
+    return (
+        f"score: {scores['rows']:,} sessions of the last {scores['days']} days scored by {versions}, "
+        f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
+        f"files: {' '.join(scores['files'])}\npage: {folder / 'report.html'}"
+    )
+
+
+def write_page(folder: Path, title: str) -> str:
+    """Write the page beside the scores and return it."""
+    return page.write(folder / "report.html", "scores.html", title=title, scores=gather(folder))

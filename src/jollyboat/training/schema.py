@@ -1,0 +1,104 @@
+"""What a model reads: the names, kinds and categories of its features, fixed when it is trained."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from jollyboat.store.errors import CannotLearn
+
+MOST_CATEGORIES = 50
+FEW = 1_000  # rows
+LARGEST = 1e30  # XGBoost computes in float32, where larger numbers turn into infinity
+NUMBERS = ("floating", "integer", "mixed-integer-float", "boolean", "decimal")  # as pandas infers them
+TEXTS = ("string", "empty")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column: a number, or a category with the values that training knew."""
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, column: pd.Series) -> Self:
+        """The feature in this column of training; a category keeps its most frequent values."""
+        inferred = pd.api.types.infer_dtype(column.astype(object), skipna=True)
+        if pd.api.types.is_numeric_dtype(column) or inferred in NUMBERS:
+            return cls(column.name, "number")
+        if inferred not in TEXTS:
+            raise CannotLearn(
+                f"The feature {column.name} holds {inferred} values, and a model reads numbers and text: "
+                "turn it into a number (say, seconds since) or a text in dbt's features_at_point, then `make data`."
+            )
+        counts = column.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        return cls(column.name, "category", tuple(sorted(counts.index[:MOST_CATEGORIES])))
+
+    @cached_property
+    def codes(self) -> dict[str, float]:
+        """The number that stands for each category."""
+        return {value: float(code) for code, value in enumerate(self.categories)}
+
+    def values(self, column: pd.Series) -> np.ndarray:
+        """The column as float64: a number as it is, a category as its code; null, infinite and unseen are NaN."""
+        return _finite(self.numbers(column))
+
+    def numbers(self, column: pd.Series | np.ndarray) -> np.ndarray:
+        """The same with infinite and huge numbers as they are."""
+        if self.kind == "category" and len(column) > FEW:
+            codes = pd.Index(self.categories, dtype=object).get_indexer(column.astype(object))
+            return np.where(codes >= 0, codes, np.nan)
+        if self.kind == "category":  # a server asks for few rows at a time, where an index is slow
+            return np.array([self.codes.get(value, np.nan) for value in column.tolist()], dtype=float)
+        if column.dtype == object:
+            values = [np.nan if value is pd.NA else value for value in column.tolist()]
+            return np.array(values, dtype=float)  # a tenth of what pandas takes for few rows
+        return column.to_numpy(dtype=float, na_value=np.nan)
+
+
+@dataclass(frozen=True)
+class FeatureSchema:
+    """The ordered features of a model; turns any frame that holds them into the matrix it was trained on."""
+
+    features: tuple[Feature, ...]
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Self:
+        """The schema of a training frame."""
+        return cls(tuple(Feature.of(frame[name]) for name in frame.columns))
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Self:
+        """The schema that `to_dict` wrote."""
+        return cls(tuple(Feature(f["name"], f["kind"], tuple(f.get("categories", ()))) for f in stored["features"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema as plain values, for JSON."""
+        return asdict(self)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All features, in order."""
+        return [feature.name for feature in self.features]
+
+    def matrix(self, frame: pd.DataFrame, names: list[str] | None = None) -> np.ndarray:
+        """Rows by features (all, or those of these names) as float64, see `Feature.values`; a column may not lack."""
+        features = [feature for feature in self.features if names is None or feature.name in names]
+        missing = [feature.name for feature in features if feature.name not in frame.columns]
+        if missing:
+            raise CannotLearn(
+                f"The features lack {', '.join(missing)}, which the model was trained on: "
+                "put the column back into dbt's features_at_point, or train again with `make data train`."
+            )
+        few = len(frame) <= FEW  # where taking a column out of a data frame costs more than reading it
+        columns = dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True)) if few else frame
+        numbers = np.array([feature.numbers(columns[feature.name]) for feature in features])
+        return _finite(numbers.reshape(-1, len(frame)).T)
+
+
+def _finite(numbers: np.ndarray) -> np.ndarray:
+    return np.clip(np.where(np.isfinite(numbers), numbers, np.nan), -LARGEST, LARGEST)

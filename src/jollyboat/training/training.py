@@ -1,0 +1,135 @@
+"""From a snapshot's sessions to candidates that can be compared."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jollyboat.gate.gate import choose
+from jollyboat.training.candidates import load_module
+from jollyboat.training.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words
+from jollyboat.training.evaluate import calibration_chance, curves, difference, metrics
+from jollyboat.training.leak import look_for_leaks
+from jollyboat.training.schema import FeatureSchema
+from jollyboat.training.search import search
+from jollyboat.training.slices import by_slice, search_slices, slice_columns
+from jollyboat.training.split import Part, Split, by_time, join, thin
+
+SLICE_RESAMPLES = 100
+
+
+def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSchema]:
+    """The sessions that teach, split by time, and the schema of their features; raises CannotLearn."""
+    split = by_time(sessions, **settings["split"])
+    return split, FeatureSchema.from_frame(split.train.features)
+
+
+def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapping, folder: Path) -> dict[str, Any]:
+    """Fit one candidate, save it below `folder`, and return its probabilities, its sentence and its importance.
+
+    `settings` is project.toml; the candidate gets its own section and [train] seed. A model of train alone is judged on
+    validation. One that can `refit` then learns from validation, too, for the newest rows teach most; that one is saved
+    and scores the holdout, here and once.
+    """
+    module = load_module(name)
+    own, history = {"seed": settings["train"]["seed"], **settings.get(name, {})}, None
+    if settings["train"].get("trials") and hasattr(module, "SEARCHED"):
+        file = folder.parent.parent / "search" / f"{name}.jsonl"
+        found, history = search(module, split, schema, own, settings["train"], file)
+        own |= found
+    if hasattr(module, "refit"):
+        learned = module.fit(split.train, split.validation, schema, own | {"bags": 1})
+        model = module.refit(learned, join(split.train, split.validation), schema, own)
+    else:
+        learned = model = module.fit(split.train, split.validation, schema, own)
+    _save_whole(module, model, folder)
+    known = thin(split.train, MOST_ROWS)
+    return {
+        "validation": module.predict_proba(learned, split.validation.features),
+        "holdout": module.predict_proba(model, split.holdout.features),
+        "description": module.describe(model),
+        "search": history,
+        "is_refit": model is not learned,
+        "importance": importance(module, learned, split.validation, own["seed"]),
+        "on_train": average_precision(known, module.predict_proba(learned, known.features)),
+    }
+
+
+def _save_whole(module: ModuleType, model: Any, folder: Path) -> None:
+    """Each file whole or not at all: what a killed run leaves behind may still write the same ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
+        module.save(model, Path(draft))
+        for path in [path for path in Path(draft).rglob("*") if path.is_file()]:
+            target = folder / path.relative_to(draft)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+def compare(
+    split: Split, schema: FeatureSchema, fitted: Mapping[str, Mapping], settings: Mapping, saved: Path
+) -> dict[str, Any]:
+    """The figures of a run: each candidate on validation and holdout, its lead over the rule, and which one is chosen.
+
+    The choice looks at validation alone; the holdout only says how good the choice is. Intervals are resampled by
+    person where persons are known. `saved` is the folder of the saved candidates.
+    """
+    costs = {name: settings["decision"][name] for name in ("value_of_hit", "cost_of_alarm")}
+    threshold = costs["cost_of_alarm"] / (costs["cost_of_alarm"] + costs["value_of_hit"])
+    seed, label = settings["train"]["seed"], split.holdout.label
+    resampling = {"resamples": settings["evaluate"]["resamples"], "seed": seed, "groups": persons(split.holdout)}
+    rule = fitted["rule"]["holdout"] if "rule" in fitted else None
+    slices = slice_columns(split.holdout, settings["evaluate"]["slices"])
+    candidates = {}
+    for name, one in fitted.items():
+        by_rule = (rule, SLICE_RESAMPLES, seed, resampling["groups"]) if rule is not None and name != "rule" else ()
+        candidates[name] = {
+            "description": one["description"],
+            "search": one["search"],
+            "is_refit": one["is_refit"],
+            "importance": one["importance"],
+            "on_train": one["on_train"],
+            "validation": metrics(split.validation.label, one["validation"], threshold, **costs, resamples=0, seed=0),
+            "holdout": metrics(label, one["holdout"], threshold, **costs, **resampling),
+            "slices": by_slice(slices, label, one["holdout"], *by_rule),
+            "curves": curves(label, one["holdout"]),
+            "calibration_chance": calibration_chance(one["holdout"], seed),
+        }
+        if rule is not None:
+            candidates[name]["against_rule"] = difference(label, one["holdout"], rule, **resampling)
+    chosen = choose({name: one["validation"] for name, one in candidates.items()})
+    best, module = candidates[chosen], load_module(chosen)
+    best["found_slices"] = search_slices(split.holdout, schema, fitted[chosen]["holdout"], seed)
+    best["examples"] = examples(module, module.load(saved / chosen), split.holdout, fitted[chosen]["holdout"])
+    diagnosis = diagnose(chosen, split, schema, settings)
+    precision = best["validation"]["average_precision"]["value"]
+    return {
+        "chosen": chosen,
+        "threshold": threshold,
+        "split": split.summary(),
+        "tenants": int(split.holdout.keys["tenant_id"].nunique()),
+        "persons": None if resampling["groups"] is None else int(resampling["groups"].max() + 1),
+        "leaks": look_for_leaks(split, schema),
+        "diagnosis": diagnosis | {"sentences": in_words(diagnosis, best["on_train"], precision, chosen)},
+        "candidates": candidates,
+    }
+
+
+def persons(part: Part) -> np.ndarray | None:
+    """A number for each row's person, which says nothing about who that is; None where persons are not known."""
+    if "person_id" not in part.keys:
+        return None
+    known = part.keys.assign(person_id=part.keys["person_id"].fillna(part.keys["entity_id"]))  # else all are one person
+    return known.groupby(["tenant_id", "person_id"], dropna=False, sort=False).ngroup().to_numpy()
+
+
+def holdout_predictions(split: Split, fitted: Mapping[str, Mapping]) -> pd.DataFrame:
+    """The holdout's keys and labels with one column of probabilities per candidate; persons are numbered."""
+    probabilities = {name: one["holdout"] for name, one in fitted.items()}
+    keys, numbers = split.holdout.keys.drop(columns="person_id", errors="ignore"), persons(split.holdout)
+    known = {} if numbers is None else {"person": numbers}
+    return keys.assign(**known, label=split.holdout.label, **probabilities)

@@ -1,0 +1,195 @@
+"""dbt over the project's warehouse: its settings, and one run of it under a lock."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import duckdb
+import yaml
+
+from jollyboat.landing.landing import Landing
+from jollyboat.store.errors import Refused, explain
+from jollyboat.store.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
+
+DBT = PROJECT / "dbt"
+TOO_LITTLE_BYTES = 1_000_000
+
+
+def variables() -> dict:
+    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL."""
+    return yaml.safe_load((DBT / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """The warehouse, to be read, within the memory that `profiles.yml` sets."""
+    return duckdb.connect(str(store.warehouse), read_only=True, config=memory_limit())
+
+
+def memory_limit() -> dict[str, str]:
+    """The memory that DuckDB may take before it goes on on disk, as a setting of its own."""
+    profile = yaml.safe_load((PROJECT / "profiles.yml").read_text(encoding="utf-8"))["project"]
+    return {"memory_limit": profile["outputs"][profile["target"]]["settings"]["memory_limit"]}
+
+
+def source_names() -> tuple[list[str], list[str]]:
+    """The sources that are read, and those that are fed back by this project itself."""
+    told = variables()
+    return told["sources"], told.get("feedback_sources", [])
+
+
+def environment(store: Store) -> dict[str, str]:
+    """The environment in which dbt finds this project, whatever the working directory, and leaves `dbt/` clean."""
+    return os.environ | {
+        "STORE_ROOT": str(store.root),
+        "DBT_PROJECT_DIR": str(DBT),
+        "DBT_PROFILES_DIR": str(PROJECT),
+        "DBT_TARGET_PATH": str(store.dbt / "target"),
+        "DBT_LOG_PATH": str(store.dbt / "logs"),
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@contextmanager
+def locked(
+    store: Store, build_id: str | None = None, run_process: int | None = None, patience_seconds: float = 60
+) -> Iterator[int]:
+    """Hold the right to write the warehouse; yields the lock's descriptor, which dbt inherits, so that the leftovers of
+    a killed run keep it until they end: those are waited for, a run that is under way (`run_process` lives) is not.
+
+    Raises Refused with who holds it since when, or, with `build_id`, that another run has built the tables since.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    with (store.root / ".warehouse.lock").open("a+") as file:
+        _acquire(file, time.monotonic() + patience_seconds)
+        file.seek(0)
+        file.truncate()
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps({"pid": os.getpid(), "run": run_process or os.getppid(), "since": since}))
+        file.flush()
+        if build_id and read_json(store.dbt / "built.json", default={}).get("id") != build_id:
+            raise Refused(
+                "Another data run has built the tables since these were audited; nothing was published. "
+                "`make data` again."
+            )
+        yield file.fileno()
+
+
+def _acquire(file: TextIO, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = json.loads(file.read() or "{}")
+            is_under_way = is_alive(holder.get("pid")) and is_alive(holder.get("run"))
+            if is_under_way or time.monotonic() > deadline:
+                who = "Another data run" if is_under_way else "What is left of a data run that was killed"
+                raise Refused(
+                    f"{who} (process {holder.get('pid')}) has been writing the warehouse since {holder.get('since')}. "
+                    "Wait for it to end, then run the same command again."
+                ) from None
+            time.sleep(0.2)
+
+
+def start_dbt(store: Store, lock: int, landing: Landing) -> subprocess.Popen | None:
+    """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
+
+    The tables are built anew, not added to, when the SQL, the landing's generation or the salt is not the last whole
+    build's. None where that build knew all that has landed.
+    """
+    log = store.dbt / "logs"
+    log.mkdir(parents=True, exist_ok=True)
+    build = {"code": code_fingerprint(), "generation": landing.generation, "salt": hash_text("", store.read_salt())}
+    last_file = max((file.file_seq for file in landing.files), default=0)
+    built = read_json(store.dbt / "built.json", default={})
+    is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
+    if is_same:
+        store.quarantine_before.unlink(missing_ok=True)
+    elif built and store.warehouse.exists():
+        _keep_quarantine(store)
+    if is_same and built.get("last_file") == last_file:
+        with duckdb.connect(str(store.warehouse), config=memory_limit()) as connection:
+            connection.execute("truncate int_changes; truncate int_asked_events")
+        return None
+    # Half of what changed may be in the tables when a build is killed, so the next one is whole.
+    (store.dbt / "built.json").unlink(missing_ok=True)
+    write_json(store.dbt / "building.json", build | {"last_file": last_file, "id": uuid.uuid4().hex})
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
+    with (log / "run.txt").open("w") as output:
+        return subprocess.Popen(
+            command,
+            env=environment(store),
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],
+        )
+
+
+def _keep_quarantine(store: Store) -> None:
+    """Keep which records are quarantined before they are replayed, for the run to say how many came back."""
+    with connect(store) as connection:
+        connection.sql(
+            "select file_seq, line_number from quarantined_events inner join landed_files using (file)"
+        ).to_parquet(str(store.quarantine_before))
+
+
+def finish_dbt(store: Store, process: subprocess.Popen | None) -> str:
+    """Wait for dbt and return the build's id; raise Refused with the model and the error where it failed."""
+    if process is None:
+        return read_json(store.dbt / "built.json")["id"]
+    if process.wait() == 0:
+        build = read_json(store.dbt / "building.json")
+        write_json(store.dbt / "built.json", build | {"models": _models(store)})
+        return build["id"]
+    text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
+    if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
+        text += f"\nNo space left on device: {store.root}"  # dbt could not write its log either
+    if sentence := explain(text):
+        raise Refused(sentence)
+    found = text.rfind("Failure in")
+    where = text[found:] if found >= 0 else "\n".join(text.splitlines()[-25:])
+    raise Refused(
+        f"dbt could not build the tables; nothing was published.\n{where.strip()[:3000]}\n"
+        "Mend the model named above, then `make data` (the whole log: data/dbt/logs/run.txt)."
+    )
+
+
+def code_fingerprint() -> str:
+    """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built anew."""
+    return hash_folder(DBT, ".sql", ".yml", ".csv")
+
+
+def compiled(store: Store, model: str) -> str:
+    """The SQL of a model as dbt last compiled it."""
+    (path,) = Path(store.dbt / "target" / "compiled").rglob(f"{model}.sql")
+    return path.read_text(encoding="utf-8")
+
+
+def last_models(store: Store) -> list[dict]:
+    """The models of the last build in their order: `name`, `seconds`, and `parents`, what each was made from."""
+    return read_json(store.dbt / "built.json")["models"]
+
+
+def _models(store: Store) -> list[dict]:
+    results = read_json(store.dbt / "target" / "run_results.json")["results"]
+    parents = read_json(store.dbt / "target" / "manifest.json")["parent_map"]
+    return [
+        {
+            "name": each["unique_id"].rpartition(".")[2],
+            "seconds": each["execution_time"],
+            "parents": sorted(parent.rpartition(".")[2] for parent in parents[each["unique_id"]]),
+        }
+        for each in results
+    ]

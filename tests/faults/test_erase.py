@@ -1,0 +1,504 @@
+"""What is known of a tenant or a person goes from everywhere, whatever it is packed in, and nothing else goes."""
+
+import glob
+import gzip
+import json
+import pickle
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import duckdb
+import pytest
+from runs import refusal, run
+
+from jollyboat.erasure import erase, erase_plan
+from jollyboat.erasure.naming import Ids
+from jollyboat.landing import landing, records
+from jollyboat.snapshots import snapshot
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import Store, write_json
+from jollyboat.warehouse import warehouse
+
+pytestmark = pytest.mark.faults
+
+# Where the command is killed, one place after the other: before it does this.
+KILLED_BEFORE = [
+    "_rewrite",
+    "_rebuild",
+    "snapshot.publish",
+    "snapshot.remove",
+    "_remove_derived",
+    "_scrub",
+    "find",
+]
+ADDRESS = "owner@example.com"  # an id of theirs, which the tables have as its hash
+PERSON = """
+select tenant_id, min(id) filter (where id_kind = 'user') as account from int_identities
+group by tenant_id, person_id having count(*) > 1 and account is not null order by person_id limit 1
+"""
+
+
+def search(store: Path, ids: set[str]) -> set[str]:
+    """The files that hold one of the ids: tables decoded, what is zipped unzipped, the rest as it lies there."""
+    known = {one.encode() for one in ids}
+    anywhere = re.compile(b"|".join(map(re.escape, sorted(known)[:200])))  # as part of a word, too
+
+    def holds(content: bytes) -> bool:
+        return bool(anywhere.search(content)) or not known.isdisjoint(re.findall(rb"[\w.-]+", content))
+
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file() and holds(decoded(path))}
+
+
+def decoded(path: Path) -> bytes:
+    if path.suffix == ".parquet":
+        return duckdb.read_parquet(str(path), hive_partitioning=False).df().to_csv().encode()
+    if path.suffix == ".duckdb":
+        with duckdb.connect(str(path), read_only=True) as connection:
+            names = connection.sql("select table_name from duckdb_tables()").fetchall()
+            return b"".join(connection.table(name).df().to_csv().encode() for (name,) in names)
+    content = path.read_bytes()
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+@pytest.fixture
+def somebody(untouched, copied) -> tuple[str, set[str]]:
+    """Somebody with an account and two devices: an id of theirs, and all that leads to them."""
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        tenant, account = connection.sql(PERSON).fetchone()
+    folder = copied / "raw/web/dt=2026-01-08"
+    for number, user in enumerate([account, None, ADDRESS], 1):
+        event = {"id": f"linked-{number}", "type": "page_view", "ts": f"2026-01-07T10:0{number}:00Z"}
+        line = {"event": event, "shop": tenant, "visitor": {"anonymous_id": "second-device", "user_id": user}}
+        with (folder / "linked.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    (folder / "broken.jsonl").write_text('{"visitor": {"anonymous_id": "second-device"}, "cut')
+    assert run(untouched, copied, "flows/data.py", "run").returncode == 0
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        (ids,) = connection.execute(
+            "select list(id) from int_identities where (tenant_id, person_id) in "
+            "(select tenant_id, person_id from int_identities where id = ?)",
+            [account],
+        ).fetchone()
+        query = "select session_id, event_id, order_id from events where list_has_any($ids, [anonymous_id, user_id])"
+        carried = connection.execute(query, {"ids": ids}).fetchall()
+    assert {account, "second-device"} < set(ids)
+    return account, {*ids, *(one for row in carried for one in row if one)}
+
+
+def others(store: Path, ids: set[str]) -> int:
+    """How many events of others there are."""
+    query = "select count(*) from events where not list_has_any($ids, [anonymous_id, user_id, session_id])"
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.execute(query, {"ids": sorted(ids)}).fetchone()[0]
+
+
+def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(untouched, copied, somebody):
+    ids = somebody[1] | {ADDRESS}
+    before, of_others = search(copied, ids), others(copied, ids)
+    assert {name.split("/")[0] for name in before} >= {"raw", "warehouse.duckdb", "tables", "truth.parquet"}
+
+    said = run(untouched, copied, "-m", "jollyboat.erasure.erase", "--person", ADDRESS)
+
+    assert said.returncode == 0, said.stdout
+    assert "had learned from them: pooled/" in said.stdout
+    assert search(copied, ids) == set()
+    assert others(copied, ids) == of_others
+    (record,) = map(json.loads, (copied / "erasures.jsonl").read_text().splitlines())
+    assert record["what"] == "person" and record["records"] > 0 and record["models"]
+    for verb in ("data", "score"):
+        assert run(untouched, copied, f"flows/{verb}.py", "run").returncode == 0
+    assert "Nothing is known of" in refusal(
+        run(untouched, copied, "-m", "jollyboat.erasure.erase", "--person", ADDRESS)
+    )
+
+
+def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(untouched, copied, somebody):
+    account, ids = somebody
+    code = (
+        "import os, signal; from jollyboat.erasure import erase; from jollyboat.snapshots import snapshot; "
+        "{} = lambda *_: os.kill(os.getpid(), 9); "
+    )
+    for place in KILLED_BEFORE:
+        name = place if "." in place else f"erase.{place}"
+        killed = run(untouched, copied, "-c", code.format(name) + f"erase.main(['--person', '{account}'])")
+        assert killed.returncode == -signal.SIGKILL, (place, killed.stdout)
+    other = refusal(run(untouched, copied, "-m", "jollyboat.erasure.erase", "--tenant", "acme"))
+    assert f"jollyboat.erasure.erase --person {account}` again" in other
+
+    said = run(untouched, copied, "-m", "jollyboat.erasure.erase", "--person", account)
+
+    assert said.returncode == 0, said.stdout
+    assert search(copied, ids) == set()
+    assert not (copied / ".erasing.json").exists()
+
+
+def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
+    query = "select tenant_id, count(*), sum(hash(event_id, session_id)) from events group by all order by all"
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        *kept, (gone, *_) = connection.sql(query).fetchall()
+        ids = {
+            one for (one,) in connection.execute("select id from int_identities where tenant_id = ?", [gone]).fetchall()
+        }
+        ids |= {
+            one
+            for (one,) in connection.execute("select session_id from sessions where tenant_id = ?", [gone]).fetchall()
+        }
+        shared = connection.execute("select id from int_identities where tenant_id != ?", [gone]).fetchall()
+
+    said = run(untouched, copied, "-m", "jollyboat.erasure.erase", "--tenant", gone)
+
+    assert said.returncode == 0, said.stdout
+    assert search(copied, ids - {one for (one,) in shared}) == set()
+    with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.sql(query).fetchall() == kept
+    pages = [
+        path for path in copied.rglob("*") if path.suffix in (".html", ".csv", ".json") and "models" not in path.parts
+    ]
+    assert [path for path in pages if f'"{gone}"' in path.read_text() or f">{gone}<" in path.read_text()] == []
+
+
+PLANTED = [".metaflow/F/data/ab/abc", "runs/x/holdout.parquet", "raw/web/dt=2026-01-01/x.jsonl.gz", "live/x.jsonl"]
+
+
+@pytest.mark.parametrize("place", ["reports/x.html", "new/new.duckdb", *PLANTED])
+def test_an_id_that_is_planted_is_found(tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    if path.suffix == ".parquet":
+        duckdb.sql("select 'x' as a, '{\"visitor\": \"u24136\"}' as payload").write_parquet(str(path))
+    elif path.suffix == ".duckdb":
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("create table t as select {'visitor': 'u24136'} as nested")
+    else:
+        text = pickle.dumps({"visitor": "u24136"}) if "metaflow" in place else b'{"visitor": "u24136"}'
+        path.write_bytes(text if path.suffix in (".html", ".jsonl") else gzip.compress(text))
+
+    assert search(tmp_path, {"u24136"}) == {place}
+    assert erase.find(Store(tmp_path), {"u24136"}) == [path]
+    assert erase.find(Store(tmp_path), {"u2413"}) == []
+
+
+def put(store: Store, *events: dict) -> None:
+    """A line of each event of a browser, with the parts that are given, and one that is cut off."""
+    path = store.raw / "web" / "dt=2026-01-01" / "a.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = [
+        {
+            "event": {"id": f"event-{number}", "type": "page_view", "ts": f"2026-01-01T10:00:{number:02}Z"},
+            "shop": "acme",
+        }
+        | event
+        for number, event in enumerate(events)
+    ]
+    path.write_text("\n".join([*map(json.dumps, lines), *(json.dumps(line["visitor"])[:-1] for line in lines[:2])]))
+
+
+def visit(user: str, device: str, session: str, order: str) -> dict:
+    visitor = {"anonymous_id": device, "user_id": user}
+    return {"visitor": visitor, "session": {"id": session}, "order": {"id": order}}
+
+
+SHORT, ODD, ACCENTED = "1042", "auth0|5f7c==", "jos\u00e9.garc\u00eda"
+VISITS = [
+    visit(ODD, "device-odd==", "session:odd/1", "1"),
+    visit(ACCENTED, "ger\u00e4t-7", "session \u00e9", "2"),
+    visit(SHORT, "11", "12", "77"),
+    visit("77", "1042x", SHORT, "1042"),  # the numbers of 1042 and of its order, on somebody else
+    visit("someone", "device:odd", "session:odd/10", "3"),
+    *(visit(f"other{number}", f"device{number}", f"session{number}", f"{number}") for number in range(200, 206)),
+]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Store:
+    """People with an event each, in a snapshot, a page, a report and what a killed landing left."""
+    store = Store(tmp_path_factory.mktemp("small"))
+    put(store, *VISITS)
+    with warehouse.locked(store) as lock:
+        landed = landing.land(store, *warehouse.source_names())
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
+    snapshot.publish(store, {}, "select 1", {})
+    said = " and ".join(visit["visitor"]["user_id"] for visit in VISITS[:2]) + "."
+    for name in ("reports/x.html", "reports/x.json", "landed/.draft.jsonl.17"):
+        (store.root / name).parent.mkdir(exist_ok=True)
+        (store.root / name).write_text(json.dumps({"warning": said}))
+    return store
+
+
+@pytest.mark.parametrize(("person", "place"), [(ODD, 0), (ACCENTED, 1), (SHORT, 2)])
+def test_of_people_with_odd_and_like_ids_one_goes_from_everywhere_and_nobody_else_does(small, tmp_path, person, place):
+    store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
+
+    told = erase.erase(store, None, person)
+
+    left = (store.raw / "web/dt=2026-01-01/a.jsonl").read_text().splitlines()[: len(VISITS) - 1]
+    others = [each["visitor"] for number, each in enumerate(VISITS) if number != place]
+    assert [json.loads(line)["visitor"] for line in left] == others
+    named = {person, VISITS[place]["visitor"]["anonymous_id"]} if person != SHORT else {"none has this"}
+    assert search(store.root, named | {json.dumps(one)[1:-1] for one in named}) == set()
+    assert [each.id for each in snapshot.all_of(store)] == [told["snapshot"]] != told["snapshots"]
+
+
+def web(name: str, shop: str, user: str | None, cookie: str, event: dict | None = None, **context: object) -> str:
+    told = {"id": f"event-of-{name}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | (event or {})
+    visitor = {"anonymous_id": cookie, "user_id": user}
+    return json.dumps({"event": told, "shop": shop, "visitor": visitor, "context": context})
+
+
+def asked(name: str, shop: str, **ids: str | None) -> str:
+    told = {"request_id": f"request-{name}", "answered_at": "2026-01-01T10:00:00Z", "tenant_id": shop}
+    return json.dumps(told | {"entity_id": None, "anonymous_id": None, "user_id": None, "probability": 0.5} | ids)
+
+
+BAD = {"ts": "nonsense"}
+TOLD = {  # by what each is
+    "web": {
+        "shared_acme": web("1", "acme", "acct-shared-1", "acme-cookie-9"),
+        "shared_globex": web("1", "globex", "acct-shared-1", "globex-cookie-9"),
+        "of_unknown": web("3", "acme", "realuser-555", "unknown"),
+        "unknown_device": web("4", "acme", "other-4", "cookie-4", device={"type": "unknown"}),
+        "app": web("5", "app", "app-user-1", "app-cookie-1"),
+        "app_undated": web("6", "app", "app-user-2", "app-cookie-2", BAD),
+        "on_app": web("7", "globex", "other-7", "cookie-7", device={"type": "app"}),
+        "on_app_undated": web("8", "globex", "other-8", "cookie-8", BAD, device={"type": "app"}),
+        "on_app_broken": '{"event": {"id": "event-of-9"}, "context": {"device": {"type": "app"}',
+        "of_referrer": web("10", "globex", "referrer-77", "cookie-10"),
+        "referred": web("11", "globex", "other-11", "cookie-11", page={"url": "https://x.example/?ref=referrer-77"}),
+        "ghost": web("12", "globex", "ghost-account-77", "ghost-cookie-77", BAD),
+        "ghost_short": web("13", "globex", "g13", "g-c", BAD),
+        "number": web("14", "globex", "000007", "cookie-14"),
+        **{f"other_{number}": web(f"o{number}", "globex", f"o{number}", f"c{number}") for number in range(20)},
+    },
+    "predictions": {
+        "asked": asked("1", "globex", anonymous_id="asked-cookie-1", entity_id="5e55104f"),
+        "asked_short": asked("2", "globex", user_id="u42", entity_id="s42"),
+        "asked_other": asked("3", "globex", user_id="u43", entity_id="u42"),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory) -> Store:
+    """Tenants and people whose ids are also other words, a run that learned from them, and two bundles of it."""
+    store = Store(tmp_path_factory.mktemp("crowded"))
+    for source, lines in TOLD.items():
+        path = store.raw / source / "dt=2026-01-01" / "a.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(f"{line}\n" for line in lines.values()))
+    with warehouse.locked(store) as lock:
+        landed = landing.land(store, *warehouse.source_names())
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
+    published, _ = snapshot.publish(store, {}, "select 1", {})
+    slices = [{"slice": name, "value": "app", "rows": 1} for name in ("tenant_id", "device")]
+    learned = {"features": [{"name": "device", "categories": ["app", "unknown"]}]}
+    write_json(store.runs / "r/settings.json", {"snapshot": published.id})
+    write_json(store.runs / "r/schema.json", learned)
+    write_json(store.runs / "r/candidates/xgboost/model.json", learned)
+    rows = "select 'globex' as tenant_id, unnest(['s42', 's43']) as entity_id, 'app' as device"
+    duckdb.sql(rows).write_parquet(str(store.runs / "r/holdout.parquet"))
+    write_json(store.runs / "r/metrics.json", {"candidates": {"rule": {"slices": slices}}})
+    for version in ("old", "serving"):
+        write_json(store.models / "pooled" / version / "manifest.json", {"run": "r"})
+        (store.models / "pooled" / version / "card.html").write_text("tried on the tenants app, globex")
+        (store.models / "pooled" / f"{version}-gate.html").write_text("tenant_id app does worst")
+        checks = [{"sentence": "tenant_id app does worst"}, {"name": "app"}]
+        write_json(store.gate("pooled", version), {"checks": checks})
+    write_json(store.champion("pooled"), {"version": "serving", "history": []})
+    return store
+
+
+def left(store: Store) -> set[str]:
+    """Which of the records are still there."""
+    found = {source: (store.raw / source / "dt=2026-01-01/a.jsonl").read_text().splitlines() for source in TOLD}
+    return {name for source, lines in TOLD.items() for name, line in lines.items() if line in found[source]}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "person", "gone", "as_ids_only"),
+    [
+        ("acme", "acct-shared-1", {"shared_acme"}, {"acct-shared-1", "event-of-1"}),
+        (None, "realuser-555", {"of_unknown"}, {"unknown"}),
+        (None, "referrer-77", {"of_referrer", "referred"}, set()),
+        (None, "000007", {"number"}, {"000007"}),
+        (None, "ghost-account-77", {"ghost"}, set()),
+        (None, "g13", {"ghost_short"}, {"g13"}),
+        (None, "asked-cookie-1", {"asked"}, set()),
+        (None, "u42", {"asked_short"}, {"u42", "s42"}),
+    ],
+)  # fmt: skip
+def test_of_ids_that_are_other_words_too_the_records_go_and_the_erasure_ends(
+    crowded, tmp_path, tenant, person, gone, as_ids_only
+):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    told = erase.erase(store, tenant, person)
+
+    assert {name for lines in TOLD.values() for name in lines} - left(store) == gone
+    assert told["as_ids_only"] == len(as_ids_only)
+    assert not store.erasing.exists()
+    assert (store.runs / "r/candidates/xgboost/model.json").exists()
+    rows = duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).project("entity_id").fetchall()
+    assert rows == [("s42",), ("s43",)][person == "u42" :]
+    if person not in as_ids_only:
+        assert erase.find(store, {person}) == []
+
+
+def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowded, tmp_path):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    told = erase.erase(store, "app", None)
+
+    assert {name for lines in TOLD.values() for name in lines} - left(store) == {"app", "app_undated"}
+    for name in ("schema.json", "candidates/xgboost/model.json"):
+        assert (store.runs / "r" / name).read_bytes() == (crowded.runs / "r" / name).read_bytes()
+    assert duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).count("*").fetchone() == (2,)
+    slices = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["rule"]["slices"]
+    assert slices == [{"slice": "device", "value": "app", "rows": 1}]
+    assert json.loads(store.gate("pooled", "serving").read_text()) == {"checks": [{"name": "app"}]}
+    kept = {path.name for path in (store.models / "pooled").glob("[!.]*")}
+    assert (kept, told["cards"]) == ({"champion.json", "serving", "serving-gate.json"}, ["pooled/serving"])
+    assert told["as_ids_only"] == len({"app"})
+
+
+@pytest.mark.parametrize("nobody", ["page_view", "unknown-77", "globex", "visitor", "app"])
+def test_a_word_that_nobody_goes_by_erases_nothing(crowded, tmp_path, nobody):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    with pytest.raises(Refused, match="Nothing is known of"):
+        erase.erase(store, None, nobody)
+
+    assert len(left(store)) == sum(map(len, TOLD.values())) and not store.erasing.exists()
+
+
+def test_an_erasure_that_cannot_end_says_how_to_end_it(crowded, tmp_path, monkeypatch):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+    monkeypatch.setattr(erase, "find", lambda *_: [store.root / "strange"])
+
+    with pytest.raises(Refused, match=r"Still named in .*/strange; .* delete .*/\.erasing\.json, and the erasure ends"):
+        erase.erase(store, None, "ghost-account-77")
+
+
+def test_the_only_tenant_can_be_erased_though_nothing_is_left_to_be_published(small, tmp_path):
+    store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
+
+    with pytest.raises(Refused, match=r"is erased .* there are events"):
+        erase.erase(store, "acme", None)
+
+    assert (snapshot.all_of(store), store.latest_snapshot.exists(), store.erasing.exists()) == ([], False, False)
+    assert json.loads(store.erasures.read_text())["snapshot"] is None
+    assert search(store.root, {'"acme"', "event-1"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("one", "text", "is_named"),
+    [("u24136", "by u24136.", True), ("u24136", "u241365", False), ("a|5f7", "(a|5f7)", True),
+     ("a|5f7", "a|5f70", False), ("a|5f7", "?by=a%7C5f7&", True),
+     ("jos\u00e9 1", '"jos\\u00e9 1"', True), ("a&b", "<td>a&amp;b</td>", True),
+     ("====", "x, ====, y", True), ("1042:u", "11042:u 1042", False), ("a b", "\ufffd\x03a b", True)],
+)  # fmt: skip
+def test_an_id_is_named_where_it_stands_alone_however_it_is_written(one, text, is_named):
+    with duckdb.connect() as connection:
+        rows = Ids({one, "another"}).rows(connection, "select 1 as number, $text as text")
+        found = connection.execute(rows, {"text": text}).fetchall()
+
+    assert Ids({one, "another"}).in_text(text) == bool(found) == is_named
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "jsonl.gz", "csv.jsonl", "parquet"])
+def test_a_raw_file_loses_the_records_named_and_keeps_the_others(tmp_path, kind):
+    path = tmp_path / "dt=2026-01-01" / f"part[1].{kind}"
+    path.parent.mkdir()
+    rows = [{"no": str(number), "text": text} for number, text in enumerate(["x", 'two\nlines, "quoted"', "y", "z"], 1)]
+    if kind == "parquet":
+        duckdb.from_df(__import__("pandas").DataFrame(rows)).write_parquet(str(path))
+    else:
+        quoted = ['"%s","%s"' % (row["no"], row["text"].replace('"', '""')) for row in rows]  # noqa: UP031
+        lines = ["same,same", *quoted] if "json" not in kind else [json.dumps(row) for row in rows]
+        with gzip.open(path, "wt") if kind.endswith("gz") else path.open("w") as file:
+            file.write("\n".join(lines))
+
+    erase._rewrite(path, {1, 3})
+
+    if kind == "parquet":
+        left = duckdb.read_parquet(glob.escape(str(path)), hive_partitioning=False).fetchall()
+    elif "json" not in kind:
+        left = duckdb.read_csv(glob.escape(str(path)), all_varchar=True, hive_partitioning=False).fetchall()
+    else:
+        with gzip.open(path, "rt") if kind.endswith("gz") else path.open() as file:
+            left = [tuple(json.loads(line).values()) for line in file]
+    assert left == [tuple(rows[1].values()), tuple(rows[3].values())]
+
+
+HEADER = b"\xef\xbb\xbforder_no,text\r\n"
+ROWS = [  # as bytes, each of them a record
+    b"1,theirs\n",
+    b"2,others," + b"x" * 30_000 + b"\n",
+    b'3,"theirs,\r\nin two lines"\r\n',
+    b"4,caf\xe9 \0\r\n",
+    b'5,"two\r\nlines of ""another"""\n',
+    b"\n",
+    b'6,"open quote\n',
+    b"7,without newline",
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz"])
+@pytest.mark.parametrize("gone", [{1, 3}, {1, 8}, {2, 4, 5}, {6, 7}])
+def test_rows_of_a_csv_that_stay_keep_their_bytes(tmp_path, kind, gone):
+    path, unzip = tmp_path / f"a.{kind}", gzip.decompress if kind == "csv.gz" else bytes
+    content = HEADER + b"".join(ROWS)
+    path.write_bytes(gzip.compress(content) if kind == "csv.gz" else content)
+    assert len(ROWS) == len(list(records.csv_records(path)))
+
+    erase._rewrite(path, gone)
+
+    left = b"".join(row for number, row in enumerate(ROWS, 1) if number not in gone)
+    assert HEADER + left == unzip(path.read_bytes())
+
+
+def test_of_a_link_the_file_that_it_leads_to_loses_the_records(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "elsewhere.jsonl").write_text("theirs\nothers\n")
+    link = tmp_path / "raw" / "a.jsonl"
+    link.symlink_to("../elsewhere.jsonl")
+
+    erase._rewrite(link, {1})
+
+    assert link.is_symlink() and link.read_text() == (tmp_path / "elsewhere.jsonl").read_text() == "others\n"
+    erase._rewrite(link, set())
+    assert [each.name for each in tmp_path.rglob("*")] == ["raw"]
+
+
+def test_a_link_to_what_cannot_be_written_is_refused_by_name_before_anything_goes(small, tmp_path, monkeypatch):
+    store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
+    path = store.raw / "web/dt=2026-01-01/a.jsonl"
+    (tmp_path / "mounted").mkdir()
+    path.rename(tmp_path / "mounted/a.jsonl")
+    path.symlink_to(tmp_path / "mounted/a.jsonl")
+    monkeypatch.setattr(erase_plan.os, "access", lambda folder, _: folder != tmp_path / "mounted")
+
+    with pytest.raises(Refused, match=r"a\.jsonl names them, and .*/mounted cannot be written"):
+        erase.erase(store, None, SHORT)
+
+    assert not store.erasing.exists()
+    assert path.read_bytes() == (small.raw / "web/dt=2026-01-01/a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["n" * 249 + ".jsonl", "\u00fc" * 124 + ".jsonl", "\U0001f600" * 62 + ".jsonl"])
+def test_a_file_with_the_longest_name_there_can_be_loses_its_records(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("theirs\nothers\n")
+
+    erase._rewrite(path, {1})
+
+    assert ([path], "others\n") == (list(tmp_path.iterdir()), path.read_text())
+
+
+def test_nobody_is_erased_from_a_store_that_was_never_built(tmp_path, untouched):
+    shutil.copytree(untouched, tmp_path / "project", symlinks=True)
+
+    assert "`make data`" in refusal(
+        run(tmp_path / "project", tmp_path / "data", "-m", "jollyboat.erasure.erase", "--person", "x")
+    )

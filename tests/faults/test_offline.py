@@ -1,0 +1,68 @@
+"""Nothing connects to anything but loopback: flows, server, ml/ and rails/ work, and try nothing else."""
+
+import shutil
+import subprocess
+
+import pytest
+from runs import run
+from test_server_load import IN_PROJECT
+
+pytestmark = pytest.mark.faults
+HAS_NAMESPACES = (
+    shutil.which("unshare") and shutil.which("ip") and subprocess.run(["unshare", "-rn", "true"]).returncode == 0
+)
+# A network of one's own, with loopback alone, for what is no Python (DuckDB's extensions).
+ALONE = ("unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh") if HAS_NAMESPACES else ()
+COMMANDS = [
+    [
+        "-m",
+        "jollyboat.simulate.simulate",
+        "--days",
+        "8",
+        "--sessions-per-day",
+        "1000",
+        "--raw",
+        "{0}/raw",
+        "--truth",
+        "{0}/truth.parquet",
+    ],
+    ["flows/data.py", "run"],
+    ["flows/train.py", "run"],
+    ["flows/deploy.py", "run"],
+    ["flows/score.py", "run"],
+    ["-m", "jollyboat.serving.ask"],
+]
+
+
+def test_no_flow_and_no_server_connects_to_anything_but_loopback(untouched, monkeypatch, tmp_path):
+    store, tries = tmp_path / "store", tmp_path / "tries.txt"
+    monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
+    monkeypatch.setenv("NETWORK_TRIES", str(tries))
+
+    for command in COMMANDS:
+        said = run(untouched, store, *(part.format(store) for part in command), before=ALONE)
+        assert said.returncode == 0, said.stdout
+
+    assert not tries.exists(), tries.read_text()
+
+
+def test_a_connection_is_noticed(untouched, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
+    monkeypatch.setenv("NETWORK_TRIES", str(tmp_path / "tries.txt"))
+
+    said = run(untouched, tmp_path, "-c", "import socket; socket.create_connection(('192.0.2.1', 80))")
+
+    assert said.returncode == 1
+    assert "192.0.2.1" in (tmp_path / "tries.txt").read_text()
+
+
+def test_the_pinned_packages_have_no_known_hole(untouched):
+    if not shutil.which("uvx"):
+        pytest.skip("uvx, which runs pip-audit, is not on the path")
+    command = ["uvx", "pip-audit", "--strict", "--require-hashes", "--disable-pip", "-r", "requirements.txt"]
+
+    said = subprocess.run(command, cwd=untouched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    if said.returncode and "known vulnerabilit" not in said.stdout:
+        pytest.skip(f"pip-audit could not ask: {said.stdout.strip().splitlines()[-1][:200]}")
+    assert said.returncode == 0, said.stdout

@@ -1,0 +1,216 @@
+"""The SQL rooms: dbt's own unit tests, what staging makes of odd lines, and that no feature knows what comes after."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import duckdb
+import pytest
+from whole_path import build, need_simulated_sources
+
+from jollyboat.store.store import PROJECT, Store
+from jollyboat.warehouse import warehouse
+
+# What is changed in a good event, and the columns or the quarantine's reason it must end with.
+ODD_EVENTS = {
+    "offset_is_not_dropped": ({"event.ts": "2026-01-01T12:00:00+02:00"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "no_zone_is_utc": ({"event.ts": "2026-01-01 10:00:00"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "comma_decimals_of_a_second": ({"event.ts": "2026-01-01 10:00:00,5"}, {"occurred_at": "2026-01-01 10:00:00.5"}),
+    "epoch_seconds": ({"event.ts": 1767261600}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "epoch_milliseconds": ({"event.ts": 1767261600000}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "epoch_microseconds": ({"event.ts": "1767261600000000"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "an_offset_after_minutes": ({"event.ts": "2026-01-01T12:00+02:00"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "an_offset_after_a_space": ({"event.ts": "2026-01-01 12:00:00,5 +0200"}, {"occurred_at": "2026-01-01 10:00:00.5"}),
+    "a_small_z_is_utc": ({"event.ts": "2026-01-01T10:00:00z"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "utc_by_name": ({"event.ts": "2026-01-01 10:00:00 UTC"}, {"occurred_at": "2026-01-01 10:00:00"}),
+    "a_zone_by_another_name_is_none": ({"event.ts": "2026-01-01 10:00:00 BST"}, {"reason": "malformed_time"}),
+    "infinity_is_no_time": ({"event.ts": "infinity"}, {"reason": "malformed_time"}),
+    "text_is_no_time": ({"event.ts": "yesterday"}, {"reason": "malformed_time"}),
+    "time_is_missing": ({"event.ts": None}, {"reason": "no_time"}),
+    "time_is_far_ahead": ({"event.ts": "2099-01-01T10:00:00Z"}, {"reason": "in_the_future"}),
+    "time_is_long_past": ({"event.ts": "1970-01-01T00:00:00Z"}, {"reason": "too_long_ago"}),
+    "arrival_before_occurrence": ({"received": "2026-01-01T09:00:00Z"}, {"received_at": "2026-01-01 09:00:00"}),
+    "price_as_text_with_a_comma": ({"product.price": "19,90"}, {"price": "19.9000"}),
+    "price_below_zero": ({"product.price": -1}, {"price": None}),
+    "price_that_is_none": ({"product.price": "free"}, {"price": None}),
+    "tenant_is_missing": ({"shop": None}, {"reason": "no_tenant"}),
+    "tenant_that_leaves_its_folder": ({"shop": "../x"}, {"reason": "malformed_tenant"}),
+    "type_is_missing": ({"event.type": ""}, {"reason": "no_event_type"}),
+    "type_never_seen": ({"event.type": "hologram"}, {"event_type": "hologram"}),
+    "group_that_is_text": ({"product": "p1"}, {"product_id": None}),
+    "braces_and_quotes": ({"search.query": "{{ x }} '; drop table x; --"}, {"query": "{{ x }} '; drop table x; --"}),
+    "right_to_left_and_emoji": ({"search.query": "\u0639 \U0001f600"}, {"query": "\u0639 \U0001f600"}),
+    "an_address_as_an_id": ({"visitor.user_id": "Ann@shop.example"}, {"user_id": "hash of Ann@shop.example"}),
+    "an_address_in_an_address": ({"context.page.url": "https://x.example/?mail=ann%40shop.example&a=1"},
+                                 {"url": "https://x.example/?mail=hash of ann@shop.example&a=1"}),
+    "an_address_in_another_field": ({"note": "to ann@shop.example", "context.page.name": "of/ann@shop.example"},
+                                    {"payload ->> 'note'": "to hash of ann@shop.example",
+                                     "page": "of/hash of ann@shop.example"}),
+    "personal_fields_in_json_as_text": (
+        {"body": json.dumps({"phone": "+49", "name": "ann@shop.example", "in": json.dumps({"ip": "x"})})},
+        {"(payload ->> 'body') ->> 'name'": "hash of ann@shop.example", "json_valid(payload)": "true",
+         "((payload ->> 'body') ->> 'in') ->> 'ip'": "hash of x", "contains(payload, '+49')": "false"}),
+    "personal_fields_of_the_payload": (
+        {"customer": {"name": "Ann", "is": [{"e": 1, "Email" : "Ann", "phone": 123}]}},
+        {"payload": {"customer": {"name": "hash of Ann", "is": [
+            {"e": 1, "Email": "hash of Ann", "phone": "hash of 123"}]}, "context": {"device": {}}, "product": {}}}),
+    "a_field_beside_those_that_are_mapped": (
+        {"search.result_count": 7, "visitor.segment": "vip", "context.page.section": "help"},
+        {"payload": {"visitor": {"segment": "vip"}, "context": {"page": {"section": "help"}}, "product": {},
+                     "search": {"result_count": 7}}}),
+    "personal_fields_that_are_groups": (
+        {"of": {"name": {"legal": {"last": "Smith"}}, "phone": [["+49"]]}, "name": {"first": "A}nn\"{"}, "after": 1},
+        {"json_valid(payload)": "true", "regexp_extract_all(payload, 'Smith|[+]49|nn')": "[]",
+         "payload ->> 'after'": "1"}),
+}  # fmt: skip
+ODD_LINES = {
+    "[]": "not_an_object",
+    "3": "not_an_object",
+    '{"a": 1,': "unparsable",
+    "null": "not_an_object",
+    "   ": "unparsable",
+    '{"email": "ann", ': "unparsable",
+}
+
+
+def an_event(number: int, changes: dict) -> dict:
+    event = {
+        "event": {"id": f"e{number}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"},
+        "received": "2026-01-01T10:00:01Z",
+        "shop": "acme",
+        "visitor": {"anonymous_id": "a"},
+        "product": {"id": "p1", "price": 1},
+        "search": {},
+        "context": {"page": {}},
+    }
+    for path, value in changes.items():
+        *groups, name = path.split(".")
+        place = event
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    return event
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory) -> duckdb.DuckDBPyConnection:
+    """A warehouse built from the odd events and lines, one a line of one file."""
+    need_simulated_sources()
+    store = Store(tmp_path_factory.mktemp("odd"))
+    (store.raw / "web" / "dt=2026-01-01").mkdir(parents=True)
+    events = [json.dumps(an_event(number, changes)) for number, (changes, _) in enumerate(ODD_EVENTS.values())]
+    (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join([*events, *ODD_LINES]))
+    (store.raw / "orders" / "dt=2026-01-01").mkdir(parents=True)
+    orders = "order_no,shop_code,placed_at,total\n,acme,2026-01-01,1\n,acme,2026-01-01,2\n"
+    (store.raw / "orders" / "dt=2026-01-01" / "odd.csv").write_text(orders)
+    build(store)
+    return duckdb.connect(str(store.warehouse), read_only=True)
+
+
+def hashed(expected: str | dict | None, staged: duckdb.DuckDBPyConnection) -> str | None:
+    """What is expected, `hash of x` in it being the hash of x with the store's salt."""
+    if expected is None:
+        return None
+    ((warehouse_file,),) = staged.sql("select path from duckdb_databases() where path is not null").fetchall()
+    salt = (Path(warehouse_file).parent / ".salt").read_text()
+    text = json.dumps(expected, separators=(",", ":")) if isinstance(expected, dict) else expected
+    return re.sub(r"hash of (\w+(?:@[\w.]+)?)", lambda found: sha256((salt + found[1]).encode()).hexdigest()[:32], text)
+
+
+@pytest.mark.parametrize("name", ODD_EVENTS)
+def test_an_odd_event_has_its_rule(staged, name):
+    number, (_, expected) = list(ODD_EVENTS).index(name) + 1, ODD_EVENTS[name]
+
+    columns = ", ".join(f"cast({column} as varchar)" for column in expected)
+    (found,) = staged.sql(f"select {columns} from stg_web__events where line_number = {number}").fetchall()
+    assert tuple(hashed(value, staged) for value in expected.values()) == found
+
+
+def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
+    found = staged.sql(f"select line, reason from quarantined_events where line_number > {len(ODD_EVENTS)}").fetchall()
+
+    lines = {hashed(line.replace("ann", "hash of ann"), staged): reason for line, reason in ODD_LINES.items()}
+    assert lines == dict(found)
+
+
+def test_orders_without_a_number_are_not_one(staged):
+    assert [(2,)] == staged.sql("select count(*) from events where source = 'orders'").fetchall()
+
+
+def test_no_record_is_missing_from_the_account(staged):
+    assert [(0,)] == staged.sql("select distinct missing_count from record_account").fetchall()
+
+
+def test_lines_read_and_features_computed_in_portions_are_those_of_one(copied):
+    def rows() -> list[list[tuple]]:
+        with warehouse.connect(copied) as connection:
+            tables = ("stg_web__events", "session_features")
+            return [connection.sql(f"from {table} order by all").fetchall() for table in tables]
+
+    before = rows()
+    few = "{lines_at_once: 100, sessions_at_once: 100}"
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--full-refresh", "--vars", few]
+    dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
+
+    assert dbt.returncode == 0, dbt.stdout[-3_000:]
+    assert all(len(table) > 300 for table in before)
+    assert before == rows()
+
+
+def test_dbts_own_unit_tests_pass(copied):
+    command = [sys.executable, "-m", "dbt.cli.main", "test", "--no-use-colors"]
+
+    dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
+
+    assert dbt.returncode == 0, dbt.stdout[-3_000:]
+    assert "ERROR=0" in dbt.stdout and os.path.exists(copied.warehouse)
+
+
+def test_nothing_after_the_point_is_used(copied):
+    """What follows a session's point on the last day becomes a well-known customer's purchases, who logs in again."""
+    file = max((copied.raw / "web").glob("*/*"))
+    day = file.parent.name.removeprefix("dt=")
+    features = "select * exclude (status, label) from session_features where cast(point_at as date) <= ? order by all"
+    outcomes = "select count(*) from session_features where label"
+    of_the_future = (
+        "from events inner join sessions using (tenant_id, session_id) "
+        "where event_number > point_number and received_at >= ?"
+    )
+    with duckdb.connect(str(copied.warehouse), read_only=True) as connection:
+        before, bought = connection.execute(features, [day]).fetchall(), connection.sql(outcomes).fetchall()
+        later = {row[0] for row in connection.execute(f"select event_id {of_the_future}", [day]).fetchall()}
+        log_in_at = dict(
+            connection.execute(
+                f"select max_by(event_id, event_number), strftime(max(occurred_at) + interval 1 second, '%xT%XZ') "
+                f"{of_the_future} group by tenant_id, session_id",
+                [day],
+            ).fetchall()
+        )
+        known = "select tenant_id, max_by(key[3:], outcome_count) from lookup_visitor where key like 'u:%' group by all"
+        customers = dict(connection.sql(known).fetchall())
+
+    lines = []
+    for line in gzip.decompress(file.read_bytes()).splitlines():
+        for name in re.findall(rb'"event":\{"id":"(\w+)"', line):
+            if (name := name.decode()) in later:
+                event = json.loads(line)
+                event |= {"product": {"id": "p1", "price": 1}, "search": {"query": "anything else"}}
+                event["event"]["type"] = "purchase"
+                event["visitor"]["user_id"] = customers[event["shop"]]
+                line = json.dumps(event).encode()
+            if name in log_in_at:
+                event["event"] = {"id": f"{name}-again", "type": "log_in", "ts": log_in_at[name]}
+                lines.append(json.dumps(event).encode())
+        lines.append(line)
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    build(copied)
+
+    with duckdb.connect(str(copied.warehouse), read_only=True) as connection:
+        after, sold = connection.execute(features, [day]).fetchall(), connection.sql(outcomes).fetchall()
+    assert len(later) > 100 and sold > bought  # the future is another one
+    assert before == after

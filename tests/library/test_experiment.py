@@ -1,0 +1,225 @@
+"""An experiment is read by person and first assignment, may be looked at daily, and says when it is spoiled."""
+
+import json
+import tomllib
+from types import SimpleNamespace
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from whole_path import run
+
+from jollyboat.champions import champion
+from jollyboat.experiments.readout import read, sequence
+from jollyboat.serving import experiment
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import PROJECT, Store, read_json, write_json
+
+PROJECT_SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text())
+SETTINGS = PROJECT_SETTINGS["experiment"]
+TOLD = {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1"}
+TOLD |= {"since": "2026-01-01T00:00:00+00:00"}
+NO_EXPERIMENT = {
+    "half a file": "{broken",
+    "a text": '"str"',
+    "a list": "[]",
+    "null": "null",
+    **{f"no {name}": json.dumps({key: value for key, value in TOLD.items() if key != name}) for name in TOLD},
+    **{f"share {share}": json.dumps(TOLD | {"share": share}) for share in ("0.5", 40, 1.5, 1, 0, -0.5, True, None)},
+    "share 1e400": json.dumps(TOLD).replace("0.5", "1e400"),
+    "share NaN": json.dumps(TOLD).replace("0.5", "NaN"),
+    "since": json.dumps(TOLD | {"since": "x"}),
+}
+
+
+def log(champion_rate: float, challenger_rate: float, visitors: int = 8000, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    variant = rng.choice(["champion", "challenger"], visitors)
+    rate = np.where(variant == "champion", champion_rate, challenger_rate)
+    return pd.DataFrame(
+        {
+            "person_id": [f"p{place}" for place in range(visitors)],
+            "session_id": [f"s{place}" for place in range(visitors)],
+            "answered_at": pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(visitors), unit="min"),
+            "variant": variant,
+            "outcome": (rng.random(visitors) < rate).astype(object),
+            "latency_ms": rng.gamma(4, 1, visitors),
+            "probability": rng.random(visitors),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"), [((0.08, 0.14), "better"), ((0.14, 0.08), "worse"), ((0.1, 0.1), "open")]
+)
+def test_a_difference_is_called_where_there_is_one_and_not_where_there_is_none(rates, verdict):
+    found = read(log(*rates), 0.5, SETTINGS)
+
+    assert verdict == found["verdict"]
+    assert found["days"][-1]["low"] < rates[1] - rates[0] < found["days"][-1]["high"]
+
+
+def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors():
+    n = np.array([[1000, 10_000], [1000, 10_000]])
+
+    _, half = sequence(n, n * 0.1, 0.05, 5_000)
+
+    at_one_look = 1.96 * np.sqrt(2 * 0.09 / n[0])
+    assert (half > at_one_look).all()
+    assert half[1] < half[0]
+
+
+def test_a_person_counts_once_with_the_variant_and_outcome_met_first_and_waiting_is_no_failure():
+    rows = log(0.1, 0.1).assign(outcome=False)
+    other = np.where(rows["variant"] == "champion", "challenger", "champion")
+    later = rows.assign(variant=other, outcome=True, answered_at=rows["answered_at"] + pd.Timedelta(days=30))
+    waiting = rows.iloc[:10].assign(person_id=[f"w{place}" for place in range(10)], outcome=None)
+
+    found = read(pd.concat([later, rows, waiting]), 0.5, SETTINGS)
+
+    assert [one["outcomes"] for one in found["variants"]] == [0, 0]
+    assert sum(one["known"] for one in found["variants"]) == len(rows)
+    assert (len(rows), 10) == (found["crossed"], found["waiting"])
+
+
+def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is_told():
+    rows = log(0.08, 0.14)
+    lost = rows[(rows["variant"] == "champion") | (np.arange(len(rows)) % 10 > 0)]
+    slow = rows.assign(latency_ms=rows["latency_ms"] + 100 * (rows["variant"] == "challenger"))
+
+    fails = rows["probability"].mask((rows["variant"] == "challenger") & (np.arange(len(rows)) % 50 == 0))
+
+    assert read(lost, 0.5, SETTINGS)["verdict"] == "spoiled"
+    assert read(rows.assign(probability=fails), 0.5, SETTINGS)["verdict"] == "failing"
+    assert read(slow, 0.5, SETTINGS)["verdict"] == "slower"
+
+
+def test_one_visitor_one_failure_or_one_slow_answer_in_each_arm_decides_nothing():
+    two, hundred = log(0.0, 1.0, 40).groupby("variant").head(1), log(0.1, 0.1, 100)
+    one = hundred.index == hundred.index[hundred["variant"] == "challenger"][0]
+    fails = hundred.assign(probability=hundred["probability"].mask(one))
+    slow = hundred.assign(latency_ms=hundred["latency_ms"].mask(one, 80))
+
+    assert [read(rows, 0.5, SETTINGS)["verdict"] for rows in (two, fails, slow)] == ["open"] * 3
+
+
+def test_without_an_answer_nothing_is_concluded():
+    found = read(log(0.1, 0.1).iloc[:0], 0.5, SETTINGS)
+
+    assert (found["verdict"], found["t_test_p"], found["days"]) == ("open", None, [])
+
+
+def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path):
+    store = Store(tmp_path)
+
+    with pytest.raises(Refused, match="make deploy"):
+        experiment.start(store, "", 0.5, PROJECT_SETTINGS)
+    with pytest.raises(Refused, match="between 0 and 1"):
+        experiment.start(store, "", 1.0, PROJECT_SETTINGS)
+    with pytest.raises(Refused, match="make challenger"):
+        experiment.stop(store)
+    write_json(store.experiment, TOLD)
+    with pytest.raises(Refused, match="v2 is the challenger already"):
+        experiment.start(store, "", 0.5, PROJECT_SETTINGS)
+
+
+@pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
+def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    file = Store(tmp_path).experiment
+    file.parent.mkdir()
+    file.write_text(text)
+
+    for verb in ("read", "start", "promote"):
+        assert experiment.main([verb]) == 1
+        sentence = capsys.readouterr().err
+        assert sentence.startswith(f"{file} is no experiment: ") and sentence.count("\n") == 1
+        assert sentence.endswith("Correct it, or `make stop-experiment` ends it.\n")
+
+
+@pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
+def test_a_file_that_holds_no_experiment_is_ended_as_one_is(tmp_path, text):
+    store = Store(tmp_path)
+    store.experiment.parent.mkdir()
+    store.experiment.write_text(text)
+
+    said = experiment.stop(store)
+
+    assert said == f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
+    with pytest.raises(Refused, match="There is no experiment"):
+        experiment.stop(store)
+
+
+def test_who_answers_after_an_experiment_is_the_champion_of_then(tmp_path):
+    store = Store(tmp_path)
+    write_json(store.experiment, TOLD)
+    write_json(store.champion("pooled"), {"version": "v3"})
+
+    said = experiment.stop(store)
+    write_json(store.experiment, TOLD)
+    store.champion("pooled").write_text("{broken")
+    without = experiment.stop(store)
+
+    assert said == "v2 is no longer the challenger. Champion v3 answers everybody."
+    assert without.startswith(f"v2 is no longer the challenger. {store.champion('pooled')} is not readable JSON")
+    assert not store.experiment.exists()
+
+
+def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_ends_the_comparison(
+    tmp_path, monkeypatch
+):
+    store = Store(tmp_path)
+    answers = log(0.1, 0.1, 6).drop(columns="person_id").assign(model_version="v1", anonymous_id=[*"aaabc", None])
+    answers["tenant_id"] = ["acme", "globex", *["acme"] * 4]
+    sessions = answers[["tenant_id", "session_id"]].assign(status="train", person_id=[*"pppqr", "nobody"])
+    newest = SimpleNamespace(
+        manifest={"tables": {"fct_predictions": {}}},
+        columns=lambda _: ["person_id"],
+        relation=lambda _: duckdb.from_df(sessions),
+        frame=lambda _: answers,
+    )
+    monkeypatch.setattr(experiment.snapshot, "open_latest", lambda _: newest)
+    write_json(store.experiment, TOLD)
+
+    write_json(store.champion("pooled"), {"version": "v1"})
+    found = experiment.readout(store, PROJECT_SETTINGS, "Experiment")
+    write_json(store.champion("pooled"), {"version": "v3"})
+
+    assert sum(one["visitors"] for one in found["variants"]) == 4
+    with pytest.raises(Refused, match=r"champion is now v3, .* compared with v1: `make stop-experiment`"):
+        experiment.readout(store, PROJECT_SETTINGS, "Experiment")
+
+
+def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):
+    write_json(copied.experiment, {"version": "v2"})
+
+    deployed, monitored = (
+        run(copied, f"flows/{name}", "run", *more) for name, *more in (["deploy.py"], ["monitor.py", "--auto", "1"])
+    )
+
+    assert deployed.returncode == 1 and "`make promote` or `make stop-experiment`" in deployed.stderr
+    assert "Nothing is trained while a challenger is on trial" in monitored.stdout
+
+
+def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promoted(copied):
+    owner, version = champion.current(copied)
+    with pytest.raises(Refused, match="is the champion itself"):
+        experiment.start(copied, "", 0.5, PROJECT_SETTINGS)
+    told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
+    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+
+    found = experiment.readout(copied, PROJECT_SETTINGS, "Experiment")
+    said = experiment.tell(found, copied)
+    with pytest.raises(Refused, match="make promote FORCE"):
+        experiment.promote(copied, PROJECT_SETTINGS, "Experiment")
+    experiment.promote(copied, PROJECT_SETTINGS, "Experiment", force="the shop moves tomorrow")
+
+    (copied.bundle(owner, version) / "features.sql").unlink()
+    of_a_broken_one = experiment.tell(found, copied)
+
+    assert "No outcome of both variants is known yet." in said and "not taken up" not in said
+    assert "challenger: not taken up by a server. The bundle at" in of_a_broken_one
+    assert "features.sql; `make stop-experiment`, then `make challenger" in of_a_broken_one
+    assert read_json(copied.experiment) is None
+    assert "<h1>No difference is sure yet</h1>" in (copied.reports / "experiment.html").read_text()

@@ -1,0 +1,181 @@
+"""The whole path, typed as a user types it."""
+
+import json
+
+import duckdb
+import numpy as np
+import pytest
+from whole_path import run_together
+
+from jollyboat.bundles.bundle import Parts, assemble
+from jollyboat.bundles.model import answer_sample
+from jollyboat.champions.champion import current
+from jollyboat.serving import batch, experiment, trial
+from jollyboat.snapshots import snapshot
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import project_settings, read_json, write_json
+from jollyboat.training import run as runs
+from jollyboat.training.candidates import rule
+from jollyboat.training.line import Line
+from jollyboat.training.schema import FeatureSchema
+from jollyboat.training.split import Part
+
+VERBS = ["simulate", "data", "train", "deploy", "score", "ask"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_succeeds_and_sums_up_in_one_line(said, verb):
+    assert said[verb].returncode == 0, said[verb].stdout + said[verb].stderr
+    assert f"{verb}: " in said[verb].stdout
+
+
+def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(said, built):
+    assert "quarantined: web: " in said["data"].stdout
+    account = snapshot.open_latest(built).frame("record_account")
+
+    assert account["line_count"].sum() > 2_000
+    assert (account["quarantined_count"].sum() > 0) and (account["duplicate_count"].sum() > 0)
+    assert account["missing_count"].eq(0).all()
+
+
+def test_the_run_folder_holds_figures_and_predictions_of_every_candidate(built):
+    run = runs.open("", built)
+
+    assert list(run.metrics["candidates"]) == ["rule", "logistic", "xgboost"]
+    assert {"tenant_id", "entity_id", "label", "rule", "logistic", "xgboost"} <= set(run.predictions().columns)
+
+
+def test_the_champion_beats_the_rule_and_its_gate_report_stands_beside_it(built):
+    owner, version = current(built)
+    gate = json.loads((built.models / owner / f"{version}-gate.json").read_text())
+
+    assert gate["decision"]["passed"]
+    assert next(check for check in gate["decision"]["checks"] if check["name"] == "beats_the_rule")["figure"] > 0
+
+
+def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
+    (folder,) = (path.parent for path in built.scores.glob("*/scores.json"))
+    scores = duckdb.read_parquet(str(folder / "scores.parquet")).df()
+    predictions = runs.open("", built).predictions()
+    chosen = runs.open("", built).chosen
+
+    both = predictions.merge(scores, on=["tenant_id", "entity_id"])
+    assert len(both) > 100
+    assert (both[chosen] - both["probability"]).abs().max() < 1e-9
+
+
+def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_IN_A_PART", 100)
+    opened = snapshot.open_latest(copied)
+    whole = duckdb.read_parquet(str(next(copied.scores.glob("*/scores.parquet")))).df()
+    tenant = whole["tenant_id"][0]
+
+    one = duckdb.read_parquet(str(copied.scores / batch.score(opened, 7, tenant) / "scores.parquet")).df()
+
+    assert one["probability"].tolist() == whole[whole["tenant_id"] == tenant]["probability"].tolist()
+    with pytest.raises(Refused, match=tenant):
+        batch.score(opened, 7, "nobody")
+
+
+def test_the_same_commands_again_change_nothing(copied):
+    before = {path: read_json(path) for path in (copied.latest_snapshot, copied.latest_run, copied.champion("pooled"))}
+
+    said = run_together(copied, {verb: [f"flows/{verb}.py", "run"] for verb in ("data", "train", "deploy")})
+
+    assert [0, 0, 0] == [each.returncode for each in said.values()]
+    assert before == {path: read_json(path) for path in before}
+
+
+FEWER = "select tenant_id, entity_id, point_at, cart_add_count from ({}) as features"
+
+
+def champion_of_other_features(store, folder, sql: str = FEWER, of_run: str = "gone") -> tuple[str, str]:
+    """A bundle of the rule that knows one feature, of a snapshot that is gone; what it runs is `sql`."""
+    run, opened = runs.open("", store), snapshot.open_latest(store)
+    folder.mkdir(exist_ok=True)
+    rows = Part.of(opened.frame("session_features").query("status == 'train'"))
+    schema = FeatureSchema.from_frame(rows.features[["cart_add_count"]])
+    rule.save(rule.fit(rows, rows, schema, {}), folder)
+    lookups = {name: opened.columns(name) for name in opened.lookups}
+    request = trial.sample_request({})
+    parts = Parts(
+        candidate="rule",
+        model=folder,
+        feature_sql=sql.format(run.feature_sql.strip().rstrip(";")),
+        schema=schema.to_dict(),
+        lookups=lookups,
+        sample=answer_sample("rule", folder, run.feature_sql, schema.to_dict(), lookups, 0.1, request),
+        card="",
+        threshold=0.1,
+        run=of_run,
+        snapshot="gone",
+        code="",
+        metrics={},
+    )
+    bundle = assemble(parts, store)
+    return bundle.owner, bundle.version
+
+
+def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_silence_explained(copied, tmp_path):
+    run = runs.open("", copied)
+    other = champion_of_other_features(copied, tmp_path / "rule")
+    mute = champion_of_other_features(copied, tmp_path / "rule", FEWER + " semi join lookup_price using (tenant_id)")
+
+    lead, slices, silence = trial.against_champion(other, run)
+    nothing, none, why = trial.against_champion(mute, run)
+
+    assert lead["low"] > 0 and silence == "" and {"tenant_id", "device"} <= {each["slice"] for each in slices}
+    assert nothing is none is None and "lookup_price" in why and "make deploy FORCE" in why
+
+
+def test_a_champion_is_not_asked_about_rows_that_it_has_learned_from(copied, tmp_path):
+    run = runs.open("", copied)
+    champion = champion_of_other_features(copied, tmp_path / "rule", of_run=run.id)
+    metrics, times = run.metrics, run.predictions()["point_at"]
+    about_all, _, _ = trial.against_champion(champion, run)
+
+    def learned_until(moment) -> tuple:
+        metrics["split"]["validation"]["to"] = moment.isoformat()
+        write_json(run.folder / "metrics.json", metrics)
+        return trial.against_champion(champion, run)
+
+    about_half, _, _ = learned_until(times.median())
+    nothing, _, why = learned_until(times.max())
+
+    assert about_half["high"] - about_half["low"] > about_all["high"] - about_all["low"]
+    assert nothing is None and "it has learned from nearly all of it" in why
+
+
+def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_that_is_kept(copied, tmp_path):
+    owner, version = champion_of_other_features(copied, tmp_path / "rule")
+    told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": current(copied)[1]}
+    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+
+    with pytest.raises(Refused, match="make promote FORCE"):
+        experiment.promote(copied, project_settings(), "Experiment")
+    experiment.promote(copied, project_settings(), "Experiment", force="the shop moves tomorrow")
+
+    assert read_json(copied.champion(owner))["history"][-1]["forced"] == "the shop moves tomorrow"
+
+
+def test_a_champion_whose_code_has_changed_is_not_compared_with(copied, monkeypatch):
+    monkeypatch.setattr(Line, "log_odds", lambda self, matrix: np.zeros(len(matrix)))
+
+    lead, _, why = trial.against_champion(current(copied), runs.open("", copied))
+
+    assert lead is None and "answers its own sample" in why
+
+
+def test_features_that_a_server_cannot_compute_are_refused_before_there_is_a_bundle(copied):
+    run = runs.open("", copied)
+    sql = run.feature_sql.strip().rstrip(";") + " semi join sessions using (tenant_id)"
+    (run.folder / "features.sql").write_text(sql)
+
+    with pytest.raises(Refused, match="events_at_point and lookups only"):
+        trial.assemble_bundle(run, "Model card")
+
+
+def test_the_runs_page_tells_what_the_gate_said(built):
+    page = runs.open("", built).report.read_text()
+
+    assert "<h2>Gate</h2>" in page and "checks passed" in page

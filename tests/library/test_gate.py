@@ -1,0 +1,164 @@
+from dataclasses import replace
+
+import pytest
+
+from jollyboat.gate.gate import Facts, choose, decide
+
+LIMITS = {"champion_margin": 0.01, "slice_drop": 0.05, "calibration_error": 0.05, "latency_ms": 250}
+LIMITS |= {"feature_auc": 0.95, "model_auc": 0.97, "shared_rows": 0.01, "memory_mb": 2000, "bundle_mb": 50}
+LIMITS |= {"training_seconds": 3600}
+
+
+def lead(value: float, low: float) -> dict:
+    return {"value": value, "low": low, "high": 2 * value - low}
+
+
+def slices(high: float) -> list[dict]:
+    """One whose lead over the rule is surely below `high`, and one too small to judge."""
+    lead = {"value": high - 0.02, "low": high - 0.04, "high": high}
+    return [
+        {"slice": "tenant_id", "value": "acme", "too_small": False, "against_rule": lead},
+        {"slice": "tenant_id", "value": "tiny", "too_small": True},
+    ]
+
+
+def leaks(shared_rows: float = 0.002, **features: float) -> dict:
+    return {"features": features or {"cart_add_count": 0.7}, "shared_rows": shared_rows, "shared_by_chance": 0.001}
+
+
+GOOD = Facts(
+    candidate="xgboost",
+    champion="4f0c",
+    against_rule=lead(0.08, 0.03),
+    against_champion=lead(0.0, -0.005),
+    slices=slices(0.04),
+    calibration_error=0.01,
+    calibration_chance=0.02,
+    misbehaving=[],
+    leaks=leaks(),
+    roc_auc=0.9,
+    differing={},
+    smoke_passed=True,
+    p99_ms=20.0,
+    memory_mb=300,
+    bundle_mb=0.2,
+    training_seconds=8,
+)
+BAD = {
+    "beats_the_rule": {"against_rule": lead(0.02, -0.001)},
+    "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
+    "no_slice_falls": {"slices": slices(-0.06)},
+    "calibration": {"calibration_error": 0.2},
+    "behaves": {"misbehaving": ["other ids same score: at most 0.3 apart."]},
+    "no_feature_is_too_good": {"leaks": leaks(bought_later=0.99)},
+    "not_too_good": {"roc_auc": 0.99},
+    "no_row_of_the_past_returns": {"leaks": leaks(shared_rows=0.05)},
+    "serves_as_trained": {"differing": {"event_count": 3}},
+    "smoke": {"smoke_passed": False, "smoke_sentence": "The server ended at once: no module named shop."},
+    "latency": {"p99_ms": 900.0},
+    "memory": {"memory_mb": 9000},
+    "bundle_size": {"bundle_mb": 90},
+    "training_time": {"training_seconds": 9000},
+}
+UNKNOWN = {name: {next(iter(facts)): None} for name, facts in BAD.items()}
+
+
+def failed(facts: Facts, limits: dict = LIMITS) -> dict[str, str]:
+    return {check.name: check.sentence for check in decide(facts, limits).checks if not check.passed}
+
+
+def test_a_good_candidate_passes_every_check_and_each_has_a_bad_twin():
+    decision = decide(GOOD, LIMITS)
+
+    assert decision.passed
+    assert list(BAD) == list(UNKNOWN) == [check["name"] for check in decision.to_dict()["checks"]]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_candidate_is_refused_by_name_and_told_what_to_do(name):
+    refused = failed(replace(GOOD, **BAD[name]))
+
+    assert [name] == list(refused)
+    assert "`make" in refused[name] or "project.toml" in refused[name]
+
+
+def test_a_figure_that_is_no_number_is_refused():
+    assert ["calibration"] == list(failed(replace(GOOD, calibration_error=float("nan"))))
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_not_known_is_refused(name):
+    assert name in failed(replace(GOOD, **UNKNOWN[name]))
+
+
+def test_a_refusal_names_what_did_it():
+    bad = replace(GOOD, **BAD["serves_as_trained"], **BAD["behaves"], **BAD["no_feature_is_too_good"])
+
+    sentences = " ".join(failed(bad).values())
+
+    assert "3 values of event_count differ" in sentences
+    assert "other ids same score: at most 0.3 apart" in sentences
+    assert "bought_later alone ranks" in sentences
+
+
+def test_with_few_rows_a_calibration_error_that_chance_explains_passes():
+    few = replace(GOOD, calibration_error=0.058, calibration_chance=0.06)
+
+    assert decide(few, LIMITS).passed
+    assert ["calibration"] == list(failed(replace(few, calibration_error=0.061)))
+    assert ["calibration"] == list(failed(replace(few, calibration_chance=None)))
+
+
+def test_probabilities_of_a_rare_outcome_may_be_off_by_half_of_its_rate_at_most():
+    rare = replace(GOOD, label_rate=0.02, calibration_error=0.015, calibration_chance=0.005)
+
+    assert ["calibration"] == list(failed(rare))
+    assert decide(replace(rare, calibration_error=0.009), LIMITS).passed
+
+
+def test_a_slice_on_which_the_champion_was_better_is_named():
+    refused = failed(replace(GOOD, champion_slices=slices(-0.06)))
+
+    assert "tenant_id acme does worst against the champion" in refused["no_slice_falls"]
+
+
+def test_a_ladder_without_a_rule_is_told_to_have_one():
+    assert 'name "rule" under [train]' in failed(replace(GOOD, against_rule=None))["beats_the_rule"]
+
+
+def test_a_champion_that_cannot_be_asked_shuts_the_gate_in_a_sentence():
+    silent = replace(GOOD, against_champion=None, champion_silence="Its table lookup_price is gone.")
+
+    assert "lookup_price is gone" in failed(silent)["not_worse_than_champion"]
+
+
+def test_nothing_known_at_all_fails_every_check():
+    assert list(BAD) == list(failed(Facts("xgboost", champion=None), {}))
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_a_limit_that_is_not_set_shuts_the_gate(key):
+    assert len(failed(GOOD, {name: limit for name, limit in LIMITS.items() if name != key})) == 1
+
+
+def test_the_rule_itself_is_refused_in_a_sentence_that_says_so():
+    assert "the rule itself" in failed(replace(GOOD, candidate="rule"))["beats_the_rule"]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01])
+def test_the_first_deployment_needs_no_champion(margin):
+    first = replace(GOOD, champion=None, against_champion=None)
+
+    assert decide(first, LIMITS | {"champion_margin": margin}).passed
+
+
+def test_a_slice_that_may_have_fallen_by_chance_does_not_shut_the_gate():
+    assert decide(replace(GOOD, slices=slices(-0.04)), LIMITS).passed
+    assert decide(replace(GOOD, slices=slices(0)[1:]), LIMITS).passed
+
+
+@pytest.mark.parametrize("xgboost", [0.25, 0.3])
+def test_the_best_on_validation_is_chosen_and_of_equals_the_simpler(xgboost):
+    precisions = {"rule": 0.2, "logistic": 0.3, "xgboost": xgboost}
+
+    assert choose({name: {"average_precision": {"value": value}} for name, value in precisions.items()}) == "logistic"

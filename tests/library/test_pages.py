@@ -1,0 +1,386 @@
+"""Pages render from a tiny context, escape what comes from data, and load nothing."""
+
+import re
+from datetime import date, datetime
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import duckdb
+import pytest
+
+from jollyboat.audit import data_report
+from jollyboat.pages import page, plot
+from jollyboat.pages.page import FORMS, render
+from jollyboat.snapshots import distribution
+
+HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
+FIGURES = [
+    *("average_precision", "roc_auc", "log_loss", "brier", "calibration_error", "calibration_slope"),
+    *("lift_top_decile", "precision", "recall", "expected_value_per_1000"),
+]
+
+
+CHANGE = {"source": HOSTILE, "kind": "gone", "field": HOSTILE, "changed_on": date(2026, 1, 2), "hint": HOSTILE}
+CHANGE |= {"was_before": "100.0 %", "was_after": "0.0 %", "is_news": True, "is_recent": True}
+
+
+def candidate(precision: float, **more) -> dict:
+    figures = {name: {"value": 0.5, "low": 0.4, "high": None} for name in FIGURES}
+    figures |= {"average_precision": {"value": precision, "low": precision - 0.05, "high": precision + 0.05}}
+    sizes = {"rows": 90, "positives": 30, "rate": 0.3, "mean_probability": 0.31}
+    calibration = {"mean_probability": 0.3, "rate": 0.3, "low": 0.2, "high": 0.4, "rows": 90}
+    return {
+        "description": HOSTILE,
+        "importance": {HOSTILE: 0.4, "event_count": 0.0},
+        "validation": figures,
+        "holdout": figures,
+        "slices": [
+            {"slice": "tenant_id", "value": HOSTILE, "average_precision": precision, "too_small": False, **sizes},
+            {"slice": "device", "value": "tv", "average_precision": None, "too_small": True, **sizes},
+        ],
+        "is_refit": True,
+        "search": {
+            "trials": [{"log_loss": 0.2, "settings": {}}, {"log_loss": 0.1, "settings": {HOSTILE: 3}}],
+            "is_cut_off": True,
+            "rows": 90,
+        },
+        "found_slices": [
+            {
+                "slice": "found",
+                "value": HOSTILE,
+                "average_precision": precision,
+                "too_small": False,
+                "gap": 0.1,
+                **sizes,
+            }
+        ],
+        "examples": [{"what": "surest, and right", "probability": 0.9, "reasons": [HOSTILE]}],
+        "curves": {
+            "precision_recall": [{"recall": 0.5, "precision": 0.4, "threshold": 0.2}],
+            "calibration": [calibration],
+            "gains": [{"rows": 0.0, "positives": 0.0}, {"rows": 1.0, "positives": 1.0}],
+        },
+        **more,
+    }
+
+
+def run_context(lead: float = 0.1) -> dict:
+    part = {
+        "from": "2026-01-01T00:00:00",
+        "to": "2026-01-02T12:00:00",
+        "rows": 90,
+        "positives": 30,
+        "label_rate": 1 / 3,
+    }
+    against = {"value": lead + 0.1, "low": lead, "high": lead + 0.2}
+    metrics = {
+        "chosen": "xgboost",
+        "threshold": 0.1,
+        "persons": 80,
+        "tenants": 2,
+        "diagnosis": {
+            "sentences": [HOSTILE],
+            "learning": [{"rows": 45, "average_precision": None}, {"rows": 90, "average_precision": 0.4}],
+            "backtest": [
+                {"candidate": "rule", "until": "2026-01-01T09:00:00", "rows": 9, "positives": 2, "value": 0.2}
+            ],
+            "rows": 90,
+            "of_rows": 180,
+        },
+        "split": {"train": part, "validation": part, "holdout": part},
+        "candidates": {"rule": candidate(0.2), "xgboost": candidate(0.5, against_rule=against)},
+    }
+    cost = {"seconds": 3.2, "cpu_seconds": 4.1, "peak_mb": 200, "disk_mb": 0.4}
+    settings = {
+        "snapshot": "s1",
+        "code": "c1",
+        "decision": {"value_of_hit": 9.0, "cost_of_alarm": 1.0},
+        "evaluate": {"resamples": 500, "slices": ["tenant_id", HOSTILE]},
+    }
+    judged = {"not_a_person": 1, "fit": 2}
+    shut = {"passed": False, "checks": [{"name": "smoke", "passed": False, "sentence": HOSTILE}]}
+    gates = [("../../models/pooled/v-gate.html", shut)]
+    run = SimpleNamespace(id="r1", cost=cost)
+    return {"run": run, "settings": settings, "metrics": metrics, "judged": judged, "gates": gates}
+
+
+def gate_context(passed: bool, forced: bool = False) -> dict:
+    check = {"name": "smoke", "passed": passed, "figure": None, "limit": 1.0, "sentence": HOSTILE}
+    context = run_context()
+    report = SimpleNamespace(
+        run=context["run"],
+        version="v1",
+        champion_before=None if passed else ("pooled", "v0"),
+        decision={"passed": passed, "checks": [check]},
+        smoke={"requests": 50, "start_seconds": 3.6, "p50_ms": 1.0, "p99_ms": 2.0, "memory_mb": 9.0} if passed else {},
+        failed=[] if passed else [check],
+        is_forced=forced,
+        force=HOSTILE,
+    )
+    return {"report": report, "metrics": context["metrics"]}
+
+
+def data_context(published: bool, train_count: int = 90) -> dict:
+    persons = {"person_count": 80, "id_count": 90, "cut_link_count": 1, "cut_id_count": 1}
+    counts = {"record_count": 100, "event_count": 97, "duplicate_count": 1, "quarantined_count": 2, "missing_count": 0}
+    rate = 1 / 3 if train_count else float("nan")
+    known = {"session_count": 90, "train_count": train_count, "label_rate": rate}
+    found = {"table": "events", "expectation": HOSTILE, "severity": "critical", "observed": HOSTILE}
+    finding = SimpleNamespace(passed=published, stops=not published, keys=[{"event_id": HOSTILE}], **found)
+    first = {"first_file": HOSTILE, "first_line_number": 0, "first_text": None}
+    return {
+        "published": (SimpleNamespace(id="s1"), True) if published else None,
+        "sources": [{"source": HOSTILE, "file_count": 1, **counts}],
+        "files": [{"file": HOSTILE, "record_count": 9, "event_count": 6, "duplicate_count": 1, "quarantined_count": 2}],
+        "latest": "",
+        "quarantine": [{"source": "web", "reason": "unparsable", "record_count": 2, **first}],
+        "event_types": [
+            {"event_type": HOSTILE, "event_count": 97, "tenant_count": 1, "first_seen_at": datetime(2026, 1, 1)}
+        ],
+        "habits": [
+            {"source": HOSTILE, "latest_hours": 47.9}
+            | dict.fromkeys(
+                ("late_count", "early_count", "repeated_order_count", "nameless_count", "homeless_count"), 1
+            )
+        ],
+        "statuses": [{"status": "train", "session_count": train_count}, {"status": "open", "session_count": 1}],
+        "tenants": [
+            {"tenant_id": HOSTILE, "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | known], **known}
+        ],
+        "days": [{"day": date(2026, 1, day), **known} for day in (1, 2)],
+        "layers": [{"table_name": "events", "row_count": 97}],
+        "models": [
+            {"name": "first", "seconds": 0.5, "parents": []},
+            {"name": HOSTILE, "seconds": 0.5, "parents": ["first"]},
+        ],
+        "moved": [{"column_name": HOSTILE, "distance": 0.3, "before": HOSTILE, "after": "mean 1"}],
+        "distributions": [
+            {"column_name": HOSTILE, "unknown_share": 0.5, "bins": [(HOSTILE, 3), (None, 0)]},
+            {"column_name": "empty", "unknown_share": float("nan"), "bins": []},
+        ],
+        "changes": [CHANGE, CHANGE | {"kind": "new", "is_news": False}],
+        "totals": {
+            "file_count": 1,
+            "replayed": (3, 2),
+            "built_event_count": 7,
+            "built_session_count": 5,
+            "session_count": 91,
+            "train_count": train_count,
+            "positive_count": train_count // 3,
+        }
+        | counts
+        | persons,
+        "landing": SimpleNamespace(new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]),
+        "findings": [finding],
+    }
+
+
+def scores_context() -> dict:
+    tenant = {
+        "session_count": 2,
+        "mean_probability": 0.2,
+        "decision_count": 1,
+        "champion": "pooled",
+        "model_version": "v1",
+    }
+    session = {"entity_id": HOSTILE, "point_at": datetime(2026, 1, 1, 9), "probability": 0.9, "decision": True}
+    scores = {
+        "id": "x1",
+        "snapshot": "s1",
+        "rows": 2,
+        "days": 7,
+        "positives_share": 0.5,
+        "by_tenant": [{"tenant_id": HOSTILE, **tenant}],
+        "histogram": [{"from": 0.0, "to": 1.0, "session_count": 2}],
+        "top": [{"tenant_id": HOSTILE, **session}],
+        "files": [HOSTILE],
+    }
+    return {"scores": scores}
+
+
+def monitor_context() -> dict:
+    check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE}
+    history = {"quality": (0.4, None), "drift": (0.1, None), "broken": (None,), "volume": (5.0, 4.0), "latency": (9.0,)}
+    states = dict(zip(history, ("fine", "alarm", "alarm", "cannot say yet", "fine"), strict=True))
+    report = {
+        "checks": [
+            check | {"name": name, "key": name, "state": states[name], "history": days}
+            for name, days in history.items()
+        ],
+        "retraining": {"retrain": True, "reason": HOSTILE},
+        "alerts": {"failed": HOSTILE, "open": {"drift": {"since": "2026-01-02T00:00:00"}}},
+        "calls": [{"tenant_id": HOSTILE, "count": 3, "last": "2026-01-02 10:00:00"}],
+        "day_starts": ["2026-01-01 23:00:00", "2026-01-02 23:00:00"],
+        "learned_until": "2026-01-01 22:00:00",
+        "own": {HOSTILE: HOSTILE},
+    }
+    return {"report": report | dict.fromkeys(("newest", "at"), "2026-01-03 23:00:00") | SIZES}
+
+
+def experiment_context() -> dict:
+    variants = [
+        {"variant": name, "visitors": 9, "known": 8, "outcomes": 1, "rate": 0.1, "p99_ms": None, "failed": None}
+        for name in ("champion", "challenger")
+    ]
+    days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
+    days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03}]
+    found = {"verdict": "open", "sentence": HOSTILE, "share": 0.5, "since": "2026-01-01T00:00:00+00:00", "days": days}
+    found |= {"variants": variants, "t_test_p": 0.4, "ratio_p": 0.5, "crossed": 1, "waiting": 2, "slower_ms": None}
+    return {"found": found | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
+
+
+SIZES = {"session_count": 3, "version": HOSTILE, "snapshot": HOSTILE}
+PAGES = {
+    "monitor": ("monitor.html", monitor_context()),
+    "experiment": ("experiment.html", experiment_context()),
+    "data": ("data.html", data_context(True)),
+    "data refused": ("data.html", data_context(False)),
+    "data without a label": ("data.html", data_context(True, train_count=0)),
+    "run": ("run.html", run_context()),
+    "card": ("card.html", run_context() | {"chosen": "xgboost"}),
+    "gate open": ("gate.html", gate_context(True)),
+    "gate shut": ("gate.html", gate_context(False)),
+    "gate forced": ("gate.html", gate_context(False, forced=True)),
+    "scores": ("scores.html", scores_context()),
+}
+
+
+def test_a_session_under_review_is_told_without_running_what_it_holds():
+    event = {"occurred_at": datetime(2026, 1, 1, 9), "price": None} | dict.fromkeys(
+        ("event_type", "page", "product_id", "query", "device", "channel", "country"), HOSTILE
+    )
+    asked = {
+        "kind": "wrong",
+        "probability": 0.9,
+        "label": False,
+        "point_at": datetime(2026, 1, 1, 9),
+        "events": [event],
+    }
+    asked |= {"tenant_id": HOSTILE, "entity_id": HOSTILE, "reasons": [{"text": HOSTILE}]}
+    context = {"asked": asked, "last": None, "waiting": 1, "done": 0, "nonce": "n", "kinds": {"wrong": "Wrong"}}
+
+    html = render("review.html", title=HOSTILE, judgements={"fit": ("f", "Fit")}, **context)
+
+    assert html.count("<script") == 1
+    assert "<script>alert" not in html
+    assert Outline(html).open == []
+
+
+class Outline(HTMLParser):
+    """What matters of a page: which tags are never closed, its headings, and what it would load."""
+
+    VOID = ("meta", "br", "link", "img", "input", "hr")
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.seen, self.loads = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "xlink:href")]
+        self.loads += re.findall(r"url\([^)]*\)|@import[^;]*", dict(attributes).get("style") or "")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+
+@pytest.mark.parametrize(("template", "context"), PAGES.values(), ids=PAGES.keys())
+def test_a_page_is_one_file_that_escapes_what_it_shows(template, context):
+    html = render(template, title=HOSTILE, **context)
+    outline = Outline(html)
+
+    assert "<script" not in html
+    assert "49" not in re.findall(r"&amp;\W*(\d+)", html)
+    assert not re.search(r"https?://|url\(|@import", html)
+    assert all(not place.startswith(("/", "data:", "javascript:")) for place in outline.loads)
+    assert outline.open == []
+    assert outline.seen.count("h1") == 1
+    assert {"header", "main", "footer", "h2"} <= set(outline.seen)
+    assert not re.search(r"\bnan\b|\bNone\b|\bNaT\b", html)
+
+
+def test_the_headline_claims_a_lead_only_where_its_interval_is_above_zero():
+    assert "finds the outcome 2.5 times as well as the rule" in render("run.html", title="", **run_context(0.1))
+    assert "is not surely better than the rule" in render("run.html", title="", **run_context(-0.01))
+
+
+def test_what_is_not_known_reads_as_a_dash():
+    template = page._environment().from_string("{{ unknown | percent }}{{ decimal(unknown) }}{{ unknown | short }}")
+
+    assert template.render(unknown=float("nan")) == template.render(unknown=None) == "–––"
+
+
+def test_numbers_read_as_people_write_them():
+    assert FORMS["number"](12345.0) == "12,345"
+    assert FORMS["percent"](0.0798) == "8.0\u00a0%"
+    assert FORMS["percent"](0.00033) == "0.033\u00a0%"
+    assert FORMS["moment"]("2026-01-01T02:45:22.6") == "1 Jan 2026, 02:45"
+
+
+def test_an_axis_ends_at_a_round_number_above_its_values():
+    axis = plot.axis([0.37, None, float("nan")])
+
+    assert axis.ticks == [0, 0.1, 0.2, 0.3, 0.4]
+    assert axis.place(0.1) == 25
+    assert axis.place(9) == 100
+
+
+def test_an_axis_of_time_holds_whole_days():
+    axis = plot.time_axis([date(2026, 1, 1), "2026-01-04T13:00:00"])
+
+    assert [tick.day for tick in axis.ticks] == [1, 2, 3, 4]
+    assert axis.place(datetime(2026, 1, 3)) == axis.place("2026-01-03T02:00:00+02:00") == 50
+
+
+def test_a_line_is_broken_where_a_value_is_unknown():
+    axis = plot.axis([1])
+    points = [{"x": 0, "y": 0}, {"x": 0.5, "y": None}, {"x": 1, "y": 1}]
+
+    assert plot.trace(points, "x", "y", axis, axis) == "M0 0M100 100"
+
+
+def test_a_graph_stands_below_what_it_is_made_from_and_draws_no_line_that_others_imply():
+    parents = {"a": ["a seed"], "b": ["a"], "c": ["a", "b"], "d": ["a"], "e": ["c", "d"]}
+
+    drawn = plot.graph([{"name": name, "parents": those} for name, those in parents.items()])
+
+    tops = {one["name"]: one["top"] for one in drawn["nodes"]}
+    assert tops == {"a": 0, "b": 60, "d": 60, "c": 120, "e": 180}
+    assert len(drawn["paths"]) == 5
+    assert len({(one["left"], one["top"]) for one in drawn["nodes"]}) == 5
+
+
+def test_columns_are_described_by_bars_and_by_what_is_unknown():
+    with duckdb.connect() as connection:
+        word = "if(i < 5, null, 'x\"y') as word"
+        connection.execute(f"create table f as select 'e' || i as entity_id, i as n, {word} from range(10) as r(i)")
+        numbers, texts = distribution.describe(connection, "f")
+        connection.execute("delete from f")
+        none = distribution.describe(connection, "f")
+
+    assert numbers["column_name"] == "n" and sum(count for _, count in numbers["bins"]) == 10
+    assert texts == {"column_name": "word", "unknown_share": 0.5, "bins": [('x"y', 5)]}
+    assert [one["bins"] for one in none] == [[], []]
+
+
+def test_examples_of_quarantined_lines_are_masked():
+    known = '{"mail": "ann.lee+x@shop.example", "phone": "0049 171 ٣", "url": "/?u=ann%40shop.example", '
+    line = known + '"a": [1, 2, 3, 4, 5, 6, 7]}'
+    with duckdb.connect() as connection:
+        connection.execute(
+            "create table quarantined_events as select 'web' as source, 'f' as file, 3 as line_number, "
+            "'no_tenant' as reason, ? as line union all select 'orders', 'f', 1, 'unparsable', '{''by'': ''José'', 7'",
+            [line],
+        )
+        broken, found = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
+
+    assert found["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"')
+    assert len(found["first_text"]) == 80
+    assert broken["first_text"] == "{'xx': 'xxxx', #"  # it has no keys by which personal fields are known

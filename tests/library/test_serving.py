@@ -1,0 +1,955 @@
+"""The server answers as the contract says, whoever else is asking, whatever is sent, whatever lies on the disk."""
+
+import asyncio
+import errno
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+
+import duckdb
+import httpx
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
+from serving_data import (
+    BROWSED,
+    CARTED,
+    CONTRACT,
+    FEATURE_SQL,
+    LOOKUPS,
+    POPULAR,
+    event,
+    make_bundle,
+    publish_lookup,
+    trial_of,
+    write_lookup,
+)
+
+from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
+from jollyboat.bundles.model import LoadedModel
+from jollyboat.champions.champion import promote, rollback
+from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
+from jollyboat.serving.app import MOST_BYTES, app
+from jollyboat.serving.ask import smoke
+from jollyboat.serving.champions import CHALLENGER, Champions
+from jollyboat.serving.schema import Event
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import PROJECT, Store, write_json
+from jollyboat.training.candidates import load_module
+
+WHO = {"by": "test", "why": "a test"}
+CARTED_EVENTS = [event(1), event(2, event_type="cart_add")]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    monkeypatch.delenv("SERVE_BUNDLE", raising=False)
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def bundle(store):
+    bundle = make_bundle(store)
+    promote(store, "pooled", bundle.version, run="run-1", **WHO)
+    return bundle
+
+
+@pytest.fixture
+def client(bundle):
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def popular_products(tmp_path):
+    """The files of a lookup in which acme's p1 is popular since the 5th of January, and was not before."""
+    days = pd.to_datetime(["2026-01-01", "2026-01-05", None]).date
+    rows = {"tenant_id": "acme", "key": "p1", "valid_from": days[:2], "valid_to": days[1:], "popularity": [5, 500]}
+    return {"lookup_product": [write_lookup(Store(tmp_path), pd.DataFrame(rows))]}
+
+
+def ask(client, events, tenant_id="acme", **more):
+    return client.post("/predict", json={"tenant_id": tenant_id, "events": events, **more})
+
+
+class Query(FeatureQuery):
+    def compute(self, requests):
+        return self.run([rows_of_request(place, None, events) for place, events in enumerate(requests)]).infer_objects()
+
+
+def query_over(sql=FEATURE_SQL, **more):
+    return Query(sql, LOOKUPS, **more)
+
+
+ONE_ROW = """
+select tenant_id, entity_id, point_at, string_agg(event_id, ' ' order by event_number) as ids, min(price) as price,
+    max(payload) as payload, bool_and(json_valid(payload)) as is_json, min(occurred_at) as first_at
+from "warehouse"."main"."events_at_point" group by all
+"""
+
+
+def test_an_answer_has_the_fields_of_the_contract(client, bundle):
+    response = ask(client, CARTED_EVENTS)
+    answer = response.json()
+
+    assert response.status_code == 200
+    assert set(answer) == CONTRACT
+    assert (answer["probability"], answer["decision"], answer["threshold"]) == (CARTED, True, 0.3)
+    assert (answer["champion"], answer["variant"], answer["model_version"]) == ("pooled", "champion", bundle.version)
+    assert ask(client, [event(1)]).json()["probability"] == BROWSED
+
+
+def test_a_session_is_named_as_sent_or_after_its_device(client):
+    by_event = ask(client, [event(1, session_id="s1")]).json()["entity_id"]
+    by_request = ask(client, [event(1)], session_id="s2").json()["entity_id"]
+    by_device = {ask(client, [event(1)]).json()["entity_id"] for _ in range(2)}
+    other_tenant = ask(client, [event(1)], tenant_id="globex").json()["entity_id"]
+
+    assert (by_event, by_request) == ("s1", "s2")
+    assert len(by_device) == 1 and other_tenant not in by_device
+    assert "a1" not in by_device
+
+
+def test_health_ready_and_model_tell_what_serves(client, bundle):
+    assert client.get("/health").json() == {"status": "alive", "prediction_log": "written"}
+    assert client.get("/ready").json() == {"status": "ready", "champions": {"pooled": bundle.version}, "refused": []}
+    told = client.get("/model").json()
+    assert told["manifest"]["version"] == bundle.version
+    assert (told["standing"]["version"], told["standing"]["forced"]) == (bundle.version, None)
+    assert "<title>Card</title>" in client.get(told["card"]).text
+
+
+def test_the_api_is_described_offline_by_a_question_and_its_answer_that_are_real(client, bundle):
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    asked = described["requestBody"]["content"]["application/json"]["example"]
+    told = described["responses"]["200"]["content"]["application/json"]["example"]
+    page = client.get("/docs").text
+
+    assert client.post("/predict", json=asked).json() | {"request_id": told["request_id"]} == told
+    assert bundle.version in page and "exclusiveMaximum" in page and "src=" not in page
+
+
+def test_many_sessions_are_answered_in_one_request_and_the_bad_one_is_named(client):
+    sessions = [{"tenant_id": "acme", "events": events} for events in (CARTED_EVENTS, [event(1)])]
+
+    answers = client.post("/predict/batch", json={"sessions": sessions}).json()["answers"]
+    refused = client.post("/predict/batch", json={"sessions": [*sessions, {"tenant_id": "acme", "events": [{}]}]})
+
+    assert [answer["probability"] for answer in answers] == [CARTED, BROWSED]
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["loc"] == ["body", "sessions", 2, "events", 0, "event_type"]
+
+
+def test_an_answer_explains_itself_when_asked_and_only_then(client):
+    by_query = client.post("/predict?explain=true", json={"tenant_id": "acme", "events": CARTED_EVENTS}).json()
+    by_body = ask(client, CARTED_EVENTS, explain=True).json()
+
+    assert by_query["reasons"] == by_body["reasons"]
+    assert "reasons" not in ask(client, CARTED_EVENTS).json()
+    assert by_query["reasons"][0] == {
+        "feature": "cart_add_count",
+        "value": 1,
+        "effect": 1.5,
+        "text": "cart add count is 1, which makes the odds 4.5 times as high",
+    }
+
+
+def test_a_token_is_asked_for_where_one_is_set(client, monkeypatch):
+    monkeypatch.setenv("SERVE_TOKEN", "sécret")
+    wrong = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}, {"Authorization": b"\xff"}]
+    body = {"tenant_id": "acme", "events": [event(1)]}
+
+    statuses = [client.post("/predict", json=body, headers=headers).status_code for headers in wrong]
+    known = client.post("/predict", json=body, headers={"Authorization": "Bearer sécret".encode()})
+
+    assert statuses == [401] * 4
+    assert known.status_code == 200
+    assert client.get("/ready").status_code == 200
+
+
+def test_metrics_tell_requests_scores_and_the_log(client):
+    ask(client, CARTED_EVENTS)
+    ask(client, [])
+
+    told = client.get("/metrics").text
+
+    for line in (
+        'request_seconds_count{path="/predict",status="200"}',
+        'request_seconds_count{path="/predict",status="422"}',
+        'prediction_score_count{champion="pooled",variant="champion"}',
+        "prediction_log_lost_total 0.0",
+    ):
+        assert line in told
+
+
+def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store, bundle):
+    other = make_bundle(store, carted=0.6)
+    experiment = trial_of(other, bundle)
+    visitors = [f"visitor-{number}" for number in range(150)]
+
+    async def told(client, visitor):
+        answer = (await post(client, [{**each, "anonymous_id": visitor} for each in CARTED_EVENTS])).json()
+        return answer["variant"], answer["probability"]
+
+    async def story():
+        async with serving() as client:
+            rounds = []
+            for share in (0.3, 0.3, 0.6, 40):
+                write_json(store.experiment, experiment | {"share": share})
+                await app.state.champions.refresh()
+                rounds.append([await told(client, visitor) for visitor in visitors])
+            refused = (await client.get("/ready")).json()["refused"]
+            store.experiment.unlink()
+            await app.state.champions.refresh()
+            rounds.append([await told(client, visitor) for visitor in visitors])
+            return rounds, refused
+
+    (first, again, wider, wrong, none), refused = asyncio.run(story())
+
+    assert set(first) == {("champion", CARTED), ("challenger", 0.6)}
+    assert first == again
+    assert 30 < first.count(("challenger", 0.6)) < 60 < wider.count(("challenger", 0.6)) < 120
+    assert all(
+        after[0] == "challenger" for before, after in zip(first, wider, strict=True) if before[0] == "challenger"
+    )
+    assert wrong == wider
+    assert "above 0 and below 1, not 40. Correct it, or `make stop-experiment`" in refused[0]
+    assert set(none) == {("champion", CARTED)}
+
+
+def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_way_out_is_told(store, bundle):
+    other = make_bundle(store, carted=0.6)
+    write_json(store.experiment, trial_of(other, bundle) | {"run": "run-2"})
+    features = other.folder / "features.sql"
+    whole = features.read_bytes()
+    features.write_text("select 1")
+
+    async def story():
+        champions = Champions(store)
+        await champions.refresh()
+        broken, refused = champions.serving(), champions.why_not()
+        features.write_bytes(whole)
+        await champions.refresh()
+        return broken, refused, champions.serving(), champions.refused
+
+    broken, refused, mended, still = asyncio.run(story())
+
+    assert broken == {"pooled": bundle.version}
+    assert "changed since it was made; `make stop-experiment`, then `make challenger RUN=run-2`" in refused
+    assert "make deploy" not in refused
+    assert (mended, still) == ({"pooled": bundle.version, "challenger": other.version}, {})
+
+
+# The prediction log
+
+
+def logged(store):
+    files = sorted(store.raw.glob("predictions/dt=*/*.jsonl"))
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+def test_every_answer_is_a_line_that_lands_when_the_server_stops(store, bundle):
+    mine = [*CARTED_EVENTS, event(1, user_id="u1")]
+    batch = {"sessions": [{"tenant_id": "acme", "session_id": name, "events": mine} for name in ("s3", "s4")]}
+    with TestClient(app) as client:
+        answers = [ask(client, mine, session_id=f"s{number}").json() for number in range(3)]
+        answers += client.post("/predict/batch", json=batch).json()["answers"]
+        ask(client, [])
+    lines = logged(store)
+
+    assert not list(store.live.iterdir())
+    assert answers == [{name: line[name] for name in CONTRACT} for line in lines]
+    assert {(line["anonymous_id"], line["user_id"], line["event_count"], line["point_at"]) for line in lines} == {
+        ("a1", "u1", 2, "2026-01-05 10:02:00Z")
+    }
+    assert [line["latency_ms"] is None for line in lines] == [False] * 3 + [True] * 2  # a batch's time is no answer's
+    assert len({line["features_hash"] for line in lines}) == 1
+
+
+def test_a_log_lands_when_it_is_full_or_old_and_goes_on_in_a_new_file(store):
+    full, old = PredictionLog(store, most_bytes=30), PredictionLog(store, most_seconds=0)
+
+    for number in range(4):
+        full.append({"request_id": f"{number:012}"})
+    old.append({"request_id": "x"})
+    old.tend()
+
+    assert sorted(line["request_id"] for line in logged(store)) == [*(f"{number:012}" for number in range(4)), "x"]
+    assert (full.written, full.lost, old.waiting_seconds) == (4, 0, 0)
+
+
+def test_a_log_that_cannot_land_says_so_until_it_has_and_its_wait_grows(store):
+    kept = PredictionLog(store, most_seconds=0)
+    kept.append({"request_id": "x"})
+    store.raw.write_text("a file where the folder belongs")
+
+    kept.tend()
+    waited = kept.waiting_seconds
+    kept.append({"request_id": "y"})
+    troubled, waits_on = kept.trouble, kept.waiting_seconds > waited
+    store.raw.unlink()
+    kept.land()
+
+    assert "raw" in troubled and waits_on
+    assert ([line["request_id"] for line in logged(store)], kept.trouble) == (["x", "y"], None)
+
+
+def test_a_log_that_somebody_deleted_is_begun_anew_and_what_was_in_it_counts_as_lost(store):
+    kept = PredictionLog(store)
+    kept.append({"request_id": "deleted"})
+    next(store.live.iterdir()).unlink()
+
+    kept.tend()
+    kept.append({"request_id": "x"})
+    kept.land()
+
+    assert ([line["request_id"] for line in logged(store)], kept.lost) == (["x"], 1)
+
+
+def test_a_log_without_a_process_lands_once_less_a_line_that_was_cut_off(store):
+    held = PredictionLog(store)
+    held.append({"request_id": "held"})
+    (store.live / "killed.jsonl").write_text('{"request_id": "whole"}\n{"request_id": "cut')
+    (store.live / "empty.jsonl").touch()
+
+    landed = [land_leftovers(store), land_leftovers(store)]
+
+    assert landed == [2, 0]
+    assert logged(store) == [{"request_id": "whole"}]
+    assert len(list(store.live.iterdir())) == 1
+
+
+def test_answers_go_on_without_their_log_and_health_and_start_page_say_so(store, bundle):
+    store.live.write_text("a file where the folder belongs")
+
+    with TestClient(app) as client:
+        assert ask(client, CARTED_EVENTS).status_code == 200
+        told, page = client.get("/health").json()["prediction_log"], client.get("/").text
+        store.live.unlink()
+        ask(client, CARTED_EVENTS)
+        mended, mended_page = client.get("/health").json()["prediction_log"], client.get("/").text
+
+    assert "not written" in told and "1 answers" in told
+    assert "but not all is well</h1>" in page and "Not written: " in page
+    assert mended == "written" and "nobody has looked yet" in mended_page
+    assert len(logged(store)) == 1
+
+
+def test_without_a_champion_every_answer_names_the_way_out(store):
+    with TestClient(app) as client:
+        for response in (ask(client, [event(1)]), client.get("/ready"), client.get("/model")):
+            assert response.status_code == 503
+            assert "make deploy" in response.json()["detail"]
+        assert client.get("/health").status_code == 200
+
+
+HOSTILE = {
+    "nothing": b"",
+    "a list": b"[]",
+    "null": b"null",
+    "no events": b'{"tenant_id": "acme", "events": []}',
+    "an event that is a number": b'{"tenant_id": "acme", "events": [1]}',
+    "not JSON": b"{'a': 1}",
+    "not UTF-8": b'{"tenant_id": "\xff"}',
+    "deep nesting": b'{"tenant_id": "acme", "events": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep payload": json.dumps({"tenant_id": "acme", "events": [event(1)]}).encode()[:-3]
+    + b', "x": '
+    + b'{"a":' * 5_000
+    + b"1"
+    + b"}" * 5_000
+    + b"}]}",
+}
+BAD_FIELDS = {
+    "price": [-1, float("nan"), float("inf"), 1e300, "19.9", True, [], {}],
+    "quantity": [-1, 2**40, 1.5, "1"],
+    "occurred_at": ["yesterday", 5, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "infinity", None, ""],
+    "event_type": [None, 5, "", "  "],
+    "device": [5, ["mobile"]],
+    "event_id": ["", 7],
+    "whatever": [float("nan"), float("-inf")],
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_body_that_is_no_request_is_unprocessable(client, body):
+    response = client.post("/predict", content=body)
+
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize(("field", "value"), [(name, value) for name, values in BAD_FIELDS.items() for value in values])
+def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value):
+    body = json.dumps({"tenant_id": "acme", "events": [event(1), event(2, **{field: value})]})
+
+    response = client.post("/predict", content=body)
+    told = response.json()["detail"][0]
+
+    assert response.status_code == 422
+    assert told["loc"][:3] == ["body", "events", 1]
+    assert field in [*told["loc"], "whatever"]
+
+
+@pytest.mark.parametrize("tenant_id", ["", "..", "../x", "a/b", "x" * 65, "a b", "'; drop table requests; --", None, 7])
+def test_a_malformed_tenant_is_unprocessable(client, tenant_id):
+    response = ask(client, [event(1)], tenant_id=tenant_id)
+
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "tenant_id"]
+
+
+def test_an_event_of_another_tenant_is_unprocessable(client):
+    response = ask(client, [event(1), event(2, tenant_id="globex")])
+
+    assert response.status_code == 422
+    assert "events.1.tenant_id" in response.json()["detail"][0]["msg"]
+
+
+def test_too_much_is_refused_and_the_limit_itself_is_not(client):
+    many = [event(1, event_id=f"e{number}") for number in range(1_001)]
+
+    assert ask(client, many).status_code == 413
+    for field in ({"device": "x" * 5_000}, {"event_type": "x" * 513}, {"payload": "x" * 70_000}, {"own": "x" * 70_000}):
+        refused = ask(client, [event(1, **field)])
+        assert (refused.status_code, refused.json()["detail"][0]["loc"][:3]) == (413, ["body", "events", 0])
+    assert ask(client, many[:1_000]).status_code == 200
+    assert ask(client, many * 10).status_code == 413
+    assert client.post("/predict", content=b" " * (MOST_BYTES + 1)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "text", ["'; drop table requests; --", '"}]', "\x00", "\U0001f6d2", "\u202e", "\\", "{{ 7*7 }}", "x" * 4_000]
+)
+def test_odd_text_is_only_text(client, text):
+    odd = event(2, event_type="cart_add", page=text, query=text, device=text, payload={text: text}, other=text)
+
+    response = ask(client, [event(1), odd], tenant_id="unheard-of")
+
+    assert response.status_code == 200
+    assert response.json()["probability"] == CARTED
+
+
+def test_random_json_is_never_the_servers_fault(client):
+    dice = random.Random(7)
+    values = [None, 0, -1, 1e308, "", "a", "2026-01-01T00:00:00Z", [], {}, [[]], True, "NaN", 10**400]
+
+    for _ in range(300):
+        fields = {dice.choice([*EVENT_COLUMNS, "x"]): dice.choice(values) for _ in range(3)}
+        body = {"tenant_id": "acme", "events": [dice.choice([event(1, **fields), dice.choice(values)])]}
+        response = client.post("/predict", content=json.dumps(dice.choice([body, body, dice.choice(values)])))
+        assert response.status_code in (200, 422), (fields, response.text)
+
+
+def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighbours_are_not(store, caplog):
+    strict = FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))")
+    bundle = make_bundle(store, sql=strict)
+    promote(store, "pooled", bundle.version, run="run-1", **WHO)
+
+    async def both():
+        async with serving() as client:
+            return await asyncio.gather(post(client, [event(1, cost="private")]), post(client, CARTED_EVENTS))
+
+    bad, good = asyncio.run(both())
+
+    assert [None, CARTED] == [line["probability"] for line in logged(store)]
+    assert bad.status_code == 422
+    assert "private" not in bad.text + caplog.text and "INT32" in caplog.text
+    assert good.json()["probability"] == CARTED
+
+
+# Features
+
+
+def test_requests_in_one_batch_do_not_see_each_other():
+    same_ids = {"session_id": "s1", "anonymous_id": "a1", "tenant_id": "acme"}
+    one = [event(1, **same_ids), event(2, **same_ids, event_type="cart_add", price=9.5)]
+    other = [event(1, **same_ids)]
+    query = query_over()
+
+    alone = [query.compute([one]).iloc[0], query.compute([other]).iloc[0]]
+    together = query.compute([one, other] * 20)
+
+    for place, row in together.iterrows():
+        expected = alone[place % 2]
+        assert (row["event_count"], row["cart_add_count"]) == (expected["event_count"], expected["cart_add_count"])
+        assert row["max_price"] == 9.5 if place % 2 == 0 else row.isna()["max_price"]
+
+
+def test_requests_that_name_the_same_session_stay_apart_for_sql_that_goes_by_it_too():
+    sql = """
+    select entity_id, session_id, count(*) as event_count from "warehouse"."main"."events_at_point" group by all
+    """
+
+    frame = query_over(sql).compute(
+        [[event(1, session_id="s1")], [event(1, session_id="s1"), event(2, session_id="s1")]]
+    )
+
+    assert frame["event_count"].tolist() == [1, 2]
+    assert frame["session_id"].nunique() == 2
+
+
+def test_nothing_stays_of_a_request_that_was_answered_or_failed():
+    query = query_over(FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))"))
+
+    for events in ([event(1)], [event(1, cost="much")]):
+        with suppress(duckdb.Error):
+            query.compute([events])
+
+    assert query.compute([[event(7)]])["event_count"].tolist() == [1]
+
+
+def test_rows_come_in_the_order_of_the_requests():
+    requests = [[event(number, tenant_id="acme") for number in range(1, count + 1)] for count in (5, 1, 12, 3, 11, 2)]
+
+    assert query_over().compute(requests)["event_count"].tolist() == [5, 1, 12, 3, 11, 2]
+
+
+def test_repeated_events_count_once_and_the_first_is_kept():
+    repeated = [event(1, price=1.0), event(2), event(1, price=99.0)]
+
+    row = query_over(ONE_ROW).compute([repeated]).iloc[0]
+
+    assert (row["ids"], float(row["price"])) == ("e1 e2", 1.0)
+
+
+def test_events_without_an_id_are_repeats_only_when_they_are_identical():
+    nameless = [{"event_type": "page_view", "occurred_at": "2026-01-05T10:00:00Z", "page": page} for page in "aab"]
+
+    assert query_over().compute([nameless])["event_count"].tolist() == [2]
+
+
+def test_events_are_ordered_by_time_then_id_and_the_point_is_the_last():
+    moments = {"c": "10:00:00", "a": "10:05:00", "b": "10:05:00", "d": "10:01:00"}
+    events = [event(event_id=key, occurred_at=f"2026-01-05T{moment}Z") for key, moment in moments.items()]
+
+    row = query_over(ONE_ROW).compute([events]).iloc[0]
+
+    assert row["ids"] == "c d a b"
+    assert row["point_at"] == datetime(2026, 1, 5, 10, 5)
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-01-05T10:00:00Z", "2026-01-05T12:00:00+02:00", "2026-01-05T10:00:00", "2026-01-05 10:00:00.000"]
+)
+def test_times_are_utc_and_a_time_without_a_zone_is_taken_as_utc(moment):
+    parsed = TypeAdapter(Event).validate_json(json.dumps(event(1, occurred_at=moment)))
+    row = query_over(ONE_ROW).compute([[parsed]]).iloc[0]
+
+    assert row["first_at"] == datetime(2026, 1, 5, 10)
+    assert query_over(ONE_ROW).compute([[event(1, occurred_at=moment)]])["first_at"][0] == datetime(2026, 1, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ({"colour": "red"}, {"colour": "red"}),
+        ({"payload": {"size": 4}}, {"size": 4}),
+        ({"payload": '{"size": 4}', "colour": "red"}, {"size": 4, "colour": "red"}),
+        ({"payload": {"colour": "blue"}, "colour": "red"}, {"colour": "blue"}),
+        ({"payload": "words", "colour": "red"}, {"payload": "words", "colour": "red"}),
+        ({"payload": "words"}, {"payload": "words"}),
+        ({"payload": '"\\ud800"'}, {"payload": '"\\ud800"'}),
+        ({"payload": "[" * 9_000}, {"payload": "[" * 9_000}),
+        ({"entity_id": "e", "point_at": 1, "event_number": 7, "payload": '{"a":1}'}, {"a": 1}),
+    ],
+)
+def test_unknown_fields_go_to_the_payload_beside_what_it_has(sent, kept):
+    row = query_over(ONE_ROW).compute([[event(1, **sent)]]).iloc[0]
+
+    assert json.loads(row["payload"]) == kept
+
+
+def test_text_is_trimmed_and_an_empty_one_is_none_as_in_staging():
+    sql = 'select entity_id, page, device from "warehouse"."main"."events_at_point"'
+
+    row = query_over(sql).compute([[event(1, page=" product ", device="  ")]]).iloc[0]
+
+    assert row["page"] == "product"
+    assert row.isna()["device"]
+
+
+def test_an_address_in_an_id_is_hashed_as_staging_hashes_it():
+    sql = """select entity_id, user_id, left(sha256('salt' || 'ada@example.com'), 32) as hashed
+        from "warehouse"."main"."events_at_point" group by all"""
+    addresses = ("ada@example.com", "ada%40example.com")
+    rows = [rows_of_request(0, None, [event(1, user_id=address)], "salt") for address in addresses]
+
+    for row in (query_over(sql).run([each]).iloc[0] for each in rows):
+        assert row["user_id"] == row["hashed"]
+
+
+def test_one_long_word_with_an_at_sign_is_read_at_once():
+    began = time.perf_counter()
+
+    assert hash_addresses("@" + "a" * 40_000, "salt") == "@" + "a" * 40_000
+    assert time.perf_counter() - began < 1
+
+
+def test_prices_are_decimals_with_four_places():
+    sql = 'select entity_id, typeof(price) as type_, price::varchar as price from "warehouse"."main"."events_at_point"'
+
+    frame = query_over(sql).compute([[event(1, price=price)] for price in (0.1, 1e-05, 19.99995, 1e12, 5)])
+
+    assert set(frame["type_"]) == {"DECIMAL(18,4)"}
+    assert frame["price"].tolist() == ["0.1000", "0.0000", "20.0000", "1000000000000.0000", "5.0000"]
+
+
+def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_products):
+    def asked(tenant_id, day):
+        return [event(1, tenant_id=tenant_id, product_id="p1", occurred_at=f"2026-01-{day}T10:00:00Z")]
+
+    requests = [asked("acme", "03"), asked("acme", "05"), asked("globex", "05")]
+
+    popularity = query_over(files=popular_products).compute(requests)["product_popularity"]
+    nothing = query_over().compute(requests)["product_popularity"]
+
+    assert popularity.fillna(-1).tolist() == [5, 500, -1]
+    assert nothing.isna().all()
+
+
+def test_a_server_holds_recent_intervals_alone(popular_products):
+    request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-03T10:00:00Z")]
+
+    found = [query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)]
+
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
+
+
+def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(popular_products, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    query, request = query_over(files=popular_products), [event(1, tenant_id="acme", product_id="p1")]
+
+    before = query.compute([request])
+    for _ in range(120):
+        query.compute([request])
+
+    pd.testing.assert_frame_equal(before, query.compute([request]))
+    assert not (tmp_path / ".tmp").exists()  # where DuckDB would spill to
+
+
+def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
+    request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-05T10:00:00Z")]
+
+    found = [query_over(files=popular_products, tenant=tenant).compute([request]) for tenant in ("acme", "globex")]
+
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [500, -1]
+
+
+def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
+    losing = FEATURE_SQL.replace("left join products", "inner join products")
+
+    with pytest.raises(ValueError, match=r"gave 0 rows for 2 sessions"):
+        query_over(losing).compute([[event(1)], [event(1)]])
+
+
+# Champions
+
+
+def test_a_bundle_that_answers_its_sample_otherwise_is_refused(store):
+    bundle = make_bundle(store, sql=FEATURE_SQL.replace("'cart_add'", "'cart_remove'"))
+
+    with pytest.raises(Refused, match=r"its own sample with 0.05.*0.4.*make deploy"):
+        LoadedModel(bundle)
+
+
+def test_a_candidate_that_cannot_load_what_it_saved_is_named_with_what_to_do(bundle, monkeypatch):
+    def lacking(folder):
+        raise KeyError("factor")
+
+    monkeypatch.setattr(load_module(bundle.candidate), "load", lacking)
+
+    with pytest.raises(Refused, match=rf"candidates/{bundle.candidate}.py cannot load.*KeyError.*make train deploy"):
+        LoadedModel(bundle)
+
+
+@asynccontextmanager
+async def serving():
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            yield client
+
+
+async def post(client, events, tenant_id="acme"):
+    return await client.post("/predict", json={"tenant_id": tenant_id, "events": events})
+
+
+def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypatch):
+    sizes = []
+    predict = LoadedModel.predict
+    monkeypatch.setattr(
+        LoadedModel, "predict", lambda self, asked, *more: sizes.append(len(asked)) or predict(self, asked, *more)
+    )
+
+    async def crowd():
+        async with serving() as client:
+            return await asyncio.gather(*(post(client, CARTED_EVENTS if n % 2 else [event(1)]) for n in range(40)))
+
+    answers = asyncio.run(crowd())
+
+    assert [answer.json()["probability"] for answer in answers] == [BROWSED, CARTED] * 20
+    assert max(sizes) > 5
+
+
+def test_a_request_that_is_unfinished_when_the_server_stops_is_told_so(bundle):
+    sent = []
+
+    async def never():
+        await asyncio.Event().wait()
+
+    async def keep(message):
+        sent.append(message)
+
+    async def story():
+        async with app.router.lifespan_context(app):
+            scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+            asked = asyncio.create_task(app(scope, never, keep))
+            await asyncio.sleep(0.05)
+            asked.cancel()  # as uvicorn does after timeout_graceful_shutdown
+            await asked
+
+    asyncio.run(story())
+
+    assert sent[0]["status"] == 503
+    assert "The server stops" in sent[1]["body"].decode()
+
+
+def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_restart(store, bundle):
+    async def told():
+        async with serving() as client:
+            probabilities = []
+
+            async def note(tenant_id="acme"):
+                await app.state.champions.refresh()
+                answer = (await post(client, CARTED_EVENTS, tenant_id)).json()
+                probabilities.append((answer["champion"], answer["probability"]))
+
+            await note()
+            promote(store, "pooled", make_bundle(store, carted=0.5).version, run="run-2", **WHO)
+            await note()
+            promote(store, "acme", make_bundle(store, owner="acme", carted=0.6).version, run="run-3", **WHO)
+            await note()
+            await note("globex")
+            store.champion("acme").unlink()
+            rollback(store, **WHO)
+            await note()
+            return probabilities
+
+    assert asyncio.run(told()) == [("pooled", 0.4), ("pooled", 0.5), ("acme", 0.6), ("pooled", 0.5), ("pooled", 0.4)]
+
+
+def test_the_pointer_is_followed_within_two_seconds_and_no_request_fails(store, bundle):
+    newer = make_bundle(store, carted=0.5)
+
+    async def until_it_answers():
+        async with serving() as client:
+            promote(store, "pooled", newer.version, run="run-2", **WHO)
+            deadline = asyncio.get_running_loop().time() + 2
+            while asyncio.get_running_loop().time() < deadline:
+                answer = await post(client, CARTED_EVENTS)
+                assert answer.status_code == 200
+                if answer.json()["model_version"] == newer.version:
+                    return True
+                await asyncio.sleep(0.02)
+            return False
+
+    assert asyncio.run(until_it_answers())
+
+
+def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_noticed(store, bundle):
+    newer = make_bundle(store, carted=0.5)
+    promote(store, "pooled", newer.version, run="run-2", **WHO)
+    rollback(store, **WHO)
+
+    async def story():
+        async with serving() as client:
+            rollback_pointer = store.champion("pooled").read_text()
+            store.champion("pooled").write_text(rollback_pointer.replace(bundle.version, newer.version))
+            (newer.folder / "features.sql").write_text("select 1")
+            await app.state.champions.refresh()
+            before = (await post(client, CARTED_EVENTS)).json()["probability"]
+            ready = await client.get("/ready")
+            make_bundle(store, carted=0.5)
+            await app.state.champions.refresh()
+            after = (await post(client, CARTED_EVENTS)).json()["probability"]
+            return before, ready, after, (await client.get("/ready")).json()["refused"]
+
+    before, ready, after, refused = asyncio.run(story())
+
+    assert (before, after, refused) == (0.4, 0.5, [])
+    assert ready.status_code == 200
+    assert "features.sql" in ready.json()["refused"][0]
+
+
+@pytest.mark.parametrize("text", ["{brok", "null", "[]", "{}", '{"version": "v1", "history": []}'])
+def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_told_in_a_sentence(store, bundle, caplog, text):
+    async def story():
+        champions = Champions(store)
+        await champions.refresh()
+        store.champion("pooled").write_text(text)
+        await champions.refresh()
+        return champions.serving(), champions.why_not()
+
+    serving, why = asyncio.run(story())
+
+    assert serving == {"pooled": bundle.version}
+    assert f"{store.champion('pooled')} names no champion" in why and "delete it, then `make deploy`." in why
+    assert "Traceback" not in caplog.text
+
+
+def test_a_server_without_a_descriptor_to_look_with_keeps_its_champions(store, bundle, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def story():
+        champions = Champions(store)
+        await champions.refresh()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", refuse)
+            await champions.refresh()
+        return champions.serving()
+
+    assert asyncio.run(story()) == {"pooled": bundle.version}
+
+
+def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, bundle):
+    (bundle.folder / "model" / "rule.json").unlink()
+
+    with TestClient(app) as client:
+        response, page = client.get("/ready"), client.get("/").text
+
+    assert response.status_code == 503
+    assert "model/rule.json" in response.json()["detail"]
+    assert "<h1>No champion answers</h1>" in page and "model/rule.json" in page
+
+
+def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, popular_products):
+    async def before_and_after():
+        champions = Champions(store)
+        events = [event(1, product_id="p1")]
+        await champions.refresh()
+        (before,) = champions.of("acme").predict([("acme", "s1", events)])
+        publish_lookup(store)
+        await champions.refresh()
+        (after,) = champions.of("acme").predict([("acme", "s1", events)])
+        return [before.probability, after.probability]
+
+    assert asyncio.run(before_and_after()) == [BROWSED, POPULAR]
+
+
+def test_a_bundle_is_tried_with_the_snapshots_lookups(store, bundle, popular_products):
+    publish_lookup(store)
+    champions = Champions(store, only=bundle.folder)
+
+    asyncio.run(champions.refresh())
+
+    (found,) = champions.of("acme").predict([("acme", "s1", [event(1, product_id="p1")])])
+    assert found.probability == POPULAR
+
+
+def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(store, bundle, popular_products, monkeypatch):
+    loaded, champions = [], Champions(store)
+    load = champions._load
+    monkeypatch.setattr(champions, "_load", lambda owner: loaded.append(owner) or load(owner))
+
+    async def story():
+        await champions.refresh()
+        publish_lookup(store)
+        write_json(store.experiment, trial_of(make_bundle(store, carted=0.6), bundle))
+        await champions.refresh()
+
+    asyncio.run(story())
+
+    assert loaded == ["pooled", CHALLENGER, "pooled"]
+
+
+# The real process
+
+
+def test_importing_the_app_touches_no_disk():
+    code = "import jollyboat.serving.app, sys; sys.exit('xgboost' in sys.modules or 'sklearn' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+def test_the_smoke_test_measures_a_real_server(bundle):
+    figures = smoke(bundle.folder)
+
+    assert figures["requests"] == 150
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 1_000
+    assert 0 < figures["start_seconds"] < 30
+    assert 20 < figures["memory_mb"] < 2_000
+
+
+def test_the_smoke_test_tells_what_the_server_said(store):
+    bundle = make_bundle(store, sql="select nonsense")
+
+    with pytest.raises(Refused, match=r"fails its smoke test.*not ready.*nonsense"):
+        smoke(bundle.folder)
+
+
+def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_they_have(store, bundle, monkeypatch):
+    for name, value in {"HOST": "127.0.0.1", "PORT": "0", "WORKERS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    body = json.dumps({"tenant_id": "acme", "events": CARTED_EVENTS}).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    command = [sys.executable, "-m", "jollyboat.serving"]
+
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            port = int(server.stdout.readline().partition(";")[0].rpartition(":")[2])
+            with connect(port) as client:
+                client.sendall(head.encode())
+                begun = client.recv(10_000)
+                server.terminate()
+                refused = until_refused(port, 5)
+                client.sendall(body)
+                told = client.recv(10_000)
+            ended = server.wait(20)
+        finally:
+            server.kill()
+
+    assert begun.startswith(b"HTTP/1.1 100")
+    assert refused
+    assert told.startswith(b"HTTP/1.1 200")
+    assert ended == 0
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
+
+
+def until_refused(port, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            connect(port).close()
+        except ConnectionRefusedError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_port_in_use_is_answered_with_a_sentence(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("PORT", port)
+        monkeypatch.setenv("HOST", "127.0.0.1")
+
+        done = subprocess.run(
+            [sys.executable, "-m", "jollyboat.serving"], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+
+    assert done.returncode == 1
+    assert port in done.stderr and "make serve" in done.stderr
+    assert "Traceback" not in done.stderr

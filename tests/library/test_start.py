@@ -1,0 +1,102 @@
+"""The start page shows the state of everything, and of a file that cannot be read which it is and what to do."""
+
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from jollyboat.serving.app import app
+from jollyboat.serving.state import state
+from jollyboat.store.store import Store, write_json
+
+AT = "2026-01-01T10:00:00+00:00"
+COUNT = {"rows": 3}
+CHECK = {"name": "quality", "subject": "quality", "tenant": "all", "state": "fine", "sentence": "As it was."}
+FIGURE = {"value": 0.3, "low": None, "high": None}
+FILES = {  # with the command that writes it
+    "models/experiment.json": (
+        {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1", "since": AT},
+        "make stop-experiment",
+    ),
+    "models/pooled/champion.json": (
+        {"version": "v1", "history": [{"version": "v1", "at": AT, "kind": "promotion", "why": "a test"}]},
+        "make deploy",
+    ),
+    "runs/r1/run.json": ({"run": "r1", "chosen": "rule", "finished_at": AT}, "make train"),
+    "runs/r1/metrics.json": (
+        {"chosen": "rule", "candidates": {"rule": {"holdout": {"average_precision": FIGURE}}}},
+        "make train",
+    ),
+    "snapshots/latest.json": ({"snapshot": "s1"}, "make data"),
+    "snapshots/s1/manifest.json": (
+        {"id": "s1", "published_at": AT, "tables": dict.fromkeys(("events", "quarantined_events", "sessions"), COUNT)},
+        "make data",
+    ),
+    "monitor/latest.json": ({"at": AT, "checks": [CHECK], "retraining": {"reason": "None."}}, "make monitor"),
+    "reports/experiment.json": ({"version": "v2", "sentence": "No difference is sure yet."}, "make experiment"),
+}
+BROKEN = ("{brok", "", "\udcff", "null", "[]", "{}", '"str"', "5", '{"history": [], "checks": [5], "at": 1}')
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    for name, (value, _) in FILES.items():
+        write_json(tmp_path / name, value)
+    return Store(tmp_path)
+
+
+def test_what_the_files_tell_is_shown(store):
+    with TestClient(app) as client:
+        page = client.get("/").text
+
+    for told in ("1 Jan 2026, 10:00", "0.300", "takes 50", "No difference is sure yet.", "As it was.", "a test"):
+        assert told in page
+    assert state(store)["troubles"] == {}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read_is_named_with_what_to_do(store, name):
+    file, command = store.root / name, FILES[name][1]
+    whole = file.read_text()
+
+    with TestClient(app) as client:
+        for text in BROKEN:
+            file.write_bytes(text.encode(errors="surrogateescape"))
+            client.portal.call(app.state.champions.refresh)
+            response = client.get("/")
+            assert response.status_code == 200, text
+            assert response.text.count(str(file)) == 1 and f"`{command}`" in response.text, text
+        file.write_text(whole)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_value_of_a_file_takes_the_page_down(store, name):
+    value = FILES[name][0]
+
+    with TestClient(app) as client:
+        for junk in (None, 5, "x", [], {}, 1e300, "0001-01-01T00:00:00+14:00"):
+            for broken in _each_replaced(value, junk):
+                (store.root / name).write_text(json.dumps(broken))
+                assert client.get("/").status_code == 200, broken
+
+
+def _each_replaced(value, junk):
+    """The value with each thing in it, at any depth, replaced in turn."""
+    yield junk
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        for broken in _each_replaced(part, junk):
+            copy = value.copy()
+            copy[key] = broken
+            yield copy
+
+
+def test_a_label_that_holds_something_else_harms_nobody(store):
+    labels = store.raw / "labels/dt=2026-01-01"
+    labels.mkdir(parents=True)
+    said = dict.fromkeys(("tenant_id", "entity_id", "judgement_id", "judged_at", "judgement"), "x")
+    lines = [said, *({**said, name: junk} for name in said for junk in (5, None, [1])), {**said, "undoes": [1]}]
+    (labels / "junk.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    with TestClient(app) as client:
+        assert "2 judgements stand" in client.get("/").text

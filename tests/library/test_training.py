@@ -1,0 +1,236 @@
+"""A run's figures: the holdout is scored once, nobody is named, and whether training was optimal is said in words."""
+
+import json
+import re
+import tomllib
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_data import sessions, split
+
+from jollyboat.pages.page import render
+from jollyboat.store.errors import CannotLearn
+from jollyboat.store.store import PROJECT, Store
+from jollyboat.training import run as runs
+from jollyboat.training import training
+from jollyboat.training.candidates import load_module
+from jollyboat.training.compare import Comparison, table, tell
+from jollyboat.training.diagnosis import diagnose, importance, in_words
+from jollyboat.training.schema import FeatureSchema
+from jollyboat.training.search import search
+
+SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text()) | {"evaluate": {"resamples": 20, "slices": ["day"]}}
+LADDER = ("rule", "logistic", "xgboost")
+
+
+def train(folder, frame: pd.DataFrame, names=LADDER, settings=SETTINGS) -> tuple[dict, pd.DataFrame]:
+    parts, schema = training.prepare(frame, settings)
+    fitted = {name: training.fit_candidate(name, parts, schema, settings, folder / name) for name in names}
+    return training.compare(parts, schema, fitted, settings, folder), training.holdout_predictions(parts, fitted)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    frame = sessions(1500).assign(person_id=lambda rows: "mail-of-" + (np.arange(len(rows)) % 900).astype(str))
+    return train(tmp_path_factory.mktemp("run"), frame)
+
+
+def test_figures_are_plain_values_for_json_and_name_nobody(trained):
+    metrics, predictions = trained
+
+    told = json.dumps(metrics, allow_nan=False)
+
+    assert metrics["persons"] == predictions["person"].nunique() == 300
+    assert "mail-of-" not in told + predictions.to_csv()
+    assert {"tenant_id", "entity_id", "point_at", "person", "label", *LADDER} == set(predictions.columns)
+
+
+def test_the_holdout_is_scored_once_by_each_candidate(tmp_path, monkeypatch):
+    module, scored, parts = load_module("rule"), Counter(), split(1500)
+    held_out = set(parts.holdout.features["seconds_so_far"])
+    predict = module.predict_proba
+
+    def count(model, features):
+        scored["rows"] += int(features["seconds_so_far"].isin(held_out).sum())
+        return predict(model, features)
+
+    monkeypatch.setattr(module, "predict_proba", count)
+    train(tmp_path, sessions(1500), ["rule"])
+
+    assert scored["rows"] == len(parts.holdout)
+
+
+def test_it_says_whether_training_was_optimal(trained):
+    more, fit, luck = trained[0]["diagnosis"]["sentences"]
+
+    assert "doubling of the rows" in more and "On train it is" in fit
+    assert "Before 4 earlier cut-offs it would have beaten the rule" in luck
+
+
+def test_the_backtest_trains_on_the_past_alone_and_the_curve_on_growing_parts():
+    parts = split(2000)
+
+    found = diagnose("rule", parts, FeatureSchema.from_frame(parts.train.features), SETTINGS)
+
+    cut_offs = [each["until"] for each in found["backtest"]]
+    assert len(cut_offs) == 4 and cut_offs == sorted(cut_offs)
+    assert max(cut_offs) < parts.holdout.keys["point_at"].min().isoformat()
+    assert [step["rows"] for step in found["learning"]] == [150, 300, 600, 1200]
+
+
+def test_words_tell_over_and_underfit_and_luck_apart():
+    curve = [{"rows": 1, "average_precision": 0.3}, {"rows": 2, "average_precision": 0.301}]
+    won = [
+        {"candidate": name, "value": value} for name, value in [("rule", 0.2), ("x", 0.3), ("rule", 0.3), ("x", 0.2)]
+    ]
+
+    more, over, luck = in_words({"learning": curve, "backtest": won}, 0.9, 0.3, "x")
+    _, under, _ = in_words({"learning": curve, "backtest": won}, 0.31, 0.3, "x")
+
+    assert "hardly help" in more and "overfits" in over and "underfits" in under and "may be luck" in luck
+
+
+def test_importance_is_what_a_shuffled_feature_costs():
+    parts, module = split(3000), load_module("xgboost")
+    model = module.fit(parts.train, parts.validation, FeatureSchema.from_frame(parts.train.features), {"seed": 7})
+
+    found = importance(module, model, parts.validation, 7)
+
+    assert next(iter(found)) == "cart_add_count"
+    assert found["always_one"] == found["never_known_number"] == 0
+
+
+def test_examples_are_told_in_words(trained):
+    best = trained[0]["candidates"][trained[0]["chosen"]]
+
+    assert best["examples"][0]["what"] == "surest, and right"
+    assert any("cart add count is" in reason for each in best["examples"] for reason in each["reasons"])
+
+
+def test_training_twice_on_one_and_on_two_threads_gives_the_same_files_and_figures(tmp_path):
+    found = []
+    for threads in (1, 2):
+        settings = SETTINGS | {"xgboost": {"nthread": threads}}
+        metrics, predictions = train(tmp_path / str(threads), sessions(1200), settings=settings)
+        files = {path.name: path.read_bytes() for path in sorted((tmp_path / str(threads)).rglob("*.*"))}
+        found.append((json.dumps(metrics), predictions.to_csv(), files))
+
+    assert found[0] == found[1]
+
+
+def odd(kind: str) -> pd.DataFrame:
+    frame = sessions(1500)
+    label = frame["label"].to_numpy(copy=True)
+    if kind == "one in a hundred":
+        label[np.flatnonzero(label)[12:]] = False
+        label[::100] = True
+    if kind == "a tenant without a positive":
+        label[frame["tenant_id"] == "bolt"] = False
+    if kind == "a column of nulls":
+        frame = frame.assign(cart_add_count=np.nan, channel=None)
+    if kind == "an unseen category":
+        frame.loc[1300:, "channel"] = "pigeon"
+    return frame.assign(label=label)
+
+
+@pytest.mark.parametrize(
+    "kind", ["one in a hundred", "a tenant without a positive", "a column of nulls", "an unseen category"]
+)
+def test_odd_data_is_trained_on_and_every_figure_is_known_or_said_to_be_unknown(tmp_path, kind):
+    metrics, predictions = train(tmp_path, odd(kind))
+
+    assert predictions[list(LADDER)].notna().all().all()
+    assert json.dumps(metrics, allow_nan=False)
+    assert all(one["holdout"]["average_precision"]["value"] > 0 for one in metrics["candidates"].values())
+
+
+REFUSED = {
+    "no positive": (sessions(300).assign(label=False), "All 300 sessions did not have the outcome"),
+    "no negative": (sessions(300).assign(label=True), "All 300 sessions had the outcome"),
+    "nothing over yet": (sessions(300).assign(status="open", label=None), "No session teaches anything yet .*300 open"),
+    "too few": (sessions(50).assign(label=[True] + [False] * 49), "Too few rows: of 50 sessions"),
+}
+
+
+@pytest.mark.parametrize(("frame", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_learned_from_is_refused_in_a_sentence(frame, sentence):
+    with pytest.raises(CannotLearn, match=sentence + ".*`make data`"):
+        training.prepare(frame, SETTINGS)
+
+
+def test_fifty_rows_are_learned_from_where_each_part_knows_both_outcomes(tmp_path):
+    metrics, _ = train(tmp_path, sessions(50).assign(label=[True, False] * 25))
+
+    assert all(each["too_small"] for each in metrics["candidates"]["logistic"]["slices"])
+
+
+def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
+    store = Store(tmp_path)
+    own = [{"candidates": ["rule", "logistic"]}, {"seed": 1, "candidates": ["rule"]}]
+    figures = [trained, train(tmp_path, sessions(1500), ["rule"])]
+    ladder, other = (keep(store, asked, *found) for asked, found in zip(own, figures, strict=True))
+
+    comparison = Comparison(other, ladder)
+    told, page = tell(comparison), render("compare.html", title="Two runs", comparison=comparison)
+
+    assert comparison.settings == [("train.seed", 1, "not set"), ("train.candidates", "rule", "rule, logistic")]
+    assert comparison.changed[0] == 300 and 0 < len(comparison.changed[1]) <= 10
+    assert re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", told) and "changed most" in told
+    assert "of the second run is better by" in page and page.count("<tr>") > 20
+    assert Comparison(ladder, ladder).settings == Comparison(ladder, ladder).changed[1] == []
+    assert "it is the same run" in render("compare.html", title="", comparison=Comparison(ladder, ladder))
+    assert [line.split()[0] for line in table(store).splitlines()[1:]].count(ladder.id) == 1
+
+
+def keep(store: Store, asked: dict, metrics: dict, predictions: pd.DataFrame):
+    run = runs.begin(store, "s1", {"train": asked})
+    used = {"rule": {"cpu_seconds": 1.0, "peak_mb": 100}}
+    run.finish(metrics, predictions, {"features": [{"name": "a"}]}, "select 1", used, 2.0)
+    return run
+
+
+BUDGET = {"trials": 3, "search_seconds": 600}
+
+
+def look(file, **budget):
+    parts, module = split(1200), load_module("xgboost")
+    schema = FeatureSchema.from_frame(parts.train.features)
+    return search(module, parts, schema, {"seed": 7, "rounds": 40}, BUDGET | budget, file)
+
+
+def test_a_search_that_was_killed_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    unbroken = look(tmp_path / "unbroken.jsonl")
+    module, fits = load_module("xgboost"), []
+    fit = module.fit
+
+    def fit_or_die(*given):
+        fits.append(1)
+        if len(fits) == 3:
+            raise KeyboardInterrupt
+        return fit(*given)
+
+    monkeypatch.setattr(module, "fit", fit_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        look(tmp_path / "killed.jsonl")
+
+    assert look(tmp_path / "killed.jsonl") == unbroken
+    assert len(fits) == 5
+    assert not unbroken[1]["is_cut_off"] and len(unbroken[1]["trials"]) == 4
+
+
+def test_a_search_keeps_the_usual_settings_where_none_is_better_and_says_that_time_was_up(tmp_path):
+    found, history = look(tmp_path / "cut.jsonl", search_seconds=0)
+
+    assert (found, history["is_cut_off"], len(history["trials"])) == ({}, True, 1)
+
+
+def test_training_searches_where_trials_are_asked_for(tmp_path):
+    settings = SETTINGS | {"train": SETTINGS["train"] | {"trials": 2}}
+
+    metrics, _ = train(tmp_path / "run" / "candidates", sessions(1200), ["rule", "logistic"], settings)
+
+    history = metrics["candidates"]["logistic"]["search"]
+    assert [set(trial["settings"]) for trial in history["trials"]] == [set(), {"strength"}, {"strength"}]
+    assert metrics["candidates"]["rule"]["search"] is None

@@ -1,0 +1,255 @@
+"""Each expectation fires when the built table is not as it says, and no other one does."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from jollyboat.audit import audit
+from jollyboat.landing.landing import land
+from jollyboat.simulate import simulate
+from jollyboat.snapshots import snapshot
+from jollyboat.store.store import PROJECT, Store
+from jollyboat.warehouse import warehouse
+
+SOME = "(select entity_id from session_features limit 2)"
+EVENT = "event_type = 'page_view' and session_id is not null"
+CHANGE = "insert into source_changes select 'web', '{}', 'a', current_date, 'x', 'y', 0, 1, true"
+# For each expectation, what is done to a table so that it fires, and which others must then be untrue as well.
+CASES = {
+    ("events", "there are events"): (
+        "delete from events",
+        {"a duplicate repeats an event"},
+    ),
+    ("events", "an event stands once"): (
+        f"insert into events select * from events where {EVENT} limit 1",
+        set(),
+    ),
+    ("events", "every event has a type"): (f"update events set event_type = null where {EVENT}", set()),
+    ("events", "every event has a time"): (f"update events set occurred_at = null where {EVENT}", set()),
+    ("events", "every event has a time of arrival"): (f"update events set received_at = null where {EVENT}", set()),
+    ("events", "every event has a tenant"): (
+        "insert into events select * replace (null as tenant_id, null as session_id) "
+        f"from events where {EVENT} limit 1",
+        set(),
+    ),
+    ("events", "prices are between 0 and 1,000,000"): (f"update events set price = 1000001 where {EVENT}", set()),
+    ("events", "quantities are between 0 and 100,000"): (f"update events set quantity = -1 where {EVENT}", set()),
+    ("events", "at least 90 % of the events belong to a session"): (
+        "update events set session_id = null where hash(event_id) % 5 = 0",
+        set(),
+    ),
+    ("events", "every event's session is in sessions"): (
+        f"update events set session_id = 'nowhere' where {EVENT}",
+        set(),
+    ),
+    ("record_account", "every line is an event, a duplicate or quarantined"): (
+        "update record_account set missing_count = 1 where source = 'orders'",
+        set(),
+    ),
+    ("record_account", "at most 20 % of a source's records are quarantined"): (
+        "update record_account set quarantined_count = line_count where source = 'orders'",
+        {"at most 2 % of a source's records are quarantined"},
+    ),
+    ("record_account", "at most 2 % of a source's records are quarantined"): (
+        "update record_account set quarantined_count = 0.1 * line_count where source = 'web'",
+        set(),
+    ),
+    ("record_account", "no source is more than three days behind the others"): (
+        "update record_account set arrived_on = arrived_on - 5 where source = 'orders'",
+        set(),
+    ),
+    ("duplicate_events", "a duplicate repeats an event"): (
+        "update duplicate_events set repeats_event_id = 'nothing'",
+        set(),
+    ),
+    ("quarantined_events", "what is quarantined says why"): ("update quarantined_events set reason = null", set()),
+    ("quarantined_events", "a line is quarantined once"): (
+        "insert into quarantined_events select * from quarantined_events limit 1",
+        set(),
+    ),
+    ("quarantined_events", "no whole file is quarantined"): (
+        "update quarantined_events set line_number = 0 where (file, line_number) = "
+        "(select (file, line_number) from quarantined_events limit 1)",
+        set(),
+    ),
+    ("sessions", "a session stands once"): ("insert into sessions select * from sessions limit 1", set()),
+    ("sessions", "a session ends after it starts"): (
+        "update sessions set ended_at = started_at - interval 1 second",
+        set(),
+    ),
+    ("sessions", "a session has events"): ("update sessions set event_count = 0", set()),
+    ("sessions", "every session has a start"): ("update sessions set started_at = null", set()),
+    ("session_features", "a session is looked at once"): (
+        "insert into session_features select * from session_features limit 1",
+        set(),
+    ),
+    ("session_features", "every session teaches or says why not"): (
+        "update session_features set status = 'asleep' where status = 'short'",
+        {"no feature's distribution is far from the last snapshot's"},
+    ),
+    ("session_features", "a label is known for the sessions that teach, and for no other"): (
+        "update session_features set label = false where entity_id in "
+        "(select entity_id from session_features where status = 'short' limit 2)",
+        set(),
+    ),
+    ("session_features", "no session has lasted a negative time"): (
+        f"update session_features set seconds_so_far = -1 where entity_id in {SOME}",
+        set(),
+    ),
+    ("session_features", "the label's rate of each tenant is between 0.1 % and 60 %"): (
+        "update session_features set label = true where label is not null and tenant_id = "
+        "(select tenant_id from session_features group by all order by count(label) desc limit 1)",
+        {"no feature's distribution is far from the last snapshot's", "the label's rate is near the last snapshot's"},
+    ),
+    ("session_features", "every session has a point at which it is looked at"): (
+        f"update session_features set point_at = null where entity_id in {SOME}",
+        set(),
+    ),
+    ("session_features", "what is looked at is in sessions"): (
+        f"update session_features set entity_id = 'nowhere' || entity_id where entity_id in {SOME}",
+        set(),
+    ),
+    ("session_features", "the outcome happens, and not always"): (
+        "update session_features set label = false where label",
+        {
+            "the label's rate of each tenant is between 0.1 % and 60 %",
+            "the label's rate is near the last snapshot's",
+            "no feature's distribution is far from the last snapshot's",
+        },
+    ),
+    ("fct_predictions", "an answer stands once"): (
+        "insert into fct_predictions (tenant_id, request_id) values ('acme', 'r'), ('acme', 'r')",
+        set(),
+    ),
+    ("fct_predictions", "a probability is between 0 and 1"): (
+        "insert into fct_predictions (tenant_id, request_id, probability) values ('acme', 'r', 1.5)",
+        set(),
+    ),
+    ("judgements", "one judgement of a session stands"): (
+        "insert into judgements (tenant_id, entity_id, judgement, stands) "
+        "values ('acme', 's', 'fit', true), ('acme', 's', 'cannot_say', true)",
+        set(),
+    ),
+    ("judgements", "a judgement is one that is known"): (
+        "insert into judgements (tenant_id, entity_id, judgement, stands) values ('acme', 's', 'good', true)",
+        set(),
+    ),
+    ("source_changes", "no field of a source has gone lately"): (CHANGE.format("gone"), set()),
+    ("source_changes", "no field of a source has another type lately"): (CHANGE.format("retyped"), set()),
+    ("source_changes", "no field of a source is empty much more or less often lately"): (CHANGE.format("nulls"), set()),
+    ("source_changes", "no day of a source is far from the usual for its weekday lately"): (
+        CHANGE.format("volume"),
+        set(),
+    ),
+    ("source_changes", "no field and no event type is new lately"): (CHANGE.format("new"), set()),
+    ("distributions", "no feature's distribution is far from the last snapshot's"): (
+        "update session_features set max_price = max_price * 10",
+        set(),
+    ),
+    ("distributions", "the label's rate is near the last snapshot's"): (
+        "update session_features set label = hash(entity_id) % 3 = 0 where label is not null",
+        set(),
+    ),
+}
+NO_ROW_IS_TO_BLAME = {"there are events"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Store:
+    """A store with a built warehouse and a snapshot of it."""
+    store = Store(tmp_path_factory.mktemp("audited") / "data")
+    truth = ["--truth", str(store.root / "truth.parquet")]
+    simulate.main(["--days", "4", "--sessions-per-day", "250", "--raw", str(store.raw), *truth])
+    with warehouse.locked(store) as lock:
+        landing = land(store, warehouse.variables()["sources"])
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
+    snapshot.publish(store, {"code": "c"}, "select 1", {})
+    return store
+
+
+def changed(built: Store, folder: Path, statement: str) -> Store:
+    """The same store with that done to its warehouse."""
+    store = Store(Path(shutil.copytree(built.root, folder / "data", ignore=shutil.ignore_patterns("raw", "dbt"))))
+    with duckdb.connect(str(store.warehouse)) as connection:
+        connection.execute(statement)
+    return store
+
+
+def suites_that_read(statement: str, folder: Path) -> Path:
+    """The suites that name the table which the statement changes; the others have nothing new to say."""
+    table = re.search(r"(?:from|into|update|table) (\w+)", statement)[1]
+    (folder / "suites").mkdir()
+    for path in audit.SUITES.glob("*.json"):
+        if re.search(rf"\b{table}\b", path.read_text()) or (path.stem, table) == ("distributions", "session_features"):
+            shutil.copy(path, folder / "suites")
+    return folder / "suites"
+
+
+def failed(store: Store, suites: Path = audit.SUITES) -> dict[str, audit.Finding]:
+    findings = audit.audit(store, snapshot.find_latest(store), suites)
+    return {finding.expectation: finding for finding in findings if not finding.passed}
+
+
+def test_nothing_fails_of_what_was_built(built):
+    assert failed(built) == {}
+
+
+def test_every_expectation_has_a_case():
+    suites = {path.stem: json.loads(path.read_text()) for path in (PROJECT / "expectations").glob("*.json")}
+    expected = {(table, each["description"]) for table, suite in suites.items() for each in suite["expectations"]}
+
+    assert expected == set(CASES)
+
+
+@pytest.mark.parametrize(("table", "expectation"), CASES, ids=lambda name: name.replace(" ", "_"))
+def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(built, tmp_path, table, expectation):
+    statement, related = CASES[table, expectation]
+
+    found = failed(changed(built, tmp_path, statement), suites_that_read(statement, tmp_path))
+
+    assert set(found) == {expectation} | related
+    assert found[expectation].table == table
+    assert found[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
+
+
+@pytest.mark.parametrize(("severity", "stops"), [("critical", True), ("warning", False), ("info", False)])
+def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(built, tmp_path, severity, stops):
+    suite = (PROJECT / "expectations/source_changes.json").read_text()
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites/source_changes.json").write_text(suite.replace('"warning"', f'"{severity}"'))
+
+    findings = audit.audit(changed(built, tmp_path, CHANGE.format("gone")), suites=tmp_path / "suites")
+
+    assert [each.stops for each in findings if not each.passed] == [stops]
+
+
+def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
+    store = changed(built, tmp_path, f"update events set session_id = 'nowhere' where {EVENT}")
+    with duckdb.connect(str(store.warehouse)) as connection:
+        (count,) = connection.sql("select count(*) from events where session_id = 'nowhere'").fetchone()
+
+    assert count > 200
+    assert f"{count} rows" == failed(store)["every event's session is in sessions"].observed
+
+
+def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):
+    found = failed(changed(built, tmp_path, "alter table events drop column quantity"))
+
+    assert set(found) == {"quantities are between 0 and 100,000"}
+    assert "quantity" in found["quantities are between 0 and 100,000"].observed
+
+
+def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsewhere(built, tmp_path):
+    store = changed(built, tmp_path, "update sessions set event_count = 0")
+    failed(store)
+
+    (saved,) = json.loads(store.failed_rows.read_text())
+    pages = {path.stem: path.read_text() for path in store.data_docs.glob("*.html")}
+    assert saved["table"] == "sessions" and {"tenant_id", "session_id"} <= set(saved["keys"][0])
+    assert set(pages) == {path.stem for path in (PROJECT / "expectations").glob("*.json")}
+    assert "a session has events" in pages["sessions"]
+    assert all('src="http' not in page and "<link" not in page and "<script" not in page for page in pages.values())

@@ -1,0 +1,87 @@
+"""The server's pages open in a browser without a complaint, fit a phone, and take judgements by keyboard."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from browser import browser
+from runs import run
+
+import demo
+
+
+@contextmanager
+def served(project: Path, store: Path) -> Iterator[str]:
+    """The address of the project's server over a store."""
+    environment = demo.environment() | {"STORE_ROOT": str(store), "PORT": "0"}
+    command = [project / ".venv/bin/python", "-m", "jollyboat.serving"]
+    with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield re.search(r"http://\S+?(?=;)", process.stdout.readline())[0]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def watched(untouched: Path, built: Path, tmp_path_factory) -> Path:
+    """A store with a monitor's page, to be judged."""
+    store = Path(shutil.copytree(built, tmp_path_factory.mktemp("watched") / "store"))
+    said = run(untouched, store, "flows/monitor.py", "run")
+    assert said.returncode == 0, said.stdout
+    return store
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than_the_screen(untouched, watched, width):
+    with served(untouched, watched) as address, browser(width) as page:
+        page.open(f"{address}/")
+        links = page.evaluate("[...document.links].map(link => link.href)")
+        own = [link for link in links if re.search(r"/page/|/review$|/docs$", link)]
+        for link in ["/", *own]:
+            page.open(link if link != "/" else f"{address}/")
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, link
+            assert page.evaluate("document.querySelectorAll('h1').length") == 1, link
+            landmarks = page.evaluate("['header', 'main', 'footer'].every(name => document.querySelector(name))")
+            assert landmarks, link
+
+        assert {"data.html", "report.html", "card.html", "review", "docs"} <= {link.rpartition("/")[2] for link in own}
+        assert [asked for asked in page.requests if not asked.startswith((f"{address}/", "data:"))] == []
+        assert page.errors == []
+
+
+def test_the_browser_would_have_told_of_an_error():
+    with browser() as page:
+        page.evaluate("console.error('seen')")
+        page.evaluate("setTimeout(() => missing())")
+        page("Runtime.evaluate", expression="new Promise(done => setTimeout(done, 200))", awaitPromise=True)
+
+        assert len(page.errors) == 2
+
+
+def test_three_sessions_reviewed_by_keyboard_are_three_lines_and_one_undone_a_fourth(untouched, watched):
+    with served(untouched, watched) as address, browser() as page:
+        page.open(f"{address}/review")
+        assert page.evaluate("document.querySelectorAll('button[data-key]').length") == 5
+        for key in "fnc":
+            page.press(key)
+        judged = lines(watched)
+        page.press("u")
+        waiting = page.evaluate("document.querySelector('[role=status]').textContent")
+
+        assert page.errors == []
+    assert [line["judgement"] for line in judged] == ["fit", "not_a_person", "cannot_say"]
+    assert len({line["entity_id"] for line in judged}) == 3
+    assert lines(watched)[-1]["undoes"] == judged[-1]["judgement_id"]
+    assert "2 judged" in waiting
+
+
+def lines(store: Path) -> list[dict]:
+    """The judgements that landed, oldest first."""
+    found = [json.loads(path.read_text()) for path in store.glob("raw/labels/dt=*/*.jsonl")]
+    return sorted(found, key=lambda line: line["judged_at"])

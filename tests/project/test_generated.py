@@ -1,0 +1,42 @@
+"""A generated project does what its Makefile says, from its own checks to the whole path without a network."""
+
+import subprocess
+
+import pytest
+from runs import copy_project, make
+
+NO_NETWORK = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
+
+
+def test_its_own_lint_passes(project):
+    said = make(project, "lint")
+
+    assert said.returncode == 0, said.stdout
+
+
+def test_its_own_tests_pass(project):
+    said = make(project, "test")
+
+    assert said.returncode == 0, said.stdout
+
+
+def test_the_whole_path_runs_without_a_network(project):
+    try:
+        subprocess.run([*NO_NETWORK, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine gives no network namespace of one's own (unshare, ip)")
+
+    said = make(project, "smoke", before=NO_NETWORK)
+
+    assert said.returncode == 0, said.stdout
+    assert '"probability"' in said.stdout or "probability" in said.stdout
+
+
+def test_a_second_setup_installs_nothing(project):
+    assert make(project, "setup").stdout == ".venv is ready\n"
+
+
+def test_a_project_that_was_moved_is_set_up_again(project, tmp_path):
+    moved = copy_project(project, tmp_path / "here").rename(tmp_path / "moved")
+
+    assert "setting up" in make(moved, "-n", "data").stdout

@@ -1,0 +1,168 @@
+"""The guides of a generated project hold: each is followed to the letter, and the example script is run."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import jinja2
+import numpy as np
+import pytest
+from runs import copy_project, follow, read_guide, take, type_in
+
+from demo import STAMP, TEMPLATE
+from jollyboat.store.store import hash_text
+
+HEADERS = [
+    ["when", "visitor", "action", "screen", "price"],
+    ["plan", "when", "visitor", "action", "screen", "price"],
+    ["visitor", "when", "action", "view"],
+]
+
+
+@pytest.fixture(scope="module")
+def shop(project: Path, tmp_path_factory) -> Path:
+    """A project that has learned from two weeks of simulated logs."""
+    copy = copy_project(project, tmp_path_factory.mktemp("shop") / "shop")
+    said = type_in(
+        copy, ".venv/bin/python -m jollyboat.simulate.simulate --days 14 --sessions-per-day 400; make data train"
+    )
+    assert said.returncode == 0, said.stdout
+    return copy
+
+
+def test_the_example_script_draws_two_plots_of_a_snapshot_and_a_run(shop):
+    said = type_in(shop, ".venv/bin/python docs/explore.py", STORE_ROOT=str(shop / "data"))
+
+    assert said.returncode == 0, said.stdout
+    assert "Warning" not in said.stdout
+    assert {"outcome_by_last_event.png", "calibration.png"} == {plot.name for plot in (shop / "data/explore").iterdir()}
+
+
+def test_a_feature_is_added_as_its_guide_says(shop, tmp_path):
+    project = copy_with_data(shop, tmp_path / "shop")
+
+    learned, worth, served = follow("add-a-feature", project)
+
+    assert learned.returncode == 0, learned.stdout
+    importance = dict(line.split() for line in worth.stdout.splitlines())
+    assert {"rule", "logistic", "xgboost"} == set(importance)
+    assert max(float(figure) for figure in importance.values()) > 0
+    assert served.returncode == 0, served.stdout
+    assert "0 values of all features differ" in served.stdout
+    assert "\n200 {" in served.stdout
+    (champion,) = (project / "data/models/pooled").glob("*/schema.json")
+    assert "checkout_count" in {feature["name"] for feature in json.loads(champion.read_text())["features"]}
+
+
+def test_a_candidate_is_added_as_its_guide_says(shop, tmp_path):
+    project = copy_with_data(shop, tmp_path / "shop")
+
+    trained, served = follow("add-a-candidate", project)
+
+    assert trained.returncode == 0, trained.stdout
+    assert "\nbayes  " in STAMP.sub("", trained.stdout)
+    assert "\n200 {" in served.stdout
+
+
+def test_the_guides_candidate_passes_its_trial_on_a_real_server(shop, tmp_path):
+    project = copy_with_data(shop, tmp_path / "shop")
+    for step in read_guide(project / "docs/add-a-candidate.md"):
+        take(step, project)
+    settings = project / "project.toml"
+    settings.write_text(settings.read_text().replace('["rule", "logistic", "bayes", "xgboost"]', '["rule", "bayes"]'))
+
+    said = type_in(project, "make train; make deploy || true")
+
+    (decided,) = (project / "data/models/pooled").glob("*-gate.json")
+    checks = {check["name"]: check for check in json.loads(decided.read_text())["decision"]["checks"]}
+    assert checks["serves_as_trained"]["passed"] and checks["smoke"]["passed"], said.stdout
+
+
+def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
+    """Semicolons, no session id, no orders, one tenant, own event names, columns that come and go, another outcome."""
+    own = copy_project(project, tmp_path / "own")
+    rows, sessions = write_exports(tmp_path / "exports")
+
+    placed, ran = follow("bring-your-own-logs", own, HOME=str(tmp_path))
+
+    assert placed.returncode == 0, placed.stdout
+    assert f"{rows:,} events, {sessions:,} sessions" in ran.stdout
+    assert "deploy: " in ran.stdout and "Traceback" not in ran.stdout
+    run = json.loads((own / "data/runs/latest.json").read_text())["run"]
+    candidates = json.loads((own / "data/runs" / run / "metrics.json").read_text())["candidates"].values()
+    assert 0.65 <= max(one["holdout"]["roc_auc"]["value"] for one in candidates) < 0.9
+
+
+def test_a_column_is_hashed_as_the_guide_says(template):
+    macros = (template / TEMPLATE / "dbt/macros/canonical_events.sql").read_text(encoding="utf-8")
+    guide = (template / TEMPLATE / "docs/bring-your-own-logs.md").read_text(encoding="utf-8")
+    macro = re.search(r"{% macro hash_text.*?endmacro %}", macros, re.DOTALL)[0]
+    (said,) = re.findall(r"{{ hash_text\(.*?\) }}", guide)
+
+    sql = jinja2.Template(macro + said).render()
+
+    with duckdb.connect() as connection:
+        connection.execute("set variable salt = 'salt'")
+        query = f'select {sql} from (select \'{{"name": "Ann"}}\'::json as record)'
+        assert connection.sql(query).fetchall() == [(hash_text("Ann", "salt"),)]
+
+
+def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):
+    own = copy_project(project, tmp_path / "own")
+    steps = [step for guide in (own / "docs").glob("*.md") for step in read_guide(guide)]
+    for step in steps:
+        take(step, own)
+
+    python, sql = (" ".join({step.file for step in steps if step.file.endswith(kind)}) for kind in (".py", ".sql"))
+    checks = [f"ruff check {python}", f"ruff format --check {python}", f"sqlfluff lint -q {sql}"]
+    said = type_in(own, "\n".join(f".venv/bin/python -m {check}" for check in checks))
+
+    assert said.returncode == 0, said.stdout
+
+
+def copy_with_data(shop: Path, into: Path) -> Path:
+    copy = copy_project(shop, into)
+    shutil.copytree(shop / "data", copy / "data")
+    return copy
+
+
+def write_exports(folder: Path) -> tuple[int, int]:
+    """A CSV a day, whose header changes twice; who is shown the offer signs up more. How many rows and sessions."""
+    folder.mkdir()
+    random = np.random.default_rng(7)
+    rows, sessions = 0, 0
+    for number in range(12):
+        day = datetime(2026, 3, 1) + timedelta(days=number)
+        events = [event for visitor in range(160) for event in draw_visit(random, day, f"v{number}-{visitor}")]
+        header = HEADERS[number // 4]
+        with (folder / f"{day:%Y-%m-%d}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, header, delimiter=";", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(events)
+        rows, sessions = rows + len(events), sessions + 160
+    return rows, sessions
+
+
+def draw_visit(random: np.random.Generator, day: datetime, visitor: str) -> Iterator[dict]:
+    """A visit of some screens; each offer among its first three makes a sign-up likelier."""
+    actions = ["open", *random.choice(["open", "show_offer", "help"], size=random.integers(3, 7))]
+    chance = 0.05 + 0.25 * actions[:3].count("show_offer")
+    moment = day + timedelta(seconds=int(random.integers(0, 80_000)))
+    for action in [*actions, *(["sign_up"] if random.random() < chance else [])]:
+        price = "9,90" if action == "show_offer" else ""
+        screen = {"open": "home", "show_offer": "offer"}.get(action, "account")
+        yield {
+            "when": moment,
+            "visitor": visitor,
+            "action": action,
+            "screen": screen,
+            "view": screen,
+            "price": price,
+            "plan": "free",
+        }
+        moment += timedelta(seconds=int(random.integers(2, 120)))

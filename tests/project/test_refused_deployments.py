@@ -1,0 +1,209 @@
+"""The gate, typed as a user types it: a worse model is refused, forced with a reason, and taken back."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from runs import copy_project, refusal, run, type_in
+
+import demo
+
+
+@pytest.fixture
+def worse(project: Path, copied: Path, tmp_path: Path) -> Path:
+    """A project with a champion whose latest run knows nothing but the rule."""
+    copy = copy_project(project, tmp_path / "own")
+    shutil.move(copied, copy / "data")
+    settings = copy / "project.toml"
+    settings.write_text(settings.read_text().replace('["rule", "logistic", "xgboost"]', '["rule"]'))
+    said = type_in(copy, "make train")
+    assert said.returncode == 0, said.stdout
+    return copy
+
+
+def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_training(worse):
+    (champion,) = (line.split()[1] for line in models(worse) if "CHAMPION" in line)
+
+    refused = type_in(worse, "make deploy")
+    short = type_in(worse, "make deploy FORCE=1")
+    forced = type_in(worse, """make deploy FORCE='the "old" one costs more'""")
+    told, standing = models(worse), json.loads((worse / "data/models/pooled/champion.json").read_text())["history"][-1]
+    back = type_in(worse, "make rollback")
+    away = type_in(worse, "make rollback VERSION=nosuchversion")
+
+    assert refused.returncode == short.returncode == away.returncode == 2
+    by = "beats_the_rule, not_worse_than_champion, no_slice_falls"
+    assert f"refused by {by}; champion {champion} stays" in refused.stdout
+    assert 'make deploy FORCE="why"' in refused.stdout
+    assert "Say in words why, not '1'" in short.stdout
+    assert forced.returncode == back.returncode == 0, forced.stdout + back.stdout
+    assert sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in told) == 1
+    assert standing["forced"] == 'the "old" one costs more'
+    page = worse / "data/models/pooled" / standing["gate"]
+    assert "Forced past 3 of" in page.read_text()
+    assert f"{champion} is now the champion" in back.stdout
+    assert "was never the champion of pooled; `make models` lists" in away.stdout
+
+
+def models(project: Path) -> list[str]:
+    said = type_in(project, "make models")
+    assert said.returncode == 0, said.stdout
+    return said.stdout.splitlines()
+
+
+@pytest.mark.faults
+def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(untouched, copied, tmp_path):
+    runs = [json.loads((copied / "runs/latest.json").read_text())["run"]]
+    other = tmp_path / "other.toml"
+    other.write_text(
+        (untouched / "project.toml").read_text().replace("patience = 30", "patience = 20")
+        + "\n[xgboost]\nmax_depth = 3\n"
+    )
+    assert run(untouched, copied, "flows/train.py", "--config", "project", str(other), "run").returncode == 0
+    runs.append(json.loads((copied / "runs/latest.json").read_text())["run"])
+    command = [untouched / ".venv/bin/python", "flows/deploy.py", "run", "--force", "two at once", "--candidate"]
+    environment = demo.environment() | {"STORE_ROOT": str(copied)}
+    for _ in range(10):
+        shutil.rmtree(copied / "models")
+        both = [
+            subprocess.Popen(
+                [*command, name], cwd=untouched, env=environment, stdout=-3, stderr=subprocess.PIPE, text=True
+            )
+            for name in runs
+        ]
+        said = [each.communicate()[1] for each in both]
+
+        pointer = json.loads((copied / "models/pooled/champion.json").read_text())
+        won = [each.returncode == 0 for each in both]
+        assert sum(won) == len(pointer["history"]) == 1, said
+        assert (copied / "models/pooled" / pointer["version"] / "manifest.json").exists()
+        assert "run `make deploy` again" in said[won.index(False)]
+
+
+MINE = """
+'XGBoost with the defect that its file is named for.'
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jollyboat.training.candidates import xgboost
+
+DEFECT = Path(__file__).stem
+explain, describe = xgboost.explain, xgboost.describe
+held = []
+
+
+def fit(train, validation, schema, settings):
+    return xgboost.fit(train, validation, schema, {"seed": 7, "bags": 1})
+
+
+def predict_proba(model, features):
+    probability = xgboost.predict_proba(model, features)
+    if DEFECT == "slow" and len(features) < 10:
+        time.sleep(0.3)
+    if DEFECT == "blind_on_a_slice":
+        return np.where(features["device"] == "mobile", 0.05 * (1 - probability), probability)
+    if DEFECT == "too_sure":
+        return probability**0.3
+    if DEFECT == "contrary":
+        return probability * np.where(features["cart_add_count"] > 1, 0.1, 1.0)
+    return probability
+
+
+def save(model, folder):
+    xgboost.save(model, folder)
+    if DEFECT == "large":
+        (folder / "weights.bin").write_bytes(os.urandom(60_000_000))
+
+
+def load(folder):
+    held.append(np.ones(50_000_000) if DEFECT == "hungry" else 0)
+    return xgboost.load(folder)
+"""
+DEFECTS = {
+    "sound": None,
+    "blind_on_a_slice": "no_slice_falls",
+    "too_sure": "calibration",
+    "contrary": "behaves",
+    "slow": "latency",
+    "hungry": "memory",
+    "large": "bundle_size",
+    "slow_to_train": "training_time",
+}
+JUDGE = """
+import json, sys, tomllib
+from functools import partial
+
+from jollyboat.gate import gate
+from jollyboat.training import run as runs
+from jollyboat.store.store import write_json
+from jollyboat.serving import trial
+
+run, failed = runs.open(""), {}
+trial.smoke = partial(trial.smoke, requests=10)
+for name in sys.argv[1:]:
+    write_json(run.folder / "metrics.json", run.metrics | {"chosen": name})
+    facts, _ = trial.gather_facts(run, trial.assemble_bundle(run, "Card"), None)
+    limits = tomllib.load(open("project.toml", "rb"))["gate"] | {"memory_mb": 600}
+    limits |= {"training_seconds": 1} if name == "slow_to_train" else {}
+    failed[name] = [check.name for check in gate.decide(facts, limits).checks if not check.passed]
+print(json.dumps(failed))
+"""
+
+
+@pytest.mark.faults
+def test_each_check_shuts_on_a_bundle_that_has_its_defect_and_the_good_twin_passes(untouched, copied, tmp_path):
+    mine = Path(shutil.copytree(untouched, tmp_path / "project"))
+    for defect in DEFECTS:
+        (mine / f"ml/candidates/{defect}.py").write_text(MINE)
+    settings = mine / "project.toml"
+    ladder = json.dumps(["rule", *DEFECTS])
+    settings.write_text(settings.read_text().replace('["rule", "logistic", "xgboost"]', ladder))
+    trained = run(mine, copied, "flows/train.py", "run")
+    assert trained.returncode == 0, trained.stdout
+
+    judged = run(mine, copied, "-c", JUDGE, *DEFECTS)
+
+    assert judged.returncode == 0, judged.stdout
+    failed = json.loads(judged.stdout.splitlines()[-1])
+    assert failed["sound"] == []
+    assert {name: check for name, check in DEFECTS.items() if check and check not in failed[name]} == {}, failed
+
+
+def change_and_train(project: Path, store: Path, file: str, before: str, after: str) -> None:
+    """Edit one of dbt's files, and take the store from its logs to a training run."""
+    path = project / "dbt" / file
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    for verb in ("data", "train"):
+        said = run(project, store, f"flows/{verb}.py", "run")
+        assert said.returncode == 0, said.stdout
+
+
+@pytest.mark.faults
+def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path):
+    """The leaked columns stand where honest ones stood, as a careless join would have it."""
+    mine, honest = Path(shutil.copytree(untouched, tmp_path / "project")), "exclude (tenant_id, entity_id, point_at)"
+    leaks = {"category_count": "sessions.outcome_count", "event_count": "sessions.event_count"}
+    told = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(f",\n        {of} as {name}" for name, of in leaks.items())
+    change_and_train(mine, copied, "models/marts/session_features.sql", f"features.* {honest}", f"features.* {told}")
+
+    sentence = refusal(run(mine, copied, "flows/deploy.py", "run"))
+
+    shut = sentence.partition(";")[0]
+    assert all(check in shut for check in ("no_feature_is_too_good", "not_too_good", "serves_as_trained"))
+    assert "category_count alone ranks the outcomes" in sentence
+    assert all(f"values of {name}" in sentence for name in ("category_count", "event_count", "probability"))
+
+
+@pytest.mark.faults
+def test_an_outcome_that_is_pure_chance_is_trained_on_and_its_model_refused(untouched, copied, tmp_path):
+    mine, chance = Path(shutil.copytree(untouched, tmp_path / "project")), "outcome: left(md5(session_id), 1) < '2'"
+    change_and_train(mine, copied, "dbt_project.yml", "outcome: event_type = 'purchase'", chance)
+
+    assert "refused by beats_the_rule" in refusal(run(mine, copied, "flows/deploy.py", "run"))

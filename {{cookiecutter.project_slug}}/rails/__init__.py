@@ -1,1 +1,0 @@
-"""What carries the project: landing, store, snapshot, audit, bundle, champion, page. Replaced whole by an upgrade."""
