@@ -19,6 +19,7 @@ demo: $(READY) ## the whole path: generate a project into build/demo, train on s
 # The tests also look at a project's rooms in place, with the packages that it pins.
 $(VENV)/.tests: $(READY) $(TEMPLATE)/requirements.txt
 	@$(INSTALL) --require-hashes -r "$(TEMPLATE)/requirements.txt"
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 test: $(VENV)/.tests ## the template's tests, under 10 minutes
@@ -41,8 +42,8 @@ bench: demo ## measure the whole path at growing sizes, the data run beside a ba
 size: ## files and lines of a generated project, by room
 	@$(MAKE) -s -C "$(TEMPLATE)" size
 
-pins: $(READY) ## write requirements.txt anew from requirements.in
-	$(PIN)
+pins: $(READY) ## write requirements.txt again from requirements.in
+	$(PIN) requirements.in -o requirements.txt
 
 clean: ## remove build/ and the generated project in it
 	rm -rf build

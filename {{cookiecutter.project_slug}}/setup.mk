@@ -24,14 +24,21 @@ CREATE = "$(PYTHON)" -m venv --clear $(VENV) && awk '/^[a-z]/ {is_uv = /^uv==/} 
 INSTALL = $(VENV)/bin/uv pip install -q --compile-bytecode --python $(PY)
 endif
 PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-strip-extras \
-	--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.txt
+	--no-header --no-annotate --no-emit-index-url --no-emit-package jollyboat
 
-$(READY): requirements.txt $(wildcard pyproject.toml)
+# A project has the library's wheel in vendor/; the template in place has its source beside it.
+ifneq ($(wildcard vendor),)
+LINK_LIBRARY = test -s vendor/jollyboat.txt || { test -f ../src/jollyboat/__init__.py \
+	&& $(INSTALL) --no-deps --no-build-isolation -e ..; } || { echo "vendor/ names no version of the library: generate the project \
+	from a whole clone, with its hooks (cookiecutter --accept-hooks yes)" >&2; exit 1; }
+endif
+
+$(READY): requirements.txt $(wildcard vendor/jollyboat.txt)
 	@case "$$(uname -s)" in Linux|Darwin) ;; *) echo "This runs on Linux and macOS; on Windows use WSL." >&2; exit 1;; esac
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c '$(IS_SUPPORTED)' || { echo "This runs on Python 3.11, 3.12 or 3.13, which \
 	$(or $(PYTHON),the python3 on PATH) is not; name one that is: make setup PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@echo "setting up $(VENV) with $(INSTALLER)"
 	@$(CREATE)
 	@$(INSTALL) --require-hashes -r requirements.txt
-	@$(if $(wildcard ml),$(INSTALL) --no-deps --no-build-isolation -e .)
+	@$(LINK_LIBRARY)
 	@rm -f $(VENV)/.ready-*; touch $@
