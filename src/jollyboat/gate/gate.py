@@ -66,7 +66,7 @@ class Decision:
 class Facts:
     """What is known about the candidate. A fact that is left out is not known, and shuts the gate.
 
-    Intervals are those of `jollyboat.training.evaluate.difference`, slices those of `slices.by_slice`, all on the holdout.
+    Intervals are those of `evaluate.difference`, slices those of `slices.by_slice`, all on the holdout.
     """
 
     candidate: str
