@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -183,14 +184,14 @@ def suites_that_read(statement: str, folder: Path) -> Path:
     """The suites that name the table which the statement changes; the others have nothing new to say."""
     table = re.search(r"(?:from|into|update|table) (\w+)", statement)[1]
     (folder / "suites").mkdir()
-    for path in audit.SUITES.glob("*.json"):
+    for path in audit.find_suites():
         if re.search(rf"\b{table}\b", path.read_text()) or (path.stem, table) == ("distributions", "session_features"):
             shutil.copy(path, folder / "suites")
     return folder / "suites"
 
 
-def failed(store: Store, suites: Path = audit.SUITES) -> dict[str, audit.Finding]:
-    findings = audit.audit(store, snapshot.find_latest(store), suites)
+def failed(store: Store, folders: Sequence[Path] = audit.SUITES) -> dict[str, audit.Finding]:
+    findings = audit.audit(store, snapshot.find_latest(store), folders)
     return {finding.expectation: finding for finding in findings if not finding.passed}
 
 
@@ -199,7 +200,7 @@ def test_nothing_fails_of_what_was_built(built):
 
 
 def test_every_expectation_has_a_case():
-    suites = {path.stem: json.loads(path.read_text()) for path in (PROJECT / "expectations").glob("*.json")}
+    suites = {path.stem: json.loads(path.read_text()) for path in audit.find_suites()}
     expected = {(table, each["description"]) for table, suite in suites.items() for each in suite["expectations"]}
 
     assert expected == set(CASES)
@@ -209,7 +210,7 @@ def test_every_expectation_has_a_case():
 def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(built, tmp_path, table, expectation):
     statement, related = CASES[table, expectation]
 
-    found = failed(changed(built, tmp_path, statement), suites_that_read(statement, tmp_path))
+    found = failed(changed(built, tmp_path, statement), [suites_that_read(statement, tmp_path)])
 
     assert set(found) == {expectation} | related
     assert found[expectation].table == table
@@ -222,9 +223,18 @@ def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(bu
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites/source_changes.json").write_text(suite.replace('"warning"', f'"{severity}"'))
 
-    findings = audit.audit(changed(built, tmp_path, CHANGE.format("gone")), suites=tmp_path / "suites")
+    findings = audit.audit(changed(built, tmp_path, CHANGE.format("gone")), folders=[tmp_path / "suites"])
 
     assert [each.stops for each in findings if not each.passed] == [stops]
+
+
+def test_a_suite_of_the_project_replaces_the_librarys_of_the_same_name(tmp_path):
+    (tmp_path / "sessions.json").write_text("{}")
+
+    found = audit.find_suites([*audit.SUITES, tmp_path])
+
+    assert [path for path in found if path.stem == "sessions"] == [tmp_path / "sessions.json"]
+    assert {path.stem for path in found} == {path.stem for path in audit.find_suites()}
 
 
 def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
@@ -250,6 +260,6 @@ def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsew
     (saved,) = json.loads(store.failed_rows.read_text())
     pages = {path.stem: path.read_text() for path in store.data_docs.glob("*.html")}
     assert saved["table"] == "sessions" and {"tenant_id", "session_id"} <= set(saved["keys"][0])
-    assert set(pages) == {path.stem for path in (PROJECT / "expectations").glob("*.json")}
+    assert set(pages) == {path.stem for path in audit.find_suites()}
     assert "a session has events" in pages["sessions"]
     assert all('src="http' not in page and "<link" not in page and "<script" not in page for page in pages.values())

@@ -1,6 +1,6 @@
 """Great Expectations over the built tables, inside DuckDB: the one that decides whether they may be published.
 
-A suite is `expectations/<table>.json`, plain GX. A failed expectation of severity `critical` stops the publication.
+A suite is `expectations/<table>.json`, plain GX: the project's own, else the library's. A failed expectation of severity `critical` stops the publication.
 `distributions` is no table of the warehouse but how far each feature has moved since the last snapshot.
 """
 
@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,11 @@ from sqlalchemy.dialects import registry
 
 from jollyboat.snapshots import distribution
 from jollyboat.snapshots.snapshot import Snapshot
+from jollyboat.store.project import LIBRARY
 from jollyboat.store.store import PROJECT, Store, write_json, write_text
 from jollyboat.warehouse import warehouse
 
-SUITES = PROJECT / "expectations"
+SUITES = (LIBRARY / "expectations", PROJECT / "expectations")  # later folders replace suites of the same name
 KEYS_KEPT = 200
 # Data Docs ask other hosts for their styles; these do, offline.
 STYLE = """<style>
@@ -104,7 +106,7 @@ def _count_at_once() -> None:
             return len(rows) if whole else UnexpectedRowsQueryRowCount._sqlalchemy(cls, metrics=metrics, **given)
 
 
-def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> list[Finding]:
+def audit(store: Store, last: Snapshot | None = None, folders: Sequence[Path] = SUITES) -> list[Finding]:
     """What every suite says of its table in the warehouse, which is opened to be read only and closed again.
 
     `last`: the snapshot to compare the features' distributions with.
@@ -128,7 +130,7 @@ def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> 
     shutil.rmtree(store.data_docs, ignore_errors=True)
     findings = []
     try:
-        for path in sorted(suites.glob("*.json")):
+        for path in find_suites(folders):
             if path.stem == "distributions":
                 batch = computed.add_dataframe_asset(path.stem).add_batch_definition_whole_dataframe("whole")
                 parameters = {"dataframe": moved}
@@ -144,6 +146,12 @@ def audit(store: Store, last: Snapshot | None = None, suites: Path = SUITES) -> 
         source.get_engine().dispose()
     write_json(store.failed_rows, [asdict(each) for each in findings if not each.passed])
     return findings
+
+
+def find_suites(folders: Sequence[Path] = SUITES) -> list[Path]:
+    """The suites by name; of two that have the same name the one in the later folder."""
+    suites = {path.name: path for folder in folders for path in folder.glob("*.json")}
+    return [suites[name] for name in sorted(suites)]
 
 
 def _distances(store: Store, last: Snapshot | None):
