@@ -32,31 +32,27 @@ ONLY_PREDICTS = """
 import numpy, xgboost
 from fastapi import FastAPI
 from pydantic import BaseModel
-app, boosters = FastAPI(), [xgboost.Booster({"nthread": 1}, model_file=path) for path in MODELS]
+app, booster = FastAPI(), xgboost.Booster({"nthread": 1}, model_file=MODEL)
 class Row(BaseModel):
     features: list[float | None]
 @app.post("/predict")
 async def predict(row: Row) -> float:
     matrix = numpy.array([row.features], dtype=float)
-    log_odds = numpy.mean([each.inplace_predict(matrix, predict_type="margin")[0] for each in boosters])
-    return float(1 / (1 + numpy.exp(-log_odds)))
+    return float(booster.inplace_predict(matrix)[0])
 """
 MLFLOW = """
 import pathlib, sys
 import mlflow, numpy, pandas
-from jollyboat.training.candidates import xgboost as candidate
+from jollyboat.training.persistence import load
 class Trees(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        self.model = candidate.load(pathlib.Path(context.artifacts["model"]))
-class Named(Trees):  # the candidate's own verb over columns by name
+        self.model = load(pathlib.Path(context.artifacts["model"]))
+class Named(Trees):  # over columns by name, as our server does
     def predict(self, context, model_input):
-        return candidate.predict_proba(self.model, model_input)
+        return self.model.predict_proba(model_input)
 class Numbers(Trees):  # its trees alone over numbers by their place
     def predict(self, context, model_input):
-        matrix = numpy.asarray(model_input, dtype=float)
-        boosters = self.model.boosters
-        log_odds = numpy.mean([each.inplace_predict(matrix, predict_type="margin") for each in boosters], axis=0)
-        return 1 / (1 + numpy.exp(-log_odds))
+        return self.model.predict_matrix(numpy.asarray(model_input, dtype=float))
 artifacts = {"model": sys.argv[1]}
 rows = pandas.read_json("rows.json", orient="split").convert_dtypes(dtype_backend="numpy_nullable")
 numbers = rows.select_dtypes("number").columns
@@ -123,8 +119,7 @@ def beside_others(
 
     numbers = FeatureSchema.from_dict(json.loads((model / "model.json").read_text())["schema"]).matrix(rows)
     numbers = [[None if x != x else x for x in row] for row in numbers.tolist()]
-    models = repr([str(path) for path in sorted(model.glob("*.ubj"))])
-    (folder / "ready.py").write_text(ONLY_PREDICTS.replace("MODELS", models))
+    (folder / "ready.py").write_text(ONLY_PREDICTS.replace("MODEL)", f"{str(model / 'model.ubj')!r})"))
     port = free_port()
     bare = [sys.executable, "-m", "uvicorn", "ready:app", "--port", str(port), "--log-level", "warning"]
     with process([*bare, "--workers", str(given.workers)], folder) as running:

@@ -298,7 +298,7 @@ def crowded(tmp_path_factory) -> Store:
     write_json(store.runs / "r/candidates/xgboost/model.json", learned)
     rows = "select 'globex' as tenant_id, unnest(['s42', 's43']) as entity_id, 'app' as device"
     duckdb.sql(rows).write_parquet(str(store.runs / "r/holdout.parquet"))
-    write_json(store.runs / "r/metrics.json", {"candidates": {"rule": {"slices": slices}}})
+    write_json(store.runs / "r/metrics.json", {"candidates": {"baseline": {"slices": slices}}})
     for version in ("old", "serving"):
         write_json(store.models / "pooled" / version / "manifest.json", {"run": "r"})
         (store.models / "pooled" / version / "card.html").write_text("tried on the tenants app, globex")
@@ -354,7 +354,7 @@ def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowde
     for name in ("schema.json", "candidates/xgboost/model.json"):
         assert (store.runs / "r" / name).read_bytes() == (crowded.runs / "r" / name).read_bytes()
     assert duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).count("*").fetchone() == (2,)
-    slices = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["rule"]["slices"]
+    slices = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["baseline"]["slices"]
     assert slices == [{"slice": "device", "value": "app", "rows": 1}]
     assert json.loads(store.gate("pooled", "serving").read_text()) == {"checks": [{"name": "app"}]}
     kept = {path.name for path in (store.models / "pooled").glob("[!.]*")}

@@ -41,7 +41,7 @@ MOMENTS = {
     ],
     "train": [
         ("runs/latest.json", ""),
-        ("runs/*/candidates/rule/rule.json", ""),
+        ("runs/*/candidates/baseline/model.skops", ""),
         ("runs/*/candidates/xgboost/model.ubj", ""),
         ("runs/*/metrics.json", ""),
         ("runs/*/report.html", ""),

@@ -79,7 +79,7 @@ def test_an_outcome_of_mere_chance_is_learned_from_and_refused_by_the_gate(mine,
     sentence = refusal(run(mine, copied, "flows/deploy.py", "run"))
 
     assert "refused by" in sentence
-    assert "beats_the_rule" in sentence
+    assert "beats_the_baseline" in sentence
     assert "there is still no champion" in sentence
     assert not (copied / "models/pooled/champion.json").exists()
 

@@ -1,15 +1,21 @@
-"""A small bundle and a lookup made by hand: features of the events and of a product, a rule that asks about them."""
+"""A small bundle and a lookup made by hand: features of the events and of a product, a tree that reads them."""
 
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 from jollyboat.bundles.bundle import Bundle, Parts, assemble
 from jollyboat.bundles.model import answer_sample
 from jollyboat.serving.trial import sample_request
 from jollyboat.store.store import Store, write_json
-from jollyboat.training.candidates import rule
+from jollyboat.training.estimators import Model
+from jollyboat.training.persistence import save
 from jollyboat.training.schema import Feature, FeatureSchema
 
 FEATURE_SQL = """
@@ -82,6 +88,7 @@ CONTRACT = {
     "variant",
 }
 BROWSED, CARTED, POPULAR = 0.05, 0.4, 0.7
+CART_EFFECT = 0.831298  # from the rate of all but the popular ones to CARTED, in log-odds
 
 
 def event(number: int = 1, **fields: object) -> dict:
@@ -90,26 +97,27 @@ def event(number: int = 1, **fields: object) -> dict:
     return plain | {"anonymous_id": "a1", "device": "mobile"} | fields
 
 
+def make_tree(carted: float) -> Model:
+    """POPULAR for a popular last product, else `carted` with something in the cart, else BROWSED."""
+    rows = np.repeat([[0, 0, 0, 0, 200], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], 20, axis=0).astype(float)
+    label = np.concatenate([np.arange(20) < round(20 * rate) for rate in (POPULAR, carted, BROWSED)])
+    fill = ColumnTransformer([("few", SimpleImputer(strategy="constant", fill_value=0), [1, 4])])
+    return Model(SCHEMA, make_pipeline(fill, DecisionTreeClassifier(random_state=0)).fit(rows, label))
+
+
 def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql: str = FEATURE_SQL) -> Bundle:
-    """A bundle whose rule says `carted` for a session with something in the cart, more for a popular last product."""
-    popular = {"feature": "product_popularity", "side": "at least", "threshold": 100.0}
-    in_cart = {"feature": "cart_add_count", "side": "at least", "threshold": 1.0}
-    cases = [
-        {"rate": POPULAR, "when": [popular], "moved": {}},
-        {"rate": carted, "when": [in_cart], "moved": {"cart_add_count": 1.5}},
-        {"rate": BROWSED, "when": [], "moved": {}},
-    ]
+    """A bundle of such a tree."""
     model = store.root / f"saved-{carted}"
     model.mkdir(parents=True, exist_ok=True)
-    rule.save(rule.Rule(SCHEMA, cases), model)
+    save(make_tree(carted), model)
     request = sample_request({"event_type": ["page_view", "cart_add"], "device": ["mobile"]})
     parts = Parts(
-        candidate="rule",
+        candidate="baseline",
         model=model,
         feature_sql=sql,
         schema=SCHEMA.to_dict(),
         lookups=LOOKUPS,
-        sample=answer_sample("rule", model, FEATURE_SQL, SCHEMA.to_dict(), LOOKUPS, 0.3, request),
+        sample=answer_sample(model, FEATURE_SQL, SCHEMA.to_dict(), LOOKUPS, 0.3, request),
         card="<html><title>Card</title></html>",
         threshold=0.3,
         run="run-1",

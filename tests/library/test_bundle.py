@@ -60,7 +60,7 @@ def test_a_broken_bundle_is_mended_by_assembling_it_again(store, bundle):
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.version]
 
 
-@pytest.mark.parametrize("name", ["features.sql", "schema.json", "sample.json", "card.html", "model/rule.json"])
+@pytest.mark.parametrize("name", ["features.sql", "schema.json", "sample.json", "card.html", "model/model.skops"])
 def test_a_changed_file_is_named(bundle, name):
     with (bundle.folder / name).open("a") as file:
         file.write(" ")
@@ -70,9 +70,9 @@ def test_a_changed_file_is_named(bundle, name):
 
 
 def test_a_missing_file_is_named(bundle):
-    (bundle.folder / "model" / "rule.json").unlink()
+    (bundle.folder / "model" / "model.skops").unlink()
 
-    with pytest.raises(Refused, match=r"missing the file model/rule.json.*make deploy"):
+    with pytest.raises(Refused, match=r"missing the file model/model.skops.*make deploy"):
         open_bundle(bundle.folder)
 
 

@@ -139,7 +139,7 @@ def test_a_slices_lead_is_less_sure_where_its_rows_are_few_persons():
     (by_row,) = by_slice(one, LABEL, PROBABILITY, NOISY, 100)
     (by_person,) = by_slice(one, LABEL, PROBABILITY, NOISY, 100, groups=np.sort(np.arange(ROWS) % (ROWS // 20)))
 
-    widths = [each["against_rule"]["high"] - each["against_rule"]["low"] for each in (by_row, by_person)]
+    widths = [each["against_baseline"]["high"] - each["against_baseline"]["low"] for each in (by_row, by_person)]
     assert widths[0] < widths[1]
 
 

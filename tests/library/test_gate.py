@@ -14,10 +14,10 @@ def lead(value: float, low: float) -> dict:
 
 
 def slices(high: float) -> list[dict]:
-    """One whose lead over the rule is surely below `high`, and one too small to judge."""
+    """One whose lead over the baseline is surely below `high`, and one too small to judge."""
     lead = {"value": high - 0.02, "low": high - 0.04, "high": high}
     return [
-        {"slice": "tenant_id", "value": "acme", "too_small": False, "against_rule": lead},
+        {"slice": "tenant_id", "value": "acme", "too_small": False, "against_baseline": lead},
         {"slice": "tenant_id", "value": "tiny", "too_small": True},
     ]
 
@@ -29,7 +29,7 @@ def leaks(shared_rows: float = 0.002, **features: float) -> dict:
 GOOD = Facts(
     candidate="xgboost",
     champion="4f0c",
-    against_rule=lead(0.08, 0.03),
+    against_baseline=lead(0.08, 0.03),
     against_champion=lead(0.0, -0.005),
     slices=slices(0.04),
     calibration_error=0.01,
@@ -45,7 +45,7 @@ GOOD = Facts(
     training_seconds=8,
 )
 BAD = {
-    "beats_the_rule": {"against_rule": lead(0.02, -0.001)},
+    "beats_the_baseline": {"against_baseline": lead(0.02, -0.001)},
     "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
     "no_slice_falls": {"slices": slices(-0.06)},
     "calibration": {"calibration_error": 0.2},
@@ -123,7 +123,7 @@ def test_a_slice_on_which_the_champion_was_better_is_named():
 
 
 def test_a_ladder_without_a_rule_is_told_to_have_one():
-    assert 'name "rule" under [train]' in failed(replace(GOOD, against_rule=None))["beats_the_rule"]
+    assert 'name "baseline" under [train]' in failed(replace(GOOD, against_baseline=None))["beats_the_baseline"]
 
 
 def test_a_champion_that_cannot_be_asked_shuts_the_gate_in_a_sentence():
@@ -142,7 +142,7 @@ def test_a_limit_that_is_not_set_shuts_the_gate(key):
 
 
 def test_the_rule_itself_is_refused_in_a_sentence_that_says_so():
-    assert "the rule itself" in failed(replace(GOOD, candidate="rule"))["beats_the_rule"]
+    assert "the baseline itself" in failed(replace(GOOD, candidate="baseline"))["beats_the_baseline"]
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.01])
@@ -159,6 +159,6 @@ def test_a_slice_that_may_have_fallen_by_chance_does_not_shut_the_gate():
 
 @pytest.mark.parametrize("xgboost", [0.25, 0.3])
 def test_the_best_on_validation_is_chosen_and_of_equals_the_simpler(xgboost):
-    precisions = {"rule": 0.2, "logistic": 0.3, "xgboost": xgboost}
+    precisions = {"baseline": 0.2, "logistic": 0.3, "xgboost": xgboost}
 
     assert choose({name: {"average_precision": {"value": value}} for name, value in precisions.items()}) == "logistic"

@@ -416,11 +416,11 @@ def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied
 def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_its_holdout(copied, monkeypatch):
     run, (owner, version) = runs.open("", copied), champion.current(copied)
     said = run.predictions().merge(snapshot.open_latest(copied).frame("session_features"))
-    own = promote_rule(run, open_bundle(copied.bundle(owner, version)), tenant := said["tenant_id"].min())
+    own = promote_baseline(run, open_bundle(copied.bundle(owner, version)), tenant := said["tenant_id"].min())
     log = said.assign(
         **{"answered_at": said["point_at"], "outcome": said["label"], "had_outcome": False, "status": "train"},
         model_version=np.where(said["tenant_id"] == tenant, own, version),
-        probability=said["rule"].where(said["tenant_id"] == tenant, said[run.chosen]),
+        probability=said["baseline"].where(said["tenant_id"] == tenant, said[run.chosen]),
     )
     early = log.assign(model_version=version, probability=0.5).query("tenant_id == @tenant")
     monkeypatch.setattr(present, "predictions", lambda _: pd.concat([early, log]))
@@ -430,23 +430,25 @@ def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_
     probability = lambda rows: rows[rows["tenant_id"] == tenant]["probability"].tolist()  # noqa: E731
     assert about["own"] == {tenant: own} and found.owners == [tenant]
     assert probability(found.answers) == probability(log) and len(found.answers) == len(log)
-    assert set(probability(found.holdout)) <= set(said["rule"])
+    assert set(probability(found.holdout)) <= set(said["baseline"])
     assert set(probability(found.holdout)) <= set(found.reference_scores.query("tenant_id == @tenant")["score"])
     assert set(found.holdout.query("tenant_id != @tenant")["probability"]) <= set(said[run.chosen])
 
 
 def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_out(copied):
-    promote_rule(runs.open("", copied), open_bundle(copied.bundle(*champion.current(copied))), "acme", snapshot="gone")
+    promote_baseline(
+        runs.open("", copied), open_bundle(copied.bundle(*champion.current(copied))), "acme", snapshot="gone"
+    )
 
     with pytest.raises(Refused, match=r"gone, as after.*delete .*acme/champion.json and the pooled one answers acme"):
         present.gather(copied, datetime.now(UTC))
 
 
-def promote_rule(run, bundle, tenant: str, **others) -> str:
-    """Make the run's rule the tenant's own champion; its version."""
+def promote_baseline(run, bundle, tenant: str, **others) -> str:
+    """Make the run's baseline the tenant's own champion; its version."""
     told = {name: bundle.manifest[name] for name in ("threshold", "run", "snapshot", "code", "metrics")} | others
     texts = {name: getattr(bundle, name) for name in ("feature_sql", "schema", "lookups", "sample")}
-    version = assemble(Parts("rule", run.model("rule"), card="", **texts, **told), run.store, tenant).version
+    version = assemble(Parts("baseline", run.model("baseline"), card="", **texts, **told), run.store, tenant).version
     champion.promote(run.store, tenant, version, run=run.id, by="test", why="a test")
     return version
 

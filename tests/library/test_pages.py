@@ -82,13 +82,13 @@ def run_context(lead: float = 0.1) -> dict:
             "sentences": [HOSTILE],
             "learning": [{"rows": 45, "average_precision": None}, {"rows": 90, "average_precision": 0.4}],
             "backtest": [
-                {"candidate": "rule", "until": "2026-01-01T09:00:00", "rows": 9, "positives": 2, "value": 0.2}
+                {"candidate": "baseline", "until": "2026-01-01T09:00:00", "rows": 9, "positives": 2, "value": 0.2}
             ],
             "rows": 90,
             "of_rows": 180,
         },
         "split": {"train": part, "validation": part, "holdout": part},
-        "candidates": {"rule": candidate(0.2), "xgboost": candidate(0.5, against_rule=against)},
+        "candidates": {"baseline": candidate(0.2), "xgboost": candidate(0.5, against_baseline=against)},
     }
     cost = {"seconds": 3.2, "cpu_seconds": 4.1, "peak_mb": 200, "disk_mb": 0.4}
     settings = {
@@ -307,8 +307,8 @@ def test_a_page_is_one_file_that_escapes_what_it_shows(template, context):
 
 
 def test_the_headline_claims_a_lead_only_where_its_interval_is_above_zero():
-    assert "finds the outcome 2.5 times as well as the rule" in render("run.html", title="", **run_context(0.1))
-    assert "is not surely better than the rule" in render("run.html", title="", **run_context(-0.01))
+    assert "finds the outcome 2.5 times as well as the baseline" in render("run.html", title="", **run_context(0.1))
+    assert "is not surely better than the baseline" in render("run.html", title="", **run_context(-0.01))
 
 
 def test_what_is_not_known_reads_as_a_dash():

@@ -22,9 +22,9 @@ FILES = {  # with the command that writes it
         {"version": "v1", "history": [{"version": "v1", "at": AT, "kind": "promotion", "why": "a test"}]},
         "make deploy",
     ),
-    "runs/r1/run.json": ({"run": "r1", "chosen": "rule", "finished_at": AT}, "make train"),
+    "runs/r1/run.json": ({"run": "r1", "chosen": "baseline", "finished_at": AT}, "make train"),
     "runs/r1/metrics.json": (
-        {"chosen": "rule", "candidates": {"rule": {"holdout": {"average_precision": FIGURE}}}},
+        {"chosen": "baseline", "candidates": {"baseline": {"holdout": {"average_precision": FIGURE}}}},
         "make train",
     ),
     "snapshots/latest.json": ({"snapshot": "s1"}, "make data"),

@@ -14,18 +14,17 @@ from jollyboat.pages.page import render
 from jollyboat.store.errors import CannotLearn
 from jollyboat.store.store import PROJECT, Store
 from jollyboat.training import run as runs
-from jollyboat.training import training
-from jollyboat.training.candidates import load_module
+from jollyboat.training import search, training
 from jollyboat.training.compare import Comparison, table, tell
 from jollyboat.training.diagnosis import diagnose, importance, in_words
+from jollyboat.training.estimators import Model, fit
 from jollyboat.training.schema import FeatureSchema
-from jollyboat.training.search import search
 
 SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text()) | {"evaluate": {"resamples": 20, "slices": ["day"]}}
-LADDER = ("rule", "logistic", "xgboost")
+CANDIDATES = ("baseline", "logistic", "xgboost")
 
 
-def train(folder, frame: pd.DataFrame, names=LADDER, settings=SETTINGS) -> tuple[dict, pd.DataFrame]:
+def train(folder, frame: pd.DataFrame, names=CANDIDATES, settings=SETTINGS) -> tuple[dict, pd.DataFrame]:
     parts, schema = training.prepare(frame, settings)
     fitted = {name: training.fit_candidate(name, parts, schema, settings, folder / name) for name in names}
     return training.compare(parts, schema, fitted, settings, folder), training.holdout_predictions(parts, fitted)
@@ -44,20 +43,20 @@ def test_figures_are_plain_values_for_json_and_name_nobody(trained):
 
     assert metrics["persons"] == predictions["person"].nunique() == 300
     assert "mail-of-" not in told + predictions.to_csv()
-    assert {"tenant_id", "entity_id", "point_at", "person", "label", *LADDER} == set(predictions.columns)
+    assert {"tenant_id", "entity_id", "point_at", "person", "label", *CANDIDATES} == set(predictions.columns)
 
 
 def test_the_holdout_is_scored_once_by_each_candidate(tmp_path, monkeypatch):
-    module, scored, parts = load_module("rule"), Counter(), split(1500)
+    scored, parts = Counter(), split(1500)
     held_out = set(parts.holdout.features["seconds_so_far"])
-    predict = module.predict_proba
+    predict = Model.predict_proba
 
     def count(model, features):
         scored["rows"] += int(features["seconds_so_far"].isin(held_out).sum())
         return predict(model, features)
 
-    monkeypatch.setattr(module, "predict_proba", count)
-    train(tmp_path, sessions(1500), ["rule"])
+    monkeypatch.setattr(Model, "predict_proba", count)
+    train(tmp_path, sessions(1500), ["baseline"])
 
     assert scored["rows"] == len(parts.holdout)
 
@@ -66,13 +65,13 @@ def test_it_says_whether_training_was_optimal(trained):
     more, fit, luck = trained[0]["diagnosis"]["sentences"]
 
     assert "doubling of the rows" in more and "On train it is" in fit
-    assert "Before 4 earlier cut-offs it would have beaten the rule" in luck
+    assert "Before 4 earlier cut-offs it would have beaten the baseline" in luck
 
 
 def test_the_backtest_trains_on_the_past_alone_and_the_curve_on_growing_parts():
     parts = split(2000)
 
-    found = diagnose("rule", parts, FeatureSchema.from_frame(parts.train.features), SETTINGS)
+    found = diagnose("baseline", parts, FeatureSchema.from_frame(parts.train.features), SETTINGS)
 
     cut_offs = [each["until"] for each in found["backtest"]]
     assert len(cut_offs) == 4 and cut_offs == sorted(cut_offs)
@@ -83,7 +82,8 @@ def test_the_backtest_trains_on_the_past_alone_and_the_curve_on_growing_parts():
 def test_words_tell_over_and_underfit_and_luck_apart():
     curve = [{"rows": 1, "average_precision": 0.3}, {"rows": 2, "average_precision": 0.301}]
     won = [
-        {"candidate": name, "value": value} for name, value in [("rule", 0.2), ("x", 0.3), ("rule", 0.3), ("x", 0.2)]
+        {"candidate": name, "value": value}
+        for name, value in [("baseline", 0.2), ("x", 0.3), ("baseline", 0.3), ("x", 0.2)]
     ]
 
     more, over, luck = in_words({"learning": curve, "backtest": won}, 0.9, 0.3, "x")
@@ -93,10 +93,10 @@ def test_words_tell_over_and_underfit_and_luck_apart():
 
 
 def test_importance_is_what_a_shuffled_feature_costs():
-    parts, module = split(3000), load_module("xgboost")
-    model = module.fit(parts.train, parts.validation, FeatureSchema.from_frame(parts.train.features), {"seed": 7})
+    parts = split(3000)
+    model = fit("xgboost", parts.train, parts.validation, FeatureSchema.from_frame(parts.train.features), {"seed": 7})
 
-    found = importance(module, model, parts.validation, 7)
+    found = importance(model, parts.validation, 7)
 
     assert next(iter(found)) == "cart_add_count"
     assert found["always_one"] == found["never_known_number"] == 0
@@ -112,7 +112,7 @@ def test_examples_are_told_in_words(trained):
 def test_training_twice_on_one_and_on_two_threads_gives_the_same_files_and_figures(tmp_path):
     found = []
     for threads in (1, 2):
-        settings = SETTINGS | {"xgboost": {"nthread": threads}}
+        settings = SETTINGS | {"xgboost": {"n_jobs": threads}}
         metrics, predictions = train(tmp_path / str(threads), sessions(1200), settings=settings)
         files = {path.name: path.read_bytes() for path in sorted((tmp_path / str(threads)).rglob("*.*"))}
         found.append((json.dumps(metrics), predictions.to_csv(), files))
@@ -141,7 +141,7 @@ def odd(kind: str) -> pd.DataFrame:
 def test_odd_data_is_trained_on_and_every_figure_is_known_or_said_to_be_unknown(tmp_path, kind):
     metrics, predictions = train(tmp_path, odd(kind))
 
-    assert predictions[list(LADDER)].notna().all().all()
+    assert predictions[list(CANDIDATES)].notna().all().all()
     assert json.dumps(metrics, allow_nan=False)
     assert all(one["holdout"]["average_precision"]["value"] > 0 for one in metrics["candidates"].values())
 
@@ -168,25 +168,25 @@ def test_fifty_rows_are_learned_from_where_each_part_knows_both_outcomes(tmp_pat
 
 def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
     store = Store(tmp_path)
-    own = [{"candidates": ["rule", "logistic"]}, {"seed": 1, "candidates": ["rule"]}]
-    figures = [trained, train(tmp_path, sessions(1500), ["rule"])]
-    ladder, other = (keep(store, asked, *found) for asked, found in zip(own, figures, strict=True))
+    own = [{"candidates": ["baseline", "logistic"]}, {"seed": 1, "candidates": ["baseline"]}]
+    figures = [trained, train(tmp_path, sessions(1500), ["baseline"])]
+    wider, other = (keep(store, asked, *found) for asked, found in zip(own, figures, strict=True))
 
-    comparison = Comparison(other, ladder)
+    comparison = Comparison(other, wider)
     told, page = tell(comparison), render("compare.html", title="Two runs", comparison=comparison)
 
-    assert comparison.settings == [("train.seed", 1, "not set"), ("train.candidates", "rule", "rule, logistic")]
+    assert comparison.settings == [("train.seed", 1, "not set"), ("train.candidates", "baseline", "baseline, logistic")]
     assert comparison.changed[0] == 300 and 0 < len(comparison.changed[1]) <= 10
     assert re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", told) and "changed most" in told
     assert "of the second run is better by" in page and page.count("<tr>") > 20
-    assert Comparison(ladder, ladder).settings == Comparison(ladder, ladder).changed[1] == []
-    assert "it is the same run" in render("compare.html", title="", comparison=Comparison(ladder, ladder))
-    assert [line.split()[0] for line in table(store).splitlines()[1:]].count(ladder.id) == 1
+    assert Comparison(wider, wider).settings == Comparison(wider, wider).changed[1] == []
+    assert "it is the same run" in render("compare.html", title="", comparison=Comparison(wider, wider))
+    assert [line.split()[0] for line in table(store).splitlines()[1:]].count(wider.id) == 1
 
 
 def keep(store: Store, asked: dict, metrics: dict, predictions: pd.DataFrame):
     run = runs.begin(store, "s1", {"train": asked})
-    used = {"rule": {"cpu_seconds": 1.0, "peak_mb": 100}}
+    used = {"baseline": {"cpu_seconds": 1.0, "peak_mb": 100}}
     run.finish(metrics, predictions, {"features": [{"name": "a"}]}, "select 1", used, 2.0)
     return run
 
@@ -195,15 +195,14 @@ BUDGET = {"trials": 3, "search_seconds": 600}
 
 
 def look(file, **budget):
-    parts, module = split(1200), load_module("xgboost")
+    parts = split(1200)
     schema = FeatureSchema.from_frame(parts.train.features)
-    return search(module, parts, schema, {"seed": 7, "rounds": 40}, BUDGET | budget, file)
+    return search.search("xgboost", parts, schema, {"seed": 7, "n_estimators": 40}, BUDGET | budget, file)
 
 
 def test_a_search_that_was_killed_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(tmp_path, monkeypatch):
     unbroken = look(tmp_path / "unbroken.jsonl")
-    module, fits = load_module("xgboost"), []
-    fit = module.fit
+    fits = []
 
     def fit_or_die(*given):
         fits.append(1)
@@ -211,7 +210,7 @@ def test_a_search_that_was_killed_goes_on_where_it_stopped_and_ends_as_an_unbrok
             raise KeyboardInterrupt
         return fit(*given)
 
-    monkeypatch.setattr(module, "fit", fit_or_die)
+    monkeypatch.setattr(search, "fit", fit_or_die)
     with pytest.raises(KeyboardInterrupt):
         look(tmp_path / "killed.jsonl")
 
@@ -229,8 +228,8 @@ def test_a_search_keeps_the_usual_settings_where_none_is_better_and_says_that_ti
 def test_training_searches_where_trials_are_asked_for(tmp_path):
     settings = SETTINGS | {"train": SETTINGS["train"] | {"trials": 2}}
 
-    metrics, _ = train(tmp_path / "run" / "candidates", sessions(1200), ["rule", "logistic"], settings)
+    metrics, _ = train(tmp_path / "run" / "candidates", sessions(1200), ["baseline", "logistic"], settings)
 
     history = metrics["candidates"]["logistic"]["search"]
-    assert [set(trial["settings"]) for trial in history["trials"]] == [set(), {"strength"}, {"strength"}]
-    assert metrics["candidates"]["rule"]["search"] is None
+    assert [set(trial["settings"]) for trial in history["trials"]] == [set(), {"C"}, {"C"}]
+    assert metrics["candidates"]["baseline"]["search"] is None

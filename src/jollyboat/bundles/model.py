@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from jollyboat.bundles.bundle import MEND, Bundle
 from jollyboat.bundles.features import FeatureQuery, refuse_missing, rows_of_request
 from jollyboat.champions.champion import POOLED
 from jollyboat.store.errors import Refused
-from jollyboat.training.candidates import load_module
+from jollyboat.training.estimators import Model
+from jollyboat.training.explanation import explain, is_estimate
+from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
 TOLERANCE = 1e-9
 MOST_REASONS = 5
+_ESTIMATED = " (estimated by occlusion)"
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class LoadedModel:
         self.salt = salt  # what addresses in ids are hashed with
         self.bundle = bundle
         self.standing: Mapping[str, Any] = {}  # how it became champion, where it is one
-        self._module: ModuleType = load_module(bundle.candidate)
         try:
-            self._model = self._module.load(bundle.model)
-        except Exception as error:  # a candidate whose code has changed raises what it likes over what it saved before
-            sentence = f"ml/candidates/{bundle.candidate}.py cannot load what it saved in {bundle.folder} ({error!r})"
-            raise Refused(f"{sentence}: undo the change of its code, or `make train deploy`.") from error
+            self._model = load(bundle.model)
+        except Exception as error:  # another library's classifier raises what it likes
+            raise Refused(
+                f"The model in the bundle at {bundle.folder} cannot be loaded ({error!r}): run `make setup` for the "
+                "libraries that it was saved with, or `make train deploy`."
+            ) from error
         self._columns = FeatureSchema.from_dict(bundle.schema).names
         self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, threads=threads)
         self.check_sample()
@@ -67,7 +69,7 @@ class LoadedModel:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
         rows = _rows(sessions, self.salt)
         features = self._query.run(rows, self._columns)
-        probabilities = predict(self._module, self._model, features)
+        probabilities = predict(self._model, features)
         told = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
         return [
             Prediction(probability, len(row), row[-1]["point_at"], digest, reasons)
@@ -83,15 +85,14 @@ class LoadedModel:
         if not len(features):
             return []
         refuse_missing(self._columns, features.columns)
-        return predict(self._module, self._model, features[self._columns])
+        return predict(self._model, features[self._columns])
 
     def reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
         """What moved the answer most, for the rows asked for."""
         asked = features.loc[list(explained), self._columns]
-        moved = self._module.explain(self._model, asked)
-        return [
-            _in_words(asked.loc[place], moved.loc[place]) if place in asked.index else None for place in features.index
-        ]
+        moved, method = explain(self._model, asked), _ESTIMATED if is_estimate(self._model) else ""
+        told = {place: _in_words(asked.loc[place], moved.loc[place], method) for place in asked.index}
+        return [told.get(place) for place in features.index]
 
     def check_sample(self) -> None:
         """Refuse a bundle whose sample request is no longer answered as when it was made (lookups being empty)."""
@@ -109,7 +110,6 @@ class LoadedModel:
 
 
 def answer_sample(
-    candidate: str,
     model: Path,
     feature_sql: str,
     schema: Mapping[str, Any],
@@ -118,17 +118,16 @@ def answer_sample(
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
     """A bundle's sample.json: the request, and the answer that these parts of it give to it over empty lookups."""
-    module = load_module(candidate)
     with closing(FeatureQuery(feature_sql, lookups)) as query:
         rows = _rows([(request["tenant_id"], "sample", request["events"])])
         features = query.run(rows, FeatureSchema.from_dict(schema).names)
-    probability = predict(module, module.load(model), features)[0]
+    probability = predict(load(model), features)[0]
     return {"request": dict(request), "answer": answer(probability, threshold)}
 
 
-def predict(module: ModuleType, model: Any, features: pd.DataFrame) -> list[float]:
-    """Probabilities by a candidate's module over the features that it reads."""
-    probabilities = np.asarray(module.predict_proba(model, features), dtype=float).tolist()
+def predict(model: Model, features: pd.DataFrame) -> list[float]:
+    """The model's probabilities over the features that it reads."""
+    probabilities = model.predict_proba(features).tolist()
     if len(probabilities) != len(features) or not all(0 <= value <= 1 for value in probabilities):
         raise ValueError("the candidate's predict_proba must give one number from 0 to 1 for each row")
     return probabilities
@@ -149,15 +148,15 @@ def _hashes(features: pd.DataFrame) -> list[str]:
     return [hashlib.md5(repr(row).encode(), usedforsecurity=False).hexdigest() for row in rows]
 
 
-def _in_words(values: pd.Series, moved: pd.Series) -> list[dict[str, Any]]:
+def _in_words(values: pd.Series, moved: pd.Series, method: str) -> list[dict[str, Any]]:
     """What moved the log-odds of one row most, the strongest first."""
     told = []
     for name in moved.abs().sort_values(ascending=False, kind="stable").index[:MOST_REASONS]:
-        if not (effect := float(moved[name])):
+        if not (effect := round(float(moved[name]), 6)):
             break
         value = None if pd.isna(values[name]) else values[name]
         value = value.item() if hasattr(value, "item") else value
         said = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value!s:.40}"
-        text = f"{name.replace('_', ' ')} is {said}, which makes the odds {math.exp(effect):.2g} times as high"
-        told.append({"feature": name, "value": value, "effect": round(effect, 6), "text": text})
+        text = f"{name.replace('_', ' ')} is {said}, which makes the odds {math.exp(effect):.2g} times as high{method}"
+        told.append({"feature": name, "value": value, "effect": effect, "text": text})
     return told

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from operator import ge, gt, le
 from typing import Any
 
+from jollyboat.training.estimators import BASELINE
+
 Interval = Mapping[str, float | None]
 
 # the checks, and what to do where one fails
 NEXT_STEPS = {
-    "beats_the_rule": "Add features or days of logs, then `make data train`.",
+    "beats_the_baseline": "Add features or days of logs, then `make data train`.",
     "not_worse_than_champion": "The champion stays. Compare both runs' reports; train on more days, or widen "
     "champion_margin under [gate] in project.toml.",
     "no_slice_falls": "Look at that slice in the run's report: a feature that tells it apart may help; then "
@@ -36,7 +38,9 @@ NEXT_STEPS = {
     "project.toml.",
 }
 
-NO_RULE = 'No rule was trained to compare with: name "rule" under [train] candidates, then `make train deploy`.'
+NO_BASELINE = (
+    'No baseline was trained to compare with: name "baseline" under [train] candidates, then `make train deploy`.'
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,11 @@ class Facts:
 
     candidate: str
     champion: str | None  # its version; None says that there is none yet
-    against_rule: Interval | None = None
+    against_baseline: Interval | None = None
     against_champion: Interval | None = None
     champion_silence: str = ""  # why the champion cannot be asked about this holdout
     slices: list[dict[str, Any]] | None = None
-    champion_slices: list[dict[str, Any]] | None = None  # the same with the champion in the rule's place
+    champion_slices: list[dict[str, Any]] | None = None  # the same with the champion in the baseline's place
     calibration_error: float | None = None
     label_rate: float | None = None  # of the holdout: with a rare outcome a small error is a large one
     calibration_chance: float | None = None  # what a perfect model's calibration error stays below 95 times of 100
@@ -94,8 +98,8 @@ class Facts:
 def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
     """The decision on a candidate; `limits` is the section [gate] of project.toml."""
     margin, (drop, worst) = limits.get("champion_margin"), _worst_slice(facts)
-    rule_lead, champion_lead = facts.against_rule or {}, facts.against_champion or {}
-    is_rule, is_first = facts.candidate == "rule", facts.champion is None
+    baseline_lead, champion_lead = facts.against_baseline or {}, facts.against_champion or {}
+    is_baseline, is_first = facts.candidate == BASELINE, facts.champion is None
     off, chance = limits.get("calibration_error"), facts.calibration_chance
     off = off and max(min(off, (facts.label_rate or 1) / 2), math.inf if chance is None else chance)
     leaks = facts.leaks or {}
@@ -105,7 +109,7 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         f"Average precision against champion {facts.champion}'s on this holdout: {_lead(champion_lead)}."
     )
     judged = {
-        "beats_the_rule": (0 if is_rule else rule_lead.get("low"), gt, 0),
+        "beats_the_baseline": (0 if is_baseline else baseline_lead.get("low"), gt, 0),
         "not_worse_than_champion": (0 if is_first else champion_lead.get("low"), ge, margin and -margin),
         "no_slice_falls": (drop, le, limits.get("slice_drop")),
         "calibration": (facts.calibration_error, le, off),
@@ -121,9 +125,9 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         "training_time": (facts.training_seconds, le, limits.get("training_seconds")),
     }
     found = {
-        "beats_the_rule": "The best candidate is the rule itself, so no model is worth shipping yet."
-        if is_rule
-        else f"Average precision against the rule's: {_lead(rule_lead)}.",
+        "beats_the_baseline": "The best candidate is the baseline itself, so no model is worth shipping yet."
+        if is_baseline
+        else f"Average precision against the baseline's: {_lead(baseline_lead)}.",
         "not_worse_than_champion": "There is no champion yet." if is_first else lead_over_champion,
         "no_slice_falls": worst,
         "calibration": f"Probabilities are off by {_number(facts.calibration_error)} on average; a perfect model's are "
@@ -143,13 +147,16 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         "bundle_size": f"The bundle takes {_number(facts.bundle_mb)} MB.",
         "training_time": f"Training took {_number(facts.training_seconds)} s.",
     }
-    silent = {"not_worse_than_champion": facts.champion_silence, "beats_the_rule": "" if rule_lead else NO_RULE}
+    silent = {
+        "not_worse_than_champion": facts.champion_silence,
+        "beats_the_baseline": "" if baseline_lead else NO_BASELINE,
+    }
     checks = [_check(name, *judged[name], found[name], silent.get(name)) for name in NEXT_STEPS]
     return Decision(all(check.passed for check in checks), checks)
 
 
 def choose(metrics_on_validation: Mapping[str, Mapping[str, Interval]]) -> str:
-    """The candidate with the best average precision; they come in the ladder's order, and ties go to the simpler."""
+    """The candidate with the best average precision; they come in order of complexity, and ties go to the simpler."""
     return max(metrics_on_validation, key=lambda name: metrics_on_validation[name]["average_precision"]["value"])
 
 
@@ -171,21 +178,21 @@ def _check(
 
 
 def _worst_slice(facts: Facts) -> tuple[float | None, str]:
-    """The surest fall of a slice: by how much, 95 times of 100 at least, its average precision is below the rule's or
-    the champion's.
+    """The surest fall of a slice: by how much, 95 times of 100 at least, its average precision is below the
+    baseline's or the champion's.
     """
     if facts.slices is None:
         return None, "No slice was judged."
-    both = {"the rule": facts.slices, "the champion": facts.champion_slices or []}
+    both = {"the baseline": facts.slices, "the champion": facts.champion_slices or []}
     judged = [
-        (each["against_rule"], each, whom)
+        (each["against_baseline"], each, whom)
         for whom, slices in both.items()
         for each in slices
-        if each.get("against_rule", {}).get("high") is not None
+        if each.get("against_baseline", {}).get("high") is not None
     ]
     if not judged:
-        is_rule = facts.candidate == "rule"
-        return 0.0, "The rule is not compared with itself." if is_rule else "Every slice is too small to judge."
+        is_baseline = facts.candidate == BASELINE
+        return 0.0, "The baseline is not compared with itself." if is_baseline else "Every slice is too small to judge."
     lead, worst, whom = min(judged, key=lambda each: each[0]["high"])
     where = f"{worst['slice']} {worst['value']} does worst against {whom}"
     count = len({(each["slice"], each["value"]) for _, each, _ in judged})

@@ -53,11 +53,11 @@ def tell(report: Report, change: str, seconds: float) -> str:
 
 
 def why(report: Report) -> str:
-    """How much better than the rule the candidate is, in a clause."""
-    lead = report.run.metrics["candidates"][report.run.chosen].get("against_rule")
+    """How much better than the baseline the candidate is, in a clause."""
+    lead = report.run.metrics["candidates"][report.run.chosen].get("against_baseline")
     if not lead or lead["low"] is None:
-        return f"{report.run.chosen}, not compared with the rule"
-    return f"{report.run.chosen}: average precision {interval(lead, signed=True)} against the rule's"
+        return f"{report.run.chosen}, not compared with the baseline"
+    return f"{report.run.chosen}: average precision {interval(lead, signed=True)} against the baseline's"
 
 
 def refusal(report: Report) -> str:

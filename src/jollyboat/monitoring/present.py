@@ -18,7 +18,7 @@ from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import Store, quoted
 from jollyboat.training import run
-from jollyboat.training.candidates import load_module
+from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
 COVERED = 0.9  # of 24 hours; a day of which less is known is not judged
@@ -164,8 +164,7 @@ def _score(bundle: Bundle, rows: pd.DataFrame) -> np.ndarray:
     columns = FeatureSchema.from_dict(bundle.schema).names
     if missing := [name for name in columns if name not in rows.columns]:
         raise Refused(f"The newest snapshot lacks {missing[0]}, which the champion reads: `make train deploy`.")
-    module = load_module(bundle.candidate)
-    return module.predict_proba(module.load(bundle.model), rows[columns]) if len(rows) else np.array([])
+    return load(bundle.model).predict_proba(rows[columns])
 
 
 def _scores(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from jollyboat.champions.champion import current
 from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import write_json
-from jollyboat.training.candidates import load_module
+from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
@@ -47,11 +47,10 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
 
 def predict(bundle: Bundle, snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
     """The keys of the entities with the bundle's probability of each."""
-    module = load_module(bundle.candidate)
-    model, columns = module.load(bundle.model), FeatureSchema.from_dict(bundle.schema).names
+    model, columns = load(bundle.model), FeatureSchema.from_dict(bundle.schema).names
 
     def scored(features: pd.DataFrame) -> pd.DataFrame:
-        return features[KEYS].assign(probability=module.predict_proba(model, features[columns]))
+        return features[KEYS].assign(probability=model.predict_proba(features[columns]))
 
     parts = compute_features(bundle.feature_sql, list(bundle.lookups), snapshot, entities)
     # Threads, for models predict on one each; the next part's features are computed meanwhile.

@@ -24,7 +24,7 @@ from jollyboat.training import run
 
 NEEDED = ["person_id", "anonymous_id", "session_id", "model_version", "answered_at", "variant", "outcome"]
 NEEDED += ["latency_ms", "probability"]  # columns of the log that a readout is made from
-FOR_VISITORS_TO_SAY = ("beats_the_rule", "not_worse_than_champion", "no_slice_falls")  # the gate asks all the rest
+FOR_VISITORS_TO_SAY = ("beats_the_baseline", "not_worse_than_champion", "no_slice_falls")  # the gate asks all the rest
 
 
 def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) -> str:

@@ -38,9 +38,7 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
     lookups = {name: snapshot.columns(name) for name in snapshot.lookups}
     request = sample_request(_common_values(snapshot))
     try:
-        sample = answer_sample(
-            chosen, run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request
-        )
+        sample = answer_sample(run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request)
     except duckdb.Error as error:
         raise Refused(
             f"A server cannot compute the features of run {run.id} ({str(error).partition(chr(10))[0]}): they may come "
@@ -74,7 +72,7 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
     facts = Facts(
         candidate=run.chosen,
         champion=champion and champion[1],
-        against_rule=one.get("against_rule"),
+        against_baseline=one.get("against_baseline"),
         against_champion=against,
         champion_silence=silence,
         slices=one["slices"],

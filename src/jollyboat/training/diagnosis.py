@@ -6,14 +6,14 @@ All of it looks at rows before the holdout, at most MOST_ROWS of them, evenly ta
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jollyboat.training.candidates import load_module
+from jollyboat.training.estimators import BASELINE, Model, find_candidate, fit
 from jollyboat.training.evaluate import Ranking
+from jollyboat.training.explanation import explain, is_estimate
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part, Split, join, rows_of, thin
 
@@ -31,20 +31,20 @@ def average_precision(part: Part, probability: np.ndarray) -> float | None:
     )
 
 
-def importance(module: ModuleType, model: Any, part: Part, seed: int) -> dict[str, float]:
+def importance(model: Model, part: Part, seed: int) -> dict[str, float]:
     """By how much average precision falls where a feature's values are shuffled, the largest first (Breiman, 2001)."""
     rows, fell = thin(part, SHUFFLED), {}
     order, columns = np.random.default_rng(seed).permutation(len(rows)), list(rows.features.columns)
-    whole = average_precision(rows, module.predict_proba(model, rows.features)) or 0
+    whole = average_precision(rows, model.predict_proba(rows.features)) or 0
     for names in [columns[start : start + AT_ONCE] for start in range(0, len(columns), AT_ONCE)]:
         shuffled = [rows.features.assign(**{name: rows.features[name].to_numpy()[order]}) for name in names]
-        found = module.predict_proba(model, pd.concat(shuffled, ignore_index=True)).reshape(len(names), -1)
+        found = model.predict_proba(pd.concat(shuffled, ignore_index=True)).reshape(len(names), -1)
         fell |= {name: whole - (average_precision(rows, each) or 0) for name, each in zip(names, found, strict=True)}
     return dict(sorted(fell.items(), key=lambda item: -item[1]))
 
 
 def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) -> dict[str, Any]:
-    """The learning curve and the backtest of a candidate beside the rule, fitted anew on rows before the holdout.
+    """The learning curve and the backtest of a candidate beside the baseline, fitted on rows before the holdout.
 
     - learning: average precision on validation by rows of training.
     - backtest: before each of the cut-offs one model, judged on the rows after it up to the next.
@@ -57,21 +57,20 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
         (each, rows_of(past, slice(0, edges[place - 1])), rows_of(past, slice(edges[place - 1], edges[place])), after)
         for place in range(2, CUT_OFFS + 2)
         for after in [rows_of(past, slice(edges[place], edges[place + 1]))]
-        for each in dict.fromkeys(["rule", name])
+        for each in dict.fromkeys([BASELINE, name])
     ]
     curve = [(name, thin(train, size), validation, validation) for size in sizes]
 
-    def fit(job: tuple[str, Part, Part, Part]) -> float | None:
+    def judge(job: tuple[str, Part, Part, Part]) -> float | None:
         candidate, known, tuning, judged = job
         if any(len(np.unique(part.label)) < 2 for part in (known, tuning)):
             return None
-        module = load_module(candidate)
-        own = {"seed": settings["train"]["seed"], **settings.get(candidate, {}), "bags": 1}
-        return average_precision(judged, module.predict_proba(module.fit(known, tuning, schema, own), judged.features))
+        own = {"seed": settings["train"]["seed"], **settings.get(candidate, {})}
+        return average_precision(judged, fit(candidate, known, tuning, schema, own).predict_proba(judged.features))
 
-    load_module(name), load_module("rule")  # here, for threads that import one module at once wait for each other
+    find_candidate(name)  # imported here: threads that import one module at once wait for each other
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(fit, [*curve, *backtests]))
+        found = list(threads.map(judge, [*curve, *backtests]))
     told = [
         {"candidate": job[0], "until": job[3].keys["point_at"].iloc[0].isoformat(), **_sizes(job[3]), "value": value}
         for job, value in zip(backtests, found[len(curve) :], strict=True)
@@ -95,18 +94,18 @@ def in_words(diagnosis: Mapping[str, Any], on_train: float, on_validation: float
     else:
         fit += "nothing is learned by heart; if it is low, features are missing (it underfits)."
     pairs = zip(
-        [each["value"] for each in diagnosis["backtest"] if each["candidate"] == "rule"],
+        [each["value"] for each in diagnosis["backtest"] if each["candidate"] == BASELINE],
         [each["value"] for each in diagnosis["backtest"] if each["candidate"] == name],
         strict=False,
     )
-    known = [mine - rule for rule, mine in pairs if None not in (rule, mine)]
+    known = [mine - other for other, mine in pairs if None not in (other, mine)]
     won = sum(lead > 0 for lead in known)
-    luck = f"Before {len(known)} earlier cut-offs it would have beaten the rule {won} times"
+    luck = f"Before {len(known)} earlier cut-offs it would have beaten the baseline {won} times"
     luck += ": not luck." if known and won == len(known) else ", so this result may be luck."
-    return [more, fit, luck] if name != "rule" else [more, fit]
+    return [more, fit, luck] if name != BASELINE else [more, fit]
 
 
-def examples(module: ModuleType, model: Any, part: Part, probability: np.ndarray) -> list[dict[str, Any]]:
+def examples(model: Model, part: Part, probability: np.ndarray) -> list[dict[str, Any]]:
     """Three rows in words: the surest right one, the surest wrong one, and one that was missed."""
     positive = part.label == 1
     asked = {
@@ -116,13 +115,15 @@ def examples(module: ModuleType, model: Any, part: Part, probability: np.ndarray
     }
     places = [int(score.argmax()) for score in asked.values()]
     rows = part.features.iloc[places]
-    told = []
+    method, told = ", estimated by occlusion" if is_estimate(model) else "", []
     for what, place, (_, values), (_, moved) in zip(
-        asked, places, rows.iterrows(), module.explain(model, rows).iterrows(), strict=True
+        asked, places, rows.iterrows(), explain(model, rows).iterrows(), strict=True
     ):
         strongest = moved[moved.abs().sort_values(ascending=False).index[:3]]
         reasons = [
-            f"{name.replace('_', ' ')} is {_word(values[name])} ({by:+.2f})" for name, by in strongest.items() if by
+            f"{name.replace('_', ' ')} is {_word(values[name])} ({by:+.2f}{method})"
+            for name, by in strongest.items()
+            if by
         ]
         told.append({"what": what, "probability": float(probability[place]), "reasons": reasons})
     return told

@@ -135,12 +135,12 @@ def open(run_id: str, store: Store | None = None) -> Run:
 def tell(run: Run, stands: bool, seconds: float) -> str:
     """The leaderboard on the holdout, the choice, and where the page is."""
     metrics = run.metrics
-    lines = [f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the rule':>28}"]
+    lines = [f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the baseline':>28}"]
     for name, one in metrics["candidates"].items():
         precision, auc = one["holdout"]["average_precision"], one["holdout"]["roc_auc"]
         lines.append(
             f"{name:<14}{interval(precision):>30}{auc['value']:>10.3f}"
-            f"{interval(one['against_rule'], signed=True) if 'against_rule' in one else '':>28}"
+            f"{interval(one['against_baseline'], signed=True) if 'against_baseline' in one else '':>28}"
         )
     parts = metrics["split"]
     rows = ", ".join(f"{part['rows']:,} {name}" for name, part in parts.items())

@@ -85,6 +85,14 @@ class FeatureSchema:
         """All features, in order."""
         return [feature.name for feature in self.features]
 
+    def place(self, name: str) -> int:
+        """The matrix's column of this feature."""
+        return self.names.index(name)
+
+    def places(self, kind: str) -> list[int]:
+        """The matrix's columns of kind "number" or "category"."""
+        return [place for place, feature in enumerate(self.features) if feature.kind == kind]
+
     def matrix(self, frame: pd.DataFrame, names: list[str] | None = None) -> np.ndarray:
         """Rows by features (all, or those of these names) as float64, see `Feature.values`; a column may not lack."""
         features = [feature for feature in self.features if names is None or feature.name in names]

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from jollyboat.training.estimators import fit, search_ranges
 from jollyboat.training.evaluate import log_loss
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Split, thin
@@ -14,11 +14,11 @@ MOST_ROWS = 50_000  # of train, evenly taken, that a trial learns from
 
 
 def search(
-    module: ModuleType, split: Split, schema: FeatureSchema, own: Mapping, budget: Mapping[str, float], file: Path
+    name: str, split: Split, schema: FeatureSchema, own: Mapping, budget: Mapping[str, float], file: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that lower the log loss on validation most (none where the usual ones do), and the history.
 
-    `module.SEARCHED` gives each setting's lowest and highest value: whole numbers, or numbers on a logarithmic scale.
+    SEARCH in ml/candidates.py has each setting's lowest and highest value: whole numbers, or numbers on a log scale.
     The budget has `trials`, and `search_seconds`, after which no other trial begins; a history says if that struck. A
     trial's suggestion depends on the seed and the trials before it alone, so a resumed search ends as an unbroken one.
     """
@@ -33,8 +33,8 @@ def search(
     train = thin(split.train, MOST_ROWS)
 
     def loss(given: Mapping) -> float:
-        model = module.fit(train, split.validation, schema, {**own, "bags": 1, **given})
-        return log_loss(split.validation.label, module.predict_proba(model, split.validation.features))
+        model = fit(name, train, split.validation, schema, {**own, **given})
+        return log_loss(split.validation.label, model.predict_proba(split.validation.features))
 
     def ended() -> list:
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -43,7 +43,8 @@ def search(
         study.sampler = optuna.samplers.TPESampler(seed=own["seed"] + len(ended()), n_startup_trials=8)
         trial = study.ask()
         # the first trial is of the usual settings
-        given = {name: _suggest(trial, name, *ends) for name, ends in module.SEARCHED.items()} if ended() else {}
+        ranges = search_ranges(name) if ended() else {}
+        given = {setting: _suggest(trial, setting, *ends) for setting, ends in ranges.items()}
         study.tell(trial, loss(given))
     history = [{"log_loss": each.value, "settings": each.params} for each in ended()]
     best = min(history, key=lambda each: each["log_loss"])["settings"]

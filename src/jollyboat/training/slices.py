@@ -27,7 +27,7 @@ def by_slice(
     slices: pd.DataFrame,
     label: Array,
     probability: Array,
-    rule: Array | None = None,
+    baseline: Array | None = None,
     resamples: int = 0,
     seed: int = 0,
     groups: Array | None = None,
@@ -35,8 +35,8 @@ def by_slice(
     """One entry per value of each column of `slices`, the largest first.
 
     Each has slice, value, rows, positives, rate, mean_probability, average_precision and too_small, which says that
-    there are too few positives (or negatives) to judge by; what can be judged has its lead `against_rule`, too. Of a
-    column with more than MOST_VALUES values the smallest are one entry together.
+    there are too few positives (or negatives) to judge by; what can be judged has its lead `against_baseline`, too.
+    Of a column with more than MOST_VALUES values the smallest are one entry together.
     """
     label, probability, entries = np.asarray(label), np.asarray(probability), []
     for name in slices.columns:
@@ -46,9 +46,11 @@ def by_slice(
         for value in texts.value_counts().index:
             rows = (texts == value).to_numpy(dtype=bool)
             entry = {"slice": name, "value": value, **_judge(label[rows], probability[rows])}
-            if rule is not None and not entry["too_small"]:
+            if baseline is not None and not entry["too_small"]:
                 by = None if groups is None else groups[rows]
-                entry["against_rule"] = difference(label[rows], probability[rows], rule[rows], resamples, seed, by)
+                entry["against_baseline"] = difference(
+                    label[rows], probability[rows], baseline[rows], resamples, seed, by
+                )
             entries.append(entry)
     return entries
 

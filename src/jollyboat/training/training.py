@@ -3,21 +3,22 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jollyboat.gate.gate import choose
-from jollyboat.training.candidates import load_module
 from jollyboat.training.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words
+from jollyboat.training.estimators import BASELINE, Model, fit, refit, search_ranges
 from jollyboat.training.evaluate import calibration_chance, curves, difference, metrics
+from jollyboat.training.explanation import describe
 from jollyboat.training.leak import look_for_leaks
+from jollyboat.training.persistence import load, save
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.search import search
 from jollyboat.training.slices import by_slice, search_slices, slice_columns
-from jollyboat.training.split import Part, Split, by_time, join, thin
+from jollyboat.training.split import Part, Split, by_time, thin
 
 SLICE_RESAMPLES = 100
 
@@ -29,41 +30,36 @@ def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSc
 
 
 def fit_candidate(name: str, split: Split, schema: FeatureSchema, settings: Mapping, folder: Path) -> dict[str, Any]:
-    """Fit one candidate, save it below `folder`, and return its probabilities, its sentence and its importance.
+    """Fit one candidate, save it in `folder`, and return its probabilities, its sentence and its importance.
 
-    `settings` is project.toml; the candidate gets its own section and [train] seed. A model of train alone is judged on
-    validation. One that can `refit` then learns from validation, too, for the newest rows teach most; that one is saved
-    and scores the holdout, here and once.
+    `settings` is project.toml; the candidate gets its own section and [train] seed. The model of train alone is judged
+    on validation. The one that is fitted again on both is saved, and scores the holdout, here and once.
     """
-    module = load_module(name)
     own, history = {"seed": settings["train"]["seed"], **settings.get(name, {})}, None
-    if settings["train"].get("trials") and hasattr(module, "SEARCHED"):
+    if settings["train"].get("trials") and search_ranges(name):
         file = folder.parent.parent / "search" / f"{name}.jsonl"
-        found, history = search(module, split, schema, own, settings["train"], file)
+        found, history = search(name, split, schema, own, settings["train"], file)
         own |= found
-    if hasattr(module, "refit"):
-        learned = module.fit(split.train, split.validation, schema, own | {"bags": 1})
-        model = module.refit(learned, join(split.train, split.validation), schema, own)
-    else:
-        learned = model = module.fit(split.train, split.validation, schema, own)
-    _save_whole(module, model, folder)
+    first = fit(name, split.train, split.validation, schema, own)
+    model = refit(name, first, split.train, split.validation, own)
+    _save_whole(model, folder)
     known = thin(split.train, MOST_ROWS)
     return {
-        "validation": module.predict_proba(learned, split.validation.features),
-        "holdout": module.predict_proba(model, split.holdout.features),
-        "description": module.describe(model),
+        "validation": first.predict_proba(split.validation.features),
+        "holdout": model.predict_proba(split.holdout.features),
+        "description": describe(model),
         "search": history,
-        "is_refit": model is not learned,
-        "importance": importance(module, learned, split.validation, own["seed"]),
-        "on_train": average_precision(known, module.predict_proba(learned, known.features)),
+        "is_refit": model.classifier is not first.classifier,
+        "importance": importance(first, split.validation, own["seed"]),
+        "on_train": average_precision(known, first.predict_proba(known.features)),
     }
 
 
-def _save_whole(module: ModuleType, model: Any, folder: Path) -> None:
+def _save_whole(model: Model, folder: Path) -> None:
     """Each file whole or not at all: what a killed run leaves behind may still write the same ones."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
-        module.save(model, Path(draft))
+        save(model, Path(draft))
         for path in [path for path in Path(draft).rglob("*") if path.is_file()]:
             target = folder / path.relative_to(draft)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +69,7 @@ def _save_whole(module: ModuleType, model: Any, folder: Path) -> None:
 def compare(
     split: Split, schema: FeatureSchema, fitted: Mapping[str, Mapping], settings: Mapping, saved: Path
 ) -> dict[str, Any]:
-    """The figures of a run: each candidate on validation and holdout, its lead over the rule, and which one is chosen.
+    """The figures of a run: each candidate on validation and holdout, its lead over the baseline, and the choice.
 
     The choice looks at validation alone; the holdout only says how good the choice is. Intervals are resampled by
     person where persons are known. `saved` is the folder of the saved candidates.
@@ -82,11 +78,12 @@ def compare(
     threshold = costs["cost_of_alarm"] / (costs["cost_of_alarm"] + costs["value_of_hit"])
     seed, label = settings["train"]["seed"], split.holdout.label
     resampling = {"resamples": settings["evaluate"]["resamples"], "seed": seed, "groups": persons(split.holdout)}
-    rule = fitted["rule"]["holdout"] if "rule" in fitted else None
+    baseline = fitted[BASELINE]["holdout"] if BASELINE in fitted else None
     slices = slice_columns(split.holdout, settings["evaluate"]["slices"])
     candidates = {}
     for name, one in fitted.items():
-        by_rule = (rule, SLICE_RESAMPLES, seed, resampling["groups"]) if rule is not None and name != "rule" else ()
+        is_compared = baseline is not None and name != BASELINE
+        against = (baseline, SLICE_RESAMPLES, seed, resampling["groups"]) if is_compared else ()
         candidates[name] = {
             "description": one["description"],
             "search": one["search"],
@@ -95,16 +92,16 @@ def compare(
             "on_train": one["on_train"],
             "validation": metrics(split.validation.label, one["validation"], threshold, **costs, resamples=0, seed=0),
             "holdout": metrics(label, one["holdout"], threshold, **costs, **resampling),
-            "slices": by_slice(slices, label, one["holdout"], *by_rule),
+            "slices": by_slice(slices, label, one["holdout"], *against),
             "curves": curves(label, one["holdout"]),
             "calibration_chance": calibration_chance(one["holdout"], seed),
         }
-        if rule is not None:
-            candidates[name]["against_rule"] = difference(label, one["holdout"], rule, **resampling)
+        if baseline is not None:
+            candidates[name]["against_baseline"] = difference(label, one["holdout"], baseline, **resampling)
     chosen = choose({name: one["validation"] for name, one in candidates.items()})
-    best, module = candidates[chosen], load_module(chosen)
+    best = candidates[chosen]
     best["found_slices"] = search_slices(split.holdout, schema, fitted[chosen]["holdout"], seed)
-    best["examples"] = examples(module, module.load(saved / chosen), split.holdout, fitted[chosen]["holdout"])
+    best["examples"] = examples(load(saved / chosen), split.holdout, fitted[chosen]["holdout"])
     diagnosis = diagnose(chosen, split, schema, settings)
     precision = best["validation"]["average_precision"]["value"]
     return {

@@ -1,0 +1,110 @@
+"""A fitted candidate: the classifier that its function in ml/candidates.py returned."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jollyboat.store.errors import CannotLearn
+from jollyboat.store.store import PROJECT
+from jollyboat.training.schema import FeatureSchema
+from jollyboat.training.split import Part
+
+BASELINE = "baseline"  # the candidate that the others have to beat
+TYPICAL_VALUES, SAMPLED_ROWS = 20, 2_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted classifier over the schema's matrix.
+
+    `typical` has values of each feature (a column) from training, evenly taken from the lowest to
+    the highest, unknown ones last; no row of it is a session. Explanation by occlusion needs it.
+    """
+
+    schema: FeatureSchema
+    classifier: Any
+    typical: np.ndarray | None = None
+
+    def predict_proba(self, features: pd.DataFrame) -> np.ndarray:
+        """The probability of the outcome for each row of features."""
+        return self.predict_matrix(self.schema.matrix(features)) if len(features) else np.empty(0)
+
+    def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """The same for rows of the schema's matrix."""
+        return np.asarray(self.classifier.predict_proba(matrix))[:, 1].astype(float)
+
+
+def fit(
+    name: str,
+    train: Part,
+    validation: Part,
+    schema: FeatureSchema,
+    settings: Mapping,
+) -> Model:
+    """The candidate of this name, fitted on train beside validation. Raises `CannotLearn`."""
+    rows, tuning = schema.matrix(train.features), schema.matrix(validation.features)
+    return _call(name, (rows, train.label, tuning, validation.label), schema, settings)
+
+
+def refit(name: str, first: Model, train: Part, validation: Part, settings: Mapping) -> Model:
+    """The candidate fitted again on both parts together; `first` is what `fit` returned."""
+    schema = first.schema
+    rows = np.concatenate([schema.matrix(part.features) for part in (train, validation)])
+    label = np.concatenate([train.label, validation.label])
+    own = {**settings, "first_fit": first.classifier}
+    return _call(name, (rows, label, None, None), schema, own)
+
+
+def search_ranges(name: str) -> dict[str, tuple[float, float]]:
+    """What a search may try for this candidate: SEARCH in ml/candidates.py."""
+    return getattr(read_candidates(), "SEARCH", {}).get(name, {})
+
+
+def find_candidate(name: str) -> Callable:
+    """The function of this name in ml/candidates.py. Raises `CannotLearn` naming the others."""
+    module = read_candidates()
+    functions = {
+        key: function
+        for key, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not key.startswith("_")
+    }
+    if name not in functions:
+        raise CannotLearn(
+            f"There is no candidate {name!r}: write a function of that name in ml/candidates.py "
+            f"or use one of {', '.join(sorted(functions))} under [train] candidates in project.toml."
+        )
+    return functions[name]
+
+
+@cache
+def read_candidates() -> ModuleType:
+    """The project's ml/candidates.py as a module. Raises `CannotLearn` where there is none."""
+    path = PROJECT / "ml" / "candidates.py"
+    if not path.is_file():
+        raise CannotLearn(f"There is no {path}: write the functions there that fit a classifier.")
+    spec = importlib.util.spec_from_file_location("candidates", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _call(name: str, rows: tuple, schema: FeatureSchema, settings: Mapping) -> Model:
+    classifier = find_candidate(name)(*rows, schema, settings)
+    if not hasattr(classifier, "predict_proba"):
+        raise CannotLearn(
+            f"The candidate {name!r} returned {classifier!r:.100}, which has no predict_proba: "
+            "let its function in ml/candidates.py return a fitted classifier."
+        )
+    return Model(schema, classifier, _typical_values(rows[0]))
+
+
+def _typical_values(matrix: np.ndarray) -> np.ndarray:
+    few = np.sort(matrix[:: max(1, len(matrix) // SAMPLED_ROWS)], axis=0)  # NaN comes last
+    return few[np.linspace(0, len(few) - 1, TYPICAL_VALUES).round().astype(int)]

@@ -1,0 +1,195 @@
+"""Explanations: what each feature adds to a row's log-odds, and a model in a sentence.
+
+XGBoost is explained by TreeSHAP, logistic regression by its coefficients, a decision tree by the
+path of a row, and every other classifier by occlusion, which is an estimate.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jollyboat.training.estimators import Model
+from jollyboat.training.schema import Feature
+
+LEAST = 1e-6  # probabilities closer to 0 or 1 have no useful log-odds
+COLUMN = re.compile(r"<(\d+)>")
+
+
+def explain(model: Model, features: pd.DataFrame) -> pd.DataFrame:
+    """What each feature adds to the log-odds of each row.
+
+    A row's sum differs from its log-odds by a constant, except where `is_estimate`.
+    """
+    matrix = model.schema.matrix(features)
+    effects = _occlude(model, matrix) if is_estimate(model) else _explain_exactly(model, matrix)
+    return pd.DataFrame(effects, index=features.index, columns=model.schema.names)
+
+
+def is_estimate(model: Model) -> bool:
+    """Whether the model is explained by occlusion."""
+    return kind(_last_step(model)) not in METHODS or _origins(model) is None
+
+
+def describe(model: Model) -> str:
+    """The model in a sentence: a decision tree by its leaves, another one by its settings."""
+    last = _last_step(model)
+    if METHODS.get(kind(last)) is _follow_path and not is_estimate(model):
+        return _describe_tree(model)
+    words = [f"{name} {value:.4g}" for name, value in _changed_numbers(last).items()]
+    settings = f", with {', '.join(words)}" if words else ""
+    return f"{type(last).__name__} over {len(model.schema.names)} features{settings}."
+
+
+def kind(classifier: Any) -> str:
+    """Library and class, such as xgboost.XGBClassifier: a server asks this before it imports one."""
+    return f"{type(classifier).__module__.partition('.')[0]}.{type(classifier).__name__}"
+
+
+def _explain_exactly(model: Model, matrix: np.ndarray) -> np.ndarray:
+    last, columns = _last_step(model), _inputs(model, matrix)
+    by_column = METHODS[kind(last)](last, columns)
+    effects = np.zeros(matrix.shape)
+    for column, place in enumerate(_origins(model)):
+        effects[:, place] += by_column[:, column]
+    return effects
+
+
+def _tree_shap(classifier: Any, columns: np.ndarray) -> np.ndarray:
+    """TreeSHAP, Lundberg et al. (2020), "From local explanations to global understanding"."""
+    import xgboost
+
+    booster = classifier.get_booster()
+    kinds = {"feature_types": booster.feature_types, "enable_categorical": True}
+    rows = xgboost.DMatrix(columns, **kinds, nthread=1)
+    trees = getattr(classifier, "best_iteration", -1) + 1  # 0 stands for all of them
+    return booster.predict(rows, pred_contribs=True, iteration_range=(0, trees))[:, :-1]
+
+
+def _weigh(classifier: Any, columns: np.ndarray) -> np.ndarray:
+    return columns * classifier.coef_[0]
+
+
+def _follow_path(classifier: Any, columns: np.ndarray) -> np.ndarray:
+    """What each split on a row's path adds; Saabas (2014), "Interpreting random forests"."""
+    tree = classifier.tree_
+    reached = _log_odds(tree.value[:, 0, 1])
+    effects = np.zeros((tree.node_count, columns.shape[1]))
+    for node in range(tree.node_count):  # a child's number is above its parent's
+        for child in (tree.children_left[node], tree.children_right[node]):
+            if child > 0:
+                effects[child] = effects[node]
+                effects[child, tree.feature[node]] += reached[child] - reached[node]
+    return effects[classifier.apply(columns)]
+
+
+METHODS: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+    "xgboost.XGBClassifier": _tree_shap,
+    "sklearn.LogisticRegression": _weigh,
+    "sklearn.LogisticRegressionCV": _weigh,
+    "sklearn.DecisionTreeClassifier": _follow_path,
+}
+
+
+def _occlude(model: Model, matrix: np.ndarray) -> np.ndarray:
+    """How far the log-odds are from those with typical values in a feature's place, on average.
+
+    Robnik-Sikonja and Kononenko (2008), "Explaining classifications for individual instances".
+    """
+    values, size = model.typical.shape
+    places, effects = np.arange(size), np.zeros(matrix.shape)
+    for number, row in enumerate(matrix):
+        replaced = np.tile(row, (size, values, 1))
+        replaced[places, :, places] = model.typical.T
+        rows = np.vstack([row, replaced.reshape(-1, size)])
+        own, *others = _log_odds(model.predict_matrix(rows))
+        effects[number] = own - np.reshape(others, (size, values)).mean(axis=1)
+    return effects
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    """Finite also for 0 and 1."""
+    kept = np.clip(probability, LEAST, 1 - LEAST)
+    return np.log(kept / (1 - kept))
+
+
+def _last_step(model: Model) -> Any:
+    return model.classifier[-1] if _is_pipeline(model) else model.classifier
+
+
+def _inputs(model: Model, matrix: np.ndarray) -> np.ndarray:
+    """The columns that the last step reads."""
+    if not _is_pipeline(model):
+        return matrix
+    columns = model.classifier[:-1].transform(matrix)
+    return columns.toarray() if hasattr(columns, "toarray") else np.asarray(columns)
+
+
+def _origins(model: Model) -> list[int] | None:
+    """The feature that each of these columns is made from; None where one is made from several."""
+    places = range(len(model.schema.names))
+    if not _is_pipeline(model):
+        return list(places)
+    try:
+        columns = model.classifier[:-1].get_feature_names_out([f"<{place}>" for place in places])
+    except (AttributeError, ValueError):  # a step that does not name its columns
+        return None
+    found = [COLUMN.findall(column) for column in columns]
+    return [int(each[0]) for each in found] if all(len(each) == 1 for each in found) else None
+
+
+def _is_pipeline(model: Model) -> bool:
+    return kind(model.classifier) == "sklearn.Pipeline"
+
+
+def _changed_numbers(estimator: Any) -> dict[str, float]:
+    """The numbers among its parameters that are not scikit-learn's or its library's default."""
+    if not hasattr(estimator, "get_params"):
+        return {}
+    try:
+        usual = type(estimator)().get_params()
+    except TypeError:  # one that is made of others has no default
+        usual = {}
+    return {
+        name: value
+        for name, value in estimator.get_params().items()
+        if isinstance(value, Real) and value != usual.get(name) and name != "n_jobs"
+    }
+
+
+def _describe_tree(model: Model) -> str:
+    """The leaves, the most probable first; the last one holds for all other rows."""
+    tree, origins = _last_step(model).tree_, _origins(model)
+    leaves, pending = [], [(0, {})]
+    while pending:
+        node, conditions = pending.pop()
+        if tree.children_left[node] < 0:
+            leaves.append((tree.value[node, 0, 1], " and ".join(conditions.values())))
+            continue
+        place, threshold = origins[tree.feature[node]], tree.threshold[node]
+        for is_above, child in enumerate((tree.children_left[node], tree.children_right[node])):
+            words = _describe_condition(model.schema.features[place], bool(is_above), threshold)
+            # a later condition on the same side is the narrower one
+            pending.append((child, conditions | {(place, is_above): words}))
+    *cases, (rate, _) = sorted(leaves, reverse=True)
+    if not cases:
+        return f"Every session has a chance of {_percent(rate)}: no feature separates them."
+    words = "; ".join(f"{_percent(chance)} when {conditions}" for chance, conditions in cases)
+    return f"The chance of the outcome is {words}; otherwise {_percent(rate)}."
+
+
+def _describe_condition(feature: Feature, is_above: bool, threshold: float) -> str:
+    name = feature.name.replace("_", " ")
+    if feature.kind == "number":
+        return f"{name} is {'above' if is_above else 'at most'} {threshold:.4g}"
+    first = math.floor(threshold) + 1
+    values = feature.categories[first:] if is_above else feature.categories[:first]
+    return f"{name} is {' or '.join(values)}"
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.0f} %" if rate >= 0.1 else f"{100 * rate:.2g} %"
