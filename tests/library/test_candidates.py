@@ -296,7 +296,8 @@ def test_xgboost_gives_the_same_file_on_one_and_two_threads(tmp_path):
 def test_the_same_rows_give_the_same_files_in_another_process(tmp_path):
     program = (
         "import sys; from pathlib import Path; from ml_data import SETTINGS, split\n"
-        "from jollyboat.training.estimators import fit; from jollyboat.training.persistence import save; from jollyboat.training.schema import FeatureSchema\n"
+        "from jollyboat.training.estimators import fit; from jollyboat.training.persistence import save\n"
+        "from jollyboat.training.schema import FeatureSchema\n"
         "parts = split(1000); schema = FeatureSchema.from_frame(parts.train.features)\n"
         "junk = [object() for _ in range(int(sys.argv[2]))]\n"
         f"for name in {CANDIDATES}:\n"

@@ -1,6 +1,7 @@
 """Great Expectations over the built tables, inside DuckDB: the one that decides whether they may be published.
 
-A suite is `expectations/<table>.json`, plain GX: the project's own, else the library's. A failed expectation of severity `critical` stops the publication.
+A suite is `expectations/<table>.json`, plain GX: the project's own, else the library's.
+A failed expectation of severity `critical` stops the publication.
 `distributions` is no table of the warehouse but how far each feature has moved since the last snapshot.
 """
 
