@@ -28,9 +28,11 @@ test: $(VENV)/.tests ## the template's tests, under 10 minutes
 test-faults: $(VENV)/.tests ## what takes longer: kills, hostile corpora, real logs in full
 	$(PY) -m pytest -n auto --dist loadfile -m faults
 
-lint: $(READY) ## ruff, sqlfluff and the workflows' schema, here and in the template folder in place
+lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English and the workflows' schema, here and in the template folder
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(PY) tools/lint_english.py
 	cd "$(TEMPLATE)" && "$(CURDIR)/$(PY)" -m sqlfluff lint -q dbt/models
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
 

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from jollyboat.gate.gate import Facts, choose, decide
+from jollyboat.gate.gate import Facts, decide
+from jollyboat.training.training import choose
 
 LIMITS = {"champion_margin": 0.01, "slice_drop": 0.05, "calibration_error": 0.05, "latency_ms": 250}
 LIMITS |= {"feature_auc": 0.95, "model_auc": 0.97, "shared_rows": 0.01, "memory_mb": 2000, "bundle_mb": 50}

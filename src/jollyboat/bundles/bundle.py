@@ -7,24 +7,15 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import Store, hash_file, read_json
+from jollyboat.training.libraries import installed_libraries, licences
 
-# What a model's answers depend on; a bundle serves only with the versions that it was made with.
-LIBRARIES = {
-    "duckdb": ("duckdb",),
-    "numpy": ("numpy",),
-    "pandas": ("pandas",),
-    "scikit-learn": ("scikit-learn",),
-    "skops": ("skops",),
-    "xgboost": ("xgboost-cpu", "xgboost"),
-}
+POOLED = "pooled"  # the owner of the model that all tenants share
+TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 MEND = "run `make deploy` to assemble it again"
 
 
@@ -89,29 +80,11 @@ def open_bundle(folder: Path) -> Bundle:
 
 def refuse_unsafe_owner(owner: str) -> str:
     """The owner itself, if it can be a folder's name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", owner):
+    if not re.fullmatch(TENANT_ID, owner):
         raise Refused(
             f"{owner!r} cannot own a model: 64 letters, digits, `_`, `.` or `-` will do, no sign at the start."
         )
     return owner
-
-
-def installed_libraries() -> dict[str, str]:
-    """The installed version of each library that a model's answers depend on."""
-    return {name: package.version for name, package in _installed().items()}
-
-
-def licences() -> dict[str, str]:
-    """The licence of each of these libraries, by its metadata, else by the first line of its licence file."""
-    return {name: _licence(package) for name, package in _installed().items()}
-
-
-def _licence(package: Distribution) -> str:
-    about = package.metadata
-    named = [each.split(" :: ") for each in about.get_all("Classifier", []) if each.startswith("License :: ")]
-    said = about.get("License-Expression") or ", ".join(name for _, _, *rest in named for name in rest)
-    files = [file for file in package.files or [] if file.name.startswith("LICENSE")]
-    return said or (files[0].read_text().strip().partition("\n")[0] if files else "unknown")
 
 
 def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
@@ -194,17 +167,6 @@ def _refuse_other_libraries(folder: Path, expected: Mapping[str, str]) -> None:
 
 def _files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-
-
-@cache
-def _installed() -> dict[str, Distribution]:
-    """What is installed of each library, under the first of its names that is."""
-    found: dict[str, Distribution] = {}
-    for name, packages in LIBRARIES.items():
-        for package in packages:
-            with suppress(PackageNotFoundError):
-                found.setdefault(name, distribution(package))
-    return found
 
 
 def _json(value: object) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from jollyboat.bundles.bundle import MEND, Bundle
+from jollyboat.bundles.bundle import MEND, POOLED, Bundle
 from jollyboat.bundles.features import FeatureQuery, refuse_missing, rows_of_request
-from jollyboat.champions.champion import POOLED
 from jollyboat.store.errors import Refused
 from jollyboat.training.estimators import Model
 from jollyboat.training.explanation import explain, is_estimate

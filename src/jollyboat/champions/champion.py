@@ -11,12 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from jollyboat.bundles.bundle import open_bundle, refuse_unsafe_owner
+from jollyboat.bundles.bundle import POOLED, open_bundle, refuse_unsafe_owner
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import Store, default_store, locked, read_json, replace_pointer
 from jollyboat.training.run import interval
 
-POOLED = "pooled"
 WHATEVER_IS_THERE = object()
 
 

@@ -155,11 +155,6 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
     return Decision(all(check.passed for check in checks), checks)
 
 
-def choose(metrics_on_validation: Mapping[str, Mapping[str, Interval]]) -> str:
-    """The candidate with the best average precision; they come in order of complexity, and ties go to the simpler."""
-    return max(metrics_on_validation, key=lambda name: metrics_on_validation[name]["average_precision"]["value"])
-
-
 def _check(
     name: str,
     figure: float | None,

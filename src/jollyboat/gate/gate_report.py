@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jollyboat.champions.champion import POOLED
+from jollyboat.bundles.bundle import POOLED
 from jollyboat.pages import page
 from jollyboat.store.store import write_json
 from jollyboat.training.run import Run, interval

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from duckdb import ColumnExpression, ConstantExpression, DuckDBPyRelation
 
+from jollyboat.bundles.bundle import TENANT_ID
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.pages.plot import moment_of
-from jollyboat.serving.schema import TENANT_ID
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store.errors import Refused

@@ -23,9 +23,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jollyboat.bundles.bundle import POOLED
 from jollyboat.bundles.features import hash_addresses
 from jollyboat.bundles.model import LoadedModel, answer
-from jollyboat.champions.champion import POOLED
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving import metrics, pages
 from jollyboat.serving.batches import Batches

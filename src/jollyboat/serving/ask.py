@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jollyboat.bundles.bundle import open_bundle
+from jollyboat.bundles.bundle import POOLED, open_bundle
 from jollyboat.bundles.model import TOLERANCE
-from jollyboat.champions.champion import POOLED, current
+from jollyboat.champions.champion import current
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import PROJECT, default_store
 

@@ -9,9 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jollyboat.bundles.bundle import Bundle, open_bundle, refuse_unsafe_owner
+from jollyboat.bundles.bundle import POOLED, Bundle, open_bundle, refuse_unsafe_owner
 from jollyboat.bundles.model import LoadedModel
-from jollyboat.champions.champion import POOLED
 from jollyboat.experiments.pointer import advising, going
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused

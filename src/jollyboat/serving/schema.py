@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, mod
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
+from jollyboat.bundles.bundle import TENANT_ID
 from jollyboat.bundles.features import EVENT_COLUMNS, naive_utc, payload_text
 
 MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
@@ -35,7 +36,6 @@ def _payload_is_json(event: dict[str, Any]) -> dict[str, Any]:
 Text = Annotated[str, Field(max_length=4_096)]
 Identifier = Annotated[str, Field(max_length=512, pattern=r"[^ ]")]
 Moment = Annotated[datetime, AfterValidator(_within_reason)]
-TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 NEEDED, IDENTIFIERS = {"event_type", "occurred_at"}, {"event_id", "tenant_id", "anonymous_id", "user_id", "session_id"}
 FORMS = {
     "timestamp": Moment,

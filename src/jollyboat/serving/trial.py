@@ -8,9 +8,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from jollyboat.bundles.bundle import Bundle, Parts, assemble, open_bundle
+from jollyboat.bundles.bundle import POOLED, Bundle, Parts, assemble, open_bundle
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
-from jollyboat.champions.champion import POOLED
 from jollyboat.gate.behaviour import judge, read_cases
 from jollyboat.gate.gate import Facts
 from jollyboat.pages.page import render

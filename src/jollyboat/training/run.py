@@ -10,12 +10,12 @@ from pathlib import Path
 
 import duckdb
 
-from jollyboat.bundles.bundle import installed_libraries
 from jollyboat.pages import page
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused
 from jollyboat.store.project import LIBRARY
 from jollyboat.store.store import PROJECT, Store, default_store, hash_folder, read_json, write_json, write_text
+from jollyboat.training.libraries import installed_libraries
 
 
 @dataclass(frozen=True)

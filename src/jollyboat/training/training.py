@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.gate.gate import choose
 from jollyboat.training.diagnosis import MOST_ROWS, average_precision, diagnose, examples, importance, in_words
 from jollyboat.training.estimators import BASELINE, Model, fit, refit, search_ranges
 from jollyboat.training.evaluate import calibration_chance, curves, difference, metrics
@@ -114,6 +113,11 @@ def compare(
         "diagnosis": diagnosis | {"sentences": in_words(diagnosis, best["on_train"], precision, chosen)},
         "candidates": candidates,
     }
+
+
+def choose(metrics_on_validation: Mapping[str, Mapping]) -> str:
+    """The candidate with the best average precision; they come in order of complexity, and ties go to the simpler."""
+    return max(metrics_on_validation, key=lambda name: metrics_on_validation[name]["average_precision"]["value"])
 
 
 def persons(part: Part) -> np.ndarray | None:
