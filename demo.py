@@ -31,7 +31,7 @@ STAGES = {
     "data": [*MAKE, "data"],
     "train": [*MAKE, "train"],
     "deploy": [*MAKE, "deploy"],
-    "ask": [".venv/bin/python", "-m", "jollyboat.serving.ask"],
+    "ask": [".venv/bin/python", "-m", "jollyboat.cli", "ask"],
     "score": [*MAKE, "score"],
     "traffic": [".venv/bin/python", str(HERE / "visitors.py")],
     "outcomes": [*MAKE, "data"],

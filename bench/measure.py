@@ -29,6 +29,6 @@ def simulate(store: Path, days: int, sessions_per_day: int) -> dict:
     """Simulate raw logs below a store: `lines`, and what `measure` says."""
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet"]
     size = ["--days", str(days), "--sessions-per-day", str(sessions_per_day)]
-    used = measure(store, "-m", "jollyboat.simulate.simulate", *size, *where)
+    used = measure(store, "-m", "jollyboat.cli", "simulate", *size, *where)
     words = (word.replace(",", "") for word in used["said"].split())
     return used | {"lines": next(int(word) for word in words if word.isdigit())}

@@ -68,7 +68,7 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     from jollyboat.store.store import Store
 
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
-    run(store, "-m", "jollyboat.simulate.simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
+    run(store, "-m", "jollyboat.cli", "simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
     for flow in ("data", "train"):
         run(store, f"flows/{flow}.py", "run")
     folder = latest(store)

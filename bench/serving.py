@@ -11,7 +11,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import socket
@@ -370,8 +369,7 @@ def copy_store(store: Path, into: Path) -> Path:
 def serving(project: Path, store: Path, **environment: object) -> Iterator[tuple[subprocess.Popen, int]]:
     port = free_port()
     told = {name: str(value) for name, value in environment.items()} | {"STORE_ROOT": str(store), "PORT": str(port)}
-    told |= dict(re.findall(r"export (GLIBC_TUNABLES) = (.*)", (project / "Makefile").read_text()))  # as `make serve`
-    with process([sys.executable, "-m", "jollyboat.serving"], project, **told) as running:
+    with process([sys.executable, "-m", "jollyboat.cli", "serve"], project, **told) as running:
         wait(port, "/ready", running)
         yield running, port
 

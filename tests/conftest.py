@@ -16,6 +16,8 @@ from runs import make, run
 
 import demo
 
+JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for a project's Python
+
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory) -> Path:
@@ -100,9 +102,7 @@ def built(untouched: Path, once) -> Path:
 
     def build(store: Path) -> None:
         raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-        said = run(
-            untouched, store, "-m", "jollyboat.simulate.simulate", "--days", "8", "--sessions-per-day", "1000", *raw
-        )
+        said = run(untouched, store, *JOLLYBOAT, "simulate", "--days", "8", "--sessions-per-day", "1000", *raw)
         for verb in ("data", "train", "deploy", "score"):
             assert said.returncode == 0, said.stdout
             said = run(untouched, store, f"flows/{verb}.py", "run")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+from conftest import JOLLYBOAT
 
 import demo
 from jollyboat.snapshots import snapshot
@@ -59,7 +60,7 @@ def serving(project: Path, store: Path, before: tuple[str, ...] = (), **environm
         port = free.getsockname()[1]
     said = (store.parent / f"server-{port}.txt").open("w+")
     process = subprocess.Popen(
-        [*before, project / ".venv/bin/python", "-m", "jollyboat.serving"],
+        [*before, project / ".venv/bin/python", *JOLLYBOAT, "serve"],
         cwd=project,
         env=demo.environment() | {"STORE_ROOT": str(store), "PORT": str(port)} | environment,
         stdin=subprocess.DEVNULL,

@@ -23,8 +23,6 @@ CREATE = "$(PYTHON)" -m venv --clear $(VENV) && awk '/^[a-z]/ {is_uv = /^uv==/} 
 	&& $(PY) -m pip install -qq --require-hashes -r $(VENV)/uv.txt
 INSTALL = $(VENV)/bin/uv pip install -q --compile-bytecode --python $(PY)
 endif
-PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-strip-extras \
-	--no-header --no-annotate --no-emit-index-url --no-emit-package jollyboat
 
 # A project has the library's wheel in vendor/; the template in place has its source beside it.
 ifneq ($(wildcard vendor),)

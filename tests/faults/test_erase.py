@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from runs import refusal, run
+from runs import JOLLYBOAT, refusal, run
 
 from jollyboat.erasure import erase, erase_plan
 from jollyboat.erasure.naming import Ids
@@ -99,7 +99,7 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(unto
     before, of_others = search(copied, ids), others(copied, ids)
     assert {name.split("/")[0] for name in before} >= {"raw", "warehouse.duckdb", "tables", "truth.parquet"}
 
-    said = run(untouched, copied, "-m", "jollyboat.erasure.erase", "--person", ADDRESS)
+    said = run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS)
 
     assert said.returncode == 0, said.stdout
     assert "had learned from them: pooled/" in said.stdout
@@ -109,25 +109,23 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(unto
     assert record["what"] == "person" and record["records"] > 0 and record["models"]
     for verb in ("data", "score"):
         assert run(untouched, copied, f"flows/{verb}.py", "run").returncode == 0
-    assert "Nothing is known of" in refusal(
-        run(untouched, copied, "-m", "jollyboat.erasure.erase", "--person", ADDRESS)
-    )
+    assert "Nothing is known of" in refusal(run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS))
 
 
 def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(untouched, copied, somebody):
     account, ids = somebody
     code = (
         "import os, signal; from jollyboat.erasure import erase; from jollyboat.snapshots import snapshot; "
-        "{} = lambda *_: os.kill(os.getpid(), 9); "
+        "from jollyboat.store.store import default_store; {} = lambda *_: os.kill(os.getpid(), 9); "
     )
     for place in KILLED_BEFORE:
         name = place if "." in place else f"erase.{place}"
-        killed = run(untouched, copied, "-c", code.format(name) + f"erase.main(['--person', '{account}'])")
+        killed = run(untouched, copied, "-c", code.format(name) + f"erase.erase(default_store(), None, '{account}')")
         assert killed.returncode == -signal.SIGKILL, (place, killed.stdout)
-    other = refusal(run(untouched, copied, "-m", "jollyboat.erasure.erase", "--tenant", "acme"))
-    assert f"jollyboat.erasure.erase --person {account}` again" in other
+    other = refusal(run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", "acme"))
+    assert f"jollyboat erase --person {account}` again" in other
 
-    said = run(untouched, copied, "-m", "jollyboat.erasure.erase", "--person", account)
+    said = run(untouched, copied, *JOLLYBOAT, "erase", "--person", account)
 
     assert said.returncode == 0, said.stdout
     assert search(copied, ids) == set()
@@ -147,7 +145,7 @@ def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
         }
         shared = connection.execute("select id from int_identities where tenant_id != ?", [gone]).fetchall()
 
-    said = run(untouched, copied, "-m", "jollyboat.erasure.erase", "--tenant", gone)
+    said = run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", gone)
 
     assert said.returncode == 0, said.stdout
     assert search(copied, ids - {one for (one,) in shared}) == set()
@@ -499,6 +497,4 @@ def test_a_file_with_the_longest_name_there_can_be_loses_its_records(tmp_path, n
 def test_nobody_is_erased_from_a_store_that_was_never_built(tmp_path, untouched):
     shutil.copytree(untouched, tmp_path / "project", symlinks=True)
 
-    assert "`make data`" in refusal(
-        run(tmp_path / "project", tmp_path / "data", "-m", "jollyboat.erasure.erase", "--person", "x")
-    )
+    assert "`make data`" in refusal(run(tmp_path / "project", tmp_path / "data", *JOLLYBOAT, "erase", "--person", "x"))

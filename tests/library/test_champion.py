@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from serving_data import make_bundle
+from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions.champion import current, promote, prune, rollback, tell_versions
@@ -115,7 +116,7 @@ def test_rollback_to_a_named_version(store, versions):
 def test_rollback_needs_neither_training_nor_a_flow(store, versions):
     for version in versions[:2]:
         crown(store, version)
-    command = [sys.executable, "-m", "jollyboat.champions.champion", "rollback"]
+    command = [sys.executable, *JOLLYBOAT, "rollback"]
 
     back = subprocess.run(command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True)
     again = subprocess.run(command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True)
@@ -157,7 +158,7 @@ def test_a_version_that_is_no_longer_kept_cannot_be_gone_back_to(store, versions
         crown(store, version)
     prune(store, "pooled", keep=1)
 
-    with pytest.raises(Refused, match=f"{versions[0]} is no longer kept; `make models`"):
+    with pytest.raises(Refused, match=f"{versions[0]} is no longer kept; `jollyboat models`"):
         rollback(store, to=versions[0], **WHO)
 
 

@@ -1,7 +1,6 @@
 """An experiment is read by person and first assignment, may be looked at daily, and says when it is spoiled."""
 
 import json
-import tomllib
 from types import SimpleNamespace
 
 import duckdb
@@ -11,13 +10,14 @@ import pytest
 from whole_path import run
 
 from jollyboat.champions import champion
+from jollyboat.cli.main import jollyboat
 from jollyboat.experiments.readout import read, sequence
 from jollyboat.serving import experiment
 from jollyboat.store.errors import Refused
-from jollyboat.store.store import PROJECT, Store, read_json, write_json
+from jollyboat.store.store import Store, project_settings, read_json, write_json
 
-PROJECT_SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text())
-SETTINGS = PROJECT_SETTINGS["experiment"]
+PROJECT_SETTINGS = project_settings()
+SETTINGS = PROJECT_SETTINGS.experiment.model_dump()
 TOLD = {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1"}
 TOLD |= {"since": "2026-01-01T00:00:00+00:00"}
 NO_EXPERIMENT = {
@@ -117,7 +117,7 @@ def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path)
         experiment.start(store, "", 0.5, PROJECT_SETTINGS)
     with pytest.raises(Refused, match="between 0 and 1"):
         experiment.start(store, "", 1.0, PROJECT_SETTINGS)
-    with pytest.raises(Refused, match="make challenger"):
+    with pytest.raises(Refused, match="jollyboat experiment start"):
         experiment.stop(store)
     write_json(store.experiment, TOLD)
     with pytest.raises(Refused, match="v2 is the challenger already"):
@@ -125,17 +125,18 @@ def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path)
 
 
 @pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
-def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(tmp_path, monkeypatch, capsys, text):
+def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(tmp_path, monkeypatch, text):
     monkeypatch.setenv("STORE_ROOT", str(tmp_path))
     file = Store(tmp_path).experiment
     file.parent.mkdir()
     file.write_text(text)
 
     for verb in ("read", "start", "promote"):
-        assert experiment.main([verb]) == 1
-        sentence = capsys.readouterr().err
-        assert sentence.startswith(f"{file} is no experiment: ") and sentence.count("\n") == 1
-        assert sentence.endswith("Correct it, or `make stop-experiment` ends it.\n")
+        with pytest.raises(Refused) as refused:
+            jollyboat(["experiment", verb], standalone_mode=False)
+        sentence = str(refused.value)
+        assert sentence.startswith(f"{file} is no experiment: ") and "\n" not in sentence
+        assert sentence.endswith("Correct it, or `jollyboat experiment stop` ends it.")
 
 
 @pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
@@ -183,12 +184,12 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
     write_json(store.experiment, TOLD)
 
     write_json(store.champion("pooled"), {"version": "v1"})
-    found = experiment.readout(store, PROJECT_SETTINGS, "Experiment")
+    found = experiment.readout(store, PROJECT_SETTINGS)
     write_json(store.champion("pooled"), {"version": "v3"})
 
     assert sum(one["visitors"] for one in found["variants"]) == 4
-    with pytest.raises(Refused, match=r"champion is now v3, .* compared with v1: `make stop-experiment`"):
-        experiment.readout(store, PROJECT_SETTINGS, "Experiment")
+    with pytest.raises(Refused, match=r"champion is now v3, .* compared with v1: `jollyboat experiment stop`"):
+        experiment.readout(store, PROJECT_SETTINGS)
 
 
 def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):
@@ -198,7 +199,9 @@ def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):
         run(copied, f"flows/{name}", "run", *more) for name, *more in (["deploy.py"], ["monitor.py", "--auto", "1"])
     )
 
-    assert deployed.returncode == 1 and "`make promote` or `make stop-experiment`" in deployed.stderr
+    assert (
+        deployed.returncode == 1 and "`jollyboat experiment promote` or `jollyboat experiment stop`" in deployed.stderr
+    )
     assert "Nothing is trained while a challenger is on trial" in monitored.stdout
 
 
@@ -209,17 +212,17 @@ def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promo
     told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
-    found = experiment.readout(copied, PROJECT_SETTINGS, "Experiment")
+    found = experiment.readout(copied, PROJECT_SETTINGS)
     said = experiment.tell(found, copied)
-    with pytest.raises(Refused, match="make promote FORCE"):
-        experiment.promote(copied, PROJECT_SETTINGS, "Experiment")
-    experiment.promote(copied, PROJECT_SETTINGS, "Experiment", force="the shop moves tomorrow")
+    with pytest.raises(Refused, match="jollyboat experiment promote --force"):
+        experiment.promote(copied, PROJECT_SETTINGS)
+    experiment.promote(copied, PROJECT_SETTINGS, force="the shop moves tomorrow")
 
     (copied.bundle(owner, version) / "features.sql").unlink()
     of_a_broken_one = experiment.tell(found, copied)
 
     assert "No outcome of both variants is known yet." in said and "not taken up" not in said
     assert "challenger: not taken up by a server. The bundle at" in of_a_broken_one
-    assert "features.sql; `make stop-experiment`, then `make challenger" in of_a_broken_one
+    assert "features.sql; `jollyboat experiment stop`, then `jollyboat experiment start" in of_a_broken_one
     assert read_json(copied.experiment) is None
     assert "<h1>No difference is sure yet</h1>" in (copied.reports / "experiment.html").read_text()

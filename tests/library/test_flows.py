@@ -154,9 +154,9 @@ def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_th
     told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": current(copied)[1]}
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
-    with pytest.raises(Refused, match="make promote FORCE"):
-        experiment.promote(copied, project_settings(), "Experiment")
-    experiment.promote(copied, project_settings(), "Experiment", force="the shop moves tomorrow")
+    with pytest.raises(Refused, match="jollyboat experiment promote --force"):
+        experiment.promote(copied, project_settings())
+    experiment.promote(copied, project_settings(), force="the shop moves tomorrow")
 
     assert read_json(copied.champion(owner))["history"][-1]["forced"] == "the shop moves tomorrow"
 

@@ -32,6 +32,7 @@ from serving_data import (
     trial_of,
     write_lookup,
 )
+from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
 from jollyboat.bundles.model import LoadedModel
@@ -221,7 +222,7 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
         after[0] == "challenger" for before, after in zip(first, wider, strict=True) if before[0] == "challenger"
     )
     assert wrong == wider
-    assert "above 0 and below 1, not 40. Correct it, or `make stop-experiment`" in refused[0]
+    assert "above 0 and below 1, not 40. Correct it, or `jollyboat experiment stop`" in refused[0]
     assert set(none) == {("champion", CARTED)}
 
 
@@ -243,7 +244,10 @@ def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_
     broken, refused, mended, still = asyncio.run(story())
 
     assert broken == {"pooled": bundle.version}
-    assert "changed since it was made; `make stop-experiment`, then `make challenger RUN=run-2`" in refused
+    assert (
+        "changed since it was made; `jollyboat experiment stop`, then `jollyboat experiment start --run run-2`"
+        in refused
+    )
     assert "make deploy" not in refused
     assert (mended, still) == ({"pooled": bundle.version, "challenger": other.version}, {})
 
@@ -898,7 +902,7 @@ def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_th
         monkeypatch.setenv(name, value)
     body = json.dumps({"tenant_id": "acme", "events": CARTED_EVENTS}).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
-    command = [sys.executable, "-m", "jollyboat.serving"]
+    command = [sys.executable, *JOLLYBOAT, "serve"]
 
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -944,9 +948,9 @@ def test_a_port_in_use_is_answered_with_a_sentence(monkeypatch):
         monkeypatch.setenv("HOST", "127.0.0.1")
 
         done = subprocess.run(
-            [sys.executable, "-m", "jollyboat.serving"], cwd=PROJECT, capture_output=True, text=True, check=False
+            [sys.executable, *JOLLYBOAT, "serve"], cwd=PROJECT, capture_output=True, text=True, check=False
         )
 
     assert done.returncode == 1
-    assert port in done.stderr and "make serve" in done.stderr
+    assert port in done.stderr and "jollyboat serve" in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,7 +4,8 @@ import duckdb
 import pytest
 
 from jollyboat.simulate import raw_files, shop
-from jollyboat.simulate.simulate import CannotSimulate, simulate
+from jollyboat.simulate.simulate import simulate
+from jollyboat.store.errors import Refused
 
 SETTINGS = {"seed": 7, "start": date(2026, 1, 1), "days": 24, "sessions_per_day": 400}
 TINY = SETTINGS | {"days": 2, "sessions_per_day": 40}
@@ -41,10 +42,10 @@ def test_a_second_run_writes_only_what_is_missing_and_other_settings_are_refused
     next(tmp_path.glob("raw/web/*/*.gz")).unlink()
     assert [simulate(tmp_path / "raw", None, **TINY)["files_written"] for _ in range(2)] == [1, 0]
     assert before == _simulate(tmp_path)
-    with pytest.raises(CannotSimulate, match="make clean"):
+    with pytest.raises(Refused, match="make clean"):
         _simulate(tmp_path, seed=8)
     (tmp_path / "simulated.json").unlink()
-    with pytest.raises(CannotSimulate, match="not simulated"):
+    with pytest.raises(Refused, match="not simulated"):
         _simulate(tmp_path)
 
 

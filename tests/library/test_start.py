@@ -16,7 +16,7 @@ FIGURE = {"value": 0.3, "low": None, "high": None}
 FILES = {  # with the command that writes it
     "models/experiment.json": (
         {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1", "since": AT},
-        "make stop-experiment",
+        "jollyboat experiment stop",
     ),
     "models/pooled/champion.json": (
         {"version": "v1", "history": [{"version": "v1", "at": AT, "kind": "promotion", "why": "a test"}]},
@@ -33,7 +33,10 @@ FILES = {  # with the command that writes it
         "make data",
     ),
     "monitor/latest.json": ({"at": AT, "checks": [CHECK], "retraining": {"reason": "None."}}, "make monitor"),
-    "reports/experiment.json": ({"version": "v2", "sentence": "No difference is sure yet."}, "make experiment"),
+    "reports/experiment.json": (
+        {"version": "v2", "sentence": "No difference is sure yet."},
+        "jollyboat experiment read",
+    ),
 }
 BROKEN = ("{brok", "", "\udcff", "null", "[]", "{}", '"str"', "5", '{"history": [], "checks": [5], "at": 1}')
 

@@ -11,6 +11,7 @@ from jollyboat.landing.landing import land
 from jollyboat.store.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
+JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for Python
 DAYS, SESSIONS_PER_DAY = 10, 400  # fewer sessions do not convince the gate
 
 
@@ -59,7 +60,7 @@ def build(store: Store) -> None:
 
 def need_simulated_sources() -> None:
     """Skip where the project reads its own logs alone."""
-    if not {"web", "orders"} <= set(warehouse.variables()["sources"]):
+    if not {"web", "orders"} <= set(warehouse.variables().sources):
         pytest.skip("needs the simulated sources, which vars: sources in dbt/dbt_project.yml leaves out")
 
 
@@ -71,6 +72,6 @@ def go_the_whole_path(store: Store) -> dict:
     commands = {
         "score": ["flows/score.py", "run"],
         "monitor": ["flows/monitor.py", "run"],
-        "ask": ["-m", "jollyboat.serving.ask"],
+        "ask": [*JOLLYBOAT, "ask"],
     }
     return verbs | run_together(store, commands) | {"store": store}

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ import pytest
 
 from jollyboat.audit import audit
 from jollyboat.landing.landing import land
-from jollyboat.simulate import simulate
+from jollyboat.simulate.simulate import simulate
 from jollyboat.snapshots import snapshot
 from jollyboat.store.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
@@ -163,10 +164,9 @@ NO_ROW_IS_TO_BLAME = {"there are events"}
 def built(tmp_path_factory) -> Store:
     """A store with a built warehouse and a snapshot of it."""
     store = Store(tmp_path_factory.mktemp("audited") / "data")
-    truth = ["--truth", str(store.root / "truth.parquet")]
-    simulate.main(["--days", "4", "--sessions-per-day", "250", "--raw", str(store.raw), *truth])
+    simulate(store.raw, None, seed=7, start=date(2026, 1, 1), days=4, sessions_per_day=250)
     with warehouse.locked(store) as lock:
-        landing = land(store, warehouse.variables()["sources"])
+        landing = land(store, warehouse.variables().sources)
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
     snapshot.publish(store, {"code": "c"}, "select 1", {})
     return store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import browser
-from runs import run
+from runs import JOLLYBOAT, run
 
 import demo
 
@@ -19,7 +19,7 @@ import demo
 def served(project: Path, store: Path) -> Iterator[str]:
     """The address of the project's server over a store."""
     environment = demo.environment() | {"STORE_ROOT": str(store), "PORT": "0"}
-    command = [project / ".venv/bin/python", "-m", "jollyboat.serving"]
+    command = [project / ".venv/bin/python", *JOLLYBOAT, "serve"]
     with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield re.search(r"http://\S+?(?=;)", process.stdout.readline())[0]

@@ -28,9 +28,7 @@ HEADERS = [
 def shop(project: Path, tmp_path_factory) -> Path:
     """A project that has learned from two weeks of simulated logs."""
     copy = copy_project(project, tmp_path_factory.mktemp("shop") / "shop")
-    said = type_in(
-        copy, ".venv/bin/python -m jollyboat.simulate.simulate --days 14 --sessions-per-day 400; make data train"
-    )
+    said = type_in(copy, ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 400; make data train")
     assert said.returncode == 0, said.stdout
     return copy
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from runs import run
+from runs import JOLLYBOAT, run
 
 from jollyboat.landing import landing
 from jollyboat.store.store import Store, hash_text
@@ -48,7 +48,7 @@ def logs(untouched: Path, tmp_path_factory) -> Path:
     store = tmp_path_factory.mktemp("logs")
     where = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
     size = ["--days", str(DAYS), "--sessions-per-day", str(SESSIONS_PER_DAY)]
-    assert run(untouched, store, "-m", "jollyboat.simulate.simulate", *size, *where).returncode == 0
+    assert run(untouched, store, *JOLLYBOAT, "simulate", *size, *where).returncode == 0
     days = [gzip.decompress(path.read_bytes()) for path in sorted(store.glob("raw/web/*/*"))]
     lines = b"".join(days).splitlines()
     lines += [
@@ -272,10 +272,7 @@ def test_days_one_by_one_give_the_rows_of_one_full_build(untouched, tmp_path):
     logs, store = tmp_path / "logs", tmp_path / "store"
     where = ["--raw", str(logs / "raw"), "--truth", str(logs / "truth.parquet")]
     assert (
-        run(
-            untouched, logs, "-m", "jollyboat.simulate.simulate", "--days", "10", "--sessions-per-day", "60", *where
-        ).returncode
-        == 0
+        run(untouched, logs, *JOLLYBOAT, "simulate", "--days", "10", "--sessions-per-day", "60", *where).returncode == 0
     )
     days = sorted({path.parent.name for path in logs.glob("raw/*/*/*")})
     published = []

@@ -30,8 +30,8 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     short = type_in(worse, "make deploy FORCE=1")
     forced = type_in(worse, """make deploy FORCE='the "old" one costs more'""")
     told, standing = models(worse), json.loads((worse / "data/models/pooled/champion.json").read_text())["history"][-1]
-    back = type_in(worse, "make rollback")
-    away = type_in(worse, "make rollback VERSION=nosuchversion")
+    back = type_in(worse, ".venv/bin/jollyboat rollback")
+    away = type_in(worse, ".venv/bin/jollyboat rollback --to nosuchversion")
 
     assert refused.returncode == short.returncode == away.returncode == 2
     by = "beats_the_baseline, not_worse_than_champion, no_slice_falls"
@@ -44,11 +44,11 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     page = worse / "data/models/pooled" / standing["gate"]
     assert "Forced past 3 of" in page.read_text()
     assert f"{champion} is now the champion" in back.stdout
-    assert "was never the champion of pooled; `make models` lists" in away.stdout
+    assert "was never the champion of pooled; `jollyboat models` lists" in away.stdout
 
 
 def models(project: Path) -> list[str]:
-    said = type_in(project, "make models")
+    said = type_in(project, ".venv/bin/jollyboat models")
     assert said.returncode == 0, said.stdout
     return said.stdout.splitlines()
 

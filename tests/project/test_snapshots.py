@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from jollyboat.cli.main import jollyboat
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import PROJECT, Store, write_json
@@ -95,32 +96,29 @@ def test_more_days_are_published_than_a_process_may_open_files(store):
     assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(snapshot.PUBLISHED)
 
 
-def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three, capsys):
+def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three):
     crown(store, three[0])
 
-    snapshot.main(["list"])
+    heading, *lines = snapshot.format_all(store).splitlines()
 
-    heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split()[0] == "snapshot"
     assert [line.split()[0] for line in lines] == three[::-1]
     assert lines[0].endswith("latest") and lines[2].endswith("champion of pooled")
     assert lines[0].split()[3:7] == ["60", "60", "60", "25.00"]
 
 
-def test_a_difference_names_rows_columns_label_rate_and_what_moved(store, three, capsys):
-    snapshot.main(["diff", three[0], three[2]])
+def test_a_difference_names_rows_columns_label_rate_and_what_moved(store, three):
+    said = snapshot.format_difference(*(snapshot.open(each, store) for each in (three[0], three[2])))
 
-    said = capsys.readouterr().out
     assert "events: 40 rows -> 60 (+20)" in said
     assert "  color: none -> VARCHAR" in said
     assert "label rate: 25.00 % -> 25.00 %" in said
     assert "  pace " in said and "mean 19.5" in said and "mean 29.5" in said
 
 
-def test_one_snapshot_is_shown_with_its_tables(store, three, capsys):
-    snapshot.main(["show", ""])
+def test_one_snapshot_is_shown_with_its_tables(store, three):
+    said = snapshot.format_one(snapshot.open("", store))
 
-    said = capsys.readouterr().out
     assert f"snapshot {three[2]}" in said and "used by latest" in said
     assert "session_features" in said
 
@@ -180,13 +178,13 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypat
 
 @pytest.mark.parametrize("command", [["show", "nix"], ["diff", "nix", ""]])
 def test_an_unknown_id_is_answered_in_a_sentence_with_those_there_are(store, three, command):
-    with pytest.raises(SystemExit, match=r"There is no snapshot 'nix'; there are .*" + sorted(three)[0]):
-        snapshot.main(command)
+    with pytest.raises(Refused, match=r"There is no snapshot 'nix'; there are .*" + sorted(three)[0]):
+        jollyboat(["snapshots", *command], standalone_mode=False)
 
 
 def test_without_a_snapshot_the_list_says_how_to_make_one(store):
-    with pytest.raises(SystemExit, match="`make data` publishes one"):
-        snapshot.main(["list"])
+    with pytest.raises(Refused, match="`make data` publishes one"):
+        jollyboat(["snapshots", "list"], standalone_mode=False)
 
 
 def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from runs import refusal, run
+from runs import JOLLYBOAT, refusal, run
 
 import demo
 
@@ -20,7 +20,7 @@ TOO_EARLY = {
     "train": (["flows/train.py", "run"], "There is no snapshot yet", "`make data`"),
     "deploy": (["flows/deploy.py", "run"], "There is no training run yet", "`make train`"),
     "score": (["flows/score.py", "run"], "There is no snapshot yet", "`make data`"),
-    "ask": (["-m", "jollyboat.serving.ask"], "There is no champion to ask", "`make deploy`"),
+    "ask": ([*JOLLYBOAT, "ask"], "There is no champion to ask", "`make deploy`"),
 }
 UNKNOWN = {
     "train": (["flows/train.py", "run", "--snapshot", "nope"], "There is no snapshot 'nope'", "the latest"),
@@ -35,7 +35,7 @@ BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps
 def serving(project: Path, store: Path) -> Iterator[str]:
     """The address of a server over this store, on a free port."""
     environment = demo.environment() | {"STORE_ROOT": str(store), "PORT": "0"}
-    command = [project / ".venv/bin/python", "-m", "jollyboat.serving"]
+    command = [project / ".venv/bin/python", *JOLLYBOAT, "serve"]
     server = subprocess.Popen(
         command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -117,10 +117,10 @@ def test_a_port_in_use_is_named_with_the_way_to_another(untouched, built):
         taken.listen()
         port = taken.getsockname()[1]
 
-        said = run(untouched, built, "-m", "jollyboat.serving", before=("env", f"PORT={port}"))
+        said = run(untouched, built, *JOLLYBOAT, "serve", before=("env", f"PORT={port}"))
 
     assert f"127.0.0.1:{port}" in refusal(said)
-    assert "PORT=8001 make serve" in refusal(said)
+    assert "`jollyboat serve --port 8001`" in refusal(said)
 
 
 def test_a_server_without_a_champion_starts_and_says_what_is_missing(untouched, tmp_path):
@@ -141,5 +141,5 @@ def test_a_bundle_that_misses_a_file_is_neither_served_nor_scored_with_until_dep
     assert status == 503
     assert missing in sentence
     assert missing in refusal(run(untouched, copied, "flows/score.py", "run"))
-    assert missing in refusal(run(untouched, copied, "-m", "jollyboat.serving.ask"))
+    assert missing in refusal(run(untouched, copied, *JOLLYBOAT, "ask"))
     assert run(untouched, copied, "flows/deploy.py", "run").returncode == 0

@@ -26,8 +26,9 @@ class DeployFlow(ProjectFlow):
             raise Refused(f'Say in words why, not {self.force!r}: make deploy FORCE="the shop sells other things now".')
         if not self.force and self.store().experiment.exists():
             raise Refused(
-                "A challenger is on trial, and a new champion would spoil its experiment: first `make promote` or "
-                '`make stop-experiment`, or say why not: make deploy FORCE="...".'
+                "A challenger is on trial, and a new champion would spoil its experiment: first "
+                "`jollyboat experiment promote` or `jollyboat experiment stop`, or say why not: "
+                'make deploy FORCE="...".'
             )
         chosen_run = run.open(self.candidate, self.store())
         bundle = trial.assemble_bundle(chosen_run, self.title("Model card"))
@@ -36,7 +37,7 @@ class DeployFlow(ProjectFlow):
         self.decision = self.smoke_figures = None
         if self.champion_before != (bundle.owner, bundle.version):
             facts, self.smoke_figures = trial.gather_facts(chosen_run, bundle, self.champion_before)
-            self.decision = gate.decide(facts, self.settings["gate"]).to_dict()
+            self.decision = gate.decide(facts, self.settings.gate.model_dump()).to_dict()
         self.next(self.end)
 
     @card(type="html")
@@ -70,7 +71,7 @@ class DeployFlow(ProjectFlow):
             gate=report.page.name,
             forced=self.force if report.is_forced else None,
         )
-        champion.prune(self.store(), champion.POOLED, self.settings["deploy"]["keep"])
+        champion.prune(self.store(), champion.POOLED, self.settings.deploy.keep)
         print(gate_report.tell(report, change.sentence, self.seconds_since(self.began_at)))
 
 

@@ -33,7 +33,7 @@ class MonitorFlow(ProjectFlow):
         except ValueError:
             raise Refused(f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}.") from None
         facts, self.about = present.gather(self.store(), as_of)
-        limits = {"latency_ms": self.settings["gate"]["latency_ms"], **self.settings["monitor"]}
+        limits = {"latency_ms": self.settings.gate.latency_ms} | self.settings.monitor.model_dump()
         checks, self.decision = monitor.judge(facts, limits)
         self.checks = [asdict(check) | {"key": check.key} for check in checks]
         self.next(self.end)
@@ -47,17 +47,17 @@ class MonitorFlow(ProjectFlow):
 
         from jollyboat.monitoring import alerts, monitor_report
 
-        store, hook = self.store(), self.settings["monitor"]
-        webhook = os.environ.get("ALERT_WEBHOOK") or hook["webhook"]
+        store, hook = self.store(), self.settings.monitor
+        webhook = os.environ.get("ALERT_WEBHOOK") or hook.webhook
         alarms = monitor_report.incidents(self.checks)
         page = str(store.monitor / "report.html")
-        told = alerts.tell(store, alarms, page, alerts.hooks_of(hook["command"], webhook))
+        told = alerts.tell(store, alarms, page, alerts.hooks_of(hook.command, webhook))
         report = monitor_report.keep(store, self.about, self.checks, self.decision, told)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.tell(store, report, self.seconds_since(self.began_at)))
         if self.auto and store.experiment.exists():
             print(
-                "Nothing is trained while a challenger is on trial: `make promote` or `make stop-experiment` ends that."
+                "Nothing is trained while a challenger is on trial: `jollyboat experiment promote` or `stop` ends that."
             )
         elif self.auto and self.decision["retrain"]:
             is_new = run_flow("train") and run_flow("deploy")

@@ -20,7 +20,7 @@ class ScoreFlow(ProjectFlow):
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
-        self.scores_id = batch.score(opened, self.settings["score"]["days"], self.tenant)
+        self.scores_id = batch.score(opened, self.settings.score.days, self.tenant)
         self.next(self.end)
 
     @card(type="html")

@@ -22,7 +22,7 @@ class TrainFlow(ProjectFlow):
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
-        candidates = list(self.settings["train"]["candidates"])
+        candidates = self.settings.train.candidates
         is_small = opened.manifest["tables"]["session_features"]["rows"] < FEW_ROWS
         self.shards = [candidates] if is_small else [[name] for name in candidates]
         begun = run.begin(self.store(), opened.id, self._learned_with())
@@ -37,10 +37,10 @@ class TrainFlow(ProjectFlow):
         if not self.stands:
             from jollyboat.training import training
 
-            split, schema = training.prepare(self._sessions(), self.settings)
+            split, schema = training.prepare(self._sessions(), self._settings())
             for name in self.input:
                 folder = self._run().model(name)
-                self.fitted[name] = training.fit_candidate(name, split, schema, self.settings, folder)
+                self.fitted[name] = training.fit_candidate(name, split, schema, self._settings(), folder)
         self.task, self.cost = ", ".join(self.input), self.used()
         self.next(self.compare)
 
@@ -53,11 +53,11 @@ class TrainFlow(ProjectFlow):
             from jollyboat.snapshots import snapshot
             from jollyboat.training import training
 
-            split, schema = training.prepare(self._sessions(with_persons=True), self.settings)
+            split, schema = training.prepare(self._sessions(with_persons=True), self._settings())
             fitted = {name: one for each in inputs for name, one in each.fitted.items()}
             opened = snapshot.open(self._run().snapshot_id, self.store())
             self._run().finish(
-                metrics=training.compare(split, schema, fitted, self.settings, self._run().folder / "candidates"),
+                metrics=training.compare(split, schema, fitted, self._settings(), self._run().folder / "candidates"),
                 predictions=training.holdout_predictions(split, fitted),
                 schema=schema.to_dict(),
                 feature_sql=opened.feature_sql,
@@ -78,8 +78,12 @@ class TrainFlow(ProjectFlow):
         print(run.tell(finished, self.stands, self.seconds_since(self.began_at)))
 
     def _learned_with(self) -> dict:
-        names = [*LEARNED_WITH, *self.settings["train"]["candidates"]]
-        return {name: dict(self.settings[name]) for name in names if name in self.settings}
+        settings = self._settings()
+        names = [*LEARNED_WITH, *settings["train"]["candidates"]]
+        return {name: settings[name] for name in names if name in settings}
+
+    def _settings(self) -> dict:
+        return self.settings.model_dump(mode="json")
 
     def _run(self):
         from jollyboat.training.run import Run

@@ -1,19 +1,14 @@
-"""Which bundle answers: one pointer per tenant and one for all, replaced atomically, with the history of every step.
+"""Which bundle answers: one pointer per tenant and one for all, replaced atomically, with the history of every step."""
 
-`python -m jollyboat.champions.champion --help` lists the versions and goes back.
-"""
-
-import argparse
 import getpass
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jollyboat.bundles.bundle import POOLED, open_bundle, refuse_unsafe_owner
 from jollyboat.store.errors import Refused
-from jollyboat.store.store import Store, default_store, locked, read_json, replace_pointer
+from jollyboat.store.store import Store, locked, read_json, replace_pointer
 from jollyboat.training.run import interval
 
 WHATEVER_IS_THERE = object()
@@ -100,9 +95,9 @@ def rollback(store: Store, owner: str = POOLED, to: str | None = None, *, by: st
         version = to or _version_before(owner, history)
         entries = [entry for entry in history if entry["version"] == version]
         if not entries:
-            raise Refused(f"{version} was never the champion of {owner}; `make models` lists those that were.")
+            raise Refused(f"{version} was never the champion of {owner}; `jollyboat models` lists those that were.")
         if not store.bundle(owner, version).exists():
-            raise Refused(f"The bundle of {version} is no longer kept; `make models` lists those that are.")
+            raise Refused(f"The bundle of {version} is no longer kept; `jollyboat models` lists those that are.")
         open_bundle(store.bundle(owner, version))
         return {name: entries[-1].get(name) for name in ("version", "run", "gate", "forced")}
 
@@ -202,31 +197,3 @@ def _version_before(owner: str, history: list[dict]) -> str:
     if len(line) < 2:
         raise Refused(f"There is no earlier champion of {owner} to go back to; `make deploy` makes a new one.")
     return line[-2]
-
-
-def main() -> int:
-    """`list` or `rollback`; 1 with a sentence where it is refused."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jollyboat.champions.champion", description="Which version answers."
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="the versions that are kept, with figures and what became of them")
-    back = verbs.add_parser("rollback", help="go back, at once and without training; a server follows by itself")
-    back.add_argument("--to", default="", metavar="VERSION", help="the champion before the present one by default")
-    back.add_argument("--owner", default=POOLED, help="whose champion: a tenant, or pooled (the default)")
-    back.add_argument("--why", default="rolled back by hand", help="kept in the champion's history")
-    given = parser.parse_args()
-    try:
-        if given.verb == "list":
-            print(tell_versions(default_store()))
-        else:
-            change = rollback(default_store(), given.owner, given.to or None, by=person(), why=given.why)
-            print(f"rollback: {change.sentence}")
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

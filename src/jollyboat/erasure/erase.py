@@ -5,12 +5,11 @@ command finishes what a kill left, and searched for in the end. `data/erasures.j
 has learned from them is told; of a run it is never changed in part: a candidate that names them goes with its run.
 """
 
-import argparse
 import glob
 import gzip
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from jollyboat.erasure.naming import Ids
 from jollyboat.landing import landing, records
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused
-from jollyboat.store.store import Store, default_store, hash_file, quoted, read_json, replacing, write_json, write_text
+from jollyboat.store.store import Store, hash_file, quoted, read_json, replacing, write_json, write_text
 from jollyboat.warehouse import warehouse
 
 # What the rest is made from, and bundles, which hold no rows about anyone.
@@ -45,7 +44,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         plan = read_json(store.erasing) or erase_plan.plan(store, asked)
         if plan["asked"] != asked:
             named = " ".join(f"--{name} {value}" for name, value in plan["asked"].items() if value)
-            raise Refused(f"An erasure is not finished: first run `python -m jollyboat.erasure.erase {named}` again.")
+            raise Refused(f"An erasure is not finished: first run `jollyboat erase {named}` again.")
         write_json(store.erasing, plan)
         for name, one in plan["files"].items():
             path = store.root / name
@@ -243,37 +242,25 @@ def _without(value, ids: Ids):
     return [_without(one, ids) for one in value if not names(one)] if isinstance(value, list) else value
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Remove every record about a tenant or a person, and say which models had learned from them."""
-    parser = argparse.ArgumentParser(prog="python -m jollyboat.erasure.erase", description=main.__doc__)
-    parser.add_argument("--tenant", help="all of a tenant; with --person, the person of this tenant alone")
-    parser.add_argument("--person", help="any id of theirs, of an account or a device: linked ones go, too")
-    asked = parser.parse_args(arguments)
-    if not asked.tenant and not asked.person:
-        parser.error("name a --tenant or a --person")
-    try:
-        told = erase(default_store(), asked.tenant or None, asked.person or None)
-    except Refused as refusal:
-        raise SystemExit(str(refusal)) from None
-    learned = ", ".join(told["models"])
-    print(
-        f"{told['records']:,} records of {told['files']} files, {len(told['snapshots'])} snapshots that held them, and"
-    )
-    print("every page, score and artifact that named them are gone")
+def tell(told: Mapping) -> str:
+    """What an erasure removed, and which models had learned from it, as lines for the terminal."""
+    lines = [
+        f"{told['records']:,} records of {told['files']} files, {len(told['snapshots'])} snapshots that held them, and",
+        "every page, score and artifact that named them are gone",
+    ]
     if told["as_ids_only"]:
-        print(
+        lines.append(
             f"{told['as_ids_only']:,} of their ids are short, or also stand in others' records or in names of files: "
             "removed where they stand as ids, not looked for as text"
         )
     for model in told["cards"]:
-        print(f"{model} serves, and its card names them: `make train deploy`, then `rm -r data/models/{model}*`")
-    print(
+        lines.append(f"{model} serves, and its card names them: `make train deploy`, then `rm -r data/models/{model}*`")
+    learned = ", ".join(told["models"])
+    lines.append(
         f"had learned from them: {learned}; `make train deploy` makes one that has not"
         if learned
         else "no model had learned from them"
     )
-    print(f"erase: {told['what']} erased; snapshot {told['snapshot']} is the latest; recorded in data/erasures.jsonl")
-
-
-if __name__ == "__main__":
-    main()
+    what, snapshot_id = told["what"], told["snapshot"]
+    lines.append(f"erase: {what} erased; snapshot {snapshot_id} is the latest; recorded in data/erasures.jsonl")
+    return "\n".join(lines)

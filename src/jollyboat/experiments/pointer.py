@@ -42,9 +42,12 @@ def advising(told: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except Refused as refusal:
-        mend = f"`make stop-experiment`, then `make challenger RUN={told.get('run', '...')}` assembles it again"
+        start = f"jollyboat experiment start --run {told.get('run', '...')}"
+        mend = f"`jollyboat experiment stop`, then `{start}` assembles it again"
         raise Refused(str(refusal).replace(MEND, mend)) from refusal
 
 
 def _refusal(store: Store, trouble: str) -> Refused:
-    return Refused(f"{store.experiment} is no experiment: {trouble}. Correct it, or `make stop-experiment` ends it.")
+    return Refused(
+        f"{store.experiment} is no experiment: {trouble}. Correct it, or `jollyboat experiment stop` ends it."
+    )

@@ -109,7 +109,7 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, str]:
         }
     if found["is_failing"]:
         sentence = f"The challenger fails at {found['failing']:.2%} of requests more than the champion."
-        return {"verdict": "failing", "sentence": f"{sentence} `make stop-experiment`; the server's log says why."}
+        return {"verdict": "failing", "sentence": f"{sentence} `jollyboat experiment stop`; the server's log says why."}
     if last is None or last["low"] is None:
         return {"verdict": "open", "sentence": "No outcome of both variants is known yet."}
     if found["is_slower"]:
@@ -117,9 +117,15 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, str]:
         return {"verdict": "slower", "sentence": sentence}
     span = f"{100 * last['value']:+.2f} points ({100 * last['low']:+.2f} to {100 * last['high']:+.2f})"
     if last["low"] > 0:
-        return {"verdict": "better", "sentence": f"The challenger is better: {span}. `make promote` makes it champion."}
+        return {
+            "verdict": "better",
+            "sentence": f"The challenger is better: {span}. `jollyboat experiment promote` makes it champion.",
+        }
     if last["high"] < 0:
-        return {"verdict": "worse", "sentence": f"The challenger is worse: {span}. `make stop-experiment` ends it."}
+        return {
+            "verdict": "worse",
+            "sentence": f"The challenger is worse: {span}. `jollyboat experiment stop` ends it.",
+        }
     return {"verdict": "open", "sentence": f"No difference is sure yet: {span}."}
 
 

@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jollyboat.champions.champion import person
 from jollyboat.store.errors import CannotLearn, Refused, explain
@@ -26,6 +26,9 @@ LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
 
 # Given back when a step is refused, so that Metaflow can end the run in order on a full disk, too.
 SPARE = default_store().root / ".spare"
+
+if TYPE_CHECKING:
+    from jollyboat.store.settings import Settings
 
 for name, value in {
     "METAFLOW_USER": person(),  # never root, which Metaflow refuses to run as
@@ -45,11 +48,14 @@ from metaflow import Config, FlowSpec, package_sources  # noqa: E402 (its settin
 
 
 def read_settings(text: str) -> dict:
-    """Settings from TOML, or from JSON as schedulers and `Runner` pass them."""
+    """Settings from TOML, or from JSON as schedulers and `Runner` pass them; a wrong entry ends the run."""
+    from jollyboat.store import settings
+
     try:
-        return json.loads(text)
-    except ValueError:
-        return tomllib.loads(text)
+        found = settings.check(json.loads(text)) if text.startswith("{") else settings.parse(text)
+    except Refused as refusal:
+        raise SystemExit(str(refusal)) from None
+    return found.model_dump(mode="json")
 
 
 def in_a_sentence(step: Callable) -> Callable:
@@ -136,7 +142,14 @@ if {"run", "resume"} & set(sys.argv) and "step" not in sys.argv:  # not a task, 
 class ProjectFlow(FlowSpec):
     """A flow of this project: `self.settings` is project.toml, `self.store` is where its data lies."""
 
-    settings = Config("project", default=str(PROJECT / "project.toml"), parser=read_settings)
+    project_toml = Config("project", default=str(PROJECT / "project.toml"), parser=read_settings)
+
+    @property
+    def settings(self) -> "Settings":
+        """What project.toml said when the run began."""
+        from jollyboat.store import settings
+
+        return settings.check(self.project_toml.to_dict())
 
     def store(self) -> Store:
         """Where this project's data lies."""
@@ -149,7 +162,7 @@ class ProjectFlow(FlowSpec):
 
     def title(self, what: str) -> str:
         """A page's title: what it shows, of which project."""
-        return f"{what} · {self.settings['project']['name']}"
+        return f"{what} · {self.settings.project.name}"
 
     @staticmethod
     def used() -> dict[str, float]:

@@ -4,7 +4,6 @@ The catalog (`data/landed/catalog.json`) is the account's independent side: each
 its hash, and the number by which the incremental models tell new files from those they have read.
 """
 
-import argparse
 import os
 import secrets
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from pathlib import Path
 from jollyboat.landing import records
 from jollyboat.landing.prediction_log import land_leftovers
 from jollyboat.store.errors import Refused
-from jollyboat.store.store import Store, default_store, hash_file, read_json, write_json, write_text
+from jollyboat.store.store import Store, hash_file, read_json, write_json, write_text
 
 FURTHEST_DAYS = 366  # ahead of the clock: a day beyond that would end every session and empty every window of days
 
@@ -200,19 +199,3 @@ def _entry(store: Store, path: Path, name: str, found: records.Inspection) -> La
         read_from=None if damage else (found.copy or path).relative_to(store.root).as_posix(),
         damage=damage,
     )
-
-
-def main() -> None:
-    """Land what is in `data/raw` by hand, before a `dbt build` by hand."""
-    from jollyboat.warehouse.warehouse import source_names
-
-    argparse.ArgumentParser(description=main.__doc__).parse_args()
-    landing = land(default_store(), *source_names())
-    print(
-        f"{len(landing.files)} files landed: {len(landing.new)} new, {len(landing.changed)} changed, "
-        f"{len(landing.removed)} removed"
-    )
-
-
-if __name__ == "__main__":
-    main()

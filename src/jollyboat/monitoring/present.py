@@ -103,7 +103,7 @@ def _learned(bundle: Bundle, store: Store) -> Snapshot:
         mend = f"promote a new one, or delete {pointer} and the pooled one answers {bundle.owner}"
         raise Refused(
             f"Snapshot {bundle.manifest['snapshot']}, which champion {bundle.version} learned from, is gone, as after "
-            "`make erase`, so there is nothing to compare with: "
+            "`jollyboat erase`, so there is nothing to compare with: "
             f"{'`make train deploy`' if bundle.owner == champion.POOLED else mend}."
         ) from error
 

@@ -1,4 +1,4 @@
-"""The real server in a process of its own: a bundle's smoke test, and one answer for a person."""
+"""The real server in a process of its own: a bundle's smoke test, and one request for `jollyboat ask`."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ from jollyboat.bundles.bundle import POOLED, open_bundle
 from jollyboat.bundles.model import TOLERANCE
 from jollyboat.champions.champion import current
 from jollyboat.store.errors import Refused
-from jollyboat.store.store import PROJECT, default_store
+from jollyboat.store.store import PROJECT, Store
 
 ROUNDS = 3
 
@@ -72,6 +72,16 @@ def smoke(bundle_folder: Path, requests: int = 50, patience_seconds: float = 60)
     }
 
 
+def ask(store: Store) -> tuple[dict[str, Any], int, dict[str, Any]]:
+    """One request to the pooled champion's server: the request, the status and the answer."""
+    champion = current(store, POOLED)
+    if champion is None:
+        raise Refused("There is no champion to ask: `make deploy` makes one.")
+    request = open_bundle(store.bundle(*champion)).sample["request"]
+    with running_server() as server:
+        return request, *server.call("POST", "/predict?explain=true", json.dumps(request))
+
+
 @contextmanager
 def running_server(bundle_folder: Path | None = None, patience_seconds: float = 60) -> Iterator[Server]:
     """A server that is ready, over one bundle, or over the store's champions; it is stopped at the end.
@@ -99,7 +109,7 @@ def _start(bundle_folder: Path | None, output: BinaryIO) -> Server:
     environment = {name: value for name, value in os.environ.items() if name != "SERVE_TOKEN"} | own
     if bundle_folder:
         environment["SERVE_BUNDLE"] = str(Path(bundle_folder).absolute())
-    command = [sys.executable, "-m", "jollyboat.serving"]
+    command = [sys.executable, "-m", "jollyboat.cli", "serve"]
     process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT)
     return Server(process, port, output)
 
@@ -159,30 +169,3 @@ def _stop(process: subprocess.Popen) -> float:
         time.sleep(0.01)
     process.returncode = os.waitstatus_to_exitcode(ended[1])
     return ended[2].ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-
-
-def main() -> int:
-    """One question to the pooled champion's server; 1 with a sentence where there is no answer."""
-    began = time.monotonic()
-    store = default_store()
-    champion = current(store, POOLED)
-    if champion is None:
-        print("There is no champion to ask: `make deploy` makes one.", file=sys.stderr)
-        return 1
-    try:
-        sample = open_bundle(store.bundle(*champion)).sample
-        with running_server() as server:
-            status, answer = server.call("POST", "/predict?explain=true", json.dumps(sample["request"]))
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
-        return 1
-    print("POST /predict?explain=true", json.dumps(sample["request"]))
-    print(status, json.dumps(answer))
-    print(
-        f"ask: probability {answer['probability']:.3f} from {answer['model_version']}; {time.monotonic() - began:.1f} s"
-    )
-    return 0 if status == 200 else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

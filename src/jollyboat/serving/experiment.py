@@ -1,7 +1,5 @@
 """An experiment: a challenger takes its share of the visitors, is read, promoted or stopped."""
 
-import argparse
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -18,8 +16,9 @@ from jollyboat.monitoring import present
 from jollyboat.pages import page
 from jollyboat.serving import trial
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import CannotLearn, Refused
-from jollyboat.store.store import Store, default_store, project_settings, write_json
+from jollyboat.store.errors import Refused
+from jollyboat.store.settings import Settings
+from jollyboat.store.store import Store, write_json
 from jollyboat.training import run
 
 NEEDED = ["person_id", "anonymous_id", "session_id", "model_version", "answered_at", "variant", "outcome"]
@@ -27,30 +26,37 @@ NEEDED += ["latency_ms", "probability"]  # columns of the log that a readout is 
 FOR_VISITORS_TO_SAY = ("beats_the_baseline", "not_worse_than_champion", "no_slice_falls")  # the gate asks all the rest
 
 
-def start(store: Store, run_id: str, share: float, settings: Mapping[str, Any]) -> str:
+def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
     """Give a run's best candidate its share of the visitors; the champion's server follows without a restart."""
     if not 0 < share < 1:
-        raise Refused(f"A challenger's share is between 0 and 1, not {share:g}: `make challenger SHARE=0.5`.")
+        raise Refused(
+            f"A challenger's share is between 0 and 1, not {share:g}: `jollyboat experiment start --share 0.5`."
+        )
     if (other := going(store)) is not None:
-        raise Refused(f"{other['version']} is the challenger already: `make stop-experiment` or `make promote` first.")
+        raise Refused(f"{other['version']} is the challenger already: first `jollyboat experiment stop` or `promote`.")
     before = champion.current(store)
     if before is None:
         raise Refused("There is no champion to challenge: `make deploy` makes one.")
     chosen = run.open(run_id, store)
-    bundle = trial.assemble_bundle(chosen, f"Model card · {settings['project']['name']}")
+    bundle = trial.assemble_bundle(chosen, f"Model card · {settings.project.name}")
     if (bundle.owner, bundle.version) == before:
-        raise Refused(f"{bundle.version} is the champion itself; `make train` on newer data, or give another RUN=.")
+        raise Refused(
+            f"{bundle.version} is the champion itself; `make train` on newer data, or choose another with --run."
+        )
     facts, _ = trial.gather_facts(chosen, bundle, before)
-    checks = gate.decide(facts, settings["gate"]).checks
+    checks = gate.decide(facts, settings.gate.model_dump()).checks
     if failed := [check.sentence for check in checks if check.name not in FOR_VISITORS_TO_SAY and not check.passed]:
         raise Refused("No visitor may meet this challenger. " + " ".join(failed))
     since = datetime.now(UTC).isoformat(timespec="seconds")
     told = {"salt": token_hex(8), "share": share, "owner": bundle.owner, "run": chosen.id}
     write_json(store.experiment, told | {"version": bundle.version, "champion": before[1], "since": since})
-    return f"{bundle.version} takes {share:.0%} of the visitors of {bundle.owner}; `make data experiment` reads it."
+    return (
+        f"{bundle.version} takes {share:.0%} of the visitors of {bundle.owner}; "
+        "`make data`, then `jollyboat experiment read` compares them."
+    )
 
 
-def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, Any]:
+def readout(store: Store, settings: Settings) -> dict[str, Any]:
     """The state of the experiment by the newest snapshot, which is then a page and a file below data/reports.
 
     Answers without an anonymous_id are left out: nobody drew who gives them. Refused where the champion is a new one.
@@ -60,26 +66,28 @@ def readout(store: Store, settings: Mapping[str, Any], title: str) -> dict[str, 
     if now != (told["owner"], told["champion"]):
         raise Refused(
             f"The champion is now {now[1] if now else 'none'}, and {told['version']} was to be compared with "
-            f"{told['champion']}: `make stop-experiment`, then `make challenger` begins anew."
+            f"{told['champion']}: `jollyboat experiment stop`, then `jollyboat experiment start` begins another."
         )
     log = present.predictions(snapshot.open_latest(store))
     log = log if len(log) else pd.DataFrame(columns=NEEDED)
     began = pd.Timestamp(told["since"]).tz_localize(None)
     own = log["model_version"].isin([told["version"], told["champion"]]) & log["anonymous_id"].notna()
     log = log[own & (pd.to_datetime(log["answered_at"]) >= began)]
-    found = {**told, **read(log, told["share"], settings["experiment"])}
+    found = {**told, **read(log, told["share"], settings.experiment.model_dump())}
     write_json(store.reports / "experiment.json", found)
-    alpha = settings["experiment"]["alpha"]
+    alpha, title = settings.experiment.alpha, f"Experiment · {settings.project.name}"
     page.write(store.reports / "experiment.html", "experiment.html", title=title, found=found, alpha=alpha)
     return found
 
 
-def promote(store: Store, settings: Mapping[str, Any], title: str, force: str = "") -> str:
+def promote(store: Store, settings: Settings, force: str = "") -> str:
     """Make the challenger champion, with the readout as the reason, and end the experiment; forced where not better."""
-    found = readout(store, settings, title)
+    found = readout(store, settings)
     is_better = found["verdict"] == "better"
     if not is_better and len(force.split()) < 2:
-        raise Refused(f'{found["sentence"]} If it is to be champion all the same: `make promote FORCE="why"`.')
+        raise Refused(
+            f'{found["sentence"]} If it is to be champion all the same: `jollyboat experiment promote --force "why"`.'
+        )
     bundle = open_bundle(store.bundle(found["owner"], found["version"]))
     change = champion.promote(
         store,
@@ -115,7 +123,7 @@ def stop(store: Store) -> str:
 
 def _running(store: Store) -> dict[str, Any]:
     if (told := going(store)) is None:
-        raise Refused("There is no experiment: `make challenger` begins one with the latest run.")
+        raise Refused("There is no experiment: `jollyboat experiment start` begins one with the latest run.")
     return told
 
 
@@ -132,37 +140,3 @@ def tell(found: Mapping[str, Any], store: Store) -> str:
     except Refused as refusal:
         lines.append(f"challenger: not taken up by a server. {refusal}")
     return "\n".join([*lines, f"experiment: {found['sentence']}", f"page: {store.reports / 'experiment.html'}"])
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """1 with a sentence where it is refused."""
-    settings = project_settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m jollyboat.serving.experiment", description=__doc__.partition(": ")[2]
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    begin = verbs.add_parser("start", help="a run's best candidate becomes the challenger")
-    begin.add_argument("--run", default="", help="the latest by default")
-    begin.add_argument("--share", type=float, default=settings["experiment"]["share"])
-    for verb in ("read", "stop"):
-        verbs.add_parser(verb)
-    verbs.add_parser("promote").add_argument("--force", default="", help="why, where it is not surely better")
-    given, store = parser.parse_args(arguments), default_store()
-    title = f"Experiment · {settings['project']['name']}"
-    try:
-        if given.verb == "read":
-            print(tell(readout(store, settings, title), store))
-        elif given.verb == "start":
-            print(f"challenger: {start(store, given.run, given.share, settings)}")
-        elif given.verb == "promote":
-            print(f"promote: {promote(store, settings, title, given.force)}")
-        else:
-            print(f"stop: {stop(store)}")
-    except (Refused, CannotLearn) as refusal:
-        print(refusal, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

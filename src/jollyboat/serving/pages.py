@@ -90,11 +90,11 @@ def page(request: Request, path: str) -> FileResponse:
 def ask(request: Request) -> HTMLResponse:
     """The next session of the queue."""
     refuse_strangers(request)
-    store, champions, settings = default_store(), request.app.state.champions, project_settings()["review"]
+    store, champions, settings = default_store(), request.app.state.champions, project_settings().review
     try:
         newest = snapshot.open_latest(store)
         if (made := _queue(request.app, newest.id)) is None:
-            made = review.queue(store, champions.of, **settings)
+            made = review.queue(store, champions.of, **settings.model_dump())
             request.app.state.queue = (_queue_of(request.app, newest.id), made)
         done = review.judged(store)
         waiting = review.unjudged(made, done)
@@ -137,7 +137,7 @@ def _queue(app: FastAPI, snapshot_id: str) -> pd.DataFrame | None:
 
 
 def _queue_of(app: FastAPI, snapshot_id: str) -> tuple:
-    return snapshot_id, *sorted(app.state.champions.serving().items()), *project_settings()["review"].values()
+    return snapshot_id, *sorted(app.state.champions.serving().items()), *project_settings().review.model_dump().values()
 
 
 def _keep(sent: dict[str, str]) -> None:
@@ -152,4 +152,4 @@ def _keep(sent: dict[str, str]) -> None:
 
 
 def _title(what: str) -> str:
-    return f"{what} · {project_settings()['project']['name']}"
+    return f"{what} · {project_settings().project.name}"

@@ -52,7 +52,7 @@ def state(store: Store) -> dict[str, Any]:
         "data": read(store.snapshots / latest / "manifest.json", _data, "make data") if latest else None,
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": experiment,
-        "readout": read(store.reports / "experiment.json", _readout, "make experiment"),
+        "readout": read(store.reports / "experiment.json", _readout, "jollyboat experiment read"),
         "judged": review.judged(store),
         "pages": {name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()},
         "troubles": troubles,

@@ -4,11 +4,8 @@ Same seed, same bytes. A file holds what arrived on its day, so more days only a
 what they do, `raw_files.py` what goes wrong on the way.
 """
 
-import argparse
 import json
 import os
-import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +16,9 @@ import pandas as pd
 
 from jollyboat.simulate.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
 from jollyboat.simulate.shop import draw_events, draw_products, draw_sessions, draw_visitors
-from jollyboat.store.store import PROJECT
+from jollyboat.store.errors import Refused
 
 DAY_MS = 86_400_000
-
-
-class CannotSimulate(ValueError):
-    """The message says what was found and which command mends it."""
 
 
 def simulate(
@@ -41,12 +34,12 @@ def simulate(
     """Write each day's web events and orders below `raw`, and return what was drawn and `files_written`.
 
     Files that exist stay. Settings are kept beside `raw` in simulated.json; other ones, or logs of other origin, raise
-    CannotSimulate. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet):
+    Refused. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet):
     session_id, event_id, event_number, probability that a purchase follows.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         found = f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed}"
-        raise CannotSimulate(f"Found {found}, at least 1, 1 and 0 can be simulated: mend [simulate] in project.toml.")
+        raise Refused(f"Found {found}, at least 1, 1 and 0 can be simulated: correct [simulate] in project.toml.")
     dates = [start + timedelta(days=day) for day in range(days)]
     missing = {path for day in dates for path in _files(raw, day) if not path.exists()}
     _claim(raw, {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day})
@@ -100,36 +93,11 @@ def _files(raw: Path, day: date) -> tuple[Path, Path]:
 
 
 def _claim(raw: Path, settings: dict) -> None:
-    """Note beside `raw` what its logs are simulated with; raises CannotSimulate if it holds others."""
+    """Note beside `raw` what its logs are simulated with; raises Refused if it holds others."""
     record = raw.parent / "simulated.json"
     before = json.loads(record.read_text()) if record.exists() else None
     if before != settings and (before or any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*"))):
         found = f"simulated with {before}" if before else "not simulated"
-        raise CannotSimulate(f"{raw} holds logs {found}: `make clean` removes simulated ones, or give another --raw.")
+        raise Refused(f"{raw} holds logs {found}: `make clean` removes simulated ones, or give another --raw.")
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(settings) + "\n")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    defaults = tomllib.loads((PROJECT / "project.toml").read_text())["simulate"]
-    parser = argparse.ArgumentParser(prog="python -m jollyboat.simulate.simulate", description=__doc__.split("\n")[0])
-    for name, read in {"seed": int, "start": date.fromisoformat, "days": int, "sessions_per_day": int}.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=read, default=defaults[name])
-    parser.add_argument("--drift", type=int, help="the day from which on half of the visitors come by ads")
-    parser.add_argument("--raw", type=Path, default=PROJECT / "data" / "raw")
-    parser.add_argument("--truth", type=Path, default=PROJECT / "data" / "truth.parquet")
-    given, began = parser.parse_args(arguments), time.monotonic()
-    try:
-        did = simulate(**vars(given))
-    except CannotSimulate as refusal:
-        raise SystemExit(str(refusal)) from None
-    except OSError as fault:
-        raise SystemExit(f"Cannot write the simulated logs: {fault}. Mend that, then `make simulate` again.") from None
-    what = "nothing to do: all"
-    if did["files_written"]:
-        what = f"{did['lines']:,} web lines, {did['orders']:,} orders, {did['sessions']:,} sessions of"
-    print(f"simulate: {what} {given.days} days are in {given.raw}, {time.monotonic() - began:.1f} s")
-
-
-if __name__ == "__main__":
-    main()

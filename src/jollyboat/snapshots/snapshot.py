@@ -1,6 +1,5 @@
 """Snapshots: which immutable files make one trusted state of the tables. Readers use these, never the warehouse."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -306,6 +305,12 @@ def remove(store: Store, ids: list[str]) -> int:
     return size
 
 
+def format_all(store: Store) -> str:
+    """A line for each snapshot, newest first; Refused where there is none."""
+    open_latest(store)
+    return "\n".join(_lines_of_all(store))
+
+
 def _lines_of_all(store: Store) -> Iterator[str]:
     in_use = uses(store)
     yield f"{'snapshot':<14}{'published':<18}{'events':>12}{'sessions':>12}{'to learn from':>15}{'label rate':>12}"
@@ -316,6 +321,11 @@ def _lines_of_all(store: Store) -> Iterator[str]:
             f"{each.statuses.get('train', 0):>15,}{_percent(each.label_rate):>12}"
             f"  {', '.join(in_use.get(each.id, []))}".rstrip()
         )
+
+
+def format_one(one: Snapshot) -> str:
+    """What a snapshot holds, as lines for the terminal."""
+    return "\n".join(_lines_of_one(one))
 
 
 def _lines_of_one(one: Snapshot) -> Iterator[str]:
@@ -329,6 +339,11 @@ def _lines_of_one(one: Snapshot) -> Iterator[str]:
     for name, table in manifest["tables"].items():
         size = sum(path.stat().st_size for path in one.files(name)) / 1e6
         yield f"{name:<22}{table['rows']:>12,}{len(table['columns']):>9}{len(table['files']):>8}{size:>9.1f}"
+
+
+def format_difference(a: Snapshot, b: Snapshot) -> str:
+    """Rows, columns, label rate and distributions of two snapshots, side by side, as lines."""
+    return "\n".join(_lines_of_difference(a, b))
 
 
 def _lines_of_difference(a: Snapshot, b: Snapshot) -> Iterator[str]:
@@ -352,35 +367,3 @@ def _lines_of_difference(a: Snapshot, b: Snapshot) -> Iterator[str]:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """List, show, compare and prune the published snapshots."""
-    parser = argparse.ArgumentParser(prog="python -m jollyboat.snapshots.snapshot", description=main.__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="every snapshot, newest first")
-    verbs.add_parser("show", help="what one holds").add_argument("id", help="its id; '' is the latest")
-    diff = verbs.add_parser("diff", help="rows, schema, label rate and distributions of two, side by side")
-    for name in ("before", "after"):
-        diff.add_argument(name, help="its id; '' is the latest")
-    pruning = verbs.add_parser("prune", help="remove old ones, and files that no other needs; never one in use")
-    pruning.add_argument("--keep", type=int, required=True, metavar="N", help="how many of the newest stay at least")
-    asked, store = parser.parse_args(arguments), default_store()
-    try:
-        if asked.verb == "list":
-            open_latest(store)
-            lines = _lines_of_all(store)
-        elif asked.verb == "show":
-            lines = _lines_of_one(open(asked.id, store))
-        elif asked.verb == "diff":
-            lines = _lines_of_difference(open(asked.before, store), open(asked.after, store))
-        else:
-            gone, size = prune(store, asked.keep)
-            lines = [f"removed {', '.join(gone) or 'no snapshot'}; {size / 1e6:.1f} MB of files that none needs went"]
-        print("\n".join(lines))
-    except Refused as refusal:
-        raise SystemExit(str(refusal)) from None
-
-
-if __name__ == "__main__":
-    main()

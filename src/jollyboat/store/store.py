@@ -4,13 +4,16 @@ import fcntl
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jollyboat.store.errors import Refused
 from jollyboat.store.project import find_project
+
+if TYPE_CHECKING:  # pydantic is imported by who needs it
+    from jollyboat.store.settings import Settings
 
 PROJECT = find_project()
 
@@ -69,9 +72,16 @@ def default_store() -> Store:
     return Store(Path(os.environ.get("STORE_ROOT") or PROJECT / "data").absolute())
 
 
-def project_settings() -> dict:
-    """What project.toml says, for what is started without a flow."""
-    return tomllib.loads((PROJECT / "project.toml").read_text(encoding="utf-8"))
+def project_settings() -> "Settings":
+    """What project.toml says, for what is started without a flow; Refused where something in it is wrong."""
+    from jollyboat.store import settings
+
+    path = PROJECT / "project.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{path} cannot be read ({error}).") from error
+    return settings.parse(text)
 
 
 def read_json(path: Path, default: object = None) -> object:

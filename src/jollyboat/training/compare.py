@@ -1,13 +1,12 @@
 """Two training runs side by side, or all of them in a table, from their folders."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from jollyboat.pages import page
-from jollyboat.store.errors import Refused
-from jollyboat.store.store import Store, default_store, read_json
+from jollyboat.store.store import Store, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.run import Run, interval
 
@@ -104,24 +103,12 @@ def table(store: Store) -> str:
     return "\n".join(lines) if lines[1:] else "There is no training run yet: `make train` makes one."
 
 
-def main() -> int:
-    """All runs without an argument, else two; 1 with a sentence where one is unknown."""
-    store, asked = default_store(), [name for name in sys.argv[1:] if name]
-    if asked[:1] in (["-h"], ["--help"]) or len(asked) not in (0, 2):
-        print(f"{__doc__}\nThe runs there are:\n{table(store)}")
-        return 0 if asked and asked[0].startswith("-") else 1
-    try:
-        if not asked:
-            print(table(store))
-            return 0
-        comparison = Comparison(*(runs.open(name, store) for name in asked))
-        path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
-        page.write(path, "compare.html", title="Two runs", comparison=comparison)
-        print(f"{tell(comparison)}\npage: {path}")
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
-        return 1
-    return 0
+def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
+    """Two runs side by side, and the page that shows them; Refused where one is unknown."""
+    comparison = Comparison(*(runs.open(run_id, store) for run_id in (run_a, run_b)))
+    path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
+    page.write(path, "compare.html", title="Two runs", comparison=comparison)
+    return comparison, path
 
 
 def _best(run: Run) -> Mapping:
@@ -139,7 +126,3 @@ def _flat(settings: Mapping, above: str = "") -> dict[str, object]:
 
 def _part(part: Mapping) -> str:
     return f"{part['rows']:,} ({100 * part['label_rate']:.2f} %)"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,14 +20,15 @@ import yaml
 from jollyboat.landing.landing import Landing
 from jollyboat.store.errors import Refused, explain
 from jollyboat.store.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
+from jollyboat.warehouse.variables import Variables, parse
 
 DBT = PROJECT / "dbt"
 TOO_LITTLE_BYTES = 1_000_000
 
 
-def variables() -> dict:
-    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL."""
-    return yaml.safe_load((DBT / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+def variables() -> Variables:
+    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL; Refused where one is wrong."""
+    return parse((DBT / "dbt_project.yml").read_text(encoding="utf-8"))
 
 
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
@@ -43,8 +44,8 @@ def memory_limit() -> dict[str, str]:
 
 def source_names() -> tuple[list[str], list[str]]:
     """The sources that are read, and those that are fed back by this project itself."""
-    told = variables()
-    return told["sources"], told.get("feedback_sources", [])
+    found = variables()
+    return found.sources, found.feedback_sources
 
 
 def environment(store: Store) -> dict[str, str]:

@@ -1,0 +1,121 @@
+"""Commands about raw logs and the snapshots made from them."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from jollyboat.store.store import default_store, project_settings
+
+
+@click.command(epilog="Example: jollyboat simulate --days 33 --drift 31")
+@click.option("--seed", type=int, help="The same seed writes the same bytes.")
+@click.option("--start", type=click.DateTime(["%Y-%m-%d"]), help="The first day.")
+@click.option("--days", type=int, help="How many days; more days only add files.")
+@click.option("--sessions-per-day", type=int, help="How many sessions on a usual day.")
+@click.option("--drift", type=int, metavar="DAY", help="Ads bring half of the visits from it on.")
+@click.option("--raw", type=Path, help="The folder of raw logs; data/raw.")
+@click.option("--truth", type=Path, help="The file of true probabilities; data/truth.parquet.")
+def simulate(
+    start: datetime | None,
+    raw: Path | None,
+    truth: Path | None,
+    **given: int | None,
+) -> None:
+    """Write a simulated shop's raw logs below data/raw.
+
+    The defaults are in project.toml, [simulate]."""
+    from jollyboat.simulate.simulate import simulate
+
+    began, store, settings = time.monotonic(), default_store(), project_settings().simulate
+    size = {name: getattr(settings, name, None) if value is None else value for name, value in given.items()}
+    raw = raw or store.raw
+    first_day = start.date() if start else settings.start
+    written = simulate(raw, truth or store.root / "truth.parquet", start=first_day, **size)
+    what = "nothing to do: all"
+    if written["files_written"]:
+        what = "{lines:,} web lines, {orders:,} orders, {sessions:,} sessions of".format(**written)
+    seconds = time.monotonic() - began
+    click.echo(f"simulate: {what} {size['days']} days are in {raw}, {seconds:.1f} s")
+
+
+@click.command(epilog="Example: jollyboat land && dbt build --project-dir dbt")
+def land() -> None:
+    """Register the new files of data/raw.
+
+    `make data` does it too; a dbt build by hand does not."""
+    from jollyboat.landing import landing
+    from jollyboat.warehouse import warehouse
+
+    found = landing.land(default_store(), *warehouse.source_names())
+    counts = {"new": found.new, "changed": found.changed, "removed": found.removed}
+    parts = ", ".join(f"{len(files)} {name}" for name, files in counts.items())
+    click.echo(f"land: {len(found.files)} files; {parts}")
+
+
+@click.command(epilog="Example: jollyboat erase --person ada@example.com")
+@click.option("--tenant", help="A whole tenant; with --person, the person of this tenant alone.")
+@click.option("--person", help="Any id of an account or a device; linked ids go too.")
+def erase(tenant: str | None, person: str | None) -> None:
+    """Remove every record about a tenant or a person.
+
+    Raw files, tables, scores, pages and artifacts lose it.
+    Models that learned from it are named."""
+    from jollyboat.erasure import erase
+
+    if not tenant and not person:
+        raise click.UsageError("Name a --tenant or a --person.")
+    click.echo(erase.tell(erase.erase(default_store(), tenant or None, person or None)))
+
+
+@click.group(invoke_without_command=True, epilog="Example: jollyboat snapshots prune --keep 5")
+@click.pass_context
+def snapshots(context: click.Context) -> None:
+    """List, show, compare and prune the published snapshots."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_snapshots)
+
+
+@snapshots.command("list", epilog="Example: jollyboat snapshots list")
+def list_snapshots() -> None:
+    """List every snapshot, newest first, with what uses it."""
+    from jollyboat.snapshots import snapshot
+
+    click.echo(snapshot.format_all(default_store()))
+
+
+@snapshots.command("show", epilog="Example: jollyboat snapshots show 3f2a91c04b7e")
+@click.argument("snapshot_id", metavar="[SNAPSHOT]", default="")
+def show_snapshot(snapshot_id: str) -> None:
+    """Show what a snapshot holds, the latest by default."""
+    from jollyboat.snapshots import snapshot
+
+    click.echo(snapshot.format_one(snapshot.open(snapshot_id, default_store())))
+
+
+@snapshots.command("diff", epilog="Example: jollyboat snapshots diff 3f2a91c04b7e 9c1b02aa54d1")
+@click.argument("before")
+@click.argument("after", metavar="[AFTER]", default="")
+def diff_snapshots(before: str, after: str) -> None:
+    """Compare two snapshots.
+
+    Rows, columns, label rate and distributions; AFTER is the latest by default."""
+    from jollyboat.snapshots import snapshot
+
+    store = default_store()
+    pair = (snapshot.open(each, store) for each in (before, after))
+    click.echo(snapshot.format_difference(*pair))
+
+
+@snapshots.command("prune", epilog="Example: jollyboat snapshots prune --keep 5")
+@click.option("--keep", type=click.IntRange(1), required=True, help="How many of the newest stay.")
+def prune_snapshots(keep: int) -> None:
+    """Remove old snapshots, never one in use.
+
+    Files that no other snapshot needs are removed too."""
+    from jollyboat.snapshots import snapshot
+
+    removed, size = snapshot.prune(default_store(), keep)
+    names = ", ".join(removed) or "no snapshot"
+    click.echo(f"removed {names}; {size / 1e6:.1f} MB of files that none needs went")

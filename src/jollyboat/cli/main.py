@@ -1,0 +1,55 @@
+"""The command's groups and help, and the one place where a refusal becomes a sentence."""
+
+import sys
+
+import click
+
+from jollyboat.cli import data, experiment, models, project, server
+from jollyboat.store.errors import CannotLearn, Refused
+
+GROUPS = {
+    "Data": (data.simulate, data.snapshots, data.land, data.erase),
+    "Models": (models.runs, models.compare, models.models, models.rollback),
+    "Live": (server.serve, server.ask, server.review, experiment.experiment),
+    "Project": (project.status, project.pins),
+}
+COMPLETION = """\b
+Completion of commands and options, for bash (zsh and fish: zsh_source, fish_source):
+  eval "$(_JOLLYBOAT_COMPLETE=bash_source jollyboat)"
+"""
+
+
+class Grouped(click.Group):
+    """A group of commands that lists them under the headings of GROUPS."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for heading, commands in GROUPS.items():
+            with formatter.section(heading):
+                rows = [(each.name.ljust(width), each.get_short_help_str(60)) for each in commands]
+                formatter.write_dl(rows)
+
+
+@click.group(
+    cls=Grouped,
+    commands=[command for commands in GROUPS.values() for command in commands],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=COMPLETION,
+)
+def jollyboat() -> None:
+    """From raw logs to a model that serves, on one machine.
+
+    The steps of the pipeline are make's (`make help`); everything else is a command here.
+    `jollyboat COMMAND --help` explains one, with an example.
+    """
+
+
+def main() -> None:
+    """Run the command line; a refusal ends it with one sentence on stderr and exit code 1."""
+    try:
+        jollyboat(prog_name="jollyboat")
+    except (Refused, CannotLearn) as refusal:
+        sys.exit(str(refusal))
+    except OSError as error:
+        what = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})"
+        sys.exit(f"{what}. Fix it, then run the same command again.")

@@ -1,0 +1,48 @@
+"""Commands about training runs, the versions made from them, and which version serves."""
+
+import click
+
+from jollyboat.store.store import default_store
+
+
+@click.command(epilog="Example: jollyboat runs")
+def runs() -> None:
+    """List the finished training runs, newest first."""
+    from jollyboat.training import compare
+
+    click.echo(compare.table(default_store()))
+
+
+@click.command(epilog="Example: jollyboat compare 5d41402abc4b 7d793037a076")
+@click.argument("run_a", metavar="A")
+@click.argument("run_b", metavar="B")
+def compare(run_a: str, run_b: str) -> None:
+    """Compare two training runs.
+
+    Settings, data, features, figures and predictions, as lines and as a page."""
+    from jollyboat.training import compare
+
+    comparison, page = compare.compare(default_store(), run_a, run_b)
+    click.echo(f"{compare.tell(comparison)}\npage: {page}")
+
+
+@click.command(epilog="Example: jollyboat models")
+def models() -> None:
+    """List the versions of models, with their figures and state."""
+    from jollyboat.champions import champion
+
+    click.echo(champion.tell_versions(default_store()))
+
+
+@click.command(epilog="Example: jollyboat rollback --to 9c1b02aa54d1 --why 'too many alarms'")
+@click.option("--to", metavar="VERSION", help="The champion before the present one by default.")
+@click.option("--owner", default="pooled", show_default=True, help="A tenant, or pooled for all.")
+@click.option("--why", default="rolled back by hand", help="Kept in the champion's history.")
+def rollback(to: str | None, owner: str, why: str) -> None:
+    """Go back to an earlier champion.
+
+    It takes effect at once and needs no training; servers follow by themselves."""
+    from jollyboat.champions import champion
+
+    change = champion.rollback(default_store(), owner, to, by=champion.person(), why=why)
+    click.echo(f"rollback: {change.sentence}")

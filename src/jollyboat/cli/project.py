@@ -1,0 +1,100 @@
+"""Commands about the project as a whole."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import PROJECT, Store, default_store, write_text
+
+COMPILE = ("--universal", "--python-version", "3.11", "--upgrade", "--generate-hashes", "--quiet")
+COMPILE += ("--no-strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url")
+COMPILE += ("--no-emit-package", "jollyboat", "--find-links", "vendor")
+LIBRARY_PIN = "vendor/jollyboat.txt"
+
+
+@click.command(epilog="Example: jollyboat status")
+def status() -> None:
+    """Show what exists and what to type next."""
+    from jollyboat.serving.state import state
+
+    store = default_store()
+    found = state(store)
+    for name, line in format_state(found):
+        click.echo(f"{name:<12}{line}")
+    for sentence in found["troubles"].values():
+        click.echo(f"{'unreadable':<12}{sentence}")
+    click.echo(f"{'next':<12}{next_step(found, store)}")
+
+
+@click.command(epilog="Example: jollyboat pins && make setup")
+def pins() -> None:
+    """Write requirements.txt from requirements.in and what the library needs.
+
+    Every version is the newest that fits, with its hash."""
+    uv = Path(sys.executable).with_name("uv")
+    is_pinned = (PROJECT / LIBRARY_PIN).stat().st_size > 0  # else this is the template in place
+    inputs = ["requirements.in", LIBRARY_PIN if is_pinned else "../pyproject.toml"]
+    command = [uv, "pip", "compile", *COMPILE, *inputs]
+    done = subprocess.run(command, cwd=PROJECT, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Refused("requirements.txt was not written: uv says above why.")
+    write_text(PROJECT / "requirements.txt", f"-r {LIBRARY_PIN}\n{done.stdout}")
+
+
+def format_state(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each part of a project's state (jollyboat.serving.state) by its name, as a line."""
+    yield "snapshot", _snapshot(found["data"]) if found["data"] else "none"
+    yield "run", _run(found["runs"][0]) if found["runs"] else "none"
+    for owner, (step, *_) in found["champions"].items():
+        yield "champion", f"{owner}: {step['version']}, since {_moment(step['at'])}"
+    if not found["champions"]:
+        yield "champion", "none"
+    yield "experiment", _experiment(found["experiment"]) if found["experiment"] else "none"
+    yield "monitor", _monitor(found["monitor"]) if found["monitor"] else "none"
+
+
+def next_step(found: Mapping[str, Any], store: Store) -> str:
+    """The command that goes on from this state."""
+    if not found["data"]:
+        has_logs = any(store.raw.glob("*/dt=*"))
+        logs = "make simulate, or put your own logs below data/raw; then make data"
+        return "make data" if has_logs else logs
+    if not found["runs"]:
+        return "make train"
+    if not found["champions"]:
+        return "make deploy"
+    if found["experiment"]:
+        return "make data, then jollyboat experiment read"
+    return "jollyboat serve --open, make score, or make monitor"
+
+
+def _snapshot(data: Mapping[str, Any]) -> str:
+    rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in data["rows"].items())
+    return f"{data['id']}, published {_moment(data['published_at'])}, {rows}"
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    from jollyboat.training.run import interval
+
+    figure = f", average precision {interval(run['figure'])}" if run["figure"] else ""
+    return f"{run['id']}, finished {_moment(run['finished_at'])}, {run['chosen']} chosen{figure}"
+
+
+def _experiment(experiment: Mapping[str, Any]) -> str:
+    since = experiment["since"][:16]
+    return f"{experiment['version']}, share {experiment['share']:.0%}, since {since}"
+
+
+def _monitor(report: Mapping[str, Any]) -> str:
+    alarms = sum(check["state"] == "alarm" for check in report["checks"])
+    return f"{_moment(report['at'])}, {alarms} alarms; {report['reason']}"
+
+
+def _moment(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M}"

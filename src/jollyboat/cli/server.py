@@ -1,0 +1,84 @@
+"""Commands about the server: start it, open its pages, send it one request."""
+
+import json
+import os
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable
+
+import click
+
+from jollyboat.store.errors import Refused
+from jollyboat.store.store import default_store, project_settings
+
+# glibc keeps small pieces of memory at hand: a request takes a tenth less time.
+TUNABLES = "glibc.malloc.tcache_count=500"
+OPTIONS = (
+    click.option("--host", envvar="HOST", show_envvar=True, help="The address to listen on."),
+    click.option("--port", envvar="PORT", show_envvar=True, type=click.IntRange(0, 65_535)),
+    click.option("--workers", envvar="WORKERS", show_envvar=True, type=click.IntRange(1)),
+)
+
+
+def _with_options(command: Callable) -> Callable:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command(epilog="Example: jollyboat serve --port 8001 --open")
+@_with_options
+@click.option("--open", "opens", is_flag=True, help="Open the start page in a browser.")
+def serve(host: str | None, port: int | None, workers: int | None, opens: bool) -> None:
+    """Answer POST /predict with the champion until Ctrl-C.
+
+    The defaults are in project.toml, [serve]."""
+    _serve(host, port, workers, page="/" if opens else "")
+
+
+@click.command(epilog="Example: jollyboat review --port 8001")
+@_with_options
+def review(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve, and open the queue of sessions that people judge."""
+    _serve(host, port, workers, page="/review")
+
+
+@click.command(epilog="Example: jollyboat ask")
+def ask() -> None:
+    """Send one request to the champion and print the answer.
+
+    A server of its own is started for it; the request is the champion's sample."""
+    from jollyboat.serving.ask import ask
+
+    began = time.monotonic()
+    request, status, answer = ask(default_store())
+    click.echo(f"POST /predict?explain=true {json.dumps(request)}\n{status} {json.dumps(answer)}")
+    if status != 200:
+        raise Refused(f"The server answered with {status}.")
+    version, seconds = answer["model_version"], time.monotonic() - began
+    click.echo(f"ask: probability {answer['probability']:.3f} from {version}; {seconds:.1f} s")
+
+
+def _serve(host: str | None, port: int | None, workers: int | None, page: str) -> None:
+    _tune_memory()
+    from serving import server
+
+    settings = project_settings().serve
+    host = host or settings.host
+    listening = server.listen(host, settings.port if port is None else port)
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    click.echo(f"Serving on {address}; its API is described at {address}/docs. Ctrl-C stops it.")
+    if page:
+        click.echo(f"page: {address}{page}")
+        threading.Timer(2, webbrowser.open, [address + page]).start()
+    if not server.run(listening, workers or settings.workers):
+        sys.exit(1)  # the server has printed why
+
+
+def _tune_memory() -> None:
+    """Start this process again with glibc's tunables, which only a new process reads."""
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = TUNABLES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,0 +1,199 @@
+"""`project.toml` as one typed object, and the sentence for each entry that is wrong."""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from difflib import get_close_matches
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jollyboat.store.errors import Refused
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+Factor = Annotated[float, Field(gt=1)]
+
+
+class Section(BaseModel):
+    """A table of settings: every name is required, and no other is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Project(Section):
+    name: str
+    slug: str
+    description: str
+    owner: str
+
+
+class Simulate(Section):
+    seed: Annotated[int, Field(ge=0)]
+    start: Annotated[date, Field(strict=False)]
+    days: Count
+    sessions_per_day: Count
+
+
+class Split(Section):
+    train: InnerShare
+    validation: InnerShare
+
+    @model_validator(mode="after")
+    def _leaves_a_holdout(self) -> Self:
+        if self.train + self.validation >= 1:
+            raise ValueError("train and validation leave no holdout; their sum should be below 1")
+        return self
+
+
+class Train(Section):
+    candidates: Annotated[list[Text], Field(min_length=1)]
+    trials: Annotated[int, Field(ge=0)]
+    search_seconds: Positive
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Decision(Section):
+    value_of_hit: Positive
+    cost_of_alarm: Positive
+
+
+class Evaluate(Section):
+    resamples: Count
+    slices: list[Text]
+
+
+class Score(Section):
+    days: Count
+
+
+class Deploy(Section):
+    keep: Count
+
+
+class Gate(Section):
+    champion_margin: Share
+    slice_drop: Share
+    calibration_error: Share
+    feature_auc: Share
+    model_auc: Share
+    shared_rows: Share
+    latency_ms: Positive
+    memory_mb: Positive
+    bundle_mb: Positive
+    training_seconds: Positive
+
+
+class Serve(Section):
+    host: Text
+    port: Annotated[int, Field(ge=0, le=65_535)]
+    workers: Count
+
+
+class Monitor(Section):
+    windows: Annotated[list[Count], Field(min_length=1)]
+    psi: Positive
+    alpha: InnerShare
+    rate_ratio: Factor
+    volume_ratio: Factor
+    freshness_hours: Positive
+    quarantined_share: Share
+    unknown_share: Share
+    retrain_after_days: Count
+    cool_down_days: Annotated[int, Field(ge=0)]
+    command: str
+    webhook: str
+
+
+class Experiment(Section):
+    share: InnerShare
+    alpha: InnerShare
+    expected_visitors: Count
+    slower_ms: Annotated[float, Field(ge=0)]
+    failing: Share
+
+
+class Review(Section):
+    size: Count
+    days: Count
+
+
+class Settings(Section):
+    """What project.toml says. Any other table belongs to the candidate of its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    project: Project
+    simulate: Simulate
+    split: Split
+    train: Train
+    decision: Decision
+    evaluate: Evaluate
+    score: Score
+    deploy: Deploy
+    gate: Gate
+    serve: Serve
+    monitor: Monitor
+    experiment: Experiment
+    review: Review
+
+
+def parse(text: str) -> Settings:
+    """The settings in a TOML document; Refused with file, key, value and what would do."""
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:  # it names line and column
+        raise Refused(f"project.toml is not valid TOML: {error}.") from error
+    return check(given)
+
+
+def check(given: Mapping[str, Any]) -> Settings:
+    """Settings from tables that are read already; Refused as by `parse`."""
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise Refused(f"project.toml: {_sentence(given, error.errors())}") from error
+
+
+def _sentence(given: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:
+    """Key, value and what would do, of one of pydantic's errors; an unknown name goes first."""
+    error = min(errors, key=lambda each: each["type"] != "extra_forbidden")
+    section, *keys = error["loc"]
+    match error["type"], keys:
+        case "missing", []:
+            unknown = [name for name in given if name not in Settings.model_fields]
+            return f"section [{section}] is missing.{suggest(section, unknown)}"
+        case "missing", [key]:
+            return f"[{section}] {key} is missing. Write a line {key} = ... there."
+        case "extra_forbidden", [key]:
+            names = Settings.model_fields[section].annotation.model_fields
+            suggestion = suggest(key, names) or f" There are {', '.join(names)}."
+            return f"[{section}] has no setting {key}.{suggestion}"
+        case "value_error", _:
+            return f"[{section}] {error['msg'].removeprefix('Value error, ')}."
+        case _, []:
+            return f"{section} is {shown(error['input'])}; it should be a section, [{section}]."
+    return f"[{section}] {describe(keys, error)}"
+
+
+def describe(keys: Sequence[str | int], error: Mapping[str, Any]) -> str:
+    """Key, value and what would do, of an entry of the wrong type or out of range."""
+    key = f"{keys[0]}" + "".join(f"[{place}]" for place in keys[1:])
+    problem = error["msg"].replace("Input should", "it should")
+    return f"{key} is {shown(error['input'])}; {problem}."
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, as JSON."""
+    return json.dumps(value, default=str)[:60]
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest of the names, or nothing."""
+    close = get_close_matches(name, names, 1)
+    return f" Did you mean {close[0]}?" if close else ""

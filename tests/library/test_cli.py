@@ -1,0 +1,126 @@
+"""The command line lists its commands, suggests names, and refuses in a sentence."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+from whole_path import JOLLYBOAT, run
+
+from jollyboat.cli.main import GROUPS, jollyboat
+from jollyboat.store.store import PROJECT, Store, write_json
+
+HEAVY = {"duckdb", "fastapi", "numpy", "pandas", "pydantic", "sklearn", "uvicorn", "xgboost"}
+
+
+def every(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
+    """The words of each command, and of each group of commands."""
+    yield names
+    for name, each in getattr(command, "commands", {}).items():
+        yield from every(each, *names, name)
+
+
+def call(*words: str, **environment: str):
+    return CliRunner().invoke(jollyboat, words, prog_name="jollyboat", env=environment)
+
+
+def test_help_lists_every_command_under_its_heading_and_says_how_to_complete_names():
+    said = call("--help").output
+
+    for heading, commands in GROUPS.items():
+        assert f"\n{heading}:\n" in said
+        assert all(f"\n  {command.name} " in said for command in commands)
+    assert "_JOLLYBOAT_COMPLETE=bash_source" in said
+
+
+@pytest.mark.parametrize("words", [words for words in every(jollyboat) if words], ids=" ".join)
+def test_each_command_explains_itself_with_an_example_of_its_own(words):
+    said = call(*words, "--help")
+
+    assert said.exit_code == 0
+    assert f"Example: jollyboat {' '.join(words)}" in said.output
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, jollyboat.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
+
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.split()
+
+    assert "click" in loaded
+    assert HEAVY.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (["compaer"], "Did you mean 'compare'?"),
+        (["snapshots", "pruen"], "Did you mean 'prune'?"),
+        (["rollback", "--too", "x"], "Did you mean '--to'?"),
+        (["erase"], "Name a --tenant or a --person."),
+    ],
+)
+def test_a_wrong_name_ends_with_exit_code_2_and_a_suggestion(words, suggestion):
+    said = call(*words)
+
+    assert said.exit_code == 2
+    assert suggestion in said.output
+
+
+def test_a_refusal_is_one_sentence_on_stderr_and_exit_code_1(tmp_path):
+    said = run(Store(tmp_path), *JOLLYBOAT, "snapshots", "show", "nope")
+
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr == "There is no snapshot 'nope'; `make data` publishes one.\n"
+
+
+def test_a_file_that_cannot_be_written_is_named_without_a_traceback(tmp_path):
+    (tmp_path / "raw").write_text("no folder")
+
+    said = run(Store(tmp_path), *JOLLYBOAT, "simulate", "--days", "1", "--sessions-per-day", "10")
+
+    assert said.returncode == 1
+    assert str(tmp_path / "raw") in said.stderr and "Traceback" not in said.stderr
+
+
+def test_completion_offers_the_commands_that_begin_so(tmp_path):
+    environment = {
+        "_JOLLYBOAT_COMPLETE": "bash_complete",
+        "COMP_WORDS": "jollyboat sna",
+        "COMP_CWORD": "1",
+    }
+
+    assert call(**environment).output == "plain,snapshots\n"
+
+
+def test_the_state_of_an_empty_project_says_what_to_type_first(tmp_path):
+    said = call("status", STORE_ROOT=str(tmp_path)).output
+
+    assert "snapshot    none" in said and "champion    none" in said
+    assert "next        make simulate" in said
+
+
+def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
+    counts = {name: {"rows": 3} for name in ("events", "quarantined_events", "sessions")}
+    manifest = {"id": "s1", "published_at": "2026-01-01T10:00:00+00:00", "tables": counts}
+    write_json(tmp_path / "snapshots/latest.json", {"snapshot": "s1"})
+    write_json(tmp_path / "snapshots/s1/manifest.json", manifest)
+    finished = {"run": "r1", "chosen": "rule", "finished_at": "2026-01-02T10:00:00+00:00"}
+    write_json(tmp_path / "runs/r1/run.json", finished)
+
+    said = call("status", STORE_ROOT=str(tmp_path)).output
+
+    assert "snapshot    s1, published 2026-01-01 10:00, 3 events" in said
+    assert "run         r1, finished 2026-01-02 10:00, rule chosen" in said
+    assert "next        make deploy" in said
+
+
+def test_the_state_names_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "monitor").mkdir()
+    (tmp_path / "monitor/latest.json").write_text("{broken")
+
+    said = call("status", STORE_ROOT=str(tmp_path)).output
+
+    assert f"unreadable  {tmp_path / 'monitor/latest.json'}" in said and "make monitor" in said
