@@ -20,8 +20,10 @@ TEMPLATE = "{{cookiecutter.project_slug}}"
 BUILD = HERE / "build"
 PROJECT = BUILD / "demo"
 DONE = PROJECT / "data" / "demo.json"
-LEFTOVERS = {".venv", "data", ".metaflow", "__pycache__", ".pytest_cache", ".ruff_cache", "jollyboat.egg-info"}
-STAMP = re.compile(r"^[\d-]+ [\d:.]+ \[\S+ \(pid \d+\)\] ", re.MULTILINE)  # Metaflow's, before each line of a task
+LEFTOVERS = {
+    *(".venv", "data", ".metaflow", "metaflow_card_cache", "__pycache__"),
+    *(".pytest_cache", ".ruff_cache", "jollyboat.egg-info"),
+}
 SECONDS = re.compile(r"[;,] [\d.]+ s$")
 
 MAKE = ["make", "-s", "--no-print-directory"]
@@ -59,7 +61,7 @@ def main() -> None:
             done["said"][stage] = run_stage(stage, [*command, *after_traffic(stage)], PROJECT)
             DONE.write_text(json.dumps(done))
         if stage == "ask":
-            print("\n".join(re.findall(r"^200 .*", done["said"][stage], re.MULTILINE)))
+            print("\n".join(re.findall(r"^200 .*(?:\n .*)*", done["said"][stage], re.MULTILINE)))
     tell_what_exists(done["said"], time.monotonic() - began)
 
 
@@ -121,7 +123,7 @@ def run_stage(stage: str, command: list[str], folder: Path) -> str:
                 running.wait(timeout=2)
             except subprocess.TimeoutExpired:
                 print(".", end="", flush=True)
-    said = STAMP.sub("", log.read_text(errors="replace")).replace(f"{PROJECT}/", "")
+    said = log.read_text(errors="replace").replace(f"{PROJECT}/", "")
     if running.returncode:
         print(f" failed\n\n{said}\n{stage} ended with exit code {running.returncode}; `make demo` goes on from there.")
         sys.exit(1)
@@ -129,9 +131,14 @@ def run_stage(stage: str, command: list[str], folder: Path) -> str:
     return said
 
 
+def unwrap(text: str) -> str:
+    """The text with each line that was wrapped in one piece again."""
+    return re.sub(r"\n +", " ", text)
+
+
 def last_sentence(stage: str, said: str) -> str:
     """What follows the stage's own name, which is how a verb sums itself up; else the last line. Less its seconds."""
-    lines = [SECONDS.sub("", line.strip()) for line in said.splitlines() if line.strip()]
+    lines = [SECONDS.sub("", line.strip()) for line in unwrap(said).splitlines() if line.strip()]
     verb = STAGES[stage][-1] if "make" in STAGES.get(stage, []) else stage
     summed_up = [line.removeprefix(f"{verb}: ") for line in lines if line.startswith(f"{verb}: ")]
     return (summed_up or lines or ["done"])[-1]

@@ -48,10 +48,10 @@ def run(project: Path, store: Path, *command: str, before: tuple[str, ...] = ())
 
 
 def refusal(said: subprocess.CompletedProcess) -> str:
-    """What a person reads last, of a command that must have ended with a sentence and exit code 1."""
+    """The last sentence, unwrapped, of a command that must have ended with one and exit code 1."""
     assert said.returncode == 1, said.stdout
     assert "Traceback" not in said.stdout, said.stdout
-    return said.stdout.strip().rpartition("\n\n")[2]
+    return demo.unwrap(said.stdout.strip().rpartition("\n\n")[2])
 
 
 def copy_project(project: Path, into: Path) -> Path:

@@ -1,6 +1,12 @@
 """The whole path, typed as a user types it."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 import numpy as np
@@ -13,20 +19,75 @@ from jollyboat.champions.champion import current
 from jollyboat.serving import batch, experiment, trial
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused
-from jollyboat.store.store import project_settings, read_json, write_json
+from jollyboat.store.store import PROJECT, project_settings, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.estimators import Model, fit
 from jollyboat.training.persistence import save
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part
 
-VERBS = ["simulate", "data", "train", "deploy", "score", "ask"]
+VERBS = ["simulate", "data", "train", "deploy", "score", "monitor", "ask"]
+STAGES = {
+    "data": ["land new files", "build tables", "audit tables", "publish snapshot"],
+    "train": ["fit rule", "fit logistic", "fit xgboost", "evaluate candidates"],
+    "deploy": ["assemble bundle", "run deployment checks"],
+    "score": ["score sessions"],
+    "monitor": ["gather live figures"],
+}
+PAGES = {
+    "data": "reports/data.html",
+    "train": "runs/*/report.html",
+    "deploy": "models/pooled/*-gate.html",
+    "score": "scores/*/report.html",
+    "monitor": "monitor/report.html",
+}
+HEADING = re.compile(r"<h1>(.+?)</h1>", re.DOTALL)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_succeeds_and_sums_up_in_one_line(said, verb):
     assert said[verb].returncode == 0, said[verb].stdout + said[verb].stderr
     assert f"{verb}: " in said[verb].stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_prints_lines_of_at_most_100_columns(said, built, verb):
+    lines = said[verb].stdout.replace(str(built.root), "data").splitlines()
+
+    assert [line for line in lines if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("flow", STAGES)
+def test_a_flow_prints_each_of_its_stages_and_nothing_of_metaflows(said, flow):
+    stages = re.findall(r"^(\S.*?)(?: +[\d,]+ rows)? +[\d.]+ s$", said[flow].stdout, re.MULTILINE)
+
+    assert [name for name in stages if ":" not in name] == STAGES[flow]
+    assert said[flow].stderr == ""
+    assert not re.search(r"\(pid \d+\)|Task is |Workflow starting|Done!", said[flow].stdout)
+
+
+def test_the_card_of_each_flow_is_its_page(said, built, tmp_path):
+    commands = {flow: [f"flows/{flow}.py", "card", "get", "end", str(tmp_path / flow)] for flow in PAGES}
+
+    opened = run_together(built, commands)
+
+    assert {flow: each.returncode for flow, each in opened.items()} == dict.fromkeys(PAGES, 0)
+    for flow, pattern in PAGES.items():
+        (page,) = built.root.glob(pattern)
+        card = (tmp_path / flow).read_text()
+        assert HEADING.search(card)[1] == HEADING.search(page.read_text())[1]
+        assert "Card Render Failed" not in card
+
+
+def test_card_view_alone_opens_the_page_of_the_latest_run(built, tmp_path):
+    """BROWSER is a command that prints the address that it is to open."""
+    environment = os.environ | {"STORE_ROOT": str(built.root), "BROWSER": "echo %s"}
+    command = [sys.executable, str(PROJECT / "flows/train.py"), "card", "view"]
+
+    viewed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    card = Path(unquote(urlsplit(viewed.stdout.strip()).path))
+    assert HEADING.search(card.read_text())[1] == HEADING.search(runs.open("", built).report.read_text())[1]
 
 
 def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(said, built):

@@ -20,12 +20,17 @@ class DataFlow(ProjectFlow):
         self.began_at = self.now()
         store = self.store()
         with warehouse.locked(store, run_process=self.process()) as lock:
-            self.landing = landing.land(store, *warehouse.source_names())
-            dbt = warehouse.start_dbt(store, lock, self.landing)
-            last = snapshot.find_latest(store)
-            audit.load_gx()
-            self.build_id = warehouse.finish_dbt(store, dbt)
-            self.findings = audit.audit(store, last)
+            with self.stage("land new files") as stage:
+                self.landing = landing.land(store, *warehouse.source_names())
+                stage.rows = self.landing.new_line_count
+            with self.stage("build tables") as stage:
+                dbt = warehouse.start_dbt(store, lock, self.landing)
+                last = snapshot.find_latest(store)
+                audit.load_gx()
+                self.build_id = warehouse.finish_dbt(store, dbt)
+                stage.rows = warehouse.count_rows(store, "events")
+            with self.stage("audit tables"):
+                self.findings = audit.audit(store, last)
         self.next(self.end)
 
     @card(type="html")
@@ -47,9 +52,12 @@ class DataFlow(ProjectFlow):
                 sql = warehouse.compiled(store, "features_at_point")
                 warnings = [f"{each.table}: {each.expectation}" for each in self.findings if not each.passed]
                 facts, notes = {"code": warehouse.code_fingerprint()}, {"warnings": warnings}
-                published = snapshot.publish(store, facts, sql, notes)
+                with self.stage("publish snapshot") as stage:
+                    published = snapshot.publish(store, facts, sql, notes)
+                    stage.rows = published[0].manifest["tables"]["session_features"]["rows"]
         self.html = data_report.write_page(store, report, published, self.title("Data"))
-        print(data_report.tell(report, published, self.seconds_since(self.began_at), store))
+        seconds = self.seconds_since(self.began_at)
+        print(data_report.format_summary(report, published, seconds, store))
         if critical:
             raise Refused(data_report.refusal(critical, store))
 

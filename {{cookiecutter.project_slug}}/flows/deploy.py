@@ -31,12 +31,15 @@ class DeployFlow(ProjectFlow):
                 'make deploy FORCE="...".'
             )
         chosen_run = run.open(self.candidate, self.store())
-        bundle = trial.assemble_bundle(chosen_run, self.title("Model card"))
+        with self.stage("assemble bundle"):
+            bundle = trial.assemble_bundle(chosen_run, self.title("Model card"))
         self.run_id, self.version = chosen_run.id, bundle.version
         self.champion_before = champion.current(self.store())
         self.decision = self.smoke_figures = None
         if self.champion_before != (bundle.owner, bundle.version):
-            facts, self.smoke_figures = trial.gather_facts(chosen_run, bundle, self.champion_before)
+            with self.stage("run deployment checks"):
+                before = self.champion_before
+                facts, self.smoke_figures = trial.gather_facts(chosen_run, bundle, before)
             self.decision = gate.decide(facts, self.settings.gate.model_dump()).to_dict()
         self.next(self.end)
 
@@ -57,7 +60,7 @@ class DeployFlow(ProjectFlow):
         self.html = gate_report.write_page(report, self.title("Deployment"))
         runs.write_page(run, self.title("Training run"))
         if report.decision:
-            print(gate_report.check_lines(report))
+            print(gate_report.format_checks(report))
         if report.failed and not report.is_forced:
             raise Refused(gate_report.refusal(report))
         change = champion.promote(
@@ -72,7 +75,8 @@ class DeployFlow(ProjectFlow):
             forced=self.force if report.is_forced else None,
         )
         champion.prune(self.store(), champion.POOLED, self.settings.deploy.keep)
-        print(gate_report.tell(report, change.sentence, self.seconds_since(self.began_at)))
+        seconds = self.seconds_since(self.began_at)
+        print(gate_report.format_summary(report, change.sentence, seconds))
 
 
 if __name__ == "__main__":

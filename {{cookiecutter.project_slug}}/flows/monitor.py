@@ -32,7 +32,9 @@ class MonitorFlow(ProjectFlow):
             as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
         except ValueError:
             raise Refused(f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}.") from None
-        facts, self.about = present.gather(self.store(), as_of)
+        with self.stage("gather live figures") as stage:
+            facts, self.about = present.gather(self.store(), as_of)
+            stage.rows = self.about["session_count"]
         limits = {"latency_ms": self.settings.gate.latency_ms} | self.settings.monitor.model_dump()
         checks, self.decision = monitor.judge(facts, limits)
         self.checks = [asdict(check) | {"key": check.key} for check in checks]
@@ -54,7 +56,7 @@ class MonitorFlow(ProjectFlow):
         told = alerts.tell(store, alarms, page, alerts.hooks_of(hook.command, webhook))
         report = monitor_report.keep(store, self.about, self.checks, self.decision, told)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
-        print(monitor_report.tell(store, report, self.seconds_since(self.began_at)))
+        print(monitor_report.format_summary(store, report, self.seconds_since(self.began_at)))
         if self.auto and store.experiment.exists():
             print(
                 "Nothing is trained while a challenger is on trial: `jollyboat experiment promote` or `stop` ends that."

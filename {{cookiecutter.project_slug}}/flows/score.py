@@ -17,10 +17,13 @@ class ScoreFlow(ProjectFlow):
         """Score each tenant's newest sessions with its champion."""
         from jollyboat.serving import batch
         from jollyboat.snapshots import snapshot
+        from jollyboat.store.store import read_json
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
-        self.scores_id = batch.score(opened, self.settings.score.days, self.tenant)
+        with self.stage("score sessions") as stage:
+            self.scores_id = batch.score(opened, self.settings.score.days, self.tenant)
+            stage.rows = read_json(self.store().scores / self.scores_id / "scores.json")["rows"]
         self.next(self.end)
 
     @card(type="html")
@@ -32,7 +35,7 @@ class ScoreFlow(ProjectFlow):
 
         folder = self.store().scores / self.scores_id
         self.html = score_report.write_page(folder, self.title("Batch scores"))
-        print(score_report.tell(folder, self.seconds_since(self.began_at)))
+        print(score_report.format_summary(folder, self.seconds_since(self.began_at)))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ class TrainFlow(ProjectFlow):
             split, schema = training.prepare(self._sessions(), self._settings())
             for name in self.input:
                 folder = self._run().model(name)
-                self.fitted[name] = training.fit_candidate(name, split, schema, self._settings(), folder)
+                with self.stage(f"fit {name}") as stage:
+                    fitted = training.fit_candidate(name, split, schema, self._settings(), folder)
+                    stage.rows = len(split.train)
+                self.fitted[name] = fitted
         self.task, self.cost = ", ".join(self.input), self.used()
         self.next(self.compare)
 
@@ -56,8 +59,12 @@ class TrainFlow(ProjectFlow):
             split, schema = training.prepare(self._sessions(with_persons=True), self._settings())
             fitted = {name: one for each in inputs for name, one in each.fitted.items()}
             opened = snapshot.open(self._run().snapshot_id, self.store())
+            with self.stage("evaluate candidates") as stage:
+                saved = self._run().folder / "candidates"
+                metrics = training.compare(split, schema, fitted, self._settings(), saved)
+                stage.rows = len(split.holdout)
             self._run().finish(
-                metrics=training.compare(split, schema, fitted, self._settings(), self._run().folder / "candidates"),
+                metrics=metrics,
                 predictions=training.holdout_predictions(split, fitted),
                 schema=schema.to_dict(),
                 feature_sql=opened.feature_sql,
@@ -75,7 +82,7 @@ class TrainFlow(ProjectFlow):
 
         finished = self._run()
         self.html = run.write_page(finished, self.title("Training run"))
-        print(run.tell(finished, self.stands, self.seconds_since(self.began_at)))
+        print(run.format_summary(finished, self.stands, self.seconds_since(self.began_at)))
 
     def _learned_with(self) -> dict:
         settings = self._settings()

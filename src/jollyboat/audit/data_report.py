@@ -125,7 +125,12 @@ def _count_replayed(connection: duckdb.DuckDBPyConnection, store: Store) -> tupl
     ).fetchone()
 
 
-def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds: float, store: Store) -> str:
+def format_summary(
+    report: dict,
+    published: tuple[snapshot.Snapshot, bool] | None,
+    seconds: float,
+    store: Store,
+) -> str:
     """The account by source, what was noticed, and what the run made of it."""
     totals, landing = report["totals"], report["landing"]
     lines = [f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"]
@@ -154,7 +159,7 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         for row in news[:LINES_OF_NEWS]
     ]
     lines += [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"] if len(news) > LINES_OF_NEWS else []
-    lines += _tell_notes(report)
+    lines += _format_notes(report)
     outcome = "nothing published"
     if published:
         snapshot, is_new = published
@@ -163,14 +168,15 @@ def tell(report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds
         )
         outcome = f"snapshot {snapshot.id} {'published' if is_new else before}"
     lines.append(
-        f"data: {len(landing.new):,} new files of {totals['file_count']:,}; {totals['event_count']:,} events, "
-        f"{totals['session_count']:,} sessions, {totals['train_count']:,} to learn from; {outcome}; {seconds:.1f} s"
+        f"data: {outcome}; {len(landing.new):,} new files of {totals['file_count']:,}; "
+        f"{totals['event_count']:,} events, {totals['session_count']:,} sessions, "
+        f"{totals['train_count']:,} to learn from; {seconds:.1f} s"
     )
     lines.append(f"page: {_page(store)}")
     return "\n".join(lines)
 
 
-def _tell_notes(report: dict) -> list[str]:
+def _format_notes(report: dict) -> list[str]:
     """What else the account does not show: sources nobody named, records that came back, cut links, what was built."""
     totals, landing = report["totals"], report["landing"]
     lines = [

@@ -6,6 +6,8 @@ import click
 
 from jollyboat.cli import data, experiment, models, project, server
 from jollyboat.store.errors import CannotLearn, Refused
+from jollyboat.store.project import is_project
+from jollyboat.store.store import PROJECT
 
 GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),
@@ -42,6 +44,8 @@ def jollyboat() -> None:
     The steps of the pipeline are make's (`make help`); everything else is a command here.
     `jollyboat COMMAND --help` explains one, with an example.
     """
+    if not is_project(PROJECT) and "--help" not in sys.argv:
+        raise Refused(f"{PROJECT} is not in a Jollyboat project: change into the folder that holds project.toml.")
 
 
 def main() -> None:

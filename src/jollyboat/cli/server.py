@@ -63,7 +63,7 @@ def ask() -> None:
 
 def _serve(host: str | None, port: int | None, workers: int | None, page: str) -> None:
     _tune_memory()
-    from serving import server
+    from jollyboat.serving import server
 
     settings = project_settings().serve
     host = host or settings.host

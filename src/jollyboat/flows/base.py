@@ -1,9 +1,8 @@
-"""What every flow shares: where the project is, its settings, its store, and how a refusal is told.
+"""What every flow shares: where the project is, its settings, its store, and how a refusal ends.
 
 Import this before Metaflow: a flow started by hand then behaves as one started by `make`.
 """
 
-import atexit
 import json
 import os
 import resource
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jollyboat.champions.champion import person
+from jollyboat.flows.console import Console, stage
+from jollyboat.pages.terminal import wrap
 from jollyboat.store.errors import CannotLearn, Refused, explain
 from jollyboat.store.store import PROJECT, Store, default_store
 
 LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
-
 
 # Given back when a step is refused, so that Metaflow can end the run in order on a full disk, too.
 SPARE = default_store().root / ".spare"
@@ -35,7 +35,7 @@ for name, value in {
     "METAFLOW_DEFAULT_DATASTORE": "local",
     "METAFLOW_DEFAULT_METADATA": "local",
     "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(default_store().root),
-    "METAFLOW_CARD_LOCALPROJECT": str(default_store().root / ".metaflow" / "cards"),
+    "METAFLOW_CARD_LOCALROOT": str(default_store().root / ".metaflow" / "cards"),
     "METAFLOW_PYLINT": "0",
     "METAFLOW_RUN_MAX_WORKERS": str(os.cpu_count()),
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -45,6 +45,7 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 from metaflow import Config, FlowSpec, package_sources  # noqa: E402 (its settings come first)
+from metaflow.parameters import flow_context  # noqa: E402
 
 
 def read_settings(text: str) -> dict:
@@ -89,21 +90,13 @@ def run_flow(name: str) -> bool:
 
 
 def _keep(sentence: str) -> str | int:
-    """What a task exits with: the run's own process says the sentence when Metaflow has had its last word."""
+    """What a task exits with; the console of the run's process prints the sentence at the end."""
     SPARE.unlink(missing_ok=True)
     if path := os.environ.get("FLOW_REFUSAL"):
         with suppress(OSError):
             Path(path).write_text(sentence, encoding="utf-8")
             return 1
     return sentence
-
-
-def _say_kept(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        sentence = path.read_text(encoding="utf-8")
-        path.unlink()
-        sys.stdout.flush()
-        print(f"\n{sentence}", file=sys.stderr)
 
 
 def _refuse_full_disk(store: Store, least_bytes: int) -> None:
@@ -116,23 +109,27 @@ def _refuse_full_disk(store: Store, least_bytes: int) -> None:
         )
 
 
-def _begin(store: Store) -> None:
-    """What the process of a run does before its first task: see that there is room, and get ready to tell a refusal."""
+def _begin(store: Store) -> Console:
+    """Prepare the process of a run: check that there is room; returns the console of the run."""
     try:
         store.root.mkdir(parents=True, exist_ok=True)
         _refuse_full_disk(store, LEAST_FREE_BYTES)
         SPARE.write_bytes(bytes(SPARE_BYTES))
     except OSError as error:
-        raise SystemExit(f"{error.filename} cannot be written ({error.strerror}). Mend it, then try again.") from None
+        what = f"{error.filename} cannot be written ({error.strerror})"
+        raise SystemExit(wrap(f"{what}. Fix that, then run the same command again.")) from None
     except Refused as refusal:
-        raise SystemExit(str(refusal)) from None
+        raise SystemExit(wrap(str(refusal))) from None
     os.environ["FLOW_PROCESS"] = str(os.getpid())
     os.environ["FLOW_REFUSAL"] = str(store.root / f".refusal-{os.getpid()}")
-    atexit.register(_say_kept, Path(os.environ["FLOW_REFUSAL"]))
+    return Console(Path(os.environ["FLOW_REFUSAL"]))
 
 
+CONSOLE = None
 if {"run", "resume"} & set(sys.argv) and "step" not in sys.argv:  # not a task, but what starts them
-    _begin(default_store())
+    CONSOLE = _begin(default_store())
+elif sys.argv[1:] in (["card", "view"], ["card", "get"]):
+    sys.argv.append("end")  # the step that has the card
 
 
 @package_sources(
@@ -143,6 +140,13 @@ class ProjectFlow(FlowSpec):
     """A flow of this project: `self.settings` is project.toml, `self.store` is where its data lies."""
 
     project_toml = Config("project", default=str(PROJECT / "project.toml"), parser=read_settings)
+    stage = staticmethod(stage)
+
+    def __init__(self, use_cli: bool = True) -> None:
+        if CONSOLE:
+            with flow_context(type(self)):  # importing Metaflow's CLI reads the flow's configs
+                CONSOLE.install()
+        super().__init__(use_cli)
 
     @property
     def settings(self) -> "Settings":

@@ -45,7 +45,7 @@ def write_page(report: Report, title: str) -> str:
     return html
 
 
-def tell(report: Report, change: str, seconds: float) -> str:
+def format_summary(report: Report, change: str, seconds: float) -> str:
     """What became of the champion."""
     card = report.run.store.bundle(POOLED, report.version) / "card.html"
     forced = f"FORCED past {_failed(report)}: {report.force}. " if report.is_forced else ""
@@ -77,8 +77,8 @@ def _failed(report: Report) -> str:
     return ", ".join(check["name"] for check in report.failed)
 
 
-def check_lines(report: Report) -> str:
+def format_checks(report: Report) -> str:
     """Each check in a line; none where the gate was not asked."""
     checks = (report.decision or {"checks": []})["checks"]
-    lines = [f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<26} {check['sentence']}" for check in checks]
-    return "\n".join(lines)
+    verdicts = {True: "pass", False: "FAIL"}
+    return "\n".join(f"{verdicts[check['passed']]}  {check['name']:<28}{check['sentence']}" for check in checks)

@@ -52,6 +52,12 @@ class Landing:
     removed: list[str]
     unnamed_sources: list[str]
 
+    @property
+    def new_line_count(self) -> int:
+        """Lines of the files that are new or have changed."""
+        names = {*self.new, *self.changed}
+        return sum(file.line_count for file in self.files if file.file in names)
+
 
 def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = ()) -> Landing:
     """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.

@@ -33,7 +33,7 @@ def write_page(store: Store, report: Mapping[str, Any], title: str) -> str:
     return page.write(store.monitor / "report.html", "monitor.html", title=title, report=report)
 
 
-def tell(store: Store, report: Mapping[str, Any], seconds: float) -> str:
+def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> str:
     """Each alarm, the decision, and where the page is."""
     alarms = [check for check in report["checks"] if check["state"] == "alarm"]
     lines = [f"ALARM  {check['name']:<16} {check['tenant']:<10} {check['sentence']}" for check in alarms]

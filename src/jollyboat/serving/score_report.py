@@ -44,14 +44,15 @@ def gather(folder: Path) -> dict:
     }
 
 
-def tell(folder: Path, seconds: float) -> str:
+def format_summary(folder: Path, seconds: float) -> str:
     """How many sessions were scored by which model, and where the scores are."""
     scores = gather(folder)
     versions = ", ".join(sorted({f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}))
+    files = "\n".join(f"file: {path}" for path in scores["files"])
     return (
         f"score: {scores['rows']:,} sessions of the last {scores['days']} days scored by {versions}, "
         f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
-        f"files: {' '.join(scores['files'])}\npage: {folder / 'report.html'}"
+        f"{files}\npage: {folder / 'report.html'}"
     )
 
 

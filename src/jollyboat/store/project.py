@@ -21,4 +21,9 @@ def find_project() -> Path:
     started = list(Path(script).resolve().parents)[:2] if script else []
     here = Path.cwd().resolve()
     places = [*started, here, *here.parents]
-    return next((place for place in places if (place / SIGN).is_file()), here)
+    return next((place for place in places if is_project(place)), here)
+
+
+def is_project(folder: Path) -> bool:
+    """Whether the folder holds a project."""
+    return (folder / SIGN).is_file()

@@ -132,7 +132,7 @@ def open(run_id: str, store: Store | None = None) -> Run:
     raise Refused(f"Training run {run_id!r} {what}; {there_are}.")
 
 
-def tell(run: Run, stands: bool, seconds: float) -> str:
+def format_summary(run: Run, stands: bool, seconds: float) -> str:
     """The leaderboard on the holdout, the choice, and where the page is."""
     metrics = run.metrics
     lines = [f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the baseline':>28}"]

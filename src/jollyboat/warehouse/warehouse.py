@@ -36,6 +36,12 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(store.warehouse), read_only=True, config=memory_limit())
 
 
+def count_rows(store: Store, table: str) -> int:
+    """The number of rows of a table of the warehouse."""
+    with connect(store) as connection:
+        return connection.table(table).aggregate("count(*)").fetchone()[0]
+
+
 def memory_limit() -> dict[str, str]:
     """The memory that DuckDB may take before it goes on on disk, as a setting of its own."""
     profile = yaml.safe_load((PROJECT / "profiles.yml").read_text(encoding="utf-8"))["project"]

@@ -6,11 +6,11 @@ import socket
 import tempfile
 from contextlib import ExitStack, suppress
 
-from jollyboat.serving.protocol import Timely
-from jollyboat.store.errors import Refused
-
 import uvicorn
 from uvicorn.supervisors import Multiprocess
+
+from jollyboat.serving.protocol import Timely
+from jollyboat.store.errors import Refused
 
 
 class Workers(Multiprocess):

@@ -1,0 +1,49 @@
+"""Text as a terminal shows it: lines of at most 100 columns, and verdicts in color."""
+
+import os
+import re
+import textwrap
+from typing import TextIO
+
+WIDTH = 100
+VERDICTS = re.compile(
+    r"(?P<green>^pass\b|\bpublished\b|\b(?:now|already) the champion\b)"
+    r"|(?P<red>^(?:FAIL|ALARM|critical)\b|\brefused by\b|\b[Nn]othing (?:was )?published\b)"
+    r"|(?P<yellow>^warning\b|\bFORCED\b)",
+    re.MULTILINE,
+)
+COLORS = {"red": "\033[31m", "green": "\033[32m", "yellow": "\033[33m"}
+RESET = "\033[0m"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person sees the stream on a terminal that can rewrite a line."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def color_verdicts(text: str, stream: TextIO) -> str:
+    """The text for this stream: colored on a terminal, unless NO_COLOR is set."""
+    if os.environ.get("NO_COLOR") or not is_terminal(stream):
+        return text
+    return VERDICTS.sub(lambda found: f"{COLORS[found.lastgroup]}{found[0]}{RESET}", text)
+
+
+def wrap(text: str) -> str:
+    """The text in lines of at most 100 columns, except where one word needs more.
+
+    A long line continues below its last column, or 4 columns to the right.
+    """
+    return "\n".join(_wrap_line(line) for line in text.splitlines())
+
+
+def _wrap_line(line: str) -> str:
+    if len(line) <= WIDTH:
+        return line
+    indent = re.match(r" *(\S+ {2,})*", line).end() or 4
+    return textwrap.fill(
+        line,
+        WIDTH,
+        subsequent_indent=" " * min(indent, WIDTH // 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
