@@ -102,7 +102,8 @@ def make_tree(carted: float) -> Model:
     rows = np.repeat([[0, 0, 0, 0, 200], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], 20, axis=0).astype(float)
     label = np.concatenate([np.arange(20) < round(20 * rate) for rate in (POPULAR, carted, BROWSED)])
     fill = ColumnTransformer([("few", SimpleImputer(strategy="constant", fill_value=0), [1, 4])])
-    return Model(SCHEMA, make_pipeline(fill, DecisionTreeClassifier(random_state=0)).fit(rows, label))
+    tree = make_pipeline(fill, DecisionTreeClassifier(random_state=0)).fit(rows, label)
+    return Model(SCHEMA, tree, typical=rows[[0, 20, 40]])
 
 
 def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql: str = FEATURE_SQL) -> Bundle:

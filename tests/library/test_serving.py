@@ -44,6 +44,7 @@ from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import PROJECT, Store, write_json
+from jollyboat.training import explanation
 
 WHO = {"by": "test", "why": "a test"}
 CARTED_EVENTS = [event(1), event(2, event_type="cart_add")]
@@ -161,6 +162,21 @@ def test_an_answer_explains_itself_when_asked_and_only_then(client):
         "effect": CART_EFFECT,
         "text": "cart add count is 1, which makes the odds 2.3 times as high",
     }
+
+
+def test_a_reason_that_is_estimated_says_so(store, monkeypatch):
+    monkeypatch.setattr(explanation, "METHODS", {})
+
+    (found,) = LoadedModel(make_bundle(store)).predict([("acme", "s1", CARTED_EVENTS)], [True])
+
+    assert found.reasons[0]["feature"] == "cart_add_count"
+    assert found.reasons[0]["text"].endswith(" times as high (estimated by occlusion)")
+
+
+def test_a_bundle_serves_without_the_file_of_the_candidates(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jollyboat.training.candidates", None)
+
+    assert LoadedModel(bundle).predict([("acme", "s1", CARTED_EVENTS)])[0].probability == CARTED
 
 
 def test_a_token_is_asked_for_where_one_is_set(client, monkeypatch):
