@@ -27,10 +27,11 @@ STARTS_FROM = {
     "score": ["snapshots", "tables", "models"],
 }
 # When a flow is killed, one moment after the other: as soon as a file like this is written, with this text in it.
-BETWEEN_MODELS = [("dbt/logs/run.txt", f"  {number} of ") for number in range(2, 27, 5)]
+BETWEEN_MODELS = [("dbt/logs/run.txt", f"  {number} of ") for number in range(2, 25, 5)]
 MOMENTS = {
     "data": [
         ("landed/catalog.json", ""),
+        ("staged/web/*.parquet", ""),
         *BETWEEN_MODELS,
         ("dbt/built.json", ""),
         ("reports/failed_rows.json", ""),
@@ -180,11 +181,10 @@ def is_hidden(path: Path) -> bool:
 def warehouse(store: Path) -> dict[str, tuple]:
     """Rows and a hash of them for each table of the warehouse; the order of rows does not count.
 
-    Left out is what tells of the last build alone, and of the store's own place: copies of repaired files are named.
+    Left out is what tells of the store's own place: copies of repaired files are named.
     """
-    of_one_build = ("int_told_events", "int_told_ids", "int_sessionized_events", "int_changes", "int_asked_events")
-    root, left_out = str(store), ("landed_files", *of_one_build)
+    root = str(store)
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
-        named = connection.sql(f"select table_name from duckdb_tables() where table_name not in {left_out}").fetchall()
+        named = connection.sql("select table_name from duckdb_tables() where table_name != 'landed_files'").fetchall()
         query = "select count(*), sum(hash(replace(cast(t as varchar), '{}', ''))) from \"{}\" as t"
         return {table: connection.sql(query.format(root, table)).fetchone() for (table,) in sorted(named)}

@@ -86,8 +86,8 @@ def test_an_outcome_of_mere_chance_is_learned_from_and_refused_by_the_gate(mine,
 
 def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first_goes_on(untouched, copied):
     environment = demo.environment() | {"STORE_ROOT": str(copied)}
-    for name in ("building", "built"):  # so that there is something to build
-        (copied / f"dbt/{name}.json").unlink()
+    (copied / "dbt/built.json").unlink()  # so that there is something to build
+    (copied / "dbt/logs/run.txt").unlink()
     first = subprocess.Popen(
         [untouched / ".venv/bin/python", *DATA],
         cwd=untouched,
@@ -95,7 +95,7 @@ def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not (copied / "dbt/building.json").exists():
+    while not (copied / "dbt/logs/run.txt").exists():
         assert first.poll() is None
         time.sleep(0.01)
 
@@ -129,9 +129,7 @@ def test_a_warehouse_that_is_open_elsewhere_or_damaged_is_told_and_built_again(u
     assert published(copied) == before
 
 
-@pytest.mark.parametrize(
-    ("size", "sign"), [("16m", "never"), ("200m", "dbt/building.json"), ("200m", "dbt/built.json")]
-)
+@pytest.mark.parametrize(("size", "sign"), [("16m", "never"), ("200m", "dbt/logs/run.txt"), ("200m", "dbt/built.json")])
 def test_a_full_disk_publishes_nothing(untouched, built, tmp_path, size, sign):
     disk, start, end = (tmp_path / name for name in ("disk", "start", "end"))
     disk.mkdir()

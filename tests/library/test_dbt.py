@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -13,6 +14,7 @@ import duckdb
 import pytest
 from whole_path import build, need_simulated_sources
 
+from jollyboat.landing.landing import land
 from jollyboat.store.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
@@ -146,19 +148,21 @@ def test_no_record_is_missing_from_the_account(staged):
     assert [(0,)] == staged.sql("select distinct missing_count from record_account").fetchall()
 
 
-def test_lines_read_and_features_computed_in_portions_are_those_of_one(copied):
+def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one(copied):
     def rows() -> list[list[tuple]]:
         with warehouse.connect(copied) as connection:
-            tables = ("stg_web__events", "session_features")
-            return [connection.sql(f"from {table} order by all").fetchall() for table in tables]
+            queries = ("select * exclude (file_seq) from stg_web__events", "from session_features")
+            return [connection.sql(f"{query} order by all").fetchall() for query in queries]
 
     before = rows()
-    few = "{lines_at_once: 100, sessions_at_once: 100}"
-    command = [sys.executable, "-m", "dbt.cli.main", "run", "--full-refresh", "--vars", few]
+    shutil.rmtree(copied.landed)
+    land(copied, *warehouse.source_names(), lines_at_once=1000)
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--vars", "{sessions_at_once: 100}"]
     dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
     assert all(len(table) > 300 for table in before)
+    assert len(list(copied.staged.glob("web/*"))) > 10
     assert before == rows()
 
 

@@ -136,27 +136,41 @@ def test_a_csv_row_that_would_be_too_long_a_line_costs_only_itself(store):
     assert ["line_too_long", {"id": "2"}] == [each[0] if isinstance(each, list) else each for each in read]
 
 
-def test_a_second_look_finds_nothing_new_and_a_changed_file_begins_a_new_generation(store):
+def test_a_second_look_finds_nothing_new_and_a_third_one_the_file_that_changed(store):
     put(store, "e.jsonl", GOOD)
     first, second = land(store, ["web"]), land(store, ["web"])
     put(store, "e.jsonl", GOOD * 2)
     third = land(store, ["web"])
 
     assert (["raw/web/dt=2026-01-01/e.jsonl"], []) == (first.new, second.new)
-    assert first.generation == second.generation < third.generation
+    assert first.fingerprint == second.fingerprint != third.fingerprint
     assert ["raw/web/dt=2026-01-01/e.jsonl"] == third.changed
 
 
-def test_files_are_read_anew_once_they_are_read_in_another_way(store, tmp_path, monkeypatch):
+def test_files_stay_in_the_portion_in_which_they_landed_and_new_ones_begin_another(store):
+    def portions() -> dict[str, int]:
+        return {Path(file.file).stem: file.portion for file in land(store, ["web"], lines_at_once=3).files}
+
+    for name in "abcd":
+        put(store, f"{name}.jsonl", GOOD)
+    assert portions() == {"a": 1, "b": 1, "c": 2, "d": 3}
+
+    (store.raw / "web/dt=2026-01-01/a.jsonl").unlink()
+    put(store, "c.jsonl", GOOD * 2)
+    put(store, "e.jsonl", GOOD)
+    assert portions() == {"b": 1, "d": 3, "c": 4, "e": 5}
+
+
+def test_files_are_read_again_once_they_are_read_in_another_way(store, tmp_path, monkeypatch):
     put(store, "e.jsonl", b"\r" + GOOD)
     first = land(store, ["web"])
-    (tmp_path / "records.py").write_text("mended")
+    (tmp_path / "records.py").write_text("changed")
     monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
     monkeypatch.setattr(records, "UNSAFE", (b"\0",))
 
     second, third = land(store, ["web"]), land(store, ["web"])
     assert first.files[0].read_from != second.files[0].read_from == second.files[0].file
-    assert first.generation < second.generation == third.generation
+    assert first.fingerprint != second.fingerprint == third.fingerprint
 
 
 def test_a_folder_without_a_day_is_damage_and_a_source_without_files_is_none(store):

@@ -162,8 +162,6 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "totals": {
             "file_count": 1,
             "replayed": (3, 2),
-            "built_event_count": 7,
-            "built_session_count": 5,
             "session_count": 91,
             "train_count": train_count,
             "positive_count": train_count // 3,

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jollyboat.landing.landing import land
 from jollyboat.store.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
@@ -54,7 +53,7 @@ def simulate(
 def build(store: Store) -> None:
     """Land what is new and build the tables, without an audit."""
     with warehouse.locked(store) as lock:
-        landing = land(store, *warehouse.source_names())
+        landing = warehouse.land(store)
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
 
 

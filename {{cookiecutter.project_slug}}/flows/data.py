@@ -13,7 +13,6 @@ class DataFlow(ProjectFlow):
     def start(self):
         """Land new files, build the tables and audit them."""
         from jollyboat.audit import audit
-        from jollyboat.landing import landing
         from jollyboat.snapshots import snapshot
         from jollyboat.warehouse import warehouse
 
@@ -21,13 +20,13 @@ class DataFlow(ProjectFlow):
         store = self.store()
         with warehouse.locked(store, run_process=self.process()) as lock:
             with self.stage("land new files") as stage:
-                self.landing = landing.land(store, *warehouse.source_names())
+                self.landing = warehouse.land(store)
                 stage.rows = self.landing.new_line_count
             with self.stage("build tables") as stage:
-                dbt = warehouse.start_dbt(store, lock, self.landing)
+                build = warehouse.start_dbt(store, lock, self.landing)
                 last = snapshot.find_latest(store)
                 audit.load_gx()
-                self.build_id = warehouse.finish_dbt(store, dbt)
+                self.build_id = warehouse.finish_dbt(store, build)
                 stage.rows = warehouse.count_rows(store, "events")
             with self.stage("audit tables"):
                 self.findings = audit.audit(store, last)

@@ -10,7 +10,7 @@ from jollyboat.pages import page
 from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store.store import Store, read_json
 from jollyboat.warehouse import changes
-from jollyboat.warehouse.warehouse import connect, last_models
+from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models
 
 LINES_OF_NEWS, REASONS_TOLD = 8, 5
 QUERIES = {
@@ -80,9 +80,6 @@ QUERIES = {
             (select count(distinct (tenant_id, case when account_count > device_count then 'a:' || anonymous_id
                 else 'u:' || user_id end)) from int_identity_links where is_cut) as cut_id_count
         from int_identities""",
-    "built": """
-        select (select count(*) from int_changes where not is_gone) as built_event_count,
-            count(distinct (tenant_id, entity_id)) as built_session_count from events_at_point""",
     "days": """
         select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
             count(*) filter (where label) as positive_count, avg(label::int) as label_rate
@@ -98,7 +95,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     )
     with connect(store) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
-        replayed = _count_replayed(connection, store)
+        replayed = _count_replayed(connection, last, landing)
         rows["changes"] = changes.find(connection, store, known)
         rows["distributions"] = distribution.describe(connection, "session_features")
     rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
@@ -108,20 +105,25 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     totals |= {"file_count": len(landing.files), "replayed": replayed}
     for name in ("session_count", "train_count", "positive_count"):
         totals[name] = int(sum(day[name] for day in rows["days"]))
-    for name in ("identities", "built"):
-        totals |= {name: int(value) for name, value in rows.pop(name)[0].items()}
+    totals |= {name: int(value) for name, value in rows.pop("identities")[0].items()}
     return rows | {"totals": totals, "landing": landing, "findings": findings}
 
 
-def _count_replayed(connection: duckdb.DuckDBPyConnection, store: Store) -> tuple[int, int] | None:
-    """How many quarantined records this build has read again, and how many of them came back; None if it read none."""
-    if not store.quarantine_before.exists():
-        return None
+def _count_replayed(
+    connection: duckdb.DuckDBPyConnection, last: snapshot.Snapshot | None, landing: Landing
+) -> tuple[int, int]:
+    """How many records were in quarantine by the code of the last snapshot, and how many of them are events now.
+
+    (0, 0) where the code is the same; files that have changed since do not count.
+    """
+    if last is None or last.manifest.get("code") == code_fingerprint():
+        return 0, 0
     return connection.execute(
-        "select count(*), count(*) filter (where list_contains(back, line_number)) "
-        "from read_parquet(?) inner join landed_files using (file_seq) "
-        "left join (select file, list(line_number) as back from events group by file) using (file)",
-        [str(store.quarantine_before)],
+        f"select count(*), count(events.file) from {last.scan('quarantined_events')} as quarantined "
+        "semi join landed_files on quarantined.file = landed_files.file "
+        "left join events on quarantined.file = events.file and quarantined.line_number = events.line_number "
+        "where not list_contains($changed, quarantined.file)",
+        {"changed": landing.changed},
     ).fetchone()
 
 
@@ -177,14 +179,14 @@ def format_summary(
 
 
 def _format_notes(report: dict) -> list[str]:
-    """What else the account does not show: sources nobody named, records that came back, cut links, what was built."""
+    """What else the account does not show: sources nobody named, records that came back, cut links, changed files."""
     totals, landing = report["totals"], report["landing"]
     lines = [
         f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
         for name in landing.unnamed_sources
     ]
-    if totals["replayed"] and totals["replayed"][0]:
-        read, back = totals["replayed"]
+    read, back = totals["replayed"]
+    if read:
         lines.append(f"note: {read:,} quarantined records were read again, and {back:,} came back as events")
     if totals["cut_link_count"]:
         lines.append(
@@ -193,13 +195,8 @@ def _format_notes(report: dict) -> list[str]:
         )
     if landing.changed or landing.removed:
         lines.append(
-            f"note: {len(landing.changed)} files changed and {len(landing.removed)} went away, "
-            "so the tables were built anew"
-        )
-    if totals["built_session_count"] < totals["session_count"]:
-        lines.append(
-            f"built: {totals['built_event_count']:,} events that are new or have moved, and the features of "
-            f"{totals['built_session_count']:,} sessions of {totals['session_count']:,}"
+            f"note: {len(landing.changed)} files changed and {len(landing.removed)} were removed: "
+            "the tables hold what there is now"
         )
     return lines
 

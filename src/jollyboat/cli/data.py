@@ -45,10 +45,9 @@ def land() -> None:
     """Register the new files of data/raw.
 
     `make data` does it too; a dbt build by hand does not."""
-    from jollyboat.landing import landing
     from jollyboat.warehouse import warehouse
 
-    found = landing.land(default_store(), *warehouse.source_names())
+    found = warehouse.land(default_store())
     counts = {"new": found.new, "changed": found.changed, "removed": found.removed}
     parts = ", ".join(f"{len(files)} {name}" for name, files in counts.items())
     click.echo(f"land: {len(found.files)} files; {parts}")

@@ -20,7 +20,7 @@ from jollyboat.audit import audit
 from jollyboat.champions import champion
 from jollyboat.erasure import erase_plan
 from jollyboat.erasure.naming import Ids
-from jollyboat.landing import landing, records
+from jollyboat.landing import records
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import Store, hash_file, quoted, read_json, replacing, write_json, write_text
@@ -99,7 +99,7 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
     """
     for path in [store.warehouse, store.warehouse.with_suffix(".duckdb.wal"), store.dbt / "built.json"]:
         path.unlink(missing_ok=True)
-    landed = landing.land(store, *warehouse.source_names())
+    landed = warehouse.land(store)
     read = {"landed/catalog.json", "landed/nothing.jsonl", *(entry.read_from for entry in landed.files)}
     for path in store.landed.iterdir():
         if path.relative_to(store.root).as_posix() not in read:

@@ -10,7 +10,6 @@ import os
 import duckdb
 
 from jollyboat.erasure.naming import Ids
-from jollyboat.landing import landing
 from jollyboat.snapshots import snapshot
 from jollyboat.store.errors import Refused
 from jollyboat.store.project import LIBRARY
@@ -82,15 +81,13 @@ def plan(store: Store, asked: dict) -> dict:
     """What is to go of whom is asked for; Refused where nothing is known of them, or it cannot be removed right now."""
     if not store.warehouse.exists():
         raise Refused("Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again.")
-    found = landing.land(store, *warehouse.source_names())
+    found = warehouse.land(store)
     landed = {entry.file: entry for entry in found.files}
-    generation = read_json(store.dbt / "built.json", default={}).get("generation")
+    built = read_json(store.dbt / "built.json", default={})
+    if built.get("landed") != found.fingerprint:  # or lines may have other numbers by now
+        raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
-        built = connection.sql("select file, sha256 from warehouse.landed_files").fetchall()
-        read = {(name, entry.sha256) for name, entry in landed.items()}
-        if (generation, set(built)) != (found.generation, read):  # or lines may have other numbers by now
-            raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
         kept = asked | {"person": _as_kept(store, asked["person"])}
         connection.execute(f"create temp view records as {_records('warehouse.int_records')}")
         for statement in ABOUT.format(is_known=IS_KNOWN).strip().split(";\n"):

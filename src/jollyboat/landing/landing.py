@@ -1,9 +1,11 @@
 """What has landed in `data/raw`: every file passed over as bytes once, before any SQL reads it.
 
 The catalog (`data/landed/catalog.json`) is the account's independent side: each file's lines counted over its bytes,
-its hash, and the number by which the incremental models tell new files from those they have read.
+its hash, and the portion in which SQL reads it and keeps what it has read.
 """
 
+import hashlib
+import math
 import os
 import secrets
 from collections.abc import Iterable
@@ -33,6 +35,7 @@ class LandedFile:
     sha256: str
     line_count: int
     blank_count: int
+    portion: int
     read_from: str | None
     damage: str | None
 
@@ -41,12 +44,11 @@ class LandedFile:
 class Landing:
     """What a look at the raw folders found: the whole catalog, and what differs from the look before.
 
-    Files are append-only: one that changed or went away cannot be added to the tables, so it begins a new `generation`,
-    for which they are built anew; so does another way of reading files.
+    `fingerprint` is the same for as long as the same files are read in the same way.
     """
 
     files: list[LandedFile]
-    generation: int
+    fingerprint: str
     new: list[str]
     changed: list[str]
     removed: list[str]
@@ -59,8 +61,12 @@ class Landing:
         return sum(file.line_count for file in self.files if file.file in names)
 
 
-def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = ()) -> Landing:
+def land(
+    store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = (), lines_at_once: float = math.inf
+) -> Landing:
     """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
+
+    New and changed files are put into portions of about `lines_at_once` lines of one source, and stay in them.
 
     Only files whose size or time changed are read again, or all of them once records.py is another. A source
     without a folder has no file yet. A server's log that lost its process lands first. Raises Refused where the raw
@@ -68,7 +74,7 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
     """
     land_leftovers(store)
     reader = hash_file(Path(records.__file__))
-    catalog = read_json(_catalog(store), default={"generation": 1, "reader": reader, "files": []})
+    catalog = read_json(_catalog(store), default={"reader": reader, "files": []})
     is_read_anew = catalog.get("reader") != reader
     known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
     found = {_name(store, path): path for source in sources for path in _files_of(store, source)}
@@ -87,26 +93,44 @@ def land(store: Store, sources: Iterable[str], feedback_sources: Iterable[str] =
     for name in sorted(fresh, key=lambda name: (_day_of(found[name]) or "", name)):
         entry = _entry(store, found[name], name, inspections[name])
         if name in known and known[name].sha256 == entry.sha256:
-            kept[name] = replace(entry, file_seq=known[name].file_seq)
+            kept[name] = replace(entry, file_seq=known[name].file_seq, portion=known[name].portion)
             continue
         last += 1
         added[name] = replace(entry, file_seq=last)
         changed += [name] if name in known else []
-    files = sorted((kept | added).values(), key=lambda entry: entry.file_seq)
+    first_portion = 1 + max((entry.portion for entry in known.values()), default=0)
+    portioned = _in_portions(added.values(), first_portion, lines_at_once)
+    files = sorted([*kept.values(), *portioned], key=lambda entry: entry.file_seq)
     removed = sorted(set(known) - set(found))
-    generation = catalog["generation"] + bool(changed or removed or is_read_anew)
     _keep_salt(store)
     write_text(store.landed / "nothing.jsonl", "")
-    content = {"generation": generation, "reader": reader, "files": [asdict(entry) for entry in files]}
-    write_json(_catalog(store), content)
+    for source in [*sources, *feedback_sources]:
+        (store.staged / source).mkdir(parents=True, exist_ok=True)
+    write_json(_catalog(store), {"reader": reader, "files": [asdict(entry) for entry in files]})
     return Landing(
         files=files,
-        generation=generation,
+        fingerprint=_fingerprint(reader, files),
         new=[name for name in added if name not in known],
         changed=changed,
         removed=removed,
         unnamed_sources=sorted(_printable(name) for name in _folders(store) - {*sources, *feedback_sources}),
     )
+
+
+def _in_portions(files: Iterable[LandedFile], first: int, lines_at_once: float) -> list[LandedFile]:
+    """The files with the number of their portion, from `first` on."""
+    lines: dict[str, int] = {}
+    portioned = []
+    for file in files:
+        before = lines.get(file.source, 0)
+        portioned.append(replace(file, portion=first + int(before // lines_at_once)))
+        lines[file.source] = before + file.line_count
+    return portioned
+
+
+def _fingerprint(reader: str, files: Iterable[LandedFile]) -> str:
+    content = [(file.file_seq, file.file, file.sha256, file.portion, file.damage) for file in files]
+    return hashlib.sha256(repr([reader, content]).encode()).hexdigest()[:16]
 
 
 def _keep_salt(store: Store) -> None:
@@ -202,6 +226,7 @@ def _entry(store: Store, path: Path, name: str, found: records.Inspection) -> La
         sha256=found.sha256,
         line_count=1 if damage else found.line_count,
         blank_count=0 if damage else found.blank_count,
+        portion=0,
         read_from=None if damage else (found.copy or path).relative_to(store.root).as_posix(),
         damage=damage,
     )

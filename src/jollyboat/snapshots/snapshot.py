@@ -35,8 +35,8 @@ PUBLISHED = {
     "judgements": "judged_at",
 }
 DAYS_AT_ONCE = 100  # each is an open file, of which a process may have 256 (macOS)
-# What readers get as a query over these tables, and the model that says it.
-VIEWS = {"events_at_point": "int_events_at_point"}
+# What readers get as a query over these tables.
+VIEWS = ("events_at_point",)
 SAMPLE = "features_sample.parquet"
 
 
@@ -167,9 +167,7 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
         views = dict(connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall())
         content = {
             "tables": tables,
-            "views": {
-                name: views[model].partition(" AS ")[2].rstrip(";") for name, model in VIEWS.items() if model in views
-            },
+            "views": {name: views[name].partition(" AS ")[2].rstrip(";") for name in VIEWS if name in views},
             "events_between": [str(first), str(last)],
             "statuses": {status: count for status, count, _ in counts},
             "positive_count": sum(positives for *_, positives in counts),

@@ -26,6 +26,7 @@ class Variables(Section):
     outcome: Text
     prediction_points: Annotated[list[Count], Field(min_length=1)]
     session_silence_minutes: Annotated[float, Field(gt=0)]
+    lines_at_once: Count
 
 
 def parse(text: str) -> Variables:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -17,6 +18,7 @@ from typing import TextIO
 import duckdb
 import yaml
 
+from jollyboat.landing import landing
 from jollyboat.landing.landing import Landing
 from jollyboat.store.errors import Refused, explain
 from jollyboat.store.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
@@ -66,6 +68,11 @@ def environment(store: Store) -> dict[str, str]:
     }
 
 
+def land(store: Store) -> Landing:
+    """Bring the catalog of raw files up to date, by the settings of `dbt/dbt_project.yml`; see `landing.land`."""
+    return landing.land(store, *source_names(), lines_at_once=variables().lines_at_once)
+
+
 @contextmanager
 def locked(
     store: Store, build_id: str | None = None, run_process: int | None = None, patience_seconds: float = 60
@@ -108,33 +115,35 @@ def _acquire(file: TextIO, deadline: float) -> None:
             time.sleep(0.2)
 
 
-def start_dbt(store: Store, lock: int, landing: Landing) -> subprocess.Popen | None:
+@dataclass(frozen=True)
+class Build:
+    """A build of the tables: its `dbt run`, or None where the last build is still right; what it is made from."""
+
+    process: subprocess.Popen | None
+    inputs: dict[str, str]
+
+
+def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
     """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
 
-    The tables are built anew, not added to, when the SQL, the landing's generation or the salt is not the last whole
-    build's. None where that build knew all that has landed.
+    dbt reads the raw files that it has not read yet, and builds all other tables from the first row. It is not started
+    where SQL, raw files, salt and place are those of the last build.
     """
     log = store.dbt / "logs"
     log.mkdir(parents=True, exist_ok=True)
-    build = {"code": code_fingerprint(), "generation": landing.generation, "salt": hash_text("", store.read_salt())}
-    last_file = max((file.file_seq for file in landing.files), default=0)
+    inputs = {
+        "code": code_fingerprint(),
+        "landed": landing.fingerprint,
+        "salt": hash_text("", store.read_salt()),
+        "root": str(store.root),  # the views hold the paths of their files
+    }
     built = read_json(store.dbt / "built.json", default={})
-    is_same = store.warehouse.exists() and build == {name: built.get(name) for name in build}
-    if is_same:
-        store.quarantine_before.unlink(missing_ok=True)
-    elif built and store.warehouse.exists():
-        _keep_quarantine(store)
-    if is_same and built.get("last_file") == last_file:
-        with duckdb.connect(str(store.warehouse), config=memory_limit()) as connection:
-            connection.execute("truncate int_changes; truncate int_asked_events")
-        return None
-    # Half of what changed may be in the tables when a build is killed, so the next one is whole.
+    if store.warehouse.exists() and inputs == {name: built.get(name) for name in inputs}:
+        return Build(None, inputs)
     (store.dbt / "built.json").unlink(missing_ok=True)
-    write_json(store.dbt / "building.json", build | {"last_file": last_file, "id": uuid.uuid4().hex})
-    command = [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors", *([] if is_same else ["--full-refresh"])]
     with (log / "run.txt").open("w") as output:
-        return subprocess.Popen(
-            command,
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors"],
             env=environment(store),
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
@@ -142,24 +151,18 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> subprocess.Popen | N
             stderr=subprocess.STDOUT,
             pass_fds=[lock],
         )
+    return Build(process, inputs)
 
 
-def _keep_quarantine(store: Store) -> None:
-    """Keep which records are quarantined before they are replayed, for the run to say how many came back."""
-    with connect(store) as connection:
-        connection.sql(
-            "select file_seq, line_number from quarantined_events inner join landed_files using (file)"
-        ).to_parquet(str(store.quarantine_before))
-
-
-def finish_dbt(store: Store, process: subprocess.Popen | None) -> str:
+def finish_dbt(store: Store, build: Build) -> str:
     """Wait for dbt and return the build's id; raise Refused with the model and the error where it failed."""
-    if process is None:
+    if build.process is None:
         return read_json(store.dbt / "built.json")["id"]
-    if process.wait() == 0:
-        build = read_json(store.dbt / "building.json")
-        write_json(store.dbt / "built.json", build | {"models": _models(store)})
-        return build["id"]
+    if build.process.wait() == 0:
+        _sweep_staged(store)
+        build_id = uuid.uuid4().hex
+        write_json(store.dbt / "built.json", {"id": build_id, **build.inputs, "models": _models(store)})
+        return build_id
     text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
     if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
         text += f"\nNo space left on device: {store.root}"  # dbt could not write its log either
@@ -173,8 +176,33 @@ def finish_dbt(store: Store, process: subprocess.Popen | None) -> str:
     )
 
 
+def _sweep_staged(store: Store) -> None:
+    """Remove the staged files that no view reads: of raw files that changed or went, of a killed build, of old code.
+
+    Those of the code before this one stay, so that the way back to it reads no raw line again.
+    """
+    with connect(store) as connection:
+        (views,) = connection.sql("select string_agg(sql, '') from duckdb_views() where not internal").fetchone()
+    for source in store.staged.iterdir():
+        used = [path for path in source.iterdir() if path.name in views]
+        for path in used:
+            path.touch()  # so that the code before is the one whose files are newest
+        portions = {_portion_and_code(path)[0] for path in used}
+        unused = sorted(set(source.iterdir()) - set(used), key=lambda path: path.stat().st_mtime_ns)
+        whole = [path for path in unused if _portion_and_code(path)[0] in portions]
+        for path in unused:
+            if path not in whole or _portion_and_code(path)[1] != _portion_and_code(whole[-1])[1]:
+                path.unlink()
+
+
+def _portion_and_code(staged: Path) -> tuple[str, str]:
+    """The two hashes in a staged file's name: of the raw files in it, and of the code that read them."""
+    portion, _, code = staged.stem.partition("-")
+    return portion, code
+
+
 def code_fingerprint() -> str:
-    """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built anew."""
+    """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built again."""
     return hash_folder(DBT, ".sql", ".yml", ".csv")
 
 

@@ -9,55 +9,24 @@
 {%- endmacro %}
 
 {#
-    Before a staging model runs: the files its table has not read yet, as a session variable that the model's scan reads. Lines are held in
-    memory while they are told apart (see raw_records), so of many files those of so many lines at a time; `other_files` reads the others.
+    The data's folder as text in SQL. A relative one is the project's, which is around dbt's: a view
+    must find its files from any working directory.
 #}
-{% macro list_new_files() -%}
-    {%- if execute -%}
-        set variable salt = (select trim(content) from read_text('{{ store_root() }}/.salt'));
-        set variable portions = (
-            select list(files order by portion)
-            from (
-                select portion, list(path order by file_seq) as files
-                from (
-                    select
-                        file_seq,
-                        '{{ store_root() }}/' || read_from as path,
-                        (sum(line_count) over (order by file_seq) - line_count) // {{ var('lines_at_once') }} as portion
-                    from {{ ref('landed_files') }}
-                    where source = '{{ source_of(this.name) }}'
-                    and read_from is not null
-                    {%- if is_incremental() %}
-                    and file_seq > (select coalesce(max(file_seq), 0) from {{ this }})
-                    {%- endif %}
-                )
-                group by portion
-            )
-        );
-        set variable new_files = cast(getvariable('portions')[1] as varchar[])
-    {%- endif -%}
-{%- endmacro %}
-
-{# After it: the model's own statement again for each other portion. #}
-{% macro other_files() -%}
-    {%- if execute -%}
-        {%- for portion in range(2, run_query("select 1 + coalesce(len(getvariable('portions')), 0)").rows[0][0]) -%}
-            {%- do run_again("set variable new_files = getvariable('portions')[" ~ portion ~ "]") -%}
-        {%- endfor -%}
-        reset variable portions
-    {%- endif -%}
-{%- endmacro %}
-
 {% macro store_root() -%}
-    {{ env_var('STORE_ROOT', 'data') | replace("'", "''") }}
+    {%- set root = env_var('STORE_ROOT', 'data') -%}
+    {%- set project = adapter.config.project_root.rpartition('/')[0] -%}
+    {{ (root if root.startswith('/') else project ~ '/' ~ root) | replace("'", "''") }}
 {%- endmacro %}
 
 {#
-    The new records of this model's source: source, file, file_seq, arrived_on, line_number, line (text), and record (JSON),
-    which is null where the line is no JSON object; landing_reason then says so where landing has seen why.
-    Lines are read as text, so that a broken line costs one line. Blank lines are no records. Numbering lines keeps a reader
-    to one thread, so four share the files; a reader's lines come in the order of its files. It would keep all that follows to one
-    thread, too, for DuckDB takes numbered rows to be in order up to the table: so they are held in memory first.
+    The records of the raw files of one portion (see `staged`): source, file, file_seq, arrived_on,
+    line_number, line (text), and record (JSON), which is null where the line is no JSON object;
+    landing_reason then says so where landing has seen why. Blank lines are no records. Lines are read
+    as text, so that a broken line costs one line. Numbering lines keeps a reader to one thread, so
+    four share the files; a reader's lines come in the order of its files. DuckDB takes numbered rows
+    to be in order up to the output, which would keep all that follows to one thread, too: so lines
+    are held in memory first.
+    No path may stand in this text: the files that it makes are named by a hash of it.
 #}
 {% macro raw_records() -%}
     {%- set readers = 4 -%}
@@ -67,8 +36,8 @@
             select line, filename, row_number() over () as position
             from read_csv(
                 list_append(
-                    list_filter(getvariable('new_files'), (file, place) -> place % {{ readers }} = {{ reader }}),
-                    '{{ store_root() }}/landed/nothing.jsonl'
+                    list_filter(getvariable('raw_files'), (file, place) -> place % {{ readers }} = {{ reader }}),
+                    getvariable('store_root') || '/landed/nothing.jsonl'
                 ),
                 columns = {'line': 'VARCHAR'}, delim = e'\x1f', quote = '', escape = '', header = false, auto_detect = false,
                 strict_mode = false, null_padding = true, new_line = '\n', max_line_size = 8000000, filename = true
@@ -92,16 +61,17 @@
         inner join (
             select
                 files.*,
-                new.path,
+                portion.path,
                 files.read_from like 'landed/%' as is_copy,
-                sum(files.line_count) over (partition by new.place % {{ readers }} order by new.place) - files.line_count as lines_before
+                sum(files.line_count) over (partition by portion.place % {{ readers }} order by portion.place)
+                - files.line_count as lines_before
             from (
                 select
-                    unnest(getvariable('new_files')) as path,
-                    unnest(range(1, len(getvariable('new_files')) + 1)) as place
-            ) as new
+                    unnest(getvariable('raw_files')) as path,
+                    unnest(range(1, len(getvariable('raw_files')) + 1)) as place
+            ) as portion
             inner join {{ ref('landed_files') }} as files
-                on new.path = '{{ store_root() }}/' || files.read_from
+                on portion.path = getvariable('store_root') || '/' || files.read_from
         ) as landed
             on lines.filename = landed.path
         where lines.line is not null

@@ -5,17 +5,20 @@ select
     cast(arrived_on as date) as arrived_on,
     line_count,
     blank_count,
+    portion,
     read_from,
     damage,
-    sha256
+    sha256,
+    reader
 from (
-    select unnest(files, recursive := true)
+    select reader, unnest(files, recursive := true)
     from read_json(
         '{{ store_root() }}/landed/catalog.json',
         columns = {
+            'reader': 'VARCHAR',
             'files': 'STRUCT(
-                file_seq bigint, source varchar, file varchar, arrived_on varchar, line_count bigint, blank_count bigint, read_from varchar,
-                damage varchar, sha256 varchar
+                file_seq bigint, source varchar, file varchar, arrived_on varchar, line_count bigint, blank_count bigint, portion bigint,
+                read_from varchar, damage varchar, sha256 varchar
             )[]'
         },
         maximum_object_size = 1000000000

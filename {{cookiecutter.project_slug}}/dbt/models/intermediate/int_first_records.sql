@@ -1,8 +1,5 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(is_told()) }}") }}
-{%- do ref('int_told_events') %}
-
 {# The record that is kept of each event, without its wide columns: the one received first, and one purchase of each order. #}
-with records as {{ '' if is_incremental() else 'not ' }}materialized (
+with records as not materialized (
     select
         file_seq,
         line_number,
@@ -18,7 +15,7 @@ with records as {{ '' if is_incremental() else 'not ' }}materialized (
         received_at,
         file
     from {{ ref('int_records') }}
-    where reason is null and {{ is_told() }}
+    where reason is null
 ),
 
 {# Few are repeats, and only these need an order. #}

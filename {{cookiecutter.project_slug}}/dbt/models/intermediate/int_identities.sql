@@ -1,53 +1,96 @@
-{{ config(
-    materialized='incremental',
-    incremental_strategy='append',
-    pre_hook=["{{ forget(is_told_id(identity_key())) }}", "{{ connect(identity_links()) }}"]
-) }}
-
-{# The person behind each id: the one first seen of all ids that links connect, whatever the order in which they arrived. #}
-with firsts as not materialized (
+{#
+    The person behind each id: the one first seen of all ids that links connect, whatever the order in
+    which they arrived.
+#}
+with recursive first_records as not materialized ( -- noqa: PRS
     select * from {{ ref('int_first_records') }}
+),
+
+links as materialized (
+    select tenant_id, 'a:' || anonymous_id as device, 'u:' || user_id as account
+    from {{ ref('int_identity_links') }}
+    where not is_cut
 ),
 
 carried as (
     select tenant_id, occurred_at, 'anonymous' as id_kind, anonymous_id as id
-    from firsts
+    from first_records
     union all
     select tenant_id, occurred_at, 'user' as id_kind, user_id as id
-    from firsts
+    from first_records
 ),
 
-ids as (
-    select tenant_id, id_kind, id, {{ identity_key() }} as key, min(occurred_at) as first_seen_at
+ids as materialized (
+    select
+        tenant_id,
+        id_kind,
+        id,
+        left(id_kind, 1) || ':' || id as key,
+        min(occurred_at) as first_seen_at,
+        row_number() over () as number
     from carried
-    where id is not null and {{ is_told_id(identity_key()) }}
-    group by all
+    where id is not null
+    group by tenant_id, id_kind, id
 ),
 
-placed as (
-    select ids.*, components.component
-    from ids
-    left join components
-        on ids.tenant_id || '|' || ids.key = components.node
+edges as materialized (
+    select devices.number as one, accounts.number as other
+    from links
+    inner join ids as devices
+        on links.tenant_id = devices.tenant_id and links.device = devices.key
+    inner join ids as accounts
+        on links.tenant_id = accounts.tenant_id and links.account = accounts.key
+),
+
+{#
+    Connected components, each named by its smallest number. In each round the larger name of an edge
+    takes the smaller one, and each number the name of its name: a chain of n ids needs about log n
+    rounds.
+#}
+components (number, component) using key (number) as (
+    select one as number, one as component from edges
+    union
+    select other as number, other as component from edges
+    union
+    select candidates.number, min(candidates.component) as component
+    from (
+        select greatest(a.component, b.component) as number, least(a.component, b.component) as component
+        from edges
+        inner join recurring.components as a
+            on edges.one = a.number
+        inner join recurring.components as b
+            on edges.other = b.number
+        union all
+        select components.number, names.component
+        from recurring.components as components
+        inner join recurring.components as names
+            on components.component = names.number
+    ) as candidates
+    inner join recurring.components as current
+        on candidates.number = current.number and candidates.component < current.component
+    group by candidates.number
 ),
 
 persons as (
-    select component, min_by(key, (first_seen_at, key)) as person_id
-    from placed
-    where component is not null
-    group by all
+    select components.component, min_by(ids.key, (ids.first_seen_at, ids.key)) as person_id
+    from ids
+    inner join components
+        on ids.number = components.number
+    group by components.component
 ),
 
 identities as (
     select
-        placed.tenant_id,
-        placed.id_kind,
-        placed.id,
-        coalesce(persons.person_id, placed.key) as person_id,
-        placed.first_seen_at
-    from placed
+        ids.tenant_id,
+        ids.id_kind,
+        ids.id,
+        coalesce(persons.person_id, ids.key) as person_id,
+        ids.first_seen_at
+    from ids
+    left join components
+        on ids.number = components.number
     left join persons
-        on placed.component = persons.component
+        on components.component = persons.component
 )
 
 select * from identities

@@ -1,26 +1,16 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(is_told_link()) }}") }}
-
 {#
-    Which device was seen with which account. A device of very many accounts (a shop's tablet) and an account of very many
-    devices (a bot) tell nothing of a person: their links are cut, so that they do not merge the world.
+    Which device was seen with which account. A device of very many accounts (a shop's tablet) and an
+    account of very many devices (a bot) identify no person: their links are cut.
 #}
-with firsts as (
+with first_records as (
     select * from {{ ref('int_first_records') }}
 ),
 
-told as (
-    select tenant_id, anonymous_id, user_id, min(occurred_at) as first_seen_at
-    from firsts
-    where anonymous_id is not null and user_id is not null and {{ is_told_link() }}
-    group by all
-),
-
 links as (
-    select *, true as is_told from told
-    {% if is_incremental() -%}
-    union all
-    select tenant_id, anonymous_id, user_id, first_seen_at, false as is_told from {{ this }}
-    {%- endif %}
+    select tenant_id, anonymous_id, user_id, min(occurred_at) as first_seen_at
+    from first_records
+    where anonymous_id is not null and user_id is not null
+    group by all
 ),
 
 counted as (
@@ -31,12 +21,11 @@ counted as (
     from links
 ),
 
-judged as (
+limited as (
     select
-        * exclude (is_told),
+        *,
         account_count > {{ var('accounts_of_a_device') }} or device_count > {{ var('devices_of_an_account') }} as is_cut
     from counted
-    where is_told
 )
 
-select * from judged
+select * from limited

@@ -1,13 +1,9 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(is_told()) }}") }}
-
 with records as not materialized (
     select * from {{ ref('int_records') }}
-    where {{ is_told() }}
 ),
 
 firsts as not materialized (
     select * from {{ ref('int_first_records') }}
-    where {{ is_told() }}
 ),
 
 {# A repeat of an order whose web purchase is kept repeats that one. #}

@@ -1,5 +1,3 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(gone_events()) }}") }}
-
 with sessionized as (
     select file_seq, line_number, session_id, event_number from {{ ref('int_sessionized_events') }}
 ),

@@ -1,6 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(stale_predictions()) }}") }}
-
-{# What was answered, and what came of it: the outcome after the point in the same session. #}
+{# What the server predicted, and the outcome after the point in the same session. #}
 with events as not materialized (
     select * from {{ ref('events') }}
 ),
@@ -43,18 +41,17 @@ answers as (
         answer.variant,
         answer.latency_ms
     from parsed
-    where {{ is_missing('request_id') }}
 ),
 
-{# A client that sends no session's id is asked for by its device, else its account: the session that holds the point. #}
+{# The session of a client that sends no session's id: its device's, else its account's, that holds the point. #}
 by_device as (
     select
         answers.tenant_id,
         answers.request_id,
         max_by(sessions.session_id, (sessions.started_at, sessions.session_id)) as session_id
     from answers
-    anti join sessions as known
-        on answers.tenant_id = known.tenant_id and answers.entity_id = known.session_id
+    anti join sessions as named
+        on answers.tenant_id = named.tenant_id and answers.entity_id = named.session_id
     inner join sessions
         on answers.tenant_id = sessions.tenant_id
         and coalesce('a:' || answers.anonymous_id, 'u:' || answers.user_id)
@@ -95,7 +92,7 @@ followed as (
     group by all
 ),
 
-known as (
+labeled as (
     select
         placed.* exclude (is_open, ended_at),
         coalesce(followed.had_outcome, false) as had_outcome,
@@ -114,7 +111,7 @@ known as (
 
 predictions as (
     select *, outcome is null as is_waiting
-    from known
+    from labeled
 )
 
 select * from predictions

@@ -1,4 +1,4 @@
-{# What people said of sessions. The last one that was not undone stands. #}
+{# People's judgements of sessions. The last one of a session that was not undone is in effect. #}
 with events as (
     select * from {{ ref('events') }}
 ),
@@ -10,7 +10,7 @@ parsed as (
         occurred_at as judged_at,
         json_transform(payload, '{
             "by": "VARCHAR", "entity_id": "VARCHAR", "point_at": "VARCHAR", "judgement": "VARCHAR", "undoes": "VARCHAR"
-        }') as said
+        }') as body
     from events
     where source = 'labels'
 ),
@@ -20,11 +20,11 @@ judgements as (
         tenant_id,
         judgement_id,
         judged_at,
-        struct_extract(said, 'by') as judged_by,
-        said.entity_id,
-        {{ utc_timestamp('said.point_at') }} as point_at,
-        said.judgement,
-        said.undoes
+        struct_extract(body, 'by') as judged_by,
+        body.entity_id,
+        {{ utc_timestamp('body.point_at') }} as point_at,
+        body.judgement,
+        body.undoes
     from parsed
 ),
 
@@ -43,7 +43,7 @@ last_ones as (
     group by judgements.tenant_id, judgements.entity_id
 ),
 
-told as (
+marked as (
     select
         judgements.*,
         last_ones.judgement_id is not null as stands
@@ -52,4 +52,4 @@ told as (
         on judgements.tenant_id = last_ones.tenant_id and judgements.judgement_id = last_ones.judgement_id
 )
 
-select * from told
+select * from marked

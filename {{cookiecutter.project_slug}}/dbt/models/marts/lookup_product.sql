@@ -1,6 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ go_on('[product_id]') }}") }}
-
-{# What was known of a product before each day, from what had arrived by then; after a full build from the first change on. #}
+{# The statistics of a product before each day, from what had arrived by then. #}
 with events as not materialized (
     select * from {{ ref('events') }}
 ),
@@ -15,7 +13,7 @@ outcomes as (
 views as (
     select tenant_id, product_id, session_id, min(received_at) as viewed_received_at
     from events
-    where product_id is not null and session_id is not null and not is_outcome and {{ is_needed('product_id') }}
+    where product_id is not null and session_id is not null and not is_outcome
     group by all
 ),
 
@@ -44,19 +42,10 @@ days as (
         tenant_id,
         key,
         arrived_on,
-        arrived_on as first_seen_on,
         sum(view_session_count) as view_session_count,
         sum(outcome_session_count) as outcome_session_count
     from moments
-    {% if is_incremental() -%}
-    where arrived_on >= getvariable('changed_on')
-    {%- endif %}
     group by all
-    {% if is_incremental() -%}
-    union all
-    select tenant_id, key, valid_from - 1 as arrived_on, first_seen_on, view_session_count, outcome_session_count
-    from standing
-    {%- endif %}
 ),
 
 totals as (
@@ -65,7 +54,7 @@ totals as (
         key,
         arrived_on + 1 as valid_from,
         lead(arrived_on) over product + 1 as valid_to,
-        min(first_seen_on) over product as first_seen_on,
+        min(arrived_on) over product as first_seen_on,
         cast(sum(view_session_count) over product as bigint) as view_session_count,
         cast(sum(outcome_session_count) over product as bigint) as outcome_session_count
     from days

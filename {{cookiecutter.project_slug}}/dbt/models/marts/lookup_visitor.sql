@@ -1,6 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ go_on(visitor_keys()) }}") }}
-
-{# What was known of a visitor's device or account before each day, from what had arrived by then; see lookup_product. #}
+{# The statistics of a visitor's device or account before each day, from what had arrived by then. #}
 with events as (
     select * from {{ ref('events') }}
 ),
@@ -23,7 +21,6 @@ visits as (
         cast(min(received_at) as date) as arrived_on,
         cast(min(received_at) filter (where is_outcome) as date) as outcome_arrived_on
     from carried
-    where {{ is_needed() }}
     group by all
 ),
 
@@ -39,15 +36,7 @@ moments as (
 days as (
     select tenant_id, key, arrived_on, sum(session_count) as session_count, sum(outcome_count) as outcome_count
     from moments
-    {% if is_incremental() -%}
-    where arrived_on >= getvariable('changed_on')
-    {%- endif %}
     group by all
-    {% if is_incremental() -%}
-    union all
-    select tenant_id, key, valid_from - 1 as arrived_on, session_count, outcome_count
-    from standing
-    {%- endif %}
 ),
 
 totals as (

@@ -1,5 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='append') }}
-{{ config(pre_hook="{{ first_slice() }}", post_hook="{{ other_slices() }}") }}
+{{ config(materialized='table_in_chunks') }}
 
 with sessions as (
     select * from {{ ref('sessions') }}

@@ -1,15 +1,17 @@
-{{ config(materialized='incremental', incremental_strategy='append', pre_hook="{{ forget(stale_sessions()) }}") }}
-
 {%- set points = var('prediction_points') %}
 
 with events as not materialized (
     select * from {{ ref('events') }}
 ),
 
-verdicts as (
+judgements as (
     select tenant_id, entity_id as session_id, judgement
     from {{ ref('judgements') }}
     where stands
+),
+
+identities as not materialized (
+    select * from {{ ref('int_identities') }}
 ),
 
 {# A session is over once the data has gone on for longer than its silence. #}
@@ -33,11 +35,11 @@ grouped as (
         min(event_number) filter (where is_outcome) as outcome_number,
         bool_or(device = 'bot') is true as has_bot_device
     from events
-    where session_id is not null and {{ is_missing('session_id') }}
+    where session_id is not null
     group by all
 ),
 
-judged as (
+described as (
     select
         grouped.* exclude (has_bot_device),
         grouped.ended_at > clock.data_ends_at - interval ({{ var('session_silence_minutes') }}) minute as is_open,
@@ -45,25 +47,25 @@ judged as (
             grouped.event_count >= {{ var('bot_event_count') }}
             and epoch(grouped.ended_at - grouped.started_at) <= {{ var('bot_seconds_per_event') }} * grouped.event_count
         ) as is_bot,
-        verdicts.judgement,
-        list_extract({{ points }}, cast(1 + {{ hash_bucket('grouped.session_id', points | length) }} as integer)) as asked_number
+        judgements.judgement,
+        list_extract({{ points }}, cast(1 + {{ hash_bucket('grouped.session_id', points | length) }} as integer)) as drawn_point
     from grouped
     cross join clock
-    left join verdicts
-        on grouped.tenant_id = verdicts.tenant_id and grouped.session_id = verdicts.session_id
+    left join judgements
+        on grouped.tenant_id = judgements.tenant_id and grouped.session_id = judgements.session_id
 ),
 
-{# A predicate that holds for each event of a session tells of the session, not of an event in it. #}
-pointed as (
+{# An outcome of each event of a session is a property of the session: it has not happened before the point. #}
+labeled as (
     select
-        * exclude (asked_number, judgement),
-        least(asked_number, event_count) as point_number,
+        * exclude (drawn_point, judgement),
+        least(drawn_point, event_count) as point_number,
         case
             when is_bot then 'bot'
             when judgement = 'not_a_person' then 'unfit'
-            when outcome_number <= asked_number and outcome_count < event_count then 'had_outcome'
+            when outcome_number <= drawn_point and outcome_count < event_count then 'had_outcome'
             when is_open then 'open'
-            when event_count < asked_number then 'short'
+            when event_count < drawn_point then 'short'
             else 'train'
         end as status,
         case
@@ -71,15 +73,21 @@ pointed as (
             when judgement in ('outcome_true', 'outcome_false') then judgement = 'outcome_true'
             else outcome_count > 0
         end as label
-    from judged
+    from described
 ),
 
-known as (
+{# The account says more than a device that it may share; who carries no id is nobody else. #}
+with_persons as (
     select
-        pointed.*,
-        {{ person_of('pointed') }} as person_id
-    from pointed
-    {{ join_persons('pointed') }}
+        labeled.*,
+        coalesce(accounts.person_id, devices.person_id, 's:' || labeled.session_id) as person_id
+    from labeled
+    left join identities as accounts
+        on labeled.tenant_id = accounts.tenant_id and labeled.user_id = accounts.id and accounts.id_kind = 'user'
+    left join identities as devices
+        on labeled.tenant_id = devices.tenant_id
+        and labeled.anonymous_id = devices.id
+        and devices.id_kind = 'anonymous'
 )
 
-select * from known
+select * from with_persons
