@@ -36,7 +36,8 @@ lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English and the workflows' sche
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(PY) tools/lint_english.py
-	cd "$(TEMPLATE)" && "$(CURDIR)/$(PY)" -m sqlfluff lint -q dbt/models
+	cd "$(TEMPLATE)" && "$(CURDIR)/$(VENV)/bin/jollyboat" link > /dev/null \
+		&& "$(CURDIR)/$(PY)" -m sqlfluff lint -q --config .sqlfluff dbt/models ../src/jollyboat/dbt/models
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
 
 bench: demo ## measure the whole path at growing sizes, the data run beside a bare script, then the server, and print the tables

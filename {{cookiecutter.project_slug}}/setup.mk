@@ -26,7 +26,7 @@ endif
 
 # A project has the library's wheel in vendor/; the template in place has its source beside it.
 ifneq ($(wildcard vendor),)
-LINK_LIBRARY = test -s vendor/jollyboat.txt || { test -f ../src/jollyboat/__init__.py \
+INSTALL_LIBRARY = test -s vendor/jollyboat.txt || { test -f ../src/jollyboat/__init__.py \
 	&& $(INSTALL) --no-deps --no-build-isolation -e ..; } || { echo "vendor/ names no version of the library: generate the project \
 	from a whole clone, with its hooks (cookiecutter --accept-hooks yes)" >&2; exit 1; }
 endif
@@ -38,5 +38,6 @@ $(READY): requirements.txt $(wildcard vendor/jollyboat.txt)
 	@echo "setting up $(VENV) with $(INSTALLER)"
 	@$(CREATE)
 	@$(INSTALL) --require-hashes -r requirements.txt
-	@$(LINK_LIBRARY)
+	@$(INSTALL_LIBRARY)
+	@$(if $(wildcard dbt),$(VENV)/bin/jollyboat link > /dev/null)
 	@rm -f $(VENV)/.ready-*; touch $@

@@ -32,6 +32,14 @@ def status() -> None:
     click.echo(f"{'next':<12}{next_step(found, store)}")
 
 
+@click.command(epilog="Example: jollyboat link && .venv/bin/dbt build --project-dir dbt")
+def link() -> None:
+    """Link the library's dbt models and macros into dbt/dbt_packages."""
+    from jollyboat.warehouse import warehouse
+
+    click.echo(f"link: {warehouse.link_package().relative_to(PROJECT)}")
+
+
 @click.command(epilog="Example: jollyboat pins && make setup")
 def pins() -> None:
     """Write requirements.txt from requirements.in and what the library needs.

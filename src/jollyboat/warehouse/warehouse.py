@@ -21,6 +21,7 @@ import yaml
 from jollyboat.landing import landing
 from jollyboat.landing.landing import Landing
 from jollyboat.store.errors import Refused, explain
+from jollyboat.store.project import LIBRARY
 from jollyboat.store.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
 from jollyboat.warehouse.variables import Variables, parse
 
@@ -137,6 +138,7 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
         "salt": hash_text("", store.read_salt()),
         "root": str(store.root),  # the views hold the paths of their files
     }
+    link_package()
     built = read_json(store.dbt / "built.json", default={})
     if store.warehouse.exists() and inputs == {name: built.get(name) for name in inputs}:
         return Build(None, inputs)
@@ -201,9 +203,21 @@ def _portion_and_code(staged: Path) -> tuple[str, str]:
     return portion, code
 
 
+def link_package(project: Path = PROJECT) -> Path:
+    """The link dbt/dbt_packages/jollyboat to the library's dbt package, made where it is missing or wrong."""
+    link = project / "dbt" / "dbt_packages" / "jollyboat"
+    target = os.path.relpath(LIBRARY / "dbt", link.parent.resolve())
+    if not (link.is_symlink() and link.readlink() == Path(target)):
+        link.parent.mkdir(exist_ok=True)
+        draft = link.with_name(f".jollyboat-{os.getpid()}")
+        draft.symlink_to(target)
+        draft.replace(link)
+    return link
+
+
 def code_fingerprint() -> str:
     """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built again."""
-    return hash_folder(DBT, ".sql", ".yml", ".csv")
+    return hash_folder(DBT, ".sql", ".yml", ".csv") + hash_folder(LIBRARY / "dbt", ".sql", ".yml")
 
 
 def compiled(store: Store, model: str) -> str:

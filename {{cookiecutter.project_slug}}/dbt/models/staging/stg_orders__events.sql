@@ -1,12 +1,12 @@
 with records as (
-    select * from {{ raw_records() }}
+    select * from {{ jollyboat.raw_records() }}
 ),
 
 mapped as (
     select
         *,
         record ->> 'shop_code' as tenant_id,
-        'order-' || {{ text("(record ->> 'order_no')") }} as event_id,
+        'order-' || {{ jollyboat.text("(record ->> 'order_no')") }} as event_id,
         'purchase' as event_type,
         record ->> 'placed_at' as occurred_at,
         record ->> 'visitor_cookie' as anonymous_id,
@@ -17,4 +17,4 @@ mapped as (
     from records
 )
 
-{{ canonical_events('mapped') }}
+{{ jollyboat.canonical_events('mapped') }}

@@ -1,5 +1,5 @@
 with records as (
-    select * from {{ raw_records() }}
+    select * from {{ jollyboat.raw_records() }}
 ),
 
 parsed as (
@@ -72,4 +72,4 @@ shortened as (
     from mapped
 )
 
-{{ canonical_events('shortened') }}
+{{ jollyboat.canonical_events('shortened') }}

@@ -5,7 +5,7 @@ with fields as (
 {# What this project feeds back comes when it likes, and says nothing of the days that the sources' logs should have. #}
 account as (
     select * from {{ ref('record_account') }}
-    where not {{ is_feedback('source') }}
+    where not {{ jollyboat.is_feedback('source') }}
 ),
 
 records as not materialized (

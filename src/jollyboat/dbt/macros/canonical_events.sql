@@ -15,7 +15,7 @@
 {% macro canonical_events(cte) -%}
     , template as (
         select
-            {%- for column in canonical_columns() %}
+            {%- for column in jollyboat.canonical_columns() %}
             cast(null as varchar) as {{ column }},
             {%- endfor %}
             cast(null as varchar) as record
@@ -31,8 +31,8 @@
     trimmed as (
         select
             * replace (
-                {%- for column in canonical_columns() if column != 'payload' %}
-                {{ text(column) }} as {{ column }},
+                {%- for column in jollyboat.canonical_columns() if column != 'payload' %}
+                {{ jollyboat.text(column) }} as {{ column }},
                 {%- endfor %}
                 cast(coalesce(payload, record) as varchar) as payload
             )
@@ -43,15 +43,15 @@
         select
             * exclude (occurred_at, received_at) replace (
                 {%- for column in ['event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'page', 'url', 'referrer'] %}
-                {{ hash_addresses(column) }} as {{ column }},
+                {{ jollyboat.hash_addresses(column) }} as {{ column }},
                 {%- endfor %}
-                {{ amount('price') }} as price,
-                try_cast({{ amount('quantity') }} as integer) as quantity,
-                {{ hash_addresses(hash_personal('payload')) }} as payload
+                {{ jollyboat.amount('price') }} as price,
+                try_cast({{ jollyboat.amount('quantity') }} as integer) as quantity,
+                {{ jollyboat.hash_addresses(jollyboat.hash_personal('payload')) }} as payload
             ),
             occurred_at as given_occurred_at,
-            {{ utc_timestamp('occurred_at') }} as parsed_occurred_at,
-            {{ utc_timestamp('received_at') }} as parsed_received_at
+            {{ jollyboat.utc_timestamp('occurred_at') }} as parsed_occurred_at,
+            {{ jollyboat.utc_timestamp('received_at') }} as parsed_received_at
         from trimmed
     ),
 
@@ -90,10 +90,10 @@
         arrived_on,
         line_number,
         reason,
-        case when reason is not null then {{ hash_addresses(hash_personal('line')) }} end as line,
+        case when reason is not null then {{ jollyboat.hash_addresses(jollyboat.hash_personal('line')) }} end as line,
         {# Its fields and their types, of a sample of the lines, for it costs ten times what reading a line does. #}
         case when line_number <= 500 or line_number % 100 = 0 then cast(json_structure(record) as varchar) end as structure,
-        {{ canonical_columns() | join(',\n        ') }}
+        {{ jollyboat.canonical_columns() | join(',\n        ') }}
     from judged
 {%- endmacro %}
 
@@ -103,7 +103,7 @@
 #}
 {% macro feedback_events(event_type, event_id, occurred_at) -%}
     with records as (
-        select * from {{ raw_records() }}
+        select * from {{ jollyboat.raw_records() }}
     ),
 
     mapped as (
@@ -116,7 +116,7 @@
         from records
     )
 
-    {{ canonical_events('mapped') }}
+    {{ jollyboat.canonical_events('mapped') }}
 {%- endmacro %}
 
 {% macro text(column) -%}
@@ -147,7 +147,7 @@
             hashed,
             pair,
             regexp_extract(pair, '(?i)^{{ key }}') || regexp_extract(pair, '^\\*"')
-            || {{ hash_text("trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"\\')") }} || regexp_extract(pair, '^\\*"')
+            || {{ jollyboat.hash_text("trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"\\')") }} || regexp_extract(pair, '^\\*"')
         ),
         {{ json }}
     )
@@ -159,7 +159,7 @@
         when contains({{ text }}, '@') or contains({{ text }}, '%40')
         then list_reduce(
             list_distinct(regexp_extract_all({{ text }}, '[^\s"\\<>,;:/?&=]+(?:@|%40)[^\s"\\<>,;:/?&=]+')),
-            (hashed, address) -> replace(hashed, address, {{ hash_text("replace(address, '%40', '@')") }}),
+            (hashed, address) -> replace(hashed, address, {{ jollyboat.hash_text("replace(address, '%40', '@')") }}),
             {{ text }}
         )
         else {{ text }}
@@ -179,7 +179,7 @@
     {%- set mended = "regexp_replace(" ~ mended ~ ", '([T ][0-9]{2}:[0-9]{2})([-+Z])', '\\1:00\\2')" -%}
     case
         when not isfinite({{ number }}) then null
-        when {{ number }} is null then make_timestamp(epoch_us(coalesce({{ moment(plain) }}, {{ moment(mended) }})))
+        when {{ number }} is null then make_timestamp(epoch_us(coalesce({{ jollyboat.moment(plain) }}, {{ jollyboat.moment(mended) }})))
         when {{ number }} between 1e8 and 1e11 then make_timestamp(cast({{ number }} * 1e6 as bigint))
         when {{ number }} between 1e11 and 1e14 then make_timestamp(cast({{ number }} * 1e3 as bigint))
         when {{ number }} between 1e14 and 1e17 then make_timestamp(cast({{ number }} as bigint))

@@ -25,6 +25,6 @@
 {% macro in_chunk(session_id) -%}
     (
         getvariable('chunk') is null
-        or {{ hash_bucket(session_id, "getvariable('chunk_count')") }} = getvariable('chunk')
+        or {{ jollyboat.hash_bucket(session_id, "getvariable('chunk_count')") }} = getvariable('chunk')
     )
 {%- endmacro %}

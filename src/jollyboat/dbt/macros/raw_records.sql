@@ -15,7 +15,8 @@
 {% macro store_root() -%}
     {%- set root = env_var('STORE_ROOT', 'data') -%}
     {%- set project = adapter.config.project_root.rpartition('/')[0] -%}
-    {{ (root if root.startswith('/') else project ~ '/' ~ root) | replace("'", "''") }}
+    {%- set here = '' if project.startswith('/') else env_var('PWD') ~ '/' -%}
+    {{ (root if root.startswith('/') else here ~ project ~ '/' ~ root) | replace("'", "''") }}
 {%- endmacro %}
 
 {#

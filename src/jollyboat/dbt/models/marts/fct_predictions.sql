@@ -31,7 +31,7 @@ answers as (
         answer.anonymous_id,
         answer.user_id,
         answer.event_count,
-        {{ utc_timestamp('answer.point_at') }} as point_at,
+        {{ jollyboat.utc_timestamp('answer.point_at') }} as point_at,
         answer.features_hash,
         answer.probability,
         answer.decision,

@@ -22,7 +22,7 @@ judgements as (
         judged_at,
         struct_extract(body, 'by') as judged_by,
         body.entity_id,
-        {{ utc_timestamp('body.point_at') }} as point_at,
+        {{ jollyboat.utc_timestamp('body.point_at') }} as point_at,
         body.judgement,
         body.undoes
     from parsed

@@ -18,7 +18,7 @@ identities as not materialized (
 clock as (
     select max(received_at) as data_ends_at
     from events
-    where not {{ is_feedback('source') }}
+    where not {{ jollyboat.is_feedback('source') }}
 ),
 
 grouped as (
@@ -48,7 +48,9 @@ described as (
             and epoch(grouped.ended_at - grouped.started_at) <= {{ var('bot_seconds_per_event') }} * grouped.event_count
         ) as is_bot,
         judgements.judgement,
-        list_extract({{ points }}, cast(1 + {{ hash_bucket('grouped.session_id', points | length) }} as integer)) as drawn_point
+        list_extract(
+            {{ points }}, cast(1 + {{ jollyboat.hash_bucket('grouped.session_id', points | length) }} as integer)
+        ) as drawn_point
     from grouped
     cross join clock
     left join judgements

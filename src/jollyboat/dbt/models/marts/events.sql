@@ -9,9 +9,9 @@ records as (
 events as (
     select
         source,
-        {{ canonical_columns() | join(',\n        ') }},
+        {{ jollyboat.canonical_columns() | join(',\n        ') }},
         event_number,
-        coalesce({{ var('outcome') }}, false) and not {{ is_feedback('source') }} as is_outcome,
+        coalesce({{ var('outcome') }}, false) and not {{ jollyboat.is_feedback('source') }} as is_outcome,
         file,
         line_number,
         arrived_on

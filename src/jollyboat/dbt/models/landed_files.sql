@@ -11,9 +11,9 @@ select
     sha256,
     reader
 from (
-    select reader, unnest(files, recursive := true)
+    select reader, unnest(files, recursive := true) -- noqa: AL03
     from read_json(
-        '{{ store_root() }}/landed/catalog.json',
+        '{{ jollyboat.store_root() }}/landed/catalog.json',
         columns = {
             'reader': 'VARCHAR',
             'files': 'STRUCT(

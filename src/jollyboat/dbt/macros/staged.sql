@@ -1,16 +1,16 @@
 {#
     How a staging model is built: its rows as immutable Parquet files below data/staged/<source>, one
-    for each portion of raw files (rails/landing.py), and a view over them. A file's name is a hash of
+    for each portion of raw files (landing.py), and a view over them. A file's name is a hash of
     the raw files in it, then one of the code that reads them (the model's SQL and the salt): only a
     portion without a file of that name is read. A file appears under its name when it is complete.
 #}
 {% materialization staged, adapter='duckdb' %}
     {%- set target = this.incorporate(type='view') -%}
-    {%- set folder = store_root() ~ '/staged/' ~ source_of(this.name) ~ '/' -%}
+    {%- set folder = jollyboat.store_root() ~ '/staged/' ~ jollyboat.source_of(this.name) ~ '/' -%}
 
-    {% do run_query("set variable store_root = '" ~ store_root() ~ "'") %}
-    {% do run_query("set variable salt = (select trim(content) from read_text('" ~ store_root() ~ "/.salt'))") %}
-    {% do run_query("create or replace temp table portions as " ~ portions(local_md5(compiled_code))) %}
+    {% do run_query("set variable store_root = '" ~ jollyboat.store_root() ~ "'") %}
+    {% do run_query("set variable salt = (select trim(content) from read_text('" ~ jollyboat.store_root() ~ "/.salt'))") %}
+    {% do run_query("create or replace temp table portions as " ~ jollyboat.portions(local_md5(compiled_code))) %}
     {%- set missing = run_query(
         "select name from portions where '" ~ folder ~ "' || name not in (select file from glob('" ~ folder ~ "*'))"
     ) -%}
@@ -44,7 +44,7 @@
     from (
         select portion, file_seq, file, sha256, reader, read_from
         from {{ ref('landed_files') }}
-        where source = '{{ source_of(this.name) }}' and read_from is not null
+        where source = '{{ jollyboat.source_of(this.name) }}' and read_from is not null
         union all by name
         select 0 as portion, 0 as file_seq, 'landed/nothing.jsonl' as read_from
     )

@@ -6,7 +6,7 @@
 #}
 with sessions as (
     select * from {{ ref('sessions') }}
-    where {{ in_chunk('session_id') }}
+    where {{ jollyboat.in_chunk('session_id') }}
 ),
 
 events as (
@@ -37,7 +37,7 @@ up_to_point as (
         points.point_at,
         events.event_number,
         events.source,
-        events.{{ canonical_columns() | join(',\n        events.') }}
+        events.{{ jollyboat.canonical_columns() | join(',\n        events.') }}
     from events
     inner join points
         on events.tenant_id = points.tenant_id

@@ -1,0 +1,1 @@
+{{ jollyboat.feedback_events('judgement', 'judgement_id', 'judged_at') }}

@@ -1,0 +1,1 @@
+{{ jollyboat.feedback_events('prediction', 'request_id', 'answered_at') }}

@@ -1,1 +1,0 @@
-{{ feedback_events('judgement', 'judgement_id', 'judged_at') }}

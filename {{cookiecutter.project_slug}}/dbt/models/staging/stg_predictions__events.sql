@@ -1,1 +1,0 @@
-{{ feedback_events('prediction', 'request_id', 'answered_at') }}
