@@ -9,7 +9,7 @@ and `settings["first_fit"]` is what the first call returned.
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
-from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -41,14 +41,13 @@ def baseline(X, y, X_val, y_val, schema, settings):
 def logistic(X, y, X_val, y_val, schema, settings):
     """Logistic regression on scaled numbers and a column for each category."""
     scale = make_pipeline(
-        SimpleImputer(strategy="median", keep_empty_features=True),
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         FunctionTransformer(np.arcsinh, feature_names_out="one-to-one"),  # counts are skewed
         StandardScaler(),
     )
     columns = ColumnTransformer(
         [
             ("numbers", scale, schema.places("number")),
-            ("unknown", MissingIndicator(features="all"), schema.places("number")),
             ("categories", OneHotEncoder(handle_unknown="ignore"), schema.places("category")),
         ]
     )

@@ -2,9 +2,10 @@
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +40,40 @@ class Model:
     def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
         """The same for rows of the schema's matrix."""
         return np.asarray(self.classifier.predict_proba(matrix))[:, 1].astype(float)
+
+    @property
+    def last_step(self) -> Any:
+        """The classifier itself; of a Pipeline its last step."""
+        return self.classifier[-1] if self._is_pipeline else self.classifier
+
+    def transform(self, matrix: np.ndarray) -> np.ndarray:
+        """The columns that the last step reads."""
+        if not self._is_pipeline:
+            return matrix
+        columns = self.classifier[:-1].transform(matrix)
+        return columns.toarray() if hasattr(columns, "toarray") else np.asarray(columns)
+
+    @cached_property
+    def origins(self) -> list[int] | None:
+        """The feature that each of these columns is made from; None where one has several."""
+        places = range(len(self.schema.names))
+        if not self._is_pipeline:
+            return list(places)
+        try:
+            columns = self.classifier[:-1].get_feature_names_out([f"<{each}>" for each in places])
+        except (AttributeError, ValueError):  # a step that does not name its columns
+            return None
+        found = [re.findall(r"<(\d+)>", column) for column in columns]
+        return [int(each[0]) for each in found] if all(len(each) == 1 for each in found) else None
+
+    @property
+    def _is_pipeline(self) -> bool:
+        return kind(self.classifier) == "sklearn.Pipeline"
+
+
+def kind(classifier: Any) -> str:
+    """Library and class, such as xgboost.XGBClassifier: a server asks this before it imports one."""
+    return f"{type(classifier).__module__.partition('.')[0]}.{type(classifier).__name__}"
 
 
 def fit(

@@ -5,7 +5,6 @@ path of a row, and every other classifier by occlusion, which is an estimate.
 """
 
 import math
-import re
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.training.estimators import Model
+from jollyboat.training.estimators import Model, kind
 from jollyboat.training.schema import Feature
 
 LEAST = 1e-6  # probabilities closer to 0 or 1 have no useful log-odds
-COLUMN = re.compile(r"<(\d+)>")
 
 
 def explain(model: Model, features: pd.DataFrame) -> pd.DataFrame:
@@ -32,12 +30,12 @@ def explain(model: Model, features: pd.DataFrame) -> pd.DataFrame:
 
 def is_estimate(model: Model) -> bool:
     """Whether the model is explained by occlusion."""
-    return kind(_last_step(model)) not in METHODS or _origins(model) is None
+    return kind(model.last_step) not in METHODS or model.origins is None
 
 
 def describe(model: Model) -> str:
     """The model in a sentence: a decision tree by its leaves, another one by its settings."""
-    last = _last_step(model)
+    last = model.last_step
     if METHODS.get(kind(last)) is _follow_path and not is_estimate(model):
         return _describe_tree(model)
     words = [f"{name} {value:.4g}" for name, value in _changed_numbers(last).items()]
@@ -45,16 +43,10 @@ def describe(model: Model) -> str:
     return f"{type(last).__name__} over {len(model.schema.names)} features{settings}."
 
 
-def kind(classifier: Any) -> str:
-    """Library and class, such as xgboost.XGBClassifier: a server asks this before it imports one."""
-    return f"{type(classifier).__module__.partition('.')[0]}.{type(classifier).__name__}"
-
-
 def _explain_exactly(model: Model, matrix: np.ndarray) -> np.ndarray:
-    last, columns = _last_step(model), _inputs(model, matrix)
-    by_column = METHODS[kind(last)](last, columns)
+    by_column = METHODS[kind(model.last_step)](model.last_step, model.transform(matrix))
     effects = np.zeros(matrix.shape)
-    for column, place in enumerate(_origins(model)):
+    for column, place in enumerate(model.origins):
         effects[:, place] += by_column[:, column]
     return effects
 
@@ -117,35 +109,6 @@ def _log_odds(probability: np.ndarray) -> np.ndarray:
     return np.log(kept / (1 - kept))
 
 
-def _last_step(model: Model) -> Any:
-    return model.classifier[-1] if _is_pipeline(model) else model.classifier
-
-
-def _inputs(model: Model, matrix: np.ndarray) -> np.ndarray:
-    """The columns that the last step reads."""
-    if not _is_pipeline(model):
-        return matrix
-    columns = model.classifier[:-1].transform(matrix)
-    return columns.toarray() if hasattr(columns, "toarray") else np.asarray(columns)
-
-
-def _origins(model: Model) -> list[int] | None:
-    """The feature that each of these columns is made from; None where one is made from several."""
-    places = range(len(model.schema.names))
-    if not _is_pipeline(model):
-        return list(places)
-    try:
-        columns = model.classifier[:-1].get_feature_names_out([f"<{place}>" for place in places])
-    except (AttributeError, ValueError):  # a step that does not name its columns
-        return None
-    found = [COLUMN.findall(column) for column in columns]
-    return [int(each[0]) for each in found] if all(len(each) == 1 for each in found) else None
-
-
-def _is_pipeline(model: Model) -> bool:
-    return kind(model.classifier) == "sklearn.Pipeline"
-
-
 def _changed_numbers(estimator: Any) -> dict[str, float]:
     """The numbers among its parameters that are not scikit-learn's or its library's default."""
     if not hasattr(estimator, "get_params"):
@@ -163,7 +126,7 @@ def _changed_numbers(estimator: Any) -> dict[str, float]:
 
 def _describe_tree(model: Model) -> str:
     """The leaves, the most probable first; the last one holds for all other rows."""
-    tree, origins = _last_step(model).tree_, _origins(model)
+    tree, origins = model.last_step.tree_, model.origins
     leaves, pending = [], [(0, {})]
     while pending:
         node, conditions = pending.pop()

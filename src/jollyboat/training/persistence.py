@@ -14,8 +14,8 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from jollyboat.training.estimators import Model
-from jollyboat.training.explanation import is_estimate, kind
+from jollyboat.training.estimators import Model, kind
+from jollyboat.training.explanation import is_estimate
 from jollyboat.training.schema import FeatureSchema
 
 # An address in memory, or a file named by one or at random, in an archive's schema.json; inside of
@@ -56,10 +56,13 @@ def load(folder: Path) -> Model:
 def make_reproducible(archive: Path) -> None:
     """Rewrite skops' archive without memory addresses and times: equal models, equal bytes."""
     numbers: dict[str, int] = {}
+
+    def rename(found: re.Match) -> str:
+        return found[1] + str(numbers.setdefault(found[2], len(numbers)))
+
     with ZipFile(archive) as written:
         members = {name: written.read(name) for name in written.namelist()}
-    text = members.pop("schema.json").decode()
-    text = RANDOM_NAME.sub(lambda each: each[1] + str(numbers.setdefault(each[2], len(numbers))), text)
+    text = RANDOM_NAME.sub(rename, members.pop("schema.json").decode())
     paths = {Path(name): content for name, content in members.items()}
     files = {f"{numbers[path.stem]}{path.suffix}": content for path, content in paths.items()}
     with ZipFile(archive, "w") as settled:
