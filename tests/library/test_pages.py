@@ -344,17 +344,6 @@ def test_a_line_is_broken_where_a_value_is_unknown():
     assert plot.trace(points, "x", "y", axis, axis) == "M0 0M100 100"
 
 
-def test_a_graph_stands_below_what_it_is_made_from_and_draws_no_line_that_others_imply():
-    parents = {"a": ["a seed"], "b": ["a"], "c": ["a", "b"], "d": ["a"], "e": ["c", "d"]}
-
-    drawn = plot.graph([{"name": name, "parents": those} for name, those in parents.items()])
-
-    tops = {one["name"]: one["top"] for one in drawn["nodes"]}
-    assert tops == {"a": 0, "b": 60, "d": 60, "c": 120, "e": 180}
-    assert len(drawn["paths"]) == 5
-    assert len({(one["left"], one["top"]) for one in drawn["nodes"]}) == 5
-
-
 def test_columns_are_described_by_bars_and_by_what_is_unknown():
     with duckdb.connect() as connection:
         word = "if(i < 5, null, 'x\"y') as word"

@@ -23,13 +23,23 @@ COLUMNS = {
     "session_features": "'acme' as tenant_id, 's' || i as entity_id, 'train' as status, i % 4 = 0 as label, i as pace",
 }
 
+PUBLISHED = {
+    "events": "arrived_on",
+    "quarantined_events": "arrived_on",
+    "duplicate_events": "arrived_on",
+    "sessions": "started_at",
+    "session_features": "point_at",
+    "int_identities": "first_seen_at",
+    "lookup_product": "valid_to",
+}
+
 
 def build(store: Store, rows: int, extra: str = "") -> None:
     """A warehouse of tables with so many rows, a day for each ten of them."""
-    store.root.mkdir(parents=True, exist_ok=True)
+    write_json(store.dbt / "built.json", {"published_by": PUBLISHED, "published_queries": []})
     store.warehouse.unlink(missing_ok=True)
     with duckdb.connect(str(store.warehouse)) as connection:
-        for table, day in snapshot.PUBLISHED.items():
+        for table, day in PUBLISHED.items():
             columns = COLUMNS.get(table, "'acme' as tenant_id, i as number") + (extra if table == "events" else "")
             times = "timestamp '2026-01-01' + interval (i // 10) day"
             also = f", {times} as occurred_at" if table == "events" else ""
@@ -81,7 +91,7 @@ def test_files_of_untouched_days_keep_their_name_and_time(store):
     publish(store)
     after = {path: path.stat().st_mtime_ns for path in store.tables.rglob("*.parquet")}
     assert before.items() < after.items()
-    assert len(after) == len(before) + len(snapshot.PUBLISHED)
+    assert len(after) == len(before) + len(PUBLISHED)
 
 
 def test_more_days_are_published_than_a_process_may_open_files(store):
@@ -93,7 +103,7 @@ def test_more_days_are_published_than_a_process_may_open_files(store):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
-    assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(snapshot.PUBLISHED)
+    assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(PUBLISHED)
 
 
 def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three):
@@ -172,7 +182,7 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypat
 
     snapshot.prune(store, keep=1)
     assert [path.name for path in store.snapshots.iterdir() if path.is_dir()] == [three[2]]
-    needed = {path for table in snapshot.PUBLISHED for path in snapshot.open_latest(store).files(table)}
+    needed = {path for table in PUBLISHED for path in snapshot.open_latest(store).files(table)}
     assert needed == set(store.tables.rglob("*.parquet"))
 
 
@@ -192,8 +202,7 @@ def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):
     builds = [Store(store.root.with_name(f"build{rows}")) for rows in (300, 310, 320)]
     for each, rows in zip(builds, (300, 310, 320), strict=True):
         build(each, rows)
-    store.root.mkdir()
-    shutil.copy(builds[0].warehouse, store.warehouse)
+    shutil.copytree(builds[0].root, store.root)
     publish(store)
     seen, broken, is_over = set(), [], threading.Event()
 
@@ -201,7 +210,7 @@ def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):
         while not is_over.is_set():
             try:
                 latest = snapshot.open_latest(store)
-                rows = {table: latest.relation(table).count("*").fetchone()[0] for table in snapshot.PUBLISHED}
+                rows = {table: latest.relation(table).count("*").fetchone()[0] for table in PUBLISHED}
             except (Refused, duckdb.Error, OSError) as error:
                 broken.append(repr(error))
                 continue
@@ -258,14 +267,14 @@ def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in
 
     while True:
         for path in store.tables.rglob("*.parquet"):
-            if path not in {file for table in snapshot.PUBLISHED for file in snapshot.open(first, store).files(table)}:
+            if path not in {file for table in PUBLISHED for file in snapshot.open(first, store).files(table)}:
                 path.unlink()
         shutil.rmtree(store.snapshots / expected.id, ignore_errors=True)
         write_json(store.latest_snapshot, {"snapshot": first})
         command = [sys.executable, "-c", KILLED, str(store.root), str(replacements), moment]
         killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
         latest = snapshot.open_latest(store)
-        whole = {table: latest.relation(table).count("*").fetchone()[0] for table in snapshot.PUBLISHED}
+        whole = {table: latest.relation(table).count("*").fetchone()[0] for table in PUBLISHED}
         assert set(whole.values()) == {40 if latest.id == expected.id else 25}
         assert publish(store).id == expected.id
         assert files(store, expected.id) == files(peaceful, expected.id)
@@ -274,10 +283,10 @@ def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         replacements += 1
 
-    assert replacements > 2 * len(snapshot.PUBLISHED)
+    assert replacements > 2 * len(PUBLISHED)
 
 
 def files(store: Store, snapshot_id: str) -> set[str]:
     opened = snapshot.open(snapshot_id, store)
-    paths = {path for table in snapshot.PUBLISHED for path in opened.files(table)}
+    paths = {path for table in PUBLISHED for path in opened.files(table)}
     return {f"{path.relative_to(store.root)} {duckdb.read_parquet(str(path)).count('*').fetchone()}" for path in paths}

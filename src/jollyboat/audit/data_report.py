@@ -10,7 +10,7 @@ from jollyboat.pages import page
 from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store.store import Store, read_json
 from jollyboat.warehouse import changes
-from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models
+from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models, published_tables
 
 LINES_OF_NEWS, REASONS_TOLD = 8, 5
 QUERIES = {
@@ -71,9 +71,6 @@ QUERIES = {
             list({'day': day, 'until': day + step::int, 'train_count': train_count,
                 'label_rate': positive_count / nullif(train_count, 0)} order by day) as cells
         from cells group by all order by session_count desc, tenant_id limit 50""",
-    "layers": " union all ".join(
-        f"select '{table}' as table_name, count(*) as row_count from {table}" for table in snapshot.PUBLISHED
-    ),
     "identities": """
         select count(distinct (tenant_id, person_id)) as person_count, count(*) as id_count,
             (select count(*) from int_identity_links where is_cut) as cut_link_count,
@@ -95,6 +92,10 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     )
     with connect(store) as connection:
         rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
+        rows["layers"] = [
+            {"table_name": name, "row_count": connection.table(name).aggregate("count(*)").fetchone()[0]}
+            for name in published_tables(store)
+        ]
         replayed = _count_replayed(connection, last, landing)
         rows["changes"] = changes.find(connection, store, known)
         rows["distributions"] = distribution.describe(connection, "session_features")

@@ -69,6 +69,5 @@ def _environment() -> Environment:
     forms = {name: _known(form) for name, form in FORMS.items()}
     environment.filters |= forms
     environment.globals |= forms | {"axis": plot.axis, "time_axis": plot.time_axis, "trace": plot.trace}
-    environment.globals["graph"] = plot.graph
     environment.tests["unknown"] = plot.is_unknown
     return environment

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
-from statistics import fmean
 
 STEPS_OF_DAYS = (1, 2, 7, 14, 28, 56, 91, 182, 365)
 
@@ -58,50 +56,6 @@ def trace(points: Iterable[Mapping], x_name: str, y_name: str, x: Axis, y: Axis)
         parts.append(f"{verb}{x.place(point[x_name]):g} {y.place(point[y_name]):g}")
         verb = "L"
     return "".join(parts)
-
-
-def graph(models: Iterable[Mapping]) -> dict:
-    """A graph drawn downwards in boxes of 184 by 36, each below its `parents`, which come before it in `models`.
-
-    Gives `nodes` (with `left` and `top`), `paths`, `width` and `height`. A line that others imply is left out.
-    """
-    layer, above, lines = {}, {}, []
-    for model in models:
-        name, parents = model["name"], [each for each in model["parents"] if each in layer]  # a seed is no model
-        layer[name] = 1 + max((layer[parent] for parent in parents), default=-1)
-        above[name] = set(parents).union(*(above[parent] for parent in parents))
-        direct = [parent for parent in parents if not any(parent in above[other] for other in parents)]
-        # A line leaves room for itself in the layers that it passes.
-        lines += [[p, *((p, name, passed) for passed in range(layer[p] + 1, layer[name])), name] for p in direct]
-    rows = [[name for name in layer if layer[name] == place] for place in range(max(layer.values(), default=-1) + 1)]
-    before: dict = {}
-    for line in lines:
-        for bend in line[1:-1]:
-            rows[bend[2]].append(bend)
-        for start, end in pairwise(line):
-            before.setdefault(end, []).append(start)
-    sizes = [sum(_room(item) for item in row) for row in rows]
-    width, middle = max(sizes, default=0), {}
-    for row, size in zip(rows, sizes, strict=True):
-        row.sort(key=lambda item: fmean([middle[each] for each in before.get(item, [])] or [width / 2]))
-        left, gap = 0.0, (width - size) / len(row)
-        for item in row:
-            middle[item] = round(left + (gap + _room(item)) / 2)
-            left += gap + _room(item)
-    paths = []
-    for line in lines:
-        x, y = middle[line[0]], 60 * layer[line[0]] + 36
-        path = f"M{x} {y}"
-        for item in line[1:]:
-            path += f"C{x} {y + 14} {middle[item]} {y + 10} {middle[item]} {y + 24}V{y + 60}"
-            x, y = middle[item], y + 60
-        paths.append(path)
-    nodes = [{**model, "left": middle[model["name"]] - 92, "top": 60 * layer[model["name"]]} for model in models]
-    return {"nodes": nodes, "paths": paths, "width": width, "height": max(60 * len(rows) - 20, 0)}
-
-
-def _room(item: str | tuple) -> int:
-    return 24 if isinstance(item, tuple) else 208
 
 
 def moment_of(value: date | str) -> datetime:

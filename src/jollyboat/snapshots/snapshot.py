@@ -16,27 +16,9 @@ import duckdb
 from jollyboat.snapshots import distribution
 from jollyboat.store.errors import Refused
 from jollyboat.store.store import Store, default_store, quoted, read_json, write_json, write_text
-from jollyboat.warehouse.warehouse import connect, locked
+from jollyboat.warehouse.warehouse import connect, locked, published_queries, published_tables
 
-# The tables that readers get, with the day by which each is cut into files.
-PUBLISHED = {
-    "events": "arrived_on",
-    "quarantined_events": "arrived_on",
-    "duplicate_events": "arrived_on",
-    "record_account": "arrived_on",
-    "source_fields": "arrived_on",
-    "source_changes": "changed_on",
-    "sessions": "started_at",
-    "session_features": "point_at",
-    "int_identities": "first_seen_at",
-    "lookup_product": "valid_to",  # what holds on is one file: a day more ends some intervals and changes no other file
-    "lookup_visitor": "valid_to",
-    "fct_predictions": "answered_at",
-    "judgements": "judged_at",
-}
 DAYS_AT_ONCE = 100  # each is an open file, of which a process may have 256 (macOS)
-# What readers get as a query over these tables.
-VIEWS = ("events_at_point",)
 SAMPLE = "features_sample.parquet"
 
 
@@ -159,7 +141,7 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
     snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
     """
     with connect(store) as connection:
-        tables = {name: _publish_table(store, connection, name, day) for name, day in PUBLISHED.items()}
+        tables = {name: _publish_table(store, connection, name, day) for name, day in published_tables(store).items()}
         first, last = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
         counts = connection.sql(
             "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
@@ -167,7 +149,7 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
         views = dict(connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall())
         content = {
             "tables": tables,
-            "views": {name: views[name].partition(" AS ")[2].rstrip(";") for name in VIEWS if name in views},
+            "views": {name: views[name].partition(" AS ")[2].rstrip(";") for name in published_queries(store)},
             "events_between": [str(first), str(last)],
             "statuses": {status: count for status, count, _ in counts},
             "positive_count": sum(positives for *_, positives in counts),

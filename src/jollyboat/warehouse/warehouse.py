@@ -163,7 +163,7 @@ def finish_dbt(store: Store, build: Build) -> str:
     if build.process.wait() == 0:
         _sweep_staged(store)
         build_id = uuid.uuid4().hex
-        write_json(store.dbt / "built.json", {"id": build_id, **build.inputs, "models": _models(store)})
+        write_json(store.dbt / "built.json", {"id": build_id, **build.inputs, **_models(store)})
         return build_id
     text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
     if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
@@ -231,14 +231,31 @@ def last_models(store: Store) -> list[dict]:
     return read_json(store.dbt / "built.json")["models"]
 
 
-def _models(store: Store) -> list[dict]:
+def published_tables(store: Store) -> dict[str, str]:
+    """The tables of a snapshot, each with the column by whose day it is cut: `published_by` in a model's meta."""
+    return read_json(store.dbt / "built.json")["published_by"]
+
+
+def published_queries(store: Store) -> list[str]:
+    """What a snapshot has as a query over its tables: `published_as: query` in a model's meta."""
+    return read_json(store.dbt / "built.json")["published_queries"]
+
+
+def _models(store: Store) -> dict:
+    """What dbt's own files say of the last run: the models in their order, and which of them are published."""
     results = read_json(store.dbt / "target" / "run_results.json")["results"]
-    parents = read_json(store.dbt / "target" / "manifest.json")["parent_map"]
-    return [
-        {
-            "name": each["unique_id"].rpartition(".")[2],
-            "seconds": each["execution_time"],
-            "parents": sorted(parent.rpartition(".")[2] for parent in parents[each["unique_id"]]),
-        }
-        for each in results
-    ]
+    manifest = read_json(store.dbt / "target" / "manifest.json")
+    parents, nodes = manifest["parent_map"], manifest["nodes"].values()
+    meta = {node["name"]: node["config"].get("meta", {}) for node in nodes if node["resource_type"] == "model"}
+    return {
+        "models": [
+            {
+                "name": each["unique_id"].rpartition(".")[2],
+                "seconds": each["execution_time"],
+                "parents": sorted(parent.rpartition(".")[2] for parent in parents[each["unique_id"]]),
+            }
+            for each in results
+        ],
+        "published_by": {name: one["published_by"] for name, one in sorted(meta.items()) if "published_by" in one},
+        "published_queries": sorted(name for name, one in meta.items() if one.get("published_as") == "query"),
+    }
