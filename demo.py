@@ -37,7 +37,12 @@ STAGES = {
     "score": [*MAKE, "score"],
     "traffic": [".venv/bin/python", str(HERE / "visitors.py")],
     "outcomes": [*MAKE, "data"],
-    "monitor": [".venv/bin/python", "flows/monitor.py", "run", "--as-of"],  # the end of the simulated day
+    "monitor": [
+        ".venv/bin/python",
+        "flows/monitor.py",
+        "run",
+        "--as-of",
+    ],  # the end of the simulated day
 }
 
 
@@ -75,9 +80,23 @@ def after_traffic(stage: str) -> list[str]:
 
 def template_files() -> list[Path]:
     """What a project is generated from, relative to the repository: what git tracks or would, not what work leaves."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", TEMPLATE, "src", "hooks"]
+    command = [
+        "git",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        TEMPLATE,
+        "src",
+        "hooks",
+    ]
     listed = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout
-    unlisted = [f"{folder}/{path}" for folder in (TEMPLATE, "src", "hooks") for path in files_below(HERE / folder)]
+    unlisted = [
+        f"{folder}/{path}"
+        for folder in (TEMPLATE, "src", "hooks")
+        for path in files_below(HERE / folder)
+    ]
     below = listed.split("\0")[:-1] or unlisted
     files = [Path(name) for name in ["cookiecutter.json", "pyproject.toml", *sorted(below)]]
     return [path for path in files if (HERE / path).is_file()]
@@ -116,7 +135,12 @@ def run_stage(stage: str, command: list[str], folder: Path) -> str:
     print(f"{stage:9} ", end="", flush=True)
     with log.open("w") as output:
         running = subprocess.Popen(
-            command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         while running.poll() is None:
             try:
@@ -125,7 +149,9 @@ def run_stage(stage: str, command: list[str], folder: Path) -> str:
                 print(".", end="", flush=True)
     said = log.read_text(errors="replace").replace(f"{PROJECT}/", "")
     if running.returncode:
-        print(f" failed\n\n{said}\n{stage} ended with exit code {running.returncode}; `make demo` goes on from there.")
+        print(
+            f" failed\n\n{said}\n{stage} ended with exit code {running.returncode}; `make demo` goes on from there."
+        )
         sys.exit(1)
     print(f" {last_sentence(stage, said)} ({time.monotonic() - began:.1f} s)")
     return said
@@ -152,7 +178,9 @@ def tell_what_exists(said: dict[str, str], seconds: float) -> None:
         print(f"  page      {os.path.relpath(PROJECT / page)}")
     print("  next      cd build/demo")
     print("            make serve       # answers POST /predict on 127.0.0.1:8000")
-    print("            make pipeline    # again, after new logs; for your own: docs/bring-your-own-logs.md")
+    print(
+        "            make pipeline    # again, after new logs; for your own: docs/bring-your-own-logs.md"
+    )
 
 
 if __name__ == "__main__":

@@ -27,13 +27,17 @@ def main() -> None:
     began = time.monotonic()
     settings = tomllib.loads(Path("project.toml").read_text())["simulate"]
     days = settings["days"] + 1
-    subprocess.run([sys.executable, "-m", "jollyboat.cli", "simulate", "--days", str(days)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "jollyboat.cli", "simulate", "--days", str(days)], check=True
+    )
     day = sorted(Path("data/raw/web").glob("dt=*"))[-1]
     asked = list(requests(day / "events.jsonl.gz"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "jollyboat.cli", "serve"], env=os.environ | {"PORT": str(port)})
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jollyboat.cli", "serve"], env=os.environ | {"PORT": str(port)}
+    )
     try:
         answers, milliseconds = ask(f"http://127.0.0.1:{port}", asked)
     finally:
@@ -89,7 +93,10 @@ def canonical(event: dict) -> dict:
 
 def ask(address: str, asked: list[dict]) -> tuple[list[dict], list[float]]:
     """The answers, and how many milliseconds each took."""
-    with httpx.Client(base_url=address, timeout=30) as client, ThreadPoolExecutor(CLIENTS) as visitors:
+    with (
+        httpx.Client(base_url=address, timeout=30) as client,
+        ThreadPoolExecutor(CLIENTS) as visitors,
+    ):
         deadline = time.monotonic() + 60
         while True:
             try:

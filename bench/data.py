@@ -141,7 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("lines", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--days", type=int, default=365, help="daily files before the one more day; 0 leaves it out")
+    parser.add_argument(
+        "--days", type=int, default=365, help="daily files before the one more day; 0 leaves it out"
+    )
     asked = parser.parse_args()
     print(f"{'figure':<44}{'min s':>9}{'median s':>10}{'CPU s':>8}{'peak MB':>9}")
     with tempfile.TemporaryDirectory(dir=PROJECT.parent) as folder:
@@ -151,7 +153,13 @@ def main() -> None:
         for lines in asked.lines:
             measure_size(Path(folder) / str(lines), lines, asked.rounds)
         if asked.days:
-            measure_day(Path(folder) / "year", asked.days, min(asked.lines[-1], 1_000_000), startup, asked.rounds)
+            measure_day(
+                Path(folder) / "year",
+                asked.days,
+                min(asked.lines[-1], 1_000_000),
+                startup,
+                asked.rounds,
+            )
 
 
 def measure_size(store: Path, size: int, count: int) -> None:
@@ -159,18 +167,23 @@ def measure_size(store: Path, size: int, count: int) -> None:
     lines = simulate(store, DAYS, round(size / DAYS / LINES_PER_SESSION))["lines"]
     whole = tell(f"{lines:,} lines: raw to snapshot", rounds(store, count))
     bare = [
-        measure(store, "-c", "import sys, duckdb; duckdb.connect().execute(sys.argv[1])", script(store))
+        measure(
+            store, "-c", "import sys, duckdb; duckdb.connect().execute(sys.argv[1])", script(store)
+        )
         for _ in range(count)
     ]
     least = tell(f"{lines:,} lines: bare script", bare)
     print(f"{f'{lines:,} lines: times the bare script':<44}{whole / least:>9.2f}")
     folders = (["raw"], ["staged", "warehouse.duckdb", "tables"])
     raw, built = (sum(size_of(store / name) for name in names) for names in folders)
-    print(f"{f'{lines:,} lines: MB on disk':<44}raw {raw / 1e6:,.0f}, staged, warehouse and tables {built / 1e6:,.0f}")
+    print(
+        f"{f'{lines:,} lines: MB on disk':<44}raw {raw / 1e6:,.0f}, staged, warehouse and tables {built / 1e6:,.0f}"
+    )
     rows = grow(store, AUDITED_EVENTS if size >= 1_000_000 else lines)
     said = [measure(store, "-c", AUDIT) for _ in range(count)]
     tell(
-        f"audit of {rows:,} events, GX imported", [each | {"seconds": float(each["said"].split()[-1])} for each in said]
+        f"audit of {rows:,} events, GX imported",
+        [each | {"seconds": float(each["said"].split()[-1])} for each in said],
     )
     shutil.rmtree(store)
 
@@ -188,7 +201,9 @@ def measure_day(store: Path, days: int, lines: int, startup: float, count: int) 
     added, unchanged = [], []
     for _ in range(count):
         shutil.rmtree(store, ignore_errors=True)
-        shutil.copytree(built, store)  # at the same place, for dbt parses all anew where the store is another
+        shutil.copytree(
+            built, store
+        )  # at the same place, for dbt parses all anew where the store is another
         for source in ("web", "orders"):
             shutil.copytree(later / source, store / "raw" / source / last)
         os.sync()  # the copy is not what is measured
@@ -218,7 +233,10 @@ def rounds(store: Path, count: int) -> list[dict]:
 
 def script(store: Path) -> str:
     """The bare script over a store's raw files, with the features' SQL as the last whole build compiled it."""
-    models = {path.stem: path.read_text() for path in (store / "dbt" / "target" / "compiled").rglob("*.sql")}
+    models = {
+        path.stem: path.read_text()
+        for path in (store / "dbt" / "target" / "compiled").rglob("*.sql")
+    }
     (store / "bare").mkdir(exist_ok=True)
     return BARE.format(emptied=EMPTIED, raw=store / "raw", out=store / "bare", sql=models)
 

@@ -37,7 +37,10 @@ def draw(rng: np.random.Generator, first: int, days: int) -> pd.DataFrame:
 
 def sudden(live: pd.DataFrame, since: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     moved = (since >= 0) & (rng.random(len(live)) < 0.2)
-    return live.assign(amount_0=live["amount_0"] + 0.5 * (since >= 0), kind_0=np.where(moved, "social", live["kind_0"]))
+    return live.assign(
+        amount_0=live["amount_0"] + 0.5 * (since >= 0),
+        kind_0=np.where(moved, "social", live["kind_0"]),
+    )
 
 
 def slow(live: pd.DataFrame, since: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
@@ -80,7 +83,10 @@ def measure(seed: int) -> dict:
         ("broken", broken, ["amount_0", "count_0", "kind_0"]),
     ):
         begun = opened(moved(live, since, rng), reference)
-        found[name] = max(min(day for day in begun[feature] if day >= MOVES_ON) - MOVES_ON + 1 for feature in features)
+        found[name] = max(
+            min(day for day in begun[feature] if day >= MOVES_ON) - MOVES_ON + 1
+            for feature in features
+        )
     swings = opened(season(live, since, rng), reference).get("amount_0", [])
     return found | {
         "season_first": len([day for day in swings if day < 28]),
@@ -89,7 +95,15 @@ def measure(seed: int) -> dict:
 
 
 def main() -> None:
-    head = ("seed", "false alarms", "sudden, day", "slow, day", "broken, day", "swing, first cycle", "after it")
+    head = (
+        "seed",
+        "false alarms",
+        "sudden, day",
+        "slow, day",
+        "broken, day",
+        "swing, first cycle",
+        "after it",
+    )
     print("".join(f"{name:>20}" for name in head))
     for seed in range(3):
         found = measure(seed)

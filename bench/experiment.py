@@ -22,7 +22,9 @@ SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text())["experiment"]
 def measure(first: float, second: float, seed: int) -> dict:
     """The share of runs in which a difference was called at any of the daily looks, and at the last one alone."""
     rng = np.random.default_rng(seed)
-    hits = np.stack([rng.binomial(VISITORS, rate, (RUNS, DAYS)).cumsum(axis=1) for rate in (first, second)])
+    hits = np.stack(
+        [rng.binomial(VISITORS, rate, (RUNS, DAYS)).cumsum(axis=1) for rate in (first, second)]
+    )
     n = np.broadcast_to(VISITORS * np.arange(1, DAYS + 1), hits.shape)
     difference, half = sequence(n, hits, SETTINGS["alpha"], SETTINGS["expected_visitors"])
     called, naive = np.abs(difference) > half, t_test(n, hits) < SETTINGS["alpha"]

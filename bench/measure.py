@@ -15,14 +15,21 @@ def measure(store: Path, *command: str) -> dict:
     began = time.perf_counter()
     environment = os.environ | {"STORE_ROOT": str(store)}
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([sys.executable, *command], cwd=PROJECT, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=PROJECT, env=environment, stdout=said, stderr=said
+        )
         _, status, used = os.wait4(process.pid, 0)
         said.seek(0)
         text = said.read()
     if status:
         sys.exit(f"{' '.join(command)[:200]} failed:\n{text[-2_000:]}")
     peak = used.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-    return {"said": text, "seconds": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "peak": peak}
+    return {
+        "said": text,
+        "seconds": time.perf_counter() - began,
+        "cpu": used.ru_utime + used.ru_stime,
+        "peak": peak,
+    }
 
 
 def simulate(store: Path, days: int, sessions_per_day: int) -> dict:

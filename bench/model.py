@@ -24,8 +24,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sessions_per_day", type=int, nargs="?", default=4000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
-    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of the timing table")
-    parser.add_argument("--logs", type=Path, help="the folder of the real logs that tests/test_real_logs.py reads")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="*",
+        default=[10_000, 100_000, 1_000_000],
+        help="of the timing table",
+    )
+    parser.add_argument(
+        "--logs", type=Path, help="the folder of the real logs that tests/test_real_logs.py reads"
+    )
     given = parser.parse_args()
     columns = "".join(f"{name:>22}" for name in ("baseline", "logistic", "xgboost"))
     print(f"{'seed':>4}{'train rows':>11}{columns}{'truth':>8}{'ratio':>7}{'ECE':>8}{'slope':>7}")
@@ -47,7 +55,9 @@ def run(store: Path, *command: str, within: Path | None = None, may_fail: bool =
     """What a command of the project says over this store; one that fails ends the bench."""
     within = within or project()
     environment = os.environ | {"STORE_ROOT": str(store), "PYTHONPATH": str(within)}
-    done = subprocess.run([sys.executable, *command], cwd=within, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=within, env=environment, capture_output=True, text=True
+    )
     if done.returncode and not may_fail:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -68,7 +78,17 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     from jollyboat.store.store import Store
 
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
-    run(store, "-m", "jollyboat.cli", "simulate", "--days", "30", "--sessions-per-day", str(sessions_per_day), *where)
+    run(
+        store,
+        "-m",
+        "jollyboat.cli",
+        "simulate",
+        "--days",
+        "30",
+        "--sessions-per-day",
+        str(sessions_per_day),
+        *where,
+    )
     for flow in ("data", "train"):
         run(store, f"flows/{flow}.py", "run")
     folder = latest(store)
@@ -87,7 +107,9 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     rows = metrics["split"]["train"]["rows"]
     ratio = chosen["average_precision"]["value"] / best
     error, slope = chosen["calibration_error"]["value"], chosen["calibration_slope"]["value"]
-    print(f"{seed:>4}{rows:>11,}{told}{best:>8.3f}{ratio:>7.3f}{error:>8.4f}{slope:>7.2f}", flush=True)
+    print(
+        f"{seed:>4}{rows:>11,}{told}{best:>8.3f}{ratio:>7.3f}{error:>8.4f}{slope:>7.2f}", flush=True
+    )
 
 
 def tell_real(source: str, point: int, logs: Path, folder: Path) -> None:
@@ -101,15 +123,21 @@ def tell_real(source: str, point: int, logs: Path, folder: Path) -> None:
     (own / "data").rename(store)
     settings = own / "project.toml"
     text = (
-        settings.read_text().replace("train = 0.6 ", "train = 0.55 ").replace("validation = 0.2", "validation = 0.15")
+        settings.read_text()
+        .replace("train = 0.6 ", "train = 0.55 ")
+        .replace("validation = 0.2", "validation = 0.15")
     )
     settings.write_text(text)
     for flow in ("data", "train", "deploy"):
         run(store, f"flows/{flow}.py", "run", within=own, may_fail=flow == "deploy")
     metrics = json.loads((latest(store) / "metrics.json").read_text())
     one, held = metrics["candidates"][metrics["chosen"]]["holdout"], metrics["split"]["holdout"]
-    (decided,) = (store / "models/pooled").glob("*-gate.json")
-    failed = [check["name"] for check in json.loads(decided.read_text())["decision"]["checks"] if not check["passed"]]
+    (decided,) = (store / "models/shared").glob("*-gate.json")
+    failed = [
+        check["name"]
+        for check in json.loads(decided.read_text())["decision"]["checks"]
+        if not check["passed"]
+    ]
     told = "".join(f"{span(one[name]):>22}" for name in ("roc_auc", "average_precision"))
     about = f"{source:<12}{point:>2}{held['rows']:>8,}{held['label_rate']:>6.2f}{metrics['chosen']:>10}{told}"
     print(f"{about}  {', '.join(failed) or 'passed'}", flush=True)
@@ -139,7 +167,7 @@ def tell_time(rows: int) -> None:
     from jollyboat.training.estimators import find_candidate, fit, refit
 
     settings = tomllib.loads((project() / "project.toml").read_text())
-    settings["evaluate"]["slices"] = ["tenant_id", "channel", "day"]
+    settings["evaluate"]["segments"] = ["tenant_id", "channel", "day"]
     frame, rng = sessions(rows), np.random.default_rng(0)
     frame = frame.assign(**{f"noise_{place}": rng.normal(size=rows) for place in range(20)})
     frame["person_id"] = pd.Series(rng.integers(0, max(1, rows // 2), rows)).astype(str)

@@ -15,7 +15,9 @@ VERBS = ("data", "train", "deploy", "score")
 
 def main() -> None:
     sizes = [int(size) for size in sys.argv[1:]] or [100, 800, 4000]
-    print(f"{'sessions a day':>14} {'lines':>11}  {'verb':<9}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}")
+    print(
+        f"{'sessions a day':>14} {'lines':>11}  {'verb':<9}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}"
+    )
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             measure_path(Path(folder), size)

@@ -62,7 +62,11 @@ for name, model, known in (("signed", Named, signature), ("named", Named, None),
         name, python_model=model(), artifacts=artifacts, signature=known, pip_requirements=[], code_paths=[sys.argv[2]]
     )
 """
-SENT = {"numbers": "trees alone, numbers by place", "named": "the same model", "signed": "the same with a signature"}
+SENT = {
+    "numbers": "trees alone, numbers by place",
+    "named": "the same model",
+    "signed": "the same with a signature",
+}
 
 
 def main() -> None:
@@ -73,7 +77,9 @@ def main() -> None:
     asked.add_argument("--requests", type=int, default=100_000)
     asked.add_argument("--seconds", type=float, default=10)
     asked.add_argument("--workers", type=int, default=1)
-    asked.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="others and costs need ours")
+    asked.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="others and costs need ours"
+    )
     given = asked.parse_args()
     project = given.project.resolve()
     sys.path.insert(0, str(project))
@@ -92,7 +98,9 @@ def main() -> None:
             changes_and_a_kill(project, store, bodies, given)
 
 
-def ours_at_speed(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> dict[int, float]:
+def ours_at_speed(
+    project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace
+) -> dict[int, float]:
     """Requests a second with 8 and 32 clients, and latencies at half of that."""
     began = time.perf_counter()
     with serving(project, store, WORKERS=given.workers) as (_, port):
@@ -105,22 +113,42 @@ def ours_at_speed(project: Path, store: Path, bodies: list[bytes], given: argpar
             tell(f"{EVENTS} raw events, log on, {clients} clients", speed(most[clients], latencies))
         for clients, rate in most.items():
             latencies, _ = drive(port, "/predict", bodies, clients, given.seconds + 1, rate / 2)
-            latencies = latencies[int(rate / 2) :]  # the first second is also the clients' own start
+            latencies = latencies[
+                int(rate / 2) :
+            ]  # the first second is also the clients' own start
             tell(f"half of that, as a fixed rate, {clients} clients", speed(rate / 2, latencies))
     return most
 
 
 def beside_others(
-    project: Path, rows: Any, model: Path, ours: dict[int, float], folder: Path, given: argparse.Namespace
+    project: Path,
+    rows: Any,
+    model: Path,
+    ours: dict[int, float],
+    folder: Path,
+    given: argparse.Namespace,
 ) -> None:
     """The same model over a frame of ready-made features: its trees in an app alone, and all of it in MLflow."""
     from jollyboat.training.schema import FeatureSchema
 
-    numbers = FeatureSchema.from_dict(json.loads((model / "model.json").read_text())["schema"]).matrix(rows)
+    numbers = FeatureSchema.from_dict(
+        json.loads((model / "model.json").read_text())["schema"]
+    ).matrix(rows)
     numbers = [[None if x != x else x for x in row] for row in numbers.tolist()]
-    (folder / "ready.py").write_text(ONLY_PREDICTS.replace("MODEL)", f"{str(model / 'model.ubj')!r})"))
+    (folder / "ready.py").write_text(
+        ONLY_PREDICTS.replace("MODEL)", f"{str(model / 'model.ubj')!r})")
+    )
     port = free_port()
-    bare = [sys.executable, "-m", "uvicorn", "ready:app", "--port", str(port), "--log-level", "warning"]
+    bare = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "ready:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
     with process([*bare, "--workers", str(given.workers)], folder) as running:
         wait(port, "/openapi.json", running)
         sent = [json.dumps({"features": row}).encode() for row in numbers]
@@ -131,26 +159,53 @@ def beside_others(
     text = rows.to_json(orient="split", index=False)
     (folder / "rows.json").write_text(text)
     script = [mlflow / "python", "-c", MLFLOW, str(model), str(project / "ml")]
-    subprocess.run(script, check=True, cwd=folder, capture_output=True, env=os.environ | {"PYTHONPATH": str(project)})
+    subprocess.run(
+        script,
+        check=True,
+        cwd=folder,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(project)},
+    )
     columns, values = (json.loads(text)[part] for part in ("columns", "data"))
-    named = [json.dumps({"dataframe_split": {"columns": columns, "data": [row]}}).encode() for row in values]
-    placed = [json.dumps({"inputs": [[-1.0 if x is None else x for x in row]]}).encode() for row in numbers]
+    named = [
+        json.dumps({"dataframe_split": {"columns": columns, "data": [row]}}).encode()
+        for row in values
+    ]
+    placed = [
+        json.dumps({"inputs": [[-1.0 if x is None else x for x in row]]}).encode()
+        for row in numbers
+    ]
     path = {"PATH": f"{mlflow}{os.pathsep}{os.environ['PATH']}"}
     for name, told in SENT.items():
         port = free_port()
-        command = [mlflow / "mlflow", "models", "serve", "-m", name, "--env-manager", "local", "-p", str(port)]
+        command = [
+            mlflow / "mlflow",
+            "models",
+            "serve",
+            "-m",
+            name,
+            "--env-manager",
+            "local",
+            "-p",
+            str(port),
+        ]
         with process([*command, "-w", str(given.workers)], folder, **path) as running:
             wait(port, "/ping", running)
             sent = placed if name == "numbers" else named
             compare(f"mlflow models serve, {told}", port, "/invocations", sent, ours, given)
 
 
-def compare(name: str, port: int, path: str, sent: list[bytes], ours: dict[int, float], given) -> None:
+def compare(
+    name: str, port: int, path: str, sent: list[bytes], ours: dict[int, float], given
+) -> None:
     drive(port, path, sent, 8, 2)
     for clients, our_rate in ours.items():
         latencies, seconds = drive(port, path, sent, clients, given.seconds)
         rate = len(latencies) / seconds
-        tell(f"{name}, {clients} clients", f"{speed(rate, latencies)}; ours is {our_rate / rate:.2g} times that")
+        tell(
+            f"{name}, {clients} clients",
+            f"{speed(rate, latencies)}; ours is {our_rate / rate:.2g} times that",
+        )
 
 
 def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> None:
@@ -161,16 +216,27 @@ def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> N
     from jollyboat.store.store import Store
 
     request = 1e6 / max(ours.values())
-    line = dict.fromkeys(["request_id", "tenant_id", "entity_id", "anonymous_id", "champion"], "0123456789abcdef")
-    line |= {"answered_at": "2026-01-01T10:00:00.000000+00:00", "probability": 0.123456789, "features_hash": "0" * 32}
-    line |= {"decision": False, "threshold": 0.1, "event_count": 20, "point_at": "2026-01-01 10:00:00.000000Z"}
+    line = dict.fromkeys(
+        ["request_id", "tenant_id", "entity_id", "anonymous_id", "champion"], "0123456789abcdef"
+    )
+    line |= {
+        "answered_at": "2026-01-01T10:00:00.000000+00:00",
+        "probability": 0.123456789,
+        "features_hash": "0" * 32,
+    }
+    line |= {
+        "decision": False,
+        "threshold": 0.1,
+        "event_count": 20,
+        "point_at": "2026-01-01 10:00:00.000000Z",
+    }
     line |= {"model_version": "0123456789ab", "variant": "champion", "latency_ms": 12.345}
     log = PredictionLog(Store(store))
 
     def measure() -> None:
         metrics.REQUEST_SECONDS.labels("/predict", 200).observe(0.01)
-        metrics.SCORE.labels("pooled", "champion").observe(0.1)
-        metrics.PREDICTIONS.labels("pooled", "0123456789ab", "champion").inc()
+        metrics.SCORE.labels("shared", "champion").observe(0.1)
+        metrics.PREDICTIONS.labels("shared", "0123456789ab", "champion").inc()
 
     parts: dict[str, Callable] = {
         "the log": lambda: log.append(line),
@@ -200,7 +266,9 @@ def growth(project: Path, store: Path, bodies: list[bytes], given: argparse.Name
     tell(f"memory after {given.requests // 10:,} requests", grown)
 
 
-def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace) -> None:
+def changes_and_a_kill(
+    project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace
+) -> None:
     """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
     from jollyboat.champions import champion
     from jollyboat.landing.prediction_log import land_leftovers
@@ -209,55 +277,76 @@ def changes_and_a_kill(project: Path, store: Path, bodies: list[bytes], given: a
     kept, first = Store(store), champion.current(Store(store))[1]
     shutil.rmtree(store / "raw", ignore_errors=True)
     with serving(project, store, WORKERS=2) as (server, port), multiprocessing.Pool(1) as pool:
-        driven = pool.apply_async(_drive, (port, "/predict", bodies, 32, None, None, given.requests))
+        driven = pool.apply_async(
+            _drive, (port, "/predict", bodies, 32, None, None, given.requests)
+        )
         for number, act in enumerate(("change", "change", "rollback", "kill")):
             time.sleep(given.requests / 12_000)  # all four while requests go on
             if act == "kill":
                 os.kill(workers(server.pid)[0], signal.SIGKILL)
             else:
                 version = first if act == "rollback" else copied_bundle(kept, first, number)
-                pointer = read_json(kept.champion("pooled"))
-                draft = kept.champion("pooled").with_suffix(".draft")
+                pointer = read_json(kept.champion("shared"))
+                draft = kept.champion("shared").with_suffix(".draft")
                 draft.write_text(json.dumps(pointer | {"version": version}))
-                draft.replace(kept.champion("pooled"))
+                draft.replace(kept.champion("shared"))
         latencies, _, ids, broken = driven.get()
     land_leftovers(kept)  # as the next start does
     files = list(kept.raw.glob("predictions/*/*.jsonl"))
-    lines = [json.loads(line)["request_id"] for path in files for line in path.read_text().splitlines()]
+    lines = [
+        json.loads(line)["request_id"] for path in files for line in path.read_text().splitlines()
+    ]
     missing = len(set(ids) - set(lines))
     told = f"{len(latencies):,} answered, {broken} broke with their worker, {missing} missing in the log"
-    tell(f"{given.requests:,} requests, 3 changes, 1 kill", f"{told}, {len(lines) - len(set(lines))} there twice")
+    tell(
+        f"{given.requests:,} requests, 3 changes, 1 kill",
+        f"{told}, {len(lines) - len(set(lines))} there twice",
+    )
 
 
 def copied_bundle(store, version: str, number: int) -> str:
     """The champion's bundle under a version of its own."""
     from jollyboat.bundles import bundle
 
-    draft = store.models / "pooled" / f"draft-{number}"
-    shutil.copytree(store.bundle("pooled", version), draft)
+    draft = store.models / "shared" / f"draft-{number}"
+    shutil.copytree(store.bundle("shared", version), draft)
     manifest = json.loads((draft / "manifest.json").read_text()) | {"run": f"bench-{number}"}
     manifest["version"] = bundle._version_of(manifest)
     (draft / "manifest.json").write_text(json.dumps(manifest))
-    draft.rename(store.bundle("pooled", manifest["version"]))
+    draft.rename(store.bundle("shared", manifest["version"]))
     return manifest["version"]
 
 
-def drive(port, path, bodies, clients, seconds=None, rate=None, count=None) -> tuple[list[float], float]:
+def drive(
+    port, path, bodies, clients, seconds=None, rate=None, count=None
+) -> tuple[list[float], float]:
     """Milliseconds of each answer, and the seconds: as fast as clients can, or at a rate; for seconds or a count."""
     with multiprocessing.Pool(1) as pool:
-        latencies, took, _, broken = pool.apply(_drive, (port, path, bodies, clients, seconds, rate, count))
+        latencies, took, _, broken = pool.apply(
+            _drive, (port, path, bodies, clients, seconds, rate, count)
+        )
     if broken:
         sys.exit(f"{broken} requests to {path} failed")
     return latencies, took
 
 
-def _drive(port, path, bodies, clients, seconds, rate, count) -> tuple[list[float], float, list[str], int]:
+def _drive(
+    port, path, bodies, clients, seconds, rate, count
+) -> tuple[list[float], float, list[str], int]:
     import uvloop
 
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
-    load = Load(port, [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies], seconds, rate, count)
+    load = Load(
+        port,
+        [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies],
+        seconds,
+        rate,
+        count,
+    )
     uvloop.run(load.run(clients))
-    ids = [json.loads(answer).get("request_id") for answer in load.answers if b"request_id" in answer]
+    ids = [
+        json.loads(answer).get("request_id") for answer in load.answers if b"request_id" in answer
+    ]
     return load.latencies, load.took, ids, load.failed
 
 
@@ -276,10 +365,14 @@ class Load:
         self.took = time.monotonic() - self.began
 
     async def _ask_on(self, loop: asyncio.AbstractEventLoop, client: int) -> None:
-        await asyncio.sleep(client * 0.01)  # a worker that is woken takes all connections that wait, and keeps them
+        await asyncio.sleep(
+            client * 0.01
+        )  # a worker that is woken takes all connections that wait, and keeps them
         while self.goes_on(time.monotonic()):
             try:
-                _, asking = await loop.create_connection(lambda: Asking(self, loop), "127.0.0.1", self.port)
+                _, asking = await loop.create_connection(
+                    lambda: Asking(self, loop), "127.0.0.1", self.port
+                )
                 await asking.ended
             except OSError:
                 self.failed += 1
@@ -316,10 +409,14 @@ class Asking(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.received += data
         head, _, answer = self.received.partition(b"\r\n\r\n")
-        if len(answer) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 1 << 30):
+        if len(answer) < int(
+            head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 1 << 30
+        ):
             return
         if b" 200 " not in head[:20]:
-            self.ended.set_exception(RuntimeError(f"a request was answered {self.received[:400]!r}"))
+            self.ended.set_exception(
+                RuntimeError(f"a request was answered {self.received[:400]!r}")
+            )
             return
         self.received = b""
         self.load.latencies.append((time.monotonic() - self.due) * 1_000)
@@ -339,23 +436,48 @@ def sessions(store: Path) -> tuple[list[bytes], Any, Path]:
     from jollyboat.store.store import Store
     from jollyboat.training.schema import FeatureSchema
 
-    opened, bundle = snapshot.open_latest(Store(store)), open_bundle(Store(store).bundle(*current(Store(store))))
+    opened, bundle = (
+        snapshot.open_latest(Store(store)),
+        open_bundle(Store(store).bundle(*current(Store(store)))),
+    )
     if bundle.candidate != "xgboost":
-        sys.exit(f"This compares an xgboost with itself elsewhere; the champion of {store} is a {bundle.candidate}.")
-    rows = opened.relation("session_features").limit(300).df()[FeatureSchema.from_dict(bundle.schema).names]
+        sys.exit(
+            f"This compares an xgboost with itself elsewhere; the champion of {store} is a {bundle.candidate}."
+        )
+    rows = (
+        opened.relation("session_features")
+        .limit(300)
+        .df()[FeatureSchema.from_dict(bundle.schema).names]
+    )
     events = opened.relation("events").filter(f"event_number <= {EVENTS}").df()
     counts = events.groupby(["tenant_id", "session_id"])["event_id"].transform("count")
-    names = ["event_id", "event_type", "anonymous_id", "user_id", "product_id", "category", "query", "page", "url"]
+    names = [
+        "event_id",
+        "event_type",
+        "anonymous_id",
+        "user_id",
+        "product_id",
+        "category",
+        "query",
+        "page",
+        "url",
+    ]
     names += ["referrer", "channel", "device", "country", "payload"]
     bodies = []
     for (tenant, session), group in events[counts == EVENTS].groupby(["tenant_id", "session_id"]):
         sent = [
             {name: row[name] for name in names if isinstance(row[name], str)}
             | {"occurred_at": row["occurred_at"].isoformat() + "Z"}
-            | ({"price": float(row["price"])} if row["price"] == row["price"] and row["price"] is not None else {})
+            | (
+                {"price": float(row["price"])}
+                if row["price"] == row["price"] and row["price"] is not None
+                else {}
+            )
             for row in group.sort_values("event_number").to_dict("records")
         ]
-        bodies.append(json.dumps({"tenant_id": tenant, "session_id": session, "events": sent}).encode())
+        bodies.append(
+            json.dumps({"tenant_id": tenant, "session_id": session, "events": sent}).encode()
+        )
     return bodies[:300], rows, bundle.model
 
 
@@ -366,9 +488,14 @@ def copy_store(store: Path, into: Path) -> Path:
 
 
 @contextmanager
-def serving(project: Path, store: Path, **environment: object) -> Iterator[tuple[subprocess.Popen, int]]:
+def serving(
+    project: Path, store: Path, **environment: object
+) -> Iterator[tuple[subprocess.Popen, int]]:
     port = free_port()
-    told = {name: str(value) for name, value in environment.items()} | {"STORE_ROOT": str(store), "PORT": str(port)}
+    told = {name: str(value) for name, value in environment.items()} | {
+        "STORE_ROOT": str(store),
+        "PORT": str(port),
+    }
     with process([sys.executable, "-m", "jollyboat.cli", "serve"], project, **told) as running:
         wait(port, "/ready", running)
         yield running, port
@@ -377,7 +504,9 @@ def serving(project: Path, store: Path, **environment: object) -> Iterator[tuple
 @contextmanager
 def process(command: list, folder: Path, **environment: str) -> Iterator[subprocess.Popen]:
     with tempfile.TemporaryFile("w+") as said:
-        running = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=said, stderr=said)
+        running = subprocess.Popen(
+            command, cwd=folder, env=os.environ | environment, stdout=said, stderr=said
+        )
         try:
             yield running
         except BaseException:
@@ -405,8 +534,13 @@ def install_mlflow() -> Path | None:
     if not (folder / "bin/mlflow").exists():
         packages = ["mlflow", "xgboost-cpu==3.2.0"]
         try:
-            subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
-            subprocess.run([uv, "pip", "install", "-q", "--python", folder / "bin/python", *packages], check=True)
+            subprocess.run(
+                [uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True
+            )
+            subprocess.run(
+                [uv, "pip", "install", "-q", "--python", folder / "bin/python", *packages],
+                check=True,
+            )
         except (OSError, subprocess.CalledProcessError):
             return None
     return folder / "bin"
@@ -420,7 +554,11 @@ def free_port() -> int:
 
 def workers(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def resident_mb(pid: int) -> float:

@@ -33,10 +33,13 @@ def build_wheel(repository: Path, folder: Path) -> Path:
     version = f"{release}+{content.hexdigest()[:8]}"
     info = f"jollyboat-{version}.dist-info"
     files[f"{info}/METADATA"] = metadata(settings, version).encode()
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: jollyboat\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: jollyboat\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
     files[f"{info}/entry_points.txt"] = b"[console_scripts]\njollyboat = jollyboat.cli:main\n"
     files[f"{info}/RECORD"] = "".join(
-        [f"{name},{record(data)},{len(data)}\n" for name, data in files.items()] + [f"{info}/RECORD,,\n"]
+        [f"{name},{record(data)},{len(data)}\n" for name, data in files.items()]
+        + [f"{info}/RECORD,,\n"]
     ).encode()
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / f"jollyboat-{version}-py3-none-any.whl"

@@ -12,8 +12,31 @@ ANSWERS = json.loads({{cookiecutter | jsonify | jsonify}})  # noqa: F821 - names
 LONGEST = {"project_name": 60, "description": 200, "owner": 60}
 JOINERS = "\u200c\u200d"  # not printable by themselves; Persian words and composed emoji need them
 TAKEN = {
-    *("data", "dbt", "docs", "expectations", "flows", "ml", "project", "rails", "serving", "test", "tests"),
-    *("cookiecutter", "duckdb", "fastapi", "jinja2", "metaflow", "numpy", "pandas", "pytest", "sklearn", "xgboost"),
+    *(
+        "data",
+        "dbt",
+        "docs",
+        "expectations",
+        "flows",
+        "ml",
+        "project",
+        "rails",
+        "serving",
+        "test",
+        "tests",
+    ),
+    *(
+        "cookiecutter",
+        "duckdb",
+        "fastapi",
+        "jinja2",
+        "metaflow",
+        "numpy",
+        "pandas",
+        "pytest",
+        "sklearn",
+        "xgboost",
+    ),
 }
 
 
@@ -34,7 +57,11 @@ def refusals_of_text(question, text, longest):
         yield f"{question} is empty; 1 to {longest} characters would do."
     elif len(text) > longest:
         yield f"{question} has {len(text)} characters; {longest} at most would do."
-    bad = [letter for letter in text if letter in '"\\' or not (letter.isprintable() or letter in JOINERS)]
+    bad = [
+        letter
+        for letter in text
+        if letter in '"\\' or not (letter.isprintable() or letter in JOINERS)
+    ]
     if bad:
         yield f"{question} holds {bad[0]!a}; one line of letters without double quotes and backslashes would do."
 

@@ -17,7 +17,13 @@ class Browser:
     """One page; `errors` holds what its console and its scripts complained of, `requests` the addresses it asked."""
 
     def __init__(self, write: int, read: int):
-        self._write, self._read, self._buffer, self._number, self._session = write, read, b"", 0, None
+        self._write, self._read, self._buffer, self._number, self._session = (
+            write,
+            read,
+            b"",
+            0,
+            None,
+        )
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._events: list[str] = []
@@ -54,7 +60,9 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""
-        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get(
+            "value"
+        )
 
     def wait_for_load(self, patience_seconds: float = 20) -> None:
         until = time.monotonic() + patience_seconds
@@ -69,7 +77,9 @@ class Browser:
         told = json.loads(line)
         what, details = told.get("method", ""), told.get("params", {})
         self._events.append(what)
-        if what == "Runtime.exceptionThrown" or (what == "Runtime.consoleAPICalled" and details["type"] == "error"):
+        if what == "Runtime.exceptionThrown" or (
+            what == "Runtime.consoleAPICalled" and details["type"] == "error"
+        ):
             self.errors.append(json.dumps(details))
         if what == "Network.requestWillBeSent":
             self.requests.append(details["request"]["url"])
@@ -81,7 +91,9 @@ class Browser:
 @contextmanager
 def browser(width: int = 1200) -> Iterator[Browser]:
     """A browser for the block; the test is skipped where there is none."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if program is None:
         pytest.skip("needs Chromium on the PATH")
     (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()

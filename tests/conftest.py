@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 # The library's tests run it on the template in place.
-os.environ.setdefault("JOLLYBOAT_PROJECT", str(Path(__file__).parents[1] / "{{cookiecutter.project_slug}}"))
+os.environ.setdefault(
+    "JOLLYBOAT_PROJECT", str(Path(__file__).parents[1] / "{{cookiecutter.project_slug}}")
+)
 
 import pytest
-from runs import make, run
+from runs import JOLLYBOAT, make, run
 
 import demo
-
-JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for a project's Python
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,15 @@ def project(template: Path, once) -> Path:
     """A generated project, set up."""
 
     def generate(folder: Path) -> None:
-        command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(folder), str(template)]
+        command = [
+            sys.executable,
+            "-m",
+            "cookiecutter",
+            "--no-input",
+            "-o",
+            str(folder),
+            str(template),
+        ]
         subprocess.run(command, env=os.environ | {"HOME": str(folder)}, check=True)
         said = make(folder / "shop_intent", "setup")
         assert said.returncode == 0, said.stdout
@@ -102,7 +110,17 @@ def built(untouched: Path, once) -> Path:
 
     def build(store: Path) -> None:
         raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-        said = run(untouched, store, *JOLLYBOAT, "simulate", "--days", "8", "--sessions-per-day", "1000", *raw)
+        said = run(
+            untouched,
+            store,
+            *JOLLYBOAT,
+            "simulate",
+            "--days",
+            "8",
+            "--sessions-per-day",
+            "1000",
+            *raw,
+        )
         for verb in ("data", "train", "deploy", "score"):
             assert said.returncode == 0, said.stdout
             said = run(untouched, store, f"flows/{verb}.py", "run")

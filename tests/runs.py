@@ -9,6 +9,7 @@ from pathlib import Path
 
 import demo
 
+JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for a project's Python
 STEP = re.compile(r"(?:`(?P<file>[^`\n]+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 
@@ -34,7 +35,9 @@ def make(project: Path, *verbs: str, before: tuple[str, ...] = ()) -> subprocess
     )
 
 
-def run(project: Path, store: Path, *command: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+def run(
+    project: Path, store: Path, *command: str, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
     """A command of Python's typed in the project, over this store, its output and errors as one text."""
     return subprocess.run(
         [*before, project / ".venv/bin/python", *command],
@@ -58,7 +61,9 @@ def copy_project(project: Path, into: Path) -> Path:
     """A project of its own that shares the other's virtual environment, and counts as set up."""
     shutil.copytree(project, into, ignore=shutil.ignore_patterns(*demo.LEFTOVERS))
     (into / ".venv").symlink_to(project / ".venv")
-    number = subprocess.run("pwd | cksum | cut -d' ' -f1", shell=True, cwd=into, capture_output=True, text=True)
+    number = subprocess.run(
+        "pwd | cksum | cut -d' ' -f1", shell=True, cwd=into, capture_output=True, text=True
+    )
     (into / ".venv" / f".ready-{number.stdout.strip()}").touch()
     return into
 
@@ -81,7 +86,9 @@ def read_guide(guide: Path) -> Iterator[Step]:
     file = ""
     for found in STEP.finditer(guide.read_text(encoding="utf-8")):
         file = found["file"] or file
-        yield Step(found["kind"], file if found["kind"] == "diff" else found["file"] or "", found["text"])
+        yield Step(
+            found["kind"], file if found["kind"] == "diff" else found["file"] or "", found["text"]
+        )
 
 
 def follow(guide: str, project: Path, **environment: str) -> list[subprocess.CompletedProcess]:

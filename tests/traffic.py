@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
-from conftest import JOLLYBOAT
+from runs import JOLLYBOAT
 
 import demo
 from jollyboat.snapshots import snapshot
@@ -39,8 +39,14 @@ class Server:
 
     def workers(self) -> list[int]:
         """The processes that answer."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        children = (
+            Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        )
+        return [
+            int(pid)
+            for pid in children
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
 
 
 @dataclass
@@ -53,7 +59,9 @@ class Load:
 
 
 @contextmanager
-def serving(project: Path, store: Path, before: tuple[str, ...] = (), **environment: str) -> Iterator[Server]:
+def serving(
+    project: Path, store: Path, before: tuple[str, ...] = (), **environment: str
+) -> Iterator[Server]:
     """A server that is ready; it is told to stop at the end, and must."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -77,7 +85,9 @@ def serving(project: Path, store: Path, before: tuple[str, ...] = (), **environm
             process.wait(20)
         if process.poll() is None:
             process.kill()
-            raise AssertionError(f"the server did not stop: {(store.parent / f'server-{port}.txt').read_text()}")
+            raise AssertionError(
+                f"the server did not stop: {(store.parent / f'server-{port}.txt').read_text()}"
+            )
 
 
 def wait_until_ready(server: Server) -> None:
@@ -148,11 +158,15 @@ def sessions(store: Path, count: int) -> list[dict]:
     for row in rows:
         key = row["tenant_id"], row["entity_id"]
         body = bodies.setdefault(key, {"tenant_id": key[0], "session_id": key[1], "events": []})
-        body["events"].append({name: value for name, value in row.items() if value is not None and name not in UNSENT})
+        body["events"].append(
+            {name: value for name, value in row.items() if value is not None and name not in UNSENT}
+        )
     return list(bodies.values())
 
 
 def logged(store: Path) -> list[dict]:
     """The lines of the prediction log that have landed."""
     files = sorted(store.glob("raw/predictions/dt=*/*.jsonl"))
-    return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()
+    ]

@@ -33,7 +33,11 @@ def tracked_files() -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     paths = [ROOT / name for name in listed.split("\0") if name]
-    return [path for path in paths if path.suffix in KINDS and path.name not in EXEMPT and path.is_file()]
+    return [
+        path
+        for path in paths
+        if path.suffix in KINDS and path.name not in EXEMPT and path.is_file()
+    ]
 
 
 def check(path: Path) -> Iterator[str]:

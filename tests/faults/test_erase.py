@@ -17,7 +17,7 @@ from jollyboat.erasure import erase, erase_plan
 from jollyboat.erasure.naming import Ids
 from jollyboat.landing import landing, records
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, write_json
 from jollyboat.warehouse import warehouse
 
@@ -46,9 +46,15 @@ def search(store: Path, ids: set[str]) -> set[str]:
     anywhere = re.compile(b"|".join(map(re.escape, sorted(known)[:200])))  # as part of a word, too
 
     def holds(content: bytes) -> bool:
-        return bool(anywhere.search(content)) or not known.isdisjoint(re.findall(rb"[\w.-]+", content))
+        return bool(anywhere.search(content)) or not known.isdisjoint(
+            re.findall(rb"[\w.-]+", content)
+        )
 
-    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file() and holds(decoded(path))}
+    return {
+        str(path.relative_to(store))
+        for path in store.rglob("*")
+        if path.is_file() and holds(decoded(path))
+    }
 
 
 def decoded(path: Path) -> bytes:
@@ -69,8 +75,16 @@ def somebody(untouched, copied) -> tuple[str, set[str]]:
         tenant, account = connection.sql(PERSON).fetchone()
     folder = copied / "raw/web/dt=2026-01-08"
     for number, user in enumerate([account, None, ADDRESS], 1):
-        event = {"id": f"linked-{number}", "type": "page_view", "ts": f"2026-01-07T10:0{number}:00Z"}
-        line = {"event": event, "shop": tenant, "visitor": {"anonymous_id": "second-device", "user_id": user}}
+        event = {
+            "id": f"linked-{number}",
+            "type": "page_view",
+            "ts": f"2026-01-07T10:0{number}:00Z",
+        }
+        line = {
+            "event": event,
+            "shop": tenant,
+            "visitor": {"anonymous_id": "second-device", "user_id": user},
+        }
         with (folder / "linked.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
     (folder / "broken.jsonl").write_text('{"visitor": {"anonymous_id": "second-device"}, "cut')
@@ -94,25 +108,36 @@ def others(store: Path, ids: set[str]) -> int:
         return connection.execute(query, {"ids": sorted(ids)}).fetchone()[0]
 
 
-def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(untouched, copied, somebody):
+def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(
+    untouched, copied, somebody
+):
     ids = somebody[1] | {ADDRESS}
     before, of_others = search(copied, ids), others(copied, ids)
-    assert {name.split("/")[0] for name in before} >= {"raw", "warehouse.duckdb", "tables", "truth.parquet"}
+    assert {name.split("/")[0] for name in before} >= {
+        "raw",
+        "warehouse.duckdb",
+        "tables",
+        "truth.parquet",
+    }
 
     said = run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS)
 
     assert said.returncode == 0, said.stdout
-    assert "had learned from them: pooled/" in said.stdout
+    assert "had learned from them: shared/" in said.stdout
     assert search(copied, ids) == set()
     assert others(copied, ids) == of_others
     (record,) = map(json.loads, (copied / "erasures.jsonl").read_text().splitlines())
     assert record["what"] == "person" and record["records"] > 0 and record["models"]
     for verb in ("data", "score"):
         assert run(untouched, copied, f"flows/{verb}.py", "run").returncode == 0
-    assert "Nothing is known of" in refusal(run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS))
+    assert "Nothing is known of" in refusal(
+        run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS)
+    )
 
 
-def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(untouched, copied, somebody):
+def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(
+    untouched, copied, somebody
+):
     account, ids = somebody
     code = (
         "import os, signal; from jollyboat.erasure import erase; from jollyboat.snapshots import snapshot; "
@@ -120,7 +145,12 @@ def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(untouche
     )
     for place in KILLED_BEFORE:
         name = place if "." in place else f"erase.{place}"
-        killed = run(untouched, copied, "-c", code.format(name) + f"erase.erase(default_store(), None, '{account}')")
+        killed = run(
+            untouched,
+            copied,
+            "-c",
+            code.format(name) + f"erase.erase(default_store(), None, '{account}')",
+        )
         assert killed.returncode == -signal.SIGKILL, (place, killed.stdout)
     other = refusal(run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", "acme"))
     assert f"jollyboat erase --person {account}` again" in other
@@ -137,13 +167,20 @@ def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
     with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
         *kept, (gone, *_) = connection.sql(query).fetchall()
         ids = {
-            one for (one,) in connection.execute("select id from int_identities where tenant_id = ?", [gone]).fetchall()
+            one
+            for (one,) in connection.execute(
+                "select id from int_identities where tenant_id = ?", [gone]
+            ).fetchall()
         }
         ids |= {
             one
-            for (one,) in connection.execute("select session_id from sessions where tenant_id = ?", [gone]).fetchall()
+            for (one,) in connection.execute(
+                "select session_id from sessions where tenant_id = ?", [gone]
+            ).fetchall()
         }
-        shared = connection.execute("select id from int_identities where tenant_id != ?", [gone]).fetchall()
+        shared = connection.execute(
+            "select id from int_identities where tenant_id != ?", [gone]
+        ).fetchall()
 
     said = run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", gone)
 
@@ -152,12 +189,21 @@ def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
     with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
         assert connection.sql(query).fetchall() == kept
     pages = [
-        path for path in copied.rglob("*") if path.suffix in (".html", ".csv", ".json") and "models" not in path.parts
+        path
+        for path in copied.rglob("*")
+        if path.suffix in (".html", ".csv", ".json") and "models" not in path.parts
     ]
-    assert [path for path in pages if f'"{gone}"' in path.read_text() or f">{gone}<" in path.read_text()] == []
+    assert [
+        path for path in pages if f'"{gone}"' in path.read_text() or f">{gone}<" in path.read_text()
+    ] == []
 
 
-PLANTED = [".metaflow/F/data/ab/abc", "runs/x/holdout.parquet", "raw/web/dt=2026-01-01/x.jsonl.gz", "live/x.jsonl"]
+PLANTED = [
+    ".metaflow/F/data/ab/abc",
+    "runs/x/holdout.parquet",
+    "raw/web/dt=2026-01-01/x.jsonl.gz",
+    "live/x.jsonl",
+]
 
 
 @pytest.mark.parametrize("place", ["reports/x.html", "new/new.duckdb", *PLANTED])
@@ -165,12 +211,16 @@ def test_an_id_that_is_planted_is_found(tmp_path, place):
     path = tmp_path / place
     path.parent.mkdir(parents=True)
     if path.suffix == ".parquet":
-        duckdb.sql("select 'x' as a, '{\"visitor\": \"u24136\"}' as payload").write_parquet(str(path))
+        duckdb.sql("select 'x' as a, '{\"visitor\": \"u24136\"}' as payload").write_parquet(
+            str(path)
+        )
     elif path.suffix == ".duckdb":
         with duckdb.connect(str(path)) as connection:
             connection.execute("create table t as select {'visitor': 'u24136'} as nested")
     else:
-        text = pickle.dumps({"visitor": "u24136"}) if "metaflow" in place else b'{"visitor": "u24136"}'
+        text = (
+            pickle.dumps({"visitor": "u24136"}) if "metaflow" in place else b'{"visitor": "u24136"}'
+        )
         path.write_bytes(text if path.suffix in (".html", ".jsonl") else gzip.compress(text))
 
     assert search(tmp_path, {"u24136"}) == {place}
@@ -184,13 +234,21 @@ def put(store: Store, *events: dict) -> None:
     path.parent.mkdir(parents=True)
     lines = [
         {
-            "event": {"id": f"event-{number}", "type": "page_view", "ts": f"2026-01-01T10:00:{number:02}Z"},
+            "event": {
+                "id": f"event-{number}",
+                "type": "page_view",
+                "ts": f"2026-01-01T10:00:{number:02}Z",
+            },
             "shop": "acme",
         }
         | event
         for number, event in enumerate(events)
     ]
-    path.write_text("\n".join([*map(json.dumps, lines), *(json.dumps(line["visitor"])[:-1] for line in lines[:2])]))
+    path.write_text(
+        "\n".join(
+            [*map(json.dumps, lines), *(json.dumps(line["visitor"])[:-1] for line in lines[:2])]
+        )
+    )
 
 
 def visit(user: str, device: str, session: str, order: str) -> dict:
@@ -205,7 +263,10 @@ VISITS = [
     visit(SHORT, "11", "12", "77"),
     visit("77", "1042x", SHORT, "1042"),  # the numbers of 1042 and of its order, on somebody else
     visit("someone", "device:odd", "session:odd/10", "3"),
-    *(visit(f"other{number}", f"device{number}", f"session{number}", f"{number}") for number in range(200, 206)),
+    *(
+        visit(f"other{number}", f"device{number}", f"session{number}", f"{number}")
+        for number in range(200, 206)
+    ),
 ]
 
 
@@ -226,7 +287,9 @@ def small(tmp_path_factory) -> Store:
 
 
 @pytest.mark.parametrize(("person", "place"), [(ODD, 0), (ACCENTED, 1), (SHORT, 2)])
-def test_of_people_with_odd_and_like_ids_one_goes_from_everywhere_and_nobody_else_does(small, tmp_path, person, place):
+def test_of_people_with_odd_and_like_ids_one_goes_from_everywhere_and_nobody_else_does(
+    small, tmp_path, person, place
+):
     store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
 
     told = erase.erase(store, None, person)
@@ -234,20 +297,37 @@ def test_of_people_with_odd_and_like_ids_one_goes_from_everywhere_and_nobody_els
     left = (store.raw / "web/dt=2026-01-01/a.jsonl").read_text().splitlines()[: len(VISITS) - 1]
     others = [each["visitor"] for number, each in enumerate(VISITS) if number != place]
     assert [json.loads(line)["visitor"] for line in left] == others
-    named = {person, VISITS[place]["visitor"]["anonymous_id"]} if person != SHORT else {"none has this"}
+    named = (
+        {person, VISITS[place]["visitor"]["anonymous_id"]} if person != SHORT else {"none has this"}
+    )
     assert search(store.root, named | {json.dumps(one)[1:-1] for one in named}) == set()
     assert [each.id for each in snapshot.all_of(store)] == [told["snapshot"]] != told["snapshots"]
 
 
-def web(name: str, shop: str, user: str | None, cookie: str, event: dict | None = None, **context: object) -> str:
-    told = {"id": f"event-of-{name}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | (event or {})
+def web(
+    name: str,
+    shop: str,
+    user: str | None,
+    cookie: str,
+    event: dict | None = None,
+    **context: object,
+) -> str:
+    told = {"id": f"event-of-{name}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | (
+        event or {}
+    )
     visitor = {"anonymous_id": cookie, "user_id": user}
     return json.dumps({"event": told, "shop": shop, "visitor": visitor, "context": context})
 
 
 def asked(name: str, shop: str, **ids: str | None) -> str:
-    told = {"request_id": f"request-{name}", "answered_at": "2026-01-01T10:00:00Z", "tenant_id": shop}
-    return json.dumps(told | {"entity_id": None, "anonymous_id": None, "user_id": None, "probability": 0.5} | ids)
+    told = {
+        "request_id": f"request-{name}",
+        "answered_at": "2026-01-01T10:00:00Z",
+        "tenant_id": shop,
+    }
+    return json.dumps(
+        told | {"entity_id": None, "anonymous_id": None, "user_id": None, "probability": 0.5} | ids
+    )
 
 
 BAD = {"ts": "nonsense"}
@@ -263,11 +343,20 @@ TOLD = {  # by what each is
         "on_app_undated": web("8", "globex", "other-8", "cookie-8", BAD, device={"type": "app"}),
         "on_app_broken": '{"event": {"id": "event-of-9"}, "context": {"device": {"type": "app"}',
         "of_referrer": web("10", "globex", "referrer-77", "cookie-10"),
-        "referred": web("11", "globex", "other-11", "cookie-11", page={"url": "https://x.example/?ref=referrer-77"}),
+        "referred": web(
+            "11",
+            "globex",
+            "other-11",
+            "cookie-11",
+            page={"url": "https://x.example/?ref=referrer-77"},
+        ),
         "ghost": web("12", "globex", "ghost-account-77", "ghost-cookie-77", BAD),
         "ghost_short": web("13", "globex", "g13", "g-c", BAD),
         "number": web("14", "globex", "000007", "cookie-14"),
-        **{f"other_{number}": web(f"o{number}", "globex", f"o{number}", f"c{number}") for number in range(20)},
+        **{
+            f"other_{number}": web(f"o{number}", "globex", f"o{number}", f"c{number}")
+            for number in range(20)
+        },
     },
     "predictions": {
         "asked": asked("1", "globex", anonymous_id="asked-cookie-1", entity_id="5e55104f"),
@@ -289,28 +378,38 @@ def crowded(tmp_path_factory) -> Store:
         landed = landing.land(store, *warehouse.source_names())
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
     published, _ = snapshot.publish(store, {}, "select 1", {})
-    slices = [{"slice": name, "value": "app", "rows": 1} for name in ("tenant_id", "device")]
+    segments = [{"segment": name, "value": "app", "rows": 1} for name in ("tenant_id", "device")]
     learned = {"features": [{"name": "device", "categories": ["app", "unknown"]}]}
     write_json(store.runs / "r/settings.json", {"snapshot": published.id})
     write_json(store.runs / "r/schema.json", learned)
     write_json(store.runs / "r/candidates/xgboost/model.json", learned)
     rows = "select 'globex' as tenant_id, unnest(['s42', 's43']) as entity_id, 'app' as device"
     duckdb.sql(rows).write_parquet(str(store.runs / "r/holdout.parquet"))
-    write_json(store.runs / "r/metrics.json", {"candidates": {"baseline": {"slices": slices}}})
+    write_json(store.runs / "r/metrics.json", {"candidates": {"baseline": {"segments": segments}}})
     for version in ("old", "serving"):
-        write_json(store.models / "pooled" / version / "manifest.json", {"run": "r"})
-        (store.models / "pooled" / version / "card.html").write_text("tried on the tenants app, globex")
-        (store.models / "pooled" / f"{version}-gate.html").write_text("tenant_id app does worst")
+        write_json(store.models / "shared" / version / "manifest.json", {"run": "r"})
+        (store.models / "shared" / version / "card.html").write_text(
+            "tried on the tenants app, globex"
+        )
+        (store.models / "shared" / f"{version}-gate.html").write_text("tenant_id app does worst")
         checks = [{"sentence": "tenant_id app does worst"}, {"name": "app"}]
-        write_json(store.gate("pooled", version), {"checks": checks})
-    write_json(store.champion("pooled"), {"version": "serving", "history": []})
+        write_json(store.gate("shared", version), {"checks": checks})
+    write_json(store.champion("shared"), {"version": "serving", "history": []})
     return store
 
 
 def left(store: Store) -> set[str]:
     """Which of the records are still there."""
-    found = {source: (store.raw / source / "dt=2026-01-01/a.jsonl").read_text().splitlines() for source in TOLD}
-    return {name for source, lines in TOLD.items() for name, line in lines.items() if line in found[source]}
+    found = {
+        source: (store.raw / source / "dt=2026-01-01/a.jsonl").read_text().splitlines()
+        for source in TOLD
+    }
+    return {
+        name
+        for source, lines in TOLD.items()
+        for name, line in lines.items()
+        if line in found[source]
+    }
 
 
 @pytest.mark.parametrize(
@@ -337,7 +436,9 @@ def test_of_ids_that_are_other_words_too_the_records_go_and_the_erasure_ends(
     assert told["as_ids_only"] == len(as_ids_only)
     assert not store.erasing.exists()
     assert (store.runs / "r/candidates/xgboost/model.json").exists()
-    rows = duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).project("entity_id").fetchall()
+    rows = (
+        duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).project("entity_id").fetchall()
+    )
     assert rows == [("s42",), ("s43",)][person == "u42" :]
     if person not in as_ids_only:
         assert erase.find(store, {person}) == []
@@ -348,15 +449,23 @@ def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowde
 
     told = erase.erase(store, "app", None)
 
-    assert {name for lines in TOLD.values() for name in lines} - left(store) == {"app", "app_undated"}
+    assert {name for lines in TOLD.values() for name in lines} - left(store) == {
+        "app",
+        "app_undated",
+    }
     for name in ("schema.json", "candidates/xgboost/model.json"):
         assert (store.runs / "r" / name).read_bytes() == (crowded.runs / "r" / name).read_bytes()
     assert duckdb.read_parquet(str(store.runs / "r/holdout.parquet")).count("*").fetchone() == (2,)
-    slices = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["baseline"]["slices"]
-    assert slices == [{"slice": "device", "value": "app", "rows": 1}]
-    assert json.loads(store.gate("pooled", "serving").read_text()) == {"checks": [{"name": "app"}]}
-    kept = {path.name for path in (store.models / "pooled").glob("[!.]*")}
-    assert (kept, told["cards"]) == ({"champion.json", "serving", "serving-gate.json"}, ["pooled/serving"])
+    segments = json.loads((store.runs / "r/metrics.json").read_text())["candidates"]["baseline"][
+        "segments"
+    ]
+    assert segments == [{"segment": "device", "value": "app", "rows": 1}]
+    assert json.loads(store.gate("shared", "serving").read_text()) == {"checks": [{"name": "app"}]}
+    kept = {path.name for path in (store.models / "shared").glob("[!.]*")}
+    assert (kept, told["cards"]) == (
+        {"champion.json", "serving", "serving-gate.json"},
+        ["shared/serving"],
+    )
     assert told["as_ids_only"] == len({"app"})
 
 
@@ -364,7 +473,7 @@ def test_what_stands_for_a_tenant_goes_and_its_name_as_another_word_stays(crowde
 def test_a_word_that_nobody_goes_by_erases_nothing(crowded, tmp_path, nobody):
     store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
 
-    with pytest.raises(Refused, match="Nothing is known of"):
+    with pytest.raises(UserError, match="Nothing is known of"):
         erase.erase(store, None, nobody)
 
     assert len(left(store)) == sum(map(len, TOLD.values())) and not store.erasing.exists()
@@ -374,17 +483,24 @@ def test_an_erasure_that_cannot_end_says_how_to_end_it(crowded, tmp_path, monkey
     store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
     monkeypatch.setattr(erase, "find", lambda *_: [store.root / "strange"])
 
-    with pytest.raises(Refused, match=r"Still named in .*/strange; .* delete .*/\.erasing\.json, and the erasure ends"):
+    with pytest.raises(
+        UserError,
+        match=r"Still named in .*/strange; .* delete .*/\.erasing\.json, and the erasure ends",
+    ):
         erase.erase(store, None, "ghost-account-77")
 
 
 def test_the_only_tenant_can_be_erased_though_nothing_is_left_to_be_published(small, tmp_path):
     store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
 
-    with pytest.raises(Refused, match=r"is erased .* there are events"):
+    with pytest.raises(UserError, match=r"is erased .* there are events"):
         erase.erase(store, "acme", None)
 
-    assert (snapshot.all_of(store), store.latest_snapshot.exists(), store.erasing.exists()) == ([], False, False)
+    assert (snapshot.all_of(store), store.latest_snapshot.exists(), store.erasing.exists()) == (
+        [],
+        False,
+        False,
+    )
     assert json.loads(store.erasures.read_text())["snapshot"] is None
     assert search(store.root, {'"acme"', "event-1"}) == set()
 
@@ -408,7 +524,10 @@ def test_an_id_is_named_where_it_stands_alone_however_it_is_written(one, text, i
 def test_a_raw_file_loses_the_records_named_and_keeps_the_others(tmp_path, kind):
     path = tmp_path / "dt=2026-01-01" / f"part[1].{kind}"
     path.parent.mkdir()
-    rows = [{"no": str(number), "text": text} for number, text in enumerate(["x", 'two\nlines, "quoted"', "y", "z"], 1)]
+    rows = [
+        {"no": str(number), "text": text}
+        for number, text in enumerate(["x", 'two\nlines, "quoted"', "y", "z"], 1)
+    ]
     if kind == "parquet":
         duckdb.from_df(__import__("pandas").DataFrame(rows)).write_parquet(str(path))
     else:
@@ -422,7 +541,9 @@ def test_a_raw_file_loses_the_records_named_and_keeps_the_others(tmp_path, kind)
     if kind == "parquet":
         left = duckdb.read_parquet(glob.escape(str(path)), hive_partitioning=False).fetchall()
     elif "json" not in kind:
-        left = duckdb.read_csv(glob.escape(str(path)), all_varchar=True, hive_partitioning=False).fetchall()
+        left = duckdb.read_csv(
+            glob.escape(str(path)), all_varchar=True, hive_partitioning=False
+        ).fetchall()
     else:
         with gzip.open(path, "rt") if kind.endswith("gz") else path.open() as file:
             left = [tuple(json.loads(line).values()) for line in file]
@@ -464,12 +585,17 @@ def test_of_a_link_the_file_that_it_leads_to_loses_the_records(tmp_path):
 
     erase._rewrite(link, {1})
 
-    assert link.is_symlink() and link.read_text() == (tmp_path / "elsewhere.jsonl").read_text() == "others\n"
+    assert (
+        link.is_symlink()
+        and link.read_text() == (tmp_path / "elsewhere.jsonl").read_text() == "others\n"
+    )
     erase._rewrite(link, set())
     assert [each.name for each in tmp_path.rglob("*")] == ["raw"]
 
 
-def test_a_link_to_what_cannot_be_written_is_refused_by_name_before_anything_goes(small, tmp_path, monkeypatch):
+def test_a_link_to_what_cannot_be_written_is_refused_by_name_before_anything_goes(
+    small, tmp_path, monkeypatch
+):
     store = Store(Path(shutil.copytree(small.root, tmp_path / "store")))
     path = store.raw / "web/dt=2026-01-01/a.jsonl"
     (tmp_path / "mounted").mkdir()
@@ -477,14 +603,16 @@ def test_a_link_to_what_cannot_be_written_is_refused_by_name_before_anything_goe
     path.symlink_to(tmp_path / "mounted/a.jsonl")
     monkeypatch.setattr(erase_plan.os, "access", lambda folder, _: folder != tmp_path / "mounted")
 
-    with pytest.raises(Refused, match=r"a\.jsonl names them, and .*/mounted cannot be written"):
+    with pytest.raises(UserError, match=r"a\.jsonl names them, and .*/mounted cannot be written"):
         erase.erase(store, None, SHORT)
 
     assert not store.erasing.exists()
     assert path.read_bytes() == (small.raw / "web/dt=2026-01-01/a.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["n" * 249 + ".jsonl", "\u00fc" * 124 + ".jsonl", "\U0001f600" * 62 + ".jsonl"])
+@pytest.mark.parametrize(
+    "name", ["n" * 249 + ".jsonl", "\u00fc" * 124 + ".jsonl", "\U0001f600" * 62 + ".jsonl"]
+)
 def test_a_file_with_the_longest_name_there_can_be_loses_its_records(tmp_path, name):
     path = tmp_path / name
     path.write_text("theirs\nothers\n")
@@ -497,4 +625,6 @@ def test_a_file_with_the_longest_name_there_can_be_loses_its_records(tmp_path, n
 def test_nobody_is_erased_from_a_store_that_was_never_built(tmp_path, untouched):
     shutil.copytree(untouched, tmp_path / "project", symlinks=True)
 
-    assert "`make data`" in refusal(run(tmp_path / "project", tmp_path / "data", *JOLLYBOAT, "erase", "--person", "x"))
+    assert "`make data`" in refusal(
+        run(tmp_path / "project", tmp_path / "data", *JOLLYBOAT, "erase", "--person", "x")
+    )

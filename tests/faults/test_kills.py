@@ -49,9 +49,9 @@ MOMENTS = {
     ],
     "deploy": [
         (".metaflow/DeployFlow/*/start/*/0.attempt.json", ""),
-        ("models/pooled/*/manifest.json", ""),
+        ("models/shared/*/manifest.json", ""),
         (".metaflow/DeployFlow/*/end/*/0.attempt.json", ""),
-        ("models/pooled/*-gate.html", ""),
+        ("models/shared/*-gate.html", ""),
     ],
     "score": [("scores/*/scores.csv", ""), ("scores/*/report.html", "")],
 }
@@ -60,13 +60,17 @@ TELL_THE_TIME = {"report.html", "run.json", "champion.json", "manifest.json"}
 
 @pytest.mark.parametrize("who", ["all", "parent"])
 @pytest.mark.parametrize("flow", MOMENTS)
-def test_a_flow_killed_at_every_step_ends_as_one_left_in_peace(untouched, built, tmp_path, flow, who):
+def test_a_flow_killed_at_every_step_ends_as_one_left_in_peace(
+    untouched, built, tmp_path, flow, who
+):
     store = tmp_path / "store"
     store.mkdir()
     for name in STARTS_FROM[flow]:
         (shutil.copytree if (built / name).is_dir() else shutil.copy2)(built / name, store / name)
     # What a killed parent leaves behind goes on by itself, so that it is enough to kill it within one model.
-    moments = [moment for moment in MOMENTS[flow] if who == "all" or moment not in BETWEEN_MODELS[1:]]
+    moments = [
+        moment for moment in MOMENTS[flow] if who == "all" or moment not in BETWEEN_MODELS[1:]
+    ]
     killed = []
 
     with watched(store) as seen:
@@ -158,19 +162,34 @@ def watched(store: Path) -> Iterator[list[str]]:
 def state(store: Path, flow: str) -> dict:
     """What the flow left in the store, without what tells the time of day."""
     if flow == "data":
-        (manifest,) = (json.loads(path.read_text()) for path in store.glob("snapshots/*/manifest.json"))
+        (manifest,) = (
+            json.loads(path.read_text()) for path in store.glob("snapshots/*/manifest.json")
+        )
         files = sorted(path.relative_to(store) for path in store.glob("tables/*/dt=*/*.parquet"))
-        return manifest | {"published_at": None, "files on disk": files, "warehouse": warehouse(store)}
+        return manifest | {
+            "published_at": None,
+            "files on disk": files,
+            "warehouse": warehouse(store),
+        }
     folder = store / {"train": "runs", "deploy": "models", "score": "scores"}[flow]
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path.relative_to(folder))]
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not is_hidden(path.relative_to(folder))
+    ]
     left_out = TELL_THE_TIME
     digests = {
-        str(path.relative_to(folder)): path.name in left_out or hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): path.name in left_out
+        or hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
         if not path.name.endswith(("-gate.html", "-gate.json"))
     }
-    champions = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/champion.json")}
-    versions = {owner: [entry["version"] for entry in one["history"]] for owner, one in champions.items()}
+    champions = {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/champion.json")
+    }
+    versions = {
+        owner: [entry["version"] for entry in one["history"]] for owner, one in champions.items()
+    }
     return digests | {"champions": versions}
 
 
@@ -185,6 +204,11 @@ def warehouse(store: Path) -> dict[str, tuple]:
     """
     root = str(store)
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
-        named = connection.sql("select table_name from duckdb_tables() where table_name != 'landed_files'").fetchall()
+        named = connection.sql(
+            "select table_name from duckdb_tables() where table_name != 'landed_files'"
+        ).fetchall()
         query = "select count(*), sum(hash(replace(cast(t as varchar), '{}', ''))) from \"{}\" as t"
-        return {table: connection.sql(query.format(root, table)).fetchone() for (table,) in sorted(named)}
+        return {
+            table: connection.sql(query.format(root, table)).fetchone()
+            for (table,) in sorted(named)
+        }

@@ -9,10 +9,14 @@ from test_server_load import IN_PROJECT
 
 pytestmark = pytest.mark.faults
 HAS_NAMESPACES = (
-    shutil.which("unshare") and shutil.which("ip") and subprocess.run(["unshare", "-rn", "true"]).returncode == 0
+    shutil.which("unshare")
+    and shutil.which("ip")
+    and subprocess.run(["unshare", "-rn", "true"]).returncode == 0
 )
 # A network of one's own, with loopback alone, for what is no Python (DuckDB's extensions).
-ALONE = ("unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh") if HAS_NAMESPACES else ()
+ALONE = (
+    ("unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh") if HAS_NAMESPACES else ()
+)
 COMMANDS = [
     [
         *JOLLYBOAT,
@@ -50,7 +54,9 @@ def test_a_connection_is_noticed(untouched, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
     monkeypatch.setenv("NETWORK_TRIES", str(tmp_path / "tries.txt"))
 
-    said = run(untouched, tmp_path, "-c", "import socket; socket.create_connection(('192.0.2.1', 80))")
+    said = run(
+        untouched, tmp_path, "-c", "import socket; socket.create_connection(('192.0.2.1', 80))"
+    )
 
     assert said.returncode == 1
     assert "192.0.2.1" in (tmp_path / "tries.txt").read_text()
@@ -59,9 +65,19 @@ def test_a_connection_is_noticed(untouched, monkeypatch, tmp_path):
 def test_the_pinned_packages_have_no_known_hole(untouched):
     if not shutil.which("uvx"):
         pytest.skip("uvx, which runs pip-audit, is not on the path")
-    command = ["uvx", "pip-audit", "--strict", "--require-hashes", "--disable-pip", "-r", "requirements.txt"]
+    command = [
+        "uvx",
+        "pip-audit",
+        "--strict",
+        "--require-hashes",
+        "--disable-pip",
+        "-r",
+        "requirements.txt",
+    ]
 
-    said = subprocess.run(command, cwd=untouched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = subprocess.run(
+        command, cwd=untouched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
     if said.returncode and "known vulnerabilit" not in said.stdout:
         pytest.skip(f"pip-audit could not ask: {said.stdout.strip().splitlines()[-1][:200]}")

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_every_answer_heard_before_a_kill_is_in_the_log_once_and_comes_back_as_data(untouched, copied, workers):
+def test_every_answer_heard_before_a_kill_is_in_the_log_once_and_comes_back_as_data(
+    untouched, copied, workers
+):
     bodies = sessions(copied, 200)
     heard = []
 
@@ -34,7 +36,9 @@ def test_every_answer_heard_before_a_kill_is_in_the_log_once_and_comes_back_as_d
     assert not list((copied / "live").iterdir())
     assert said.returncode == 0, said.stdout
     assert len(lines) == predictions(copied, "count(*)")
-    assert 0 == predictions(copied, "count(*) filter (where session_id is null or probability is null)")
+    assert 0 == predictions(
+        copied, "count(*) filter (where session_id is null or probability is null)"
+    )
     assert predictions(copied, "count(*) filter (where outcome)") > 0
     assert [("predictions", 0, 0)] == account(copied)
 
@@ -62,7 +66,7 @@ def predictions(store, what: str):
 def account(store) -> list[tuple]:
     return query(
         store,
-        "select source, sum(missing_count), sum(quarantined_count) from record_account where source = 'predictions' "
+        "select source, sum(missing_count), sum(quarantined_count) from record_reconciliation where source = 'predictions' "
         "group by all",
     )
 

@@ -47,7 +47,9 @@ def published(store: Path) -> str:
 
 def test_a_broken_model_is_named_and_publishes_nothing(mine, copied):
     before = published(copied)
-    (mine / "dbt/models/marts/sessions.sql").write_text("select no_such_column from {{ ref('events') }}")
+    (mine / "dbt/models/marts/sessions.sql").write_text(
+        "select no_such_column from {{ ref('events') }}"
+    )
 
     sentence = refusal(run(mine, copied, *DATA))
 
@@ -72,7 +74,11 @@ def test_a_critical_finding_publishes_nothing_and_names_the_keys_of_rows(mine, c
 def test_an_outcome_of_mere_chance_is_learned_from_and_refused_by_the_gate(mine, copied):
     """Half of the sessions have this outcome, so that many of them are there to judge by."""
     shutil.rmtree(copied / "models")
-    edit(mine / "dbt/dbt_project.yml", "outcome: event_type = 'purchase'", "outcome: md5(session_id) < '8'")
+    edit(
+        mine / "dbt/dbt_project.yml",
+        "outcome: event_type = 'purchase'",
+        "outcome: md5(session_id) < '8'",
+    )
     for verb in ("data", "train"):
         assert run(mine, copied, f"flows/{verb}.py", "run").returncode == 0
 
@@ -81,10 +87,12 @@ def test_an_outcome_of_mere_chance_is_learned_from_and_refused_by_the_gate(mine,
     assert "refused by" in sentence
     assert "beats_the_baseline" in sentence
     assert "there is still no champion" in sentence
-    assert not (copied / "models/pooled/champion.json").exists()
+    assert not (copied / "models/shared/champion.json").exists()
 
 
-def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first_goes_on(untouched, copied):
+def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first_goes_on(
+    untouched, copied
+):
     environment = demo.environment() | {"STORE_ROOT": str(copied)}
     (copied / "dbt/built.json").unlink()  # so that there is something to build
     (copied / "dbt/logs/run.txt").unlink()
@@ -102,14 +110,19 @@ def test_a_second_data_run_says_who_holds_the_warehouse_since_when_and_the_first
     sentence = refusal(run(untouched, copied, *DATA))
 
     holder = json.loads((copied / ".warehouse.lock").read_text())
-    assert f"Another data run (process {holder['pid']}) has been writing the warehouse since" in sentence
+    assert (
+        f"Another data run (process {holder['pid']}) has been writing the warehouse since"
+        in sentence
+    )
     assert "Wait for it to end, then run the same command again" in sentence
     assert first.wait() == 0
 
 
 def test_a_warehouse_that_is_open_elsewhere_or_damaged_is_told_and_built_again(untouched, copied):
     before = published(copied)
-    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    hold = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    )
     command = [untouched / ".venv/bin/python", "-c", hold, str(copied / "warehouse.duckdb")]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     holder.stdout.readline()
@@ -129,12 +142,16 @@ def test_a_warehouse_that_is_open_elsewhere_or_damaged_is_told_and_built_again(u
     assert published(copied) == before
 
 
-@pytest.mark.parametrize(("size", "sign"), [("16m", "never"), ("200m", "dbt/logs/run.txt"), ("200m", "dbt/built.json")])
+@pytest.mark.parametrize(
+    ("size", "sign"), [("16m", "never"), ("200m", "dbt/logs/run.txt"), ("200m", "dbt/built.json")]
+)
 def test_a_full_disk_publishes_nothing(untouched, built, tmp_path, size, sign):
     disk, start, end = (tmp_path / name for name in ("disk", "start", "end"))
     disk.mkdir()
     unshared = ("unshare", "--map-root-user", "--mount")
-    if subprocess.run([*unshared, "mount", "-t", "tmpfs", "small", disk], capture_output=True).returncode:
+    if subprocess.run(
+        [*unshared, "mount", "-t", "tmpfs", "small", disk], capture_output=True
+    ).returncode:
         pytest.skip("this machine gives no mount namespace of one's own (unshare)")
     for folder in ("raw", "snapshots"):
         shutil.copytree(built / folder, start / folder)
@@ -144,5 +161,7 @@ def test_a_full_disk_publishes_nothing(untouched, built, tmp_path, size, sign):
 
     assert "The disk is full" in sentence
     assert "run the same command again" in sentence
-    assert sorted(path.name for path in end.iterdir()) == sorted(path.name for path in (start / "snapshots").iterdir())
+    assert sorted(path.name for path in end.iterdir()) == sorted(
+        path.name for path in (start / "snapshots").iterdir()
+    )
     assert (end / "latest.json").read_text() == published(start)

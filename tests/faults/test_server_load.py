@@ -44,7 +44,12 @@ def test_a_thousand_sessions_have_the_snapshots_features_and_scores_online(untou
     said = run(untouched, copied, str(IN_PROJECT / "online.py"))
     told = json.loads(said.stdout.splitlines()[-1])
 
-    assert told["sessions"] >= 1_000 and told["days"] >= 5 and told["late"] >= 20 and told["log_ins_midway"] >= 5
+    assert (
+        told["sessions"] >= 1_000
+        and told["days"] >= 5
+        and told["late"] >= 20
+        and told["log_ins_midway"] >= 5
+    )
     differing = {name: count for name, count in told.items() if "differing" in name}
     assert differing.pop("features_differing_changed") > 0
     assert set(differing.values()) == {0}, told
@@ -75,7 +80,9 @@ def test_batch_scores_are_the_servers(untouched, copied):
     )
     said = run(untouched, copied, "-c", script, str(copied))
     scored = json.loads(said.stdout.splitlines()[-1])
-    asked = [one for one in sessions(copied, 400) if f"{one['tenant_id']} {one['session_id']}" in scored]
+    asked = [
+        one for one in sessions(copied, 400) if f"{one['tenant_id']} {one['session_id']}" in scored
+    ]
 
     with serving(untouched, copied) as server:
         _, told = server.call("/predict/batch", {"sessions": asked})
@@ -89,7 +96,9 @@ def test_batch_scores_are_the_servers(untouched, copied):
 # What it bears
 
 
-def test_nothing_that_the_schema_allows_or_forbids_is_the_servers_fault(untouched, server, tmp_path):
+def test_nothing_that_the_schema_allows_or_forbids_is_the_servers_fault(
+    untouched, server, tmp_path
+):
     command = [".venv/bin/schemathesis", "run", f"http://127.0.0.1:{server.port}/openapi.json"]
     checks = ["--checks", "not_a_server_error,response_schema_conformance,content_type_conformance"]
 
@@ -116,7 +125,10 @@ HOSTILE = {
     "wrong types": b'{"tenant_id": 1, "events": {"event_type": 2}}',
     "half a surrogate pair": AN_EVENT % b'"event_type": "\\ud800"',
     "ten thousand events": json.dumps(
-        {"tenant_id": "acme", "events": [{"event_type": "a", "occurred_at": "2026-01-01T00:00:00Z"}] * 10_000}
+        {
+            "tenant_id": "acme",
+            "events": [{"event_type": "a", "occurred_at": "2026-01-01T00:00:00Z"}] * 10_000,
+        }
     ).encode(),
 }
 
@@ -125,14 +137,21 @@ HOSTILE = {
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_a_hostile_body_is_refused(server, path, sent):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
-        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
+        client.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
+            + sent
+        )
         status = int(client.recv(100).split()[1])
 
     assert status in (413, 422)
 
 
 def test_slow_and_half_open_clients_do_not_keep_the_others_waiting(server, body):
-    starts = [b"", b"POST /predict HTTP/1.1\r\n", b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"]
+    starts = [
+        b"",
+        b"POST /predict HTTP/1.1\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+    ]
     hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(90)]
     for number, client in enumerate(hanging):
         client.sendall(starts[number % 3])
@@ -147,7 +166,9 @@ def test_slow_and_half_open_clients_do_not_keep_the_others_waiting(server, body)
     assert seconds < 5
 
 
-def test_connections_that_never_end_their_headers_lock_others_out_for_seconds_only(untouched, copied, body):
+def test_connections_that_never_end_their_headers_lock_others_out_for_seconds_only(
+    untouched, copied, body
+):
     with serving(untouched, copied, before=("prlimit", "--nofile=100")) as server:
         hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(120)]
         for client in hanging:
@@ -192,12 +213,15 @@ def test_what_was_sent_is_in_no_line_of_the_server(untouched, copied, body):
 
 
 def test_champions_change_under_load_within_two_seconds_and_no_request_fails(untouched, copied):
-    bodies, champion = sessions(copied, 100), copied / "models/pooled/champion.json"
+    bodies, champion = sessions(copied, 100), copied / "models/shared/champion.json"
     first = json.loads(champion.read_text())
     second = copy_of_the_champion(untouched, copied)
-    broken = copied / "models/pooled/broken"
+    broken = copied / "models/shared/broken"
 
-    with serving(untouched, copied, WORKERS="2") as server, load(server, bodies, clients=6) as heard:
+    with (
+        serving(untouched, copied, WORKERS="2") as server,
+        load(server, bodies, clients=6) as heard,
+    ):
         time.sleep(1)
         for version in (second, first["version"], second):
             point(champion, first, version)
@@ -205,7 +229,7 @@ def test_champions_change_under_load_within_two_seconds_and_no_request_fails(unt
             settled = len(heard.answers)
             time.sleep(0.5)
             assert {answer["model_version"] for answer in heard.answers[settled + 6 :]} == {version}
-        shutil.copytree(copied / "models/pooled" / second, broken)
+        shutil.copytree(copied / "models/shared" / second, broken)
         (broken / "features.sql").write_text("select 1")
         point(champion, first, "broken")
         time.sleep(2)
@@ -216,7 +240,9 @@ def test_champions_change_under_load_within_two_seconds_and_no_request_fails(unt
 
     assert (heard.refused, heard.broken) == ([], [])
     assert ready[0] == 200 and "features.sql" in ready[1]["refused"][0]
-    assert "features.sql" in "".join(path.read_text() for path in copied.parent.glob("server-*.txt"))
+    assert "features.sql" in "".join(
+        path.read_text() for path in copied.parent.glob("server-*.txt")
+    )
     assert len(heard.answers) == len({line["request_id"] for line in logged(copied)})
 
 
@@ -229,10 +255,10 @@ def copy_of_the_champion(project: Path, store: Path) -> str:
         "(folder / 'manifest.json').write_text(json.dumps(manifest)); "
         "folder.rename(folder.with_name(manifest['version'])); print(manifest['version'])"
     )
-    pooled = store / "models/pooled"
-    version = json.loads((pooled / "champion.json").read_text())["version"]
-    shutil.copytree(pooled / version, pooled / "draft")
-    said = run(project, store, "-c", script, str(pooled / "draft"))
+    shared = store / "models/shared"
+    version = json.loads((shared / "champion.json").read_text())["version"]
+    shutil.copytree(shared / version, shared / "draft")
+    said = run(project, store, "-c", script, str(shared / "draft"))
     assert said.returncode == 0, said.stdout
     return said.stdout.split()[-1]
 
@@ -292,7 +318,9 @@ def processes() -> list[int]:
 
 def serves(pid: int, store: Path) -> bool:
     try:
-        command, around = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+        command, around = (
+            Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")
+        )
     except OSError:
         return False
     return b"-m\0serving\0" in command and f"STORE_ROOT={store}\0".encode() in around

@@ -21,11 +21,18 @@ IMPORTS = "import dbt.cli.main, great_expectations, metaflow, skops.io, xgboost,
 @pytest.fixture
 def fresh(project: Path, tmp_path: Path) -> Path:
     """A generated project that is not set up."""
-    return Path(shutil.copytree(project, tmp_path / "a project", ignore=shutil.ignore_patterns(*demo.LEFTOVERS)))
+    return Path(
+        shutil.copytree(
+            project, tmp_path / "a project", ignore=shutil.ignore_patterns(*demo.LEFTOVERS)
+        )
+    )
 
 
 def python(minor: int) -> str:
-    found = [f"python3.{minor}", *sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3"), reverse=True)]
+    found = [
+        f"python3.{minor}",
+        *sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3"), reverse=True),
+    ]
     for candidate in map(str, found):
         if (
             shutil.which(candidate)
@@ -36,17 +43,25 @@ def python(minor: int) -> str:
 
 
 @pytest.mark.parametrize(("minor", "installer"), [(11, "uv"), (12, "uv"), (13, "uv"), (12, "pip")])
-def test_every_supported_python_installs_and_imports_and_plain_pip_does_too(fresh, minor, installer):
+def test_every_supported_python_installs_and_imports_and_plain_pip_does_too(
+    fresh, minor, installer
+):
     said = make(fresh, "setup", f"INSTALLER={installer}", f"PYTHON={python(minor)}")
 
     assert said.returncode == 0, said.stdout
-    imported = subprocess.run([fresh / ".venv/bin/python", "-c", IMPORTS], cwd="/", capture_output=True, text=True)
+    imported = subprocess.run(
+        [fresh / ".venv/bin/python", "-c", IMPORTS], cwd="/", capture_output=True, text=True
+    )
     assert imported.stdout.strip().startswith(str(fresh / ".venv")), imported.stderr
 
 
 def test_a_set_up_that_was_killed_is_done_again_by_the_same_command(fresh):
     first = subprocess.Popen(
-        ["make", "setup"], cwd=fresh, env=demo.environment(), stdout=subprocess.DEVNULL, start_new_session=True
+        ["make", "setup"],
+        cwd=fresh,
+        env=demo.environment(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     while not (fresh / ".venv/bin").exists():
         time.sleep(0.01)

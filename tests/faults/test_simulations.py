@@ -13,7 +13,10 @@ pytestmark = pytest.mark.faults
 def bench(project, name: str) -> list[dict]:
     """What a bench says on its standard error: a line of JSON for each row of its table."""
     said = subprocess.run(
-        [project / ".venv/bin/python", demo.HERE / "bench" / f"{name}.py"], capture_output=True, text=True, check=True
+        [project / ".venv/bin/python", demo.HERE / "bench" / f"{name}.py"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
 

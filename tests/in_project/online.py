@@ -32,27 +32,41 @@ def main() -> None:
     asked = pd.concat([asked, late]).drop_duplicates().reset_index(drop=True)
     columns = [feature["name"] for feature in bundle.schema["features"]]
     expected = asked.merge(features, how="left")[columns]
-    scores = asked.merge(batch.predict(bundle, snapshot, asked), how="left")["probability"].to_numpy()
+    scores = asked.merge(batch.predict(bundle, snapshot, asked), how="left")[
+        "probability"
+    ].to_numpy()
     events = snapshot.rows_of("events_at_point", asked)
     sessions = sent(asked, events)
     files = {name: snapshot.files(name) for name in bundle.lookups}
     model, mangled = LoadedModel(bundle, files), [mangle(session) for session in sessions]
-    told = {"sessions": len(asked), "late": len(late), "days": int(events["point_at"].dt.date.nunique())}
+    told = {
+        "sessions": len(asked),
+        "late": len(late),
+        "days": int(events["point_at"].dt.date.nunique()),
+    }
     known = events.groupby(KEYS)["user_id"].agg(["count", "size"])
     told["log_ins_midway"] = int(((known["count"] > 0) & (known["count"] < known["size"])).sum())
     for name, chosen in (("in_order", sessions), ("mangled", mangled)):
         told[f"features_differing_{name}"] = differing(expected, model.features(chosen)[columns])
         found = np.array([each.probability for each in model.predict(chosen)])
         told[f"scores_differing_{name}"] = int((np.abs(found - scores) > TOLERANCE).sum())
-    changed = FeatureQuery(bundle.feature_sql.replace("'cart_add'", "'cart_remove'"), bundle.lookups, files)
-    rows = [rows_of_request(place, tenant, events) for place, (tenant, _, events) in enumerate(sessions)]
+    changed = FeatureQuery(
+        bundle.feature_sql.replace("'cart_add'", "'cart_remove'"), bundle.lookups, files
+    )
+    rows = [
+        rows_of_request(place, tenant, events) for place, (tenant, _, events) in enumerate(sessions)
+    ]
     told["features_differing_changed"] = differing(expected, changed.run(rows).infer_objects())
     print(json.dumps(told))
 
 
 def late_sessions(snapshot) -> list[str]:
     return [
-        row[0] for row in snapshot.relation("events").filter("event_type = 'hologram'").project("session_id").fetchall()
+        row[0]
+        for row in snapshot.relation("events")
+        .filter("event_type = 'hologram'")
+        .project("session_id")
+        .fetchall()
     ]
 
 
@@ -80,7 +94,9 @@ def differing(expected: pd.DataFrame, found: pd.DataFrame) -> int:
         one, other = expected[name], found[name]
         absent = one.isna().to_numpy() & other.isna().to_numpy()
         if pd.api.types.is_numeric_dtype(one) and pd.api.types.is_numeric_dtype(other):
-            gap = one.to_numpy(dtype=float, na_value=np.nan) - other.to_numpy(dtype=float, na_value=np.nan)
+            gap = one.to_numpy(dtype=float, na_value=np.nan) - other.to_numpy(
+                dtype=float, na_value=np.nan
+            )
             same = absent | (np.abs(gap) <= TOLERANCE)
         else:
             same = absent | (one.astype(object).to_numpy() == other.astype(object).to_numpy())

@@ -16,7 +16,11 @@ def sessions(rows: int = 2000, seed: int = 0) -> pd.DataFrame:
     past_rate = np.where(rng.random(rows) < 0.4, np.nan, rng.random(rows))
     channel = rng.choice(["ads", "mail", "search"], rows, p=[0.5, 0.2, 0.3])
     log_odds = (
-        -3.2 + 0.9 * cart + 0.5 * np.log(seconds / 50) + 1.2 * np.nan_to_num(past_rate) + 1.1 * (channel == "mail")
+        -3.2
+        + 0.9 * cart
+        + 0.5 * np.log(seconds / 50)
+        + 1.2 * np.nan_to_num(past_rate)
+        + 1.1 * (channel == "mail")
     )
     return pd.DataFrame(
         {
@@ -47,5 +51,7 @@ def split(rows: int = 2000, seed: int = 0) -> Split:
 def part(features: pd.DataFrame, label: np.ndarray) -> Part:
     """A part of these features and labels, a minute between rows."""
     times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(label)), unit="min")
-    keys = pd.DataFrame({"tenant_id": "acme", "entity_id": [f"s{n}" for n in range(len(label))], "point_at": times})
+    keys = pd.DataFrame(
+        {"tenant_id": "acme", "entity_id": [f"s{n}" for n in range(len(label))], "point_at": times}
+    )
     return Part(keys, features, label)

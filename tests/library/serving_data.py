@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from jollyboat.bundles.bundle import Bundle, Parts, assemble
 from jollyboat.bundles.model import answer_sample
-from jollyboat.serving.trial import sample_request
+from jollyboat.serving.deployment_checks import sample_request
 from jollyboat.store.store import Store, write_json
 from jollyboat.training.estimators import Model
 from jollyboat.training.persistence import save
@@ -93,20 +93,30 @@ CART_EFFECT = 0.831298  # from the rate of all but the popular ones to CARTED, i
 
 def event(number: int = 1, **fields: object) -> dict:
     """A plain event, one minute after the one before it."""
-    plain = {"event_id": f"e{number}", "event_type": "page_view", "occurred_at": f"2026-01-05T10:{number:02d}:00Z"}
+    plain = {
+        "event_id": f"e{number}",
+        "event_type": "page_view",
+        "occurred_at": f"2026-01-05T10:{number:02d}:00Z",
+    }
     return plain | {"anonymous_id": "a1", "device": "mobile"} | fields
 
 
 def make_tree(carted: float) -> Model:
     """POPULAR for a popular last product, else `carted` with something in the cart, else BROWSED."""
-    rows = np.repeat([[0, 0, 0, 0, 200], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], 20, axis=0).astype(float)
-    label = np.concatenate([np.arange(20) < round(20 * rate) for rate in (POPULAR, carted, BROWSED)])
+    rows = np.repeat([[0, 0, 0, 0, 200], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], 20, axis=0).astype(
+        float
+    )
+    label = np.concatenate(
+        [np.arange(20) < round(20 * rate) for rate in (POPULAR, carted, BROWSED)]
+    )
     fill = ColumnTransformer([("few", SimpleImputer(strategy="constant", fill_value=0), [1, 4])])
     tree = make_pipeline(fill, DecisionTreeClassifier(random_state=0)).fit(rows, label)
     return Model(SCHEMA, tree, typical=rows[[0, 20, 40]])
 
 
-def make_bundle(store: Store, owner: str = "pooled", carted: float = CARTED, sql: str = FEATURE_SQL) -> Bundle:
+def make_bundle(
+    store: Store, owner: str = "shared", carted: float = CARTED, sql: str = FEATURE_SQL
+) -> Bundle:
     """A bundle of such a tree."""
     model = store.root / f"saved-{carted}"
     model.mkdir(parents=True, exist_ok=True)
@@ -145,6 +155,9 @@ def write_lookup(store: Store, rows: pd.DataFrame) -> Path:
 
 def publish_lookup(store: Store) -> None:
     """A snapshot of nothing but that file."""
-    table = {"columns": LOOKUPS["lookup_product"], "files": [{"file": "dt=2026-01-01/rows.parquet"}]}
+    table = {
+        "columns": LOOKUPS["lookup_product"],
+        "files": [{"file": "dt=2026-01-01/rows.parquet"}],
+    }
     write_json(store.snapshots / "made-up" / "manifest.json", {"tables": {"lookup_product": table}})
     write_json(store.latest_snapshot, {"snapshot": "made-up"})

@@ -7,7 +7,7 @@ from serving_data import make_bundle
 
 from jollyboat.bundles import bundle as bundles
 from jollyboat.bundles.bundle import open_bundle
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store
 
 
@@ -43,12 +43,16 @@ def test_other_content_gives_another_version(store, bundle):
 
 
 def test_assembling_leaves_nothing_half_made(store, bundle, monkeypatch):
-    monkeypatch.setattr(bundles, "_put_in_place", lambda draft, target: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(
+        bundles,
+        "_put_in_place",
+        lambda draft, target: (_ for _ in ()).throw(OSError(28, "disk full")),
+    )
 
     with pytest.raises(OSError, match="disk full"):
         make_bundle(store, carted=0.6)
 
-    assert [path.name for path in (store.models / "pooled").iterdir()] == [bundle.version]
+    assert [path.name for path in (store.models / "shared").iterdir()] == [bundle.version]
 
 
 def test_a_broken_bundle_is_mended_by_assembling_it_again(store, bundle):
@@ -60,26 +64,28 @@ def test_a_broken_bundle_is_mended_by_assembling_it_again(store, bundle):
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.version]
 
 
-@pytest.mark.parametrize("name", ["features.sql", "schema.json", "sample.json", "card.html", "model/model.skops"])
+@pytest.mark.parametrize(
+    "name", ["features.sql", "schema.json", "sample.json", "card.html", "model/model.skops"]
+)
 def test_a_changed_file_is_named(bundle, name):
     with (bundle.folder / name).open("a") as file:
         file.write(" ")
 
-    with pytest.raises(Refused, match=rf"{name} .*was changed.*make deploy"):
+    with pytest.raises(UserError, match=rf"{name} .*was changed.*make deploy"):
         open_bundle(bundle.folder)
 
 
 def test_a_missing_file_is_named(bundle):
     (bundle.folder / "model" / "model.skops").unlink()
 
-    with pytest.raises(Refused, match=r"missing the file model/model.skops.*make deploy"):
+    with pytest.raises(UserError, match=r"missing the file model/model.skops.*make deploy"):
         open_bundle(bundle.folder)
 
 
 def test_an_added_file_is_named(bundle):
     (bundle.folder / "model" / "extra.pkl").write_bytes(b"x")
 
-    with pytest.raises(Refused, match=r"holds model/extra.pkl.*make deploy"):
+    with pytest.raises(UserError, match=r"holds model/extra.pkl.*make deploy"):
         open_bundle(bundle.folder)
 
 
@@ -87,7 +93,7 @@ def test_a_changed_manifest_is_refused(bundle):
     path = bundle.folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "threshold": 0.9}))
 
-    with pytest.raises(Refused, match=r"manifest.json .*was changed.*make deploy"):
+    with pytest.raises(UserError, match=r"manifest.json .*was changed.*make deploy"):
         open_bundle(bundle.folder)
 
 
@@ -96,7 +102,7 @@ def test_a_bundle_without_a_manifest_is_refused_in_a_sentence(bundle, content):
     path = bundle.folder / "manifest.json"
     path.unlink() if content is None else path.write_text(content)
 
-    with pytest.raises(Refused, match=r"manifest.json"):
+    with pytest.raises(UserError, match=r"manifest.json"):
         open_bundle(bundle.folder)
 
 
@@ -104,11 +110,11 @@ def test_another_library_version_is_named(bundle, monkeypatch):
     installed = bundles.installed_libraries()
     monkeypatch.setattr(bundles, "installed_libraries", lambda: {**installed, "duckdb": "0.0.1"})
 
-    with pytest.raises(Refused, match=r"asks for duckdb .* here it is 0.0.1.*make deploy"):
+    with pytest.raises(UserError, match=r"asks for duckdb .* here it is 0.0.1.*make deploy"):
         open_bundle(bundle.folder)
 
 
 @pytest.mark.parametrize("owner", ["", "..", "../x", "a/b", ".hidden", "x" * 65, "a b", "a\n"])
 def test_an_owner_that_is_no_folder_name_is_refused(store, owner):
-    with pytest.raises(Refused, match="cannot own a model"):
+    with pytest.raises(UserError, match="cannot own a model"):
         make_bundle(store, owner=owner)

@@ -11,8 +11,8 @@ from serving_data import make_bundle
 from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.bundle import open_bundle
-from jollyboat.champions.champion import current, promote, prune, rollback, tell_versions
-from jollyboat.store.errors import Refused
+from jollyboat.champions.champion import current, format_versions, promote, prune, rollback
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, read_json, write_json
 
 WHO = {"by": "test", "why": "a test"}
@@ -29,7 +29,7 @@ def versions(store):
 
 
 def crown(store, version, **more):
-    return promote(store, "pooled", version, run="run-1", **WHO, **more)
+    return promote(store, "shared", version, run="run-1", **WHO, **more)
 
 
 def test_there_is_no_champion_at_first(store):
@@ -42,7 +42,7 @@ def test_a_tenant_has_its_own_champion_else_the_pooled_one(store, versions):
     promote(store, "acme", own.version, run="run-1", **WHO)
 
     assert current(store, "acme") == ("acme", own.version)
-    assert current(store, "globex") == ("pooled", versions[0])
+    assert current(store, "globex") == ("shared", versions[0])
 
 
 def test_a_champion_promoted_again_is_left_alone_and_says_so(store, versions):
@@ -52,23 +52,23 @@ def test_a_champion_promoted_again_is_left_alone_and_says_so(store, versions):
 
     assert not again.changed
     assert "already the champion" in again.sentence
-    assert len(read_json(store.champion("pooled"))["history"]) == 1
+    assert len(read_json(store.champion("shared"))["history"]) == 1
 
 
 def test_the_history_says_who_why_and_what_was_before(store, versions):
     crown(store, versions[0])
     crown(store, versions[1])
 
-    entry = read_json(store.champion("pooled"))["history"][-1]
+    entry = read_json(store.champion("shared"))["history"][-1]
 
     assert {"version", "at", "by", "why", "run", "previous"} <= set(entry)
     assert (entry["version"], entry["previous"], entry["by"]) == (versions[1], versions[0], "test")
 
 
 def test_a_broken_bundle_is_not_promoted(store, versions):
-    (store.bundle("pooled", versions[0]) / "features.sql").unlink()
+    (store.bundle("shared", versions[0]) / "features.sql").unlink()
 
-    with pytest.raises(Refused, match=r"features.sql"):
+    with pytest.raises(UserError, match=r"features.sql"):
         crown(store, versions[0])
 
     assert current(store) is None
@@ -78,10 +78,10 @@ def test_a_bundle_is_not_promoted_when_the_champion_it_was_judged_against_is_gon
     crown(store, versions[0], over=None)
     crown(store, versions[1], over=versions[0])
 
-    with pytest.raises(Refused, match=r"judged against .*make deploy"):
+    with pytest.raises(UserError, match=r"judged against .*make deploy"):
         crown(store, versions[2], over=versions[0])
 
-    assert current(store) == ("pooled", versions[1])
+    assert current(store) == ("shared", versions[1])
 
 
 def test_rollback_goes_back_and_a_second_one_further(store, versions):
@@ -90,9 +90,9 @@ def test_rollback_goes_back_and_a_second_one_further(store, versions):
 
     assert rollback(store, **WHO).version == versions[1]
     assert rollback(store, **WHO).version == versions[0]
-    with pytest.raises(Refused, match="no earlier champion"):
+    with pytest.raises(UserError, match="no earlier champion"):
         rollback(store, **WHO)
-    assert current(store) == ("pooled", versions[0])
+    assert current(store) == ("shared", versions[0])
 
 
 def test_a_promotion_after_a_rollback_is_taken_back_to_where_it_was(store, versions):
@@ -109,7 +109,7 @@ def test_rollback_to_a_named_version(store, versions):
         crown(store, version)
 
     assert rollback(store, to=versions[0], **WHO).version == versions[0]
-    with pytest.raises(Refused, match="never the champion"):
+    with pytest.raises(UserError, match="never the champion"):
         rollback(store, to="ffffffffffff", **WHO)
 
 
@@ -118,13 +118,17 @@ def test_rollback_needs_neither_training_nor_a_flow(store, versions):
         crown(store, version)
     command = [sys.executable, *JOLLYBOAT, "rollback"]
 
-    back = subprocess.run(command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True)
-    again = subprocess.run(command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True)
+    back = subprocess.run(
+        command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True
+    )
+    again = subprocess.run(
+        command, env=os.environ | {"STORE_ROOT": str(store.root)}, capture_output=True, text=True
+    )
 
     assert (back.returncode, again.returncode) == (0, 1)
     assert f"{versions[0]} is now the champion" in back.stdout
     assert "no earlier champion" in again.stderr
-    assert current(store) == ("pooled", versions[0])
+    assert current(store) == ("shared", versions[0])
 
 
 def test_a_champion_that_was_forced_is_told_as_such_for_as_long_as_it_serves(store, versions):
@@ -135,7 +139,9 @@ def test_a_champion_that_was_forced_is_told_as_such_for_as_long_as_it_serves(sto
     assert standing(store)["forced"] is None
     assert rollback(store, **WHO).version == versions[1]
     assert standing(store)["forced"] == "the old one is worse still"
-    assert re.search(rf"{versions[1]} .*CHAMPION .*FORCED: the old one is worse still", tell_versions(store))
+    assert re.search(
+        rf"{versions[1]} .*CHAMPION .*FORCED: the old one is worse still", format_versions(store)
+    )
     assert rollback(store, **WHO).version == versions[0]
     assert (standing(store)["gate"], standing(store)["forced"]) == ("a-gate.html", None)
 
@@ -144,32 +150,34 @@ def test_old_versions_go_but_never_the_champion_the_one_before_or_one_that_a_poi
     versions = [make_bundle(store, carted=rate / 10).version for rate in range(1, 8)]
     for version in versions[:2]:
         crown(store, version)
-    write_json(store.gate("pooled", versions[3]), {"decision": {"passed": False}})
-    write_json(store.models / "pooled" / "challenger.json", {"version": versions[2]})
+    write_json(store.gate("shared", versions[3]), {"decision": {"passed": False}})
+    write_json(store.models / "shared" / "challenger.json", {"version": versions[2]})
 
-    assert prune(store, "pooled", keep=2) == [versions[4], versions[3]]
-    assert not store.gate("pooled", versions[3]).exists()
-    assert all(open_bundle(store.bundle("pooled", version)) for version in [*versions[:3], *versions[5:]])
+    assert prune(store, "shared", keep=2) == [versions[4], versions[3]]
+    assert not store.gate("shared", versions[3]).exists()
+    assert all(
+        open_bundle(store.bundle("shared", version)) for version in [*versions[:3], *versions[5:]]
+    )
     assert rollback(store, **WHO).version == versions[0]
 
 
 def test_a_version_that_is_no_longer_kept_cannot_be_gone_back_to(store, versions):
     for version in versions:
         crown(store, version)
-    prune(store, "pooled", keep=1)
+    prune(store, "shared", keep=1)
 
-    with pytest.raises(Refused, match=f"{versions[0]} is no longer kept; `jollyboat models`"):
+    with pytest.raises(UserError, match=f"{versions[0]} is no longer kept; `jollyboat models`"):
         rollback(store, to=versions[0], **WHO)
 
 
 def test_rollback_to_a_broken_bundle_is_refused(store, versions):
     crown(store, versions[0])
     crown(store, versions[1])
-    (store.bundle("pooled", versions[0]) / "card.html").unlink()
+    (store.bundle("shared", versions[0]) / "card.html").unlink()
 
-    with pytest.raises(Refused, match=r"card.html"):
+    with pytest.raises(UserError, match=r"card.html"):
         rollback(store, **WHO)
-    assert current(store) == ("pooled", versions[1])
+    assert current(store) == ("shared", versions[1])
 
 
 def test_two_promotions_at_once_leave_one_champion_and_both_in_the_history(store, versions):
@@ -184,26 +192,30 @@ def test_two_promotions_at_once_leave_one_champion_and_both_in_the_history(store
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
 
-    pointer = read_json(store.champion("pooled"))
+    pointer = read_json(store.champion("shared"))
     assert pointer["version"] == pointer["history"][-1]["version"]
     line = [None, *(entry["version"] for entry in pointer["history"])]
     assert [entry["previous"] for entry in pointer["history"]] == line[:-1]
 
 
-def test_of_two_promotions_judged_against_the_same_champion_one_is_refused_ten_times_of_ten(store, versions):
+def test_of_two_promotions_judged_against_the_same_champion_one_is_refused_ten_times_of_ten(
+    store, versions
+):
     refused = []
 
     def race(barrier, version):
         barrier.wait()
         try:
             crown(store, version, over=versions[0])
-        except Refused as error:
+        except UserError as error:
             refused.append(error)
 
     for attempt in range(1, 11):
         crown(store, versions[0])
         barrier = threading.Barrier(2)
-        threads = [threading.Thread(target=race, args=(barrier, version)) for version in versions[1:]]
+        threads = [
+            threading.Thread(target=race, args=(barrier, version)) for version in versions[1:]
+        ]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
 
@@ -213,4 +225,4 @@ def test_of_two_promotions_judged_against_the_same_champion_one_is_refused_ten_t
 
 def standing(store: Store) -> dict:
     """How the present champion came there."""
-    return read_json(store.champion("pooled"))["history"][-1]
+    return read_json(store.champion("shared"))["history"][-1]

@@ -44,7 +44,9 @@ def test_each_command_explains_itself_with_an_example_of_its_own(words):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, jollyboat.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = (
+        "import sys, jollyboat.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
 
     command = [sys.executable, "-c", code]
     loaded = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.split()

@@ -43,7 +43,7 @@ def test_a_word_that_is_longer_than_a_line_stays_whole():
         ("Nothing was published; the snapshot before stays.", 31),
         ("pass  behaves", 32),
         ("data: snapshot 123 published; 3.0 s", 32),
-        ("deploy: 123 is now the champion of pooled", 32),
+        ("deploy: 123 is now the champion of shared", 32),
         ("warning: events: few rows", 33),
     ],
 )

@@ -105,7 +105,10 @@ def staged(tmp_path_factory) -> duckdb.DuckDBPyConnection:
     need_simulated_sources()
     store = Store(tmp_path_factory.mktemp("odd"))
     (store.raw / "web" / "dt=2026-01-01").mkdir(parents=True)
-    events = [json.dumps(an_event(number, changes)) for number, (changes, _) in enumerate(ODD_EVENTS.values())]
+    events = [
+        json.dumps(an_event(number, changes))
+        for number, (changes, _) in enumerate(ODD_EVENTS.values())
+    ]
     (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join([*events, *ODD_LINES]))
     (store.raw / "orders" / "dt=2026-01-01").mkdir(parents=True)
     orders = "order_no,shop_code,placed_at,total\n,acme,2026-01-01,1\n,acme,2026-01-01,2\n"
@@ -118,10 +121,16 @@ def hashed(expected: str | dict | None, staged: duckdb.DuckDBPyConnection) -> st
     """What is expected, `hash of x` in it being the hash of x with the store's salt."""
     if expected is None:
         return None
-    ((warehouse_file,),) = staged.sql("select path from duckdb_databases() where path is not null").fetchall()
+    ((warehouse_file,),) = staged.sql(
+        "select path from duckdb_databases() where path is not null"
+    ).fetchall()
     salt = (Path(warehouse_file).parent / ".salt").read_text()
     text = json.dumps(expected, separators=(",", ":")) if isinstance(expected, dict) else expected
-    return re.sub(r"hash of (\w+(?:@[\w.]+)?)", lambda found: sha256((salt + found[1]).encode()).hexdigest()[:32], text)
+    return re.sub(
+        r"hash of (\w+(?:@[\w.]+)?)",
+        lambda found: sha256((salt + found[1]).encode()).hexdigest()[:32],
+        text,
+    )
 
 
 @pytest.mark.parametrize("name", ODD_EVENTS)
@@ -129,14 +138,21 @@ def test_an_odd_event_has_its_rule(staged, name):
     number, (_, expected) = list(ODD_EVENTS).index(name) + 1, ODD_EVENTS[name]
 
     columns = ", ".join(f"cast({column} as varchar)" for column in expected)
-    (found,) = staged.sql(f"select {columns} from stg_web__events where line_number = {number}").fetchall()
+    (found,) = staged.sql(
+        f"select {columns} from stg_web__events where line_number = {number}"
+    ).fetchall()
     assert tuple(hashed(value, staged) for value in expected.values()) == found
 
 
 def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
-    found = staged.sql(f"select line, reason from quarantined_events where line_number > {len(ODD_EVENTS)}").fetchall()
+    found = staged.sql(
+        f"select line, reason from quarantined_events where line_number > {len(ODD_EVENTS)}"
+    ).fetchall()
 
-    lines = {hashed(line.replace("ann", "hash of ann"), staged): reason for line, reason in ODD_LINES.items()}
+    lines = {
+        hashed(line.replace("ann", "hash of ann"), staged): reason
+        for line, reason in ODD_LINES.items()
+    }
     assert lines == dict(found)
 
 
@@ -145,7 +161,9 @@ def test_orders_without_a_number_are_not_one(staged):
 
 
 def test_no_record_is_missing_from_the_account(staged):
-    assert [(0,)] == staged.sql("select distinct missing_count from record_account").fetchall()
+    assert [(0,)] == staged.sql(
+        "select distinct missing_count from record_reconciliation"
+    ).fetchall()
 
 
 def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one(copied):
@@ -158,7 +176,9 @@ def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one
     shutil.rmtree(copied.landed)
     land(copied, *warehouse.source_names(), lines_at_once=1000)
     command = [sys.executable, "-m", "dbt.cli.main", "run", "--vars", "{sessions_at_once: 100}"]
-    dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
+    dbt = subprocess.run(
+        command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True
+    )
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
     assert all(len(table) > 300 for table in before)
@@ -169,7 +189,9 @@ def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one
 def test_dbts_own_unit_tests_pass(copied):
     command = [sys.executable, "-m", "dbt.cli.main", "test", "--no-use-colors"]
 
-    dbt = subprocess.run(command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True)
+    dbt = subprocess.run(
+        command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True
+    )
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
     assert "ERROR=0" in dbt.stdout and os.path.exists(copied.warehouse)
@@ -186,8 +208,14 @@ def test_nothing_after_the_point_is_used(copied):
         "where event_number > point_number and received_at >= ?"
     )
     with duckdb.connect(str(copied.warehouse), read_only=True) as connection:
-        before, bought = connection.execute(features, [day]).fetchall(), connection.sql(outcomes).fetchall()
-        later = {row[0] for row in connection.execute(f"select event_id {of_the_future}", [day]).fetchall()}
+        before, bought = (
+            connection.execute(features, [day]).fetchall(),
+            connection.sql(outcomes).fetchall(),
+        )
+        later = {
+            row[0]
+            for row in connection.execute(f"select event_id {of_the_future}", [day]).fetchall()
+        }
         log_in_at = dict(
             connection.execute(
                 f"select max_by(event_id, event_number), strftime(max(occurred_at) + interval 1 second, '%xT%XZ') "
@@ -215,6 +243,9 @@ def test_nothing_after_the_point_is_used(copied):
     build(copied)
 
     with duckdb.connect(str(copied.warehouse), read_only=True) as connection:
-        after, sold = connection.execute(features, [day]).fetchall(), connection.sql(outcomes).fetchall()
+        after, sold = (
+            connection.execute(features, [day]).fetchall(),
+            connection.sql(outcomes).fetchall(),
+        )
     assert len(later) > 100 and sold > bought  # the future is another one
     assert before == after

@@ -8,7 +8,7 @@ from sklearn import metrics as reference
 
 from jollyboat.training.evaluate import Ranking, calibration_chance, curves, difference, metrics
 from jollyboat.training.schema import FeatureSchema
-from jollyboat.training.slices import by_slice, search_slices, slice_columns
+from jollyboat.training.segments import by_segment, search_segments, segment_columns
 
 RNG = np.random.default_rng(5)
 ROWS = 3000
@@ -16,7 +16,11 @@ LOG_ODDS = RNG.normal(-2, 1.3, ROWS)
 PROBABILITY = 1 / (1 + np.exp(-LOG_ODDS))
 LABEL = (RNG.random(ROWS) < PROBABILITY).astype(int)
 NOISY = 1 / (1 + np.exp(-(LOG_ODDS + RNG.normal(0, 1.5, ROWS))))
-TIES = {"no ties": PROBABILITY, "many ties": PROBABILITY.round(2), "few values": PROBABILITY.round(1) * 0.9 + 0.01}
+TIES = {
+    "no ties": PROBABILITY,
+    "many ties": PROBABILITY.round(2),
+    "few values": PROBABILITY.round(1) * 0.9 + 0.01,
+}
 
 
 def figures(label=LABEL, probability=PROBABILITY, resamples=0, groups=None, threshold=0.3):
@@ -52,7 +56,14 @@ def test_an_interval_is_that_of_refitted_resamples():
     found, drawn = figures(resamples=200), [RNG.integers(0, ROWS, ROWS) for _ in range(80)]
     refitted = [figures(LABEL[rows], PROBABILITY[rows]) for rows in drawn]
 
-    for name in ("average_precision", "roc_auc", "brier", "log_loss", "calibration_slope", "lift_top_decile"):
+    for name in (
+        "average_precision",
+        "roc_auc",
+        "brier",
+        "log_loss",
+        "calibration_slope",
+        "lift_top_decile",
+    ):
         low, high = np.quantile([each[name]["value"] for each in refitted], [0.025, 0.975])
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
         assert found[name]["high"] - found[name]["low"] == pytest.approx(high - low, rel=0.4)
@@ -75,16 +86,22 @@ def test_rows_that_come_together_make_an_interval_wider():
     label, probability = np.repeat(LABEL[:600], times), np.repeat(PROBABILITY[:600], times)
     persons = np.repeat([f"p{place}" for place in range(600)], times)
 
-    by_row, by_person = (figures(label, probability, 300, groups)["roc_auc"] for groups in (None, persons))
+    by_row, by_person = (
+        figures(label, probability, 300, groups)["roc_auc"] for groups in (None, persons)
+    )
 
     assert by_person["high"] - by_person["low"] > 1.5 * (by_row["high"] - by_row["low"])
 
 
-@pytest.mark.parametrize("label", [np.zeros(50, int), np.ones(50, int)], ids=["no positive", "no negative"])
+@pytest.mark.parametrize(
+    "label", [np.zeros(50, int), np.ones(50, int)], ids=["no positive", "no negative"]
+)
 def test_with_one_class_what_is_undefined_is_none(label):
     found = figures(label, PROBABILITY[:50], 20)
 
-    assert found["roc_auc"] == found["calibration_slope"] == {"value": None, "low": None, "high": None}
+    assert (
+        found["roc_auc"] == found["calibration_slope"] == {"value": None, "low": None, "high": None}
+    )
     assert found["brier"]["value"] is not None
 
 
@@ -97,28 +114,43 @@ def test_what_is_no_probability_is_refused(bad):
 def test_the_better_of_two_is_told_apart():
     found = difference(LABEL, PROBABILITY, NOISY, 200, 7)
 
-    expected = reference.average_precision_score(LABEL, PROBABILITY) - reference.average_precision_score(LABEL, NOISY)
+    expected = reference.average_precision_score(
+        LABEL, PROBABILITY
+    ) - reference.average_precision_score(LABEL, NOISY)
     assert found["value"] == pytest.approx(expected)
     assert 0 < found["low"] < found["value"] < found["high"]
 
 
 def test_slices_say_how_good_and_whether_that_can_be_judged():
-    device = np.where(np.arange(ROWS) < 20, "tv", np.where(np.arange(ROWS) % 3 == 0, "mobile", None))
+    device = np.where(
+        np.arange(ROWS) < 20, "tv", np.where(np.arange(ROWS) % 3 == 0, "mobile", None)
+    )
 
-    entries = by_slice(slice_columns(part(pd.DataFrame({"device": device}), LABEL), ["device"]), LABEL, PROBABILITY)
+    entries = by_segment(
+        segment_columns(part(pd.DataFrame({"device": device}), LABEL), ["device"]),
+        LABEL,
+        PROBABILITY,
+    )
 
     found = {entry["value"]: entry for entry in entries}
     mobile = device == "mobile"
     assert {"mobile", "tv", "(unknown)"} == set(found)
-    assert [found[value]["too_small"] for value in ("mobile", "(unknown)", "tv")] == [False, False, True]
-    assert (int(mobile.sum()), int(LABEL[mobile].sum())) == (found["mobile"]["rows"], found["mobile"]["positives"])
+    assert [found[value]["too_small"] for value in ("mobile", "(unknown)", "tv")] == [
+        False,
+        False,
+        True,
+    ]
+    assert (int(mobile.sum()), int(LABEL[mobile].sum())) == (
+        found["mobile"]["rows"],
+        found["mobile"]["positives"],
+    )
     assert found["mobile"]["average_precision"] == pytest.approx(
         reference.average_precision_score(LABEL[mobile], PROBABILITY[mobile])
     )
 
 
 def test_a_slice_without_a_positive_has_no_figure_and_does_not_crash():
-    entry = by_slice(pd.DataFrame({"tenant_id": ["tiny"] * 5}), np.zeros(5), PROBABILITY[:5])[0]
+    entry = by_segment(pd.DataFrame({"tenant_id": ["tiny"] * 5}), np.zeros(5), PROBABILITY[:5])[0]
 
     assert entry["average_precision"] is None
     assert entry["too_small"]
@@ -127,19 +159,26 @@ def test_a_slice_without_a_positive_has_no_figure_and_does_not_crash():
 def test_the_smallest_of_very_many_slices_are_judged_together():
     tenants = pd.DataFrame({"tenant_id": [f"t{number}" for number in np.arange(ROWS) % 60]})
 
-    entries = by_slice(tenants, LABEL, PROBABILITY)
+    entries = by_segment(tenants, LABEL, PROBABILITY)
 
-    assert ["(10 others)"] == [each["value"] for each in entries if not each["value"].startswith("t")]
+    assert ["(10 others)"] == [
+        each["value"] for each in entries if not each["value"].startswith("t")
+    ]
     assert ROWS == sum(each["rows"] for each in entries)
 
 
 def test_a_slices_lead_is_less_sure_where_its_rows_are_few_persons():
     one = pd.DataFrame({"tenant_id": ["acme"] * ROWS})
 
-    (by_row,) = by_slice(one, LABEL, PROBABILITY, NOISY, 100)
-    (by_person,) = by_slice(one, LABEL, PROBABILITY, NOISY, 100, groups=np.sort(np.arange(ROWS) % (ROWS // 20)))
+    (by_row,) = by_segment(one, LABEL, PROBABILITY, NOISY, 100)
+    (by_person,) = by_segment(
+        one, LABEL, PROBABILITY, NOISY, 100, groups=np.sort(np.arange(ROWS) % (ROWS // 20))
+    )
 
-    widths = [each["against_baseline"]["high"] - each["against_baseline"]["low"] for each in (by_row, by_person)]
+    widths = [
+        each["against_baseline"]["high"] - each["against_baseline"]["low"]
+        for each in (by_row, by_person)
+    ]
     assert widths[0] < widths[1]
 
 
@@ -155,8 +194,15 @@ def test_curves_are_few_points_that_begin_and_end_right():
 
 
 def test_everything_is_plain_values_for_json():
-    slices = by_slice(pd.DataFrame({"known": np.arange(ROWS) % 2}).astype(str), LABEL, PROBABILITY, NOISY, 5)
-    drawn = [figures(resamples=5), curves(LABEL, PROBABILITY), curves(LABEL * 0, PROBABILITY), slices]
+    segments = by_segment(
+        pd.DataFrame({"known": np.arange(ROWS) % 2}).astype(str), LABEL, PROBABILITY, NOISY, 5
+    )
+    drawn = [
+        figures(resamples=5),
+        curves(LABEL, PROBABILITY),
+        curves(LABEL * 0, PROBABILITY),
+        segments,
+    ]
 
     assert drawn == json.loads(json.dumps(drawn, allow_nan=False))
 
@@ -164,7 +210,7 @@ def test_everything_is_plain_values_for_json():
 def test_a_number_is_cut_into_spans_and_a_point_has_its_day():
     rows = part(pd.DataFrame({"pace": np.arange(ROWS) / 7, "cart": np.arange(ROWS) % 3}), LABEL)
 
-    found = slice_columns(rows, ["pace", "cart", "day", "not_there"])
+    found = segment_columns(rows, ["pace", "cart", "day", "not_there"])
 
     assert list(found.columns) == ["pace", "cart", "day"]
     assert found["pace"].nunique() == 4 and found["pace"].value_counts().max() < ROWS / 3
@@ -173,11 +219,13 @@ def test_a_number_is_cut_into_spans_and_a_point_has_its_day():
 
 
 def test_the_search_names_the_slice_on_which_a_model_was_broken_and_finds_little_in_a_good_one():
-    features = pd.DataFrame({"device": RNG.choice(["tv", "mobile", "app"], ROWS), "hour": RNG.integers(0, 24, ROWS)})
+    features = pd.DataFrame(
+        {"device": RNG.choice(["tv", "mobile", "app"], ROWS), "hour": RNG.integers(0, 24, ROWS)}
+    )
     broken = np.where((features["device"] == "tv") & (features["hour"] >= 18), 0.9, PROBABILITY)
     rows, schema = part(features, LABEL), FeatureSchema.from_frame(features)
 
-    worst, good = (search_slices(rows, schema, each, 7)[0] for each in (broken, PROBABILITY))
+    worst, good = (search_segments(rows, schema, each, 7)[0] for each in (broken, PROBABILITY))
 
     assert "device is tv" in worst["value"] and "hour over 17" in worst["value"]
     assert worst["gap"] < -0.5 and abs(good["gap"]) < 0.1
@@ -186,7 +234,10 @@ def test_the_search_names_the_slice_on_which_a_model_was_broken_and_finds_little
 def test_what_a_perfect_models_calibration_error_stays_below_is_large_with_few_rows():
     few, many = (calibration_chance(np.resize(PROBABILITY, rows), 7) for rows in (563, 50_000))
     right = [
-        figures(RNG.random(563) < PROBABILITY[:563], PROBABILITY[:563])["calibration_error"]["value"] for _ in range(60)
+        figures(RNG.random(563) < PROBABILITY[:563], PROBABILITY[:563])["calibration_error"][
+            "value"
+        ]
+        for _ in range(60)
     ]
 
     assert 0.03 < few < 0.09 and many < 0.01

@@ -13,27 +13,35 @@ from jollyboat.champions import champion
 from jollyboat.cli.main import jollyboat
 from jollyboat.experiments.readout import read, sequence
 from jollyboat.serving import experiment
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, project_settings, read_json, write_json
 
 PROJECT_SETTINGS = project_settings()
 SETTINGS = PROJECT_SETTINGS.experiment.model_dump()
-TOLD = {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1"}
+TOLD = {"salt": "s", "share": 0.5, "owner": "shared", "version": "v2", "champion": "v1"}
 TOLD |= {"since": "2026-01-01T00:00:00+00:00"}
 NO_EXPERIMENT = {
     "half a file": "{broken",
     "a text": '"str"',
     "a list": "[]",
     "null": "null",
-    **{f"no {name}": json.dumps({key: value for key, value in TOLD.items() if key != name}) for name in TOLD},
-    **{f"share {share}": json.dumps(TOLD | {"share": share}) for share in ("0.5", 40, 1.5, 1, 0, -0.5, True, None)},
+    **{
+        f"no {name}": json.dumps({key: value for key, value in TOLD.items() if key != name})
+        for name in TOLD
+    },
+    **{
+        f"share {share}": json.dumps(TOLD | {"share": share})
+        for share in ("0.5", 40, 1.5, 1, 0, -0.5, True, None)
+    },
     "share 1e400": json.dumps(TOLD).replace("0.5", "1e400"),
     "share NaN": json.dumps(TOLD).replace("0.5", "NaN"),
     "since": json.dumps(TOLD | {"since": "x"}),
 }
 
 
-def log(champion_rate: float, challenger_rate: float, visitors: int = 8000, seed: int = 0) -> pd.DataFrame:
+def log(
+    champion_rate: float, challenger_rate: float, visitors: int = 8000, seed: int = 0
+) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     variant = rng.choice(["champion", "challenger"], visitors)
     rate = np.where(variant == "champion", champion_rate, challenger_rate)
@@ -41,7 +49,8 @@ def log(champion_rate: float, challenger_rate: float, visitors: int = 8000, seed
         {
             "person_id": [f"p{place}" for place in range(visitors)],
             "session_id": [f"s{place}" for place in range(visitors)],
-            "answered_at": pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(visitors), unit="min"),
+            "answered_at": pd.Timestamp("2026-01-01")
+            + pd.to_timedelta(np.arange(visitors), unit="min"),
             "variant": variant,
             "outcome": (rng.random(visitors) < rate).astype(object),
             "latency_ms": rng.gamma(4, 1, visitors),
@@ -73,7 +82,9 @@ def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors()
 def test_a_person_counts_once_with_the_variant_and_outcome_met_first_and_waiting_is_no_failure():
     rows = log(0.1, 0.1).assign(outcome=False)
     other = np.where(rows["variant"] == "champion", "challenger", "champion")
-    later = rows.assign(variant=other, outcome=True, answered_at=rows["answered_at"] + pd.Timedelta(days=30))
+    later = rows.assign(
+        variant=other, outcome=True, answered_at=rows["answered_at"] + pd.Timedelta(days=30)
+    )
     waiting = rows.iloc[:10].assign(person_id=[f"w{place}" for place in range(10)], outcome=None)
 
     found = read(pd.concat([later, rows, waiting]), 0.5, SETTINGS)
@@ -88,7 +99,9 @@ def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is
     lost = rows[(rows["variant"] == "champion") | (np.arange(len(rows)) % 10 > 0)]
     slow = rows.assign(latency_ms=rows["latency_ms"] + 100 * (rows["variant"] == "challenger"))
 
-    fails = rows["probability"].mask((rows["variant"] == "challenger") & (np.arange(len(rows)) % 50 == 0))
+    fails = rows["probability"].mask(
+        (rows["variant"] == "challenger") & (np.arange(len(rows)) % 50 == 0)
+    )
 
     assert read(lost, 0.5, SETTINGS)["verdict"] == "spoiled"
     assert read(rows.assign(probability=fails), 0.5, SETTINGS)["verdict"] == "failing"
@@ -113,26 +126,28 @@ def test_without_an_answer_nothing_is_concluded():
 def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path):
     store = Store(tmp_path)
 
-    with pytest.raises(Refused, match="make deploy"):
+    with pytest.raises(UserError, match="make deploy"):
         experiment.start(store, "", 0.5, PROJECT_SETTINGS)
-    with pytest.raises(Refused, match="between 0 and 1"):
+    with pytest.raises(UserError, match="between 0 and 1"):
         experiment.start(store, "", 1.0, PROJECT_SETTINGS)
-    with pytest.raises(Refused, match="jollyboat experiment start"):
+    with pytest.raises(UserError, match="jollyboat experiment start"):
         experiment.stop(store)
     write_json(store.experiment, TOLD)
-    with pytest.raises(Refused, match="v2 is the challenger already"):
+    with pytest.raises(UserError, match="v2 is the challenger already"):
         experiment.start(store, "", 0.5, PROJECT_SETTINGS)
 
 
 @pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
-def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(tmp_path, monkeypatch, text):
+def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(
+    tmp_path, monkeypatch, text
+):
     monkeypatch.setenv("STORE_ROOT", str(tmp_path))
     file = Store(tmp_path).experiment
     file.parent.mkdir()
     file.write_text(text)
 
     for verb in ("read", "start", "promote"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(UserError) as refused:
             jollyboat(["experiment", verb], standalone_mode=False)
         sentence = str(refused.value)
         assert sentence.startswith(f"{file} is no experiment: ") and "\n" not in sentence
@@ -147,23 +162,28 @@ def test_a_file_that_holds_no_experiment_is_ended_as_one_is(tmp_path, text):
 
     said = experiment.stop(store)
 
-    assert said == f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
-    with pytest.raises(Refused, match="There is no experiment"):
+    assert (
+        said
+        == f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
+    )
+    with pytest.raises(UserError, match="There is no experiment"):
         experiment.stop(store)
 
 
 def test_who_answers_after_an_experiment_is_the_champion_of_then(tmp_path):
     store = Store(tmp_path)
     write_json(store.experiment, TOLD)
-    write_json(store.champion("pooled"), {"version": "v3"})
+    write_json(store.champion("shared"), {"version": "v3"})
 
     said = experiment.stop(store)
     write_json(store.experiment, TOLD)
-    store.champion("pooled").write_text("{broken")
+    store.champion("shared").write_text("{broken")
     without = experiment.stop(store)
 
     assert said == "v2 is no longer the challenger. Champion v3 answers everybody."
-    assert without.startswith(f"v2 is no longer the challenger. {store.champion('pooled')} is not readable JSON")
+    assert without.startswith(
+        f"v2 is no longer the challenger. {store.champion('shared')} is not readable JSON"
+    )
     assert not store.experiment.exists()
 
 
@@ -171,9 +191,15 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
     tmp_path, monkeypatch
 ):
     store = Store(tmp_path)
-    answers = log(0.1, 0.1, 6).drop(columns="person_id").assign(model_version="v1", anonymous_id=[*"aaabc", None])
+    answers = (
+        log(0.1, 0.1, 6)
+        .drop(columns="person_id")
+        .assign(model_version="v1", anonymous_id=[*"aaabc", None])
+    )
     answers["tenant_id"] = ["acme", "globex", *["acme"] * 4]
-    sessions = answers[["tenant_id", "session_id"]].assign(status="train", person_id=[*"pppqr", "nobody"])
+    sessions = answers[["tenant_id", "session_id"]].assign(
+        status="train", person_id=[*"pppqr", "nobody"]
+    )
     newest = SimpleNamespace(
         manifest={"tables": {"fct_predictions": {}}},
         columns=lambda _: ["person_id"],
@@ -183,12 +209,14 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
     monkeypatch.setattr(experiment.snapshot, "open_latest", lambda _: newest)
     write_json(store.experiment, TOLD)
 
-    write_json(store.champion("pooled"), {"version": "v1"})
+    write_json(store.champion("shared"), {"version": "v1"})
     found = experiment.readout(store, PROJECT_SETTINGS)
-    write_json(store.champion("pooled"), {"version": "v3"})
+    write_json(store.champion("shared"), {"version": "v3"})
 
     assert sum(one["visitors"] for one in found["variants"]) == 4
-    with pytest.raises(Refused, match=r"champion is now v3, .* compared with v1: `jollyboat experiment stop`"):
+    with pytest.raises(
+        UserError, match=r"champion is now v3, .* compared with v1: `jollyboat experiment stop`"
+    ):
         experiment.readout(store, PROJECT_SETTINGS)
 
 
@@ -196,25 +224,27 @@ def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):
     write_json(copied.experiment, {"version": "v2"})
 
     deployed, monitored = (
-        run(copied, f"flows/{name}", "run", *more) for name, *more in (["deploy.py"], ["monitor.py", "--auto", "1"])
+        run(copied, f"flows/{name}", "run", *more)
+        for name, *more in (["deploy.py"], ["monitor.py", "--auto", "1"])
     )
 
     assert (
-        deployed.returncode == 1 and "`jollyboat experiment promote` or `jollyboat experiment stop`" in deployed.stderr
+        deployed.returncode == 1
+        and "`jollyboat experiment promote` or `jollyboat experiment stop`" in deployed.stderr
     )
     assert "Nothing is trained while a challenger is on trial" in monitored.stdout
 
 
 def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promoted(copied):
     owner, version = champion.current(copied)
-    with pytest.raises(Refused, match="is the champion itself"):
+    with pytest.raises(UserError, match="is the champion itself"):
         experiment.start(copied, "", 0.5, PROJECT_SETTINGS)
     told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
     found = experiment.readout(copied, PROJECT_SETTINGS)
     said = experiment.tell(found, copied)
-    with pytest.raises(Refused, match="jollyboat experiment promote --force"):
+    with pytest.raises(UserError, match="jollyboat experiment promote --force"):
         experiment.promote(copied, PROJECT_SETTINGS)
     experiment.promote(copied, PROJECT_SETTINGS, force="the shop moves tomorrow")
 
@@ -223,6 +253,9 @@ def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promo
 
     assert "No outcome of both variants is known yet." in said and "not taken up" not in said
     assert "challenger: not taken up by a server. The bundle at" in of_a_broken_one
-    assert "features.sql; `jollyboat experiment stop`, then `jollyboat experiment start" in of_a_broken_one
+    assert (
+        "features.sql; `jollyboat experiment stop`, then `jollyboat experiment start"
+        in of_a_broken_one
+    )
     assert read_json(copied.experiment) is None
     assert "<h1>No difference is sure yet</h1>" in (copied.reports / "experiment.html").read_text()

@@ -16,9 +16,9 @@ from whole_path import run_together
 from jollyboat.bundles.bundle import Parts, assemble
 from jollyboat.bundles.model import answer_sample
 from jollyboat.champions.champion import current
-from jollyboat.serving import batch, experiment, trial
+from jollyboat.serving import batch, deployment_checks, experiment
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, project_settings, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.estimators import Model, fit
@@ -29,7 +29,7 @@ from jollyboat.training.split import Part
 VERBS = ["simulate", "data", "train", "deploy", "score", "monitor", "ask"]
 STAGES = {
     "data": ["land new files", "build tables", "audit tables", "publish snapshot"],
-    "train": ["fit rule", "fit logistic", "fit xgboost", "evaluate candidates"],
+    "train": ["fit baseline", "fit logistic", "fit xgboost", "evaluate candidates"],
     "deploy": ["assemble bundle", "run deployment checks"],
     "score": ["score sessions"],
     "monitor": ["gather live figures"],
@@ -37,7 +37,7 @@ STAGES = {
 PAGES = {
     "data": "reports/data.html",
     "train": "runs/*/report.html",
-    "deploy": "models/pooled/*-gate.html",
+    "deploy": "models/shared/*-gate.html",
     "score": "scores/*/report.html",
     "monitor": "monitor/report.html",
 }
@@ -67,7 +67,9 @@ def test_a_flow_prints_each_of_its_stages_and_nothing_of_metaflows(said, flow):
 
 
 def test_the_card_of_each_flow_is_its_page(said, built, tmp_path):
-    commands = {flow: [f"flows/{flow}.py", "card", "get", "end", str(tmp_path / flow)] for flow in PAGES}
+    commands = {
+        flow: [f"flows/{flow}.py", "card", "get", "end", str(tmp_path / flow)] for flow in PAGES
+    }
 
     opened = run_together(built, commands)
 
@@ -87,12 +89,15 @@ def test_card_view_alone_opens_the_page_of_the_latest_run(built, tmp_path):
     viewed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     card = Path(unquote(urlsplit(viewed.stdout.strip()).path))
-    assert HEADING.search(card.read_text())[1] == HEADING.search(runs.open("", built).report.read_text())[1]
+    assert (
+        HEADING.search(card.read_text())[1]
+        == HEADING.search(runs.open("", built).report.read_text())[1]
+    )
 
 
 def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(said, built):
     assert "quarantined: web: " in said["data"].stdout
-    account = snapshot.open_latest(built).frame("record_account")
+    account = snapshot.open_latest(built).frame("record_reconciliation")
 
     assert account["line_count"].sum() > 2_000
     assert (account["quarantined_count"].sum() > 0) and (account["duplicate_count"].sum() > 0)
@@ -103,7 +108,9 @@ def test_the_run_folder_holds_figures_and_predictions_of_every_candidate(built):
     run = runs.open("", built)
 
     assert list(run.metrics["candidates"]) == ["baseline", "logistic", "xgboost"]
-    assert {"tenant_id", "entity_id", "label", "baseline", "logistic", "xgboost"} <= set(run.predictions().columns)
+    assert {"tenant_id", "entity_id", "label", "baseline", "logistic", "xgboost"} <= set(
+        run.predictions().columns
+    )
 
 
 def test_the_champion_beats_the_baseline_and_its_gate_report_stands_beside_it(built):
@@ -111,7 +118,12 @@ def test_the_champion_beats_the_baseline_and_its_gate_report_stands_beside_it(bu
     gate = json.loads((built.models / owner / f"{version}-gate.json").read_text())
 
     assert gate["decision"]["passed"]
-    assert next(check for check in gate["decision"]["checks"] if check["name"] == "beats_the_baseline")["figure"] > 0
+    assert (
+        next(
+            check for check in gate["decision"]["checks"] if check["name"] == "beats_the_baseline"
+        )["figure"]
+        > 0
+    )
 
 
 def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
@@ -131,18 +143,27 @@ def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
     whole = duckdb.read_parquet(str(next(copied.scores.glob("*/scores.parquet")))).df()
     tenant = whole["tenant_id"][0]
 
-    one = duckdb.read_parquet(str(copied.scores / batch.score(opened, 7, tenant) / "scores.parquet")).df()
+    one = duckdb.read_parquet(
+        str(copied.scores / batch.score(opened, 7, tenant) / "scores.parquet")
+    ).df()
 
     expected = whole[whole["tenant_id"] == tenant]["probability"].to_numpy()
-    np.testing.assert_allclose(one["probability"], expected, rtol=1e-12)  # sums differ by the rows in a part
-    with pytest.raises(Refused, match=tenant):
+    np.testing.assert_allclose(
+        one["probability"], expected, rtol=1e-12
+    )  # sums differ by the rows in a part
+    with pytest.raises(UserError, match=tenant):
         batch.score(opened, 7, "nobody")
 
 
 def test_the_same_commands_again_change_nothing(copied):
-    before = {path: read_json(path) for path in (copied.latest_snapshot, copied.latest_run, copied.champion("pooled"))}
+    before = {
+        path: read_json(path)
+        for path in (copied.latest_snapshot, copied.latest_run, copied.champion("shared"))
+    }
 
-    said = run_together(copied, {verb: [f"flows/{verb}.py", "run"] for verb in ("data", "train", "deploy")})
+    said = run_together(
+        copied, {verb: [f"flows/{verb}.py", "run"] for verb in ("data", "train", "deploy")}
+    )
 
     assert [0, 0, 0] == [each.returncode for each in said.values()]
     assert before == {path: read_json(path) for path in before}
@@ -151,7 +172,9 @@ def test_the_same_commands_again_change_nothing(copied):
 FEWER = "select tenant_id, entity_id, point_at, cart_add_count from ({}) as features"
 
 
-def champion_of_other_features(store, folder, sql: str = FEWER, of_run: str = "gone") -> tuple[str, str]:
+def champion_of_other_features(
+    store, folder, sql: str = FEWER, of_run: str = "gone"
+) -> tuple[str, str]:
     """A bundle of a baseline that knows one feature, of a snapshot that is gone; what it runs is `sql`."""
     run, opened = runs.open("", store), snapshot.open_latest(store)
     folder.mkdir(exist_ok=True)
@@ -159,7 +182,7 @@ def champion_of_other_features(store, folder, sql: str = FEWER, of_run: str = "g
     schema = FeatureSchema.from_frame(rows.features[["cart_add_count"]])
     save(fit("baseline", rows, rows, schema, {"seed": 7}), folder)
     lookups = {name: opened.columns(name) for name in opened.lookups}
-    request = trial.sample_request({})
+    request = deployment_checks.sample_request({})
     parts = Parts(
         candidate="baseline",
         model=folder,
@@ -178,17 +201,23 @@ def champion_of_other_features(store, folder, sql: str = FEWER, of_run: str = "g
     return bundle.owner, bundle.version
 
 
-def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_silence_explained(copied, tmp_path):
+def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_silence_explained(
+    copied, tmp_path
+):
     run = runs.open("", copied)
     other = champion_of_other_features(copied, tmp_path / "baseline")
     mute = champion_of_other_features(
         copied, tmp_path / "baseline", FEWER + " semi join lookup_price using (tenant_id)"
     )
 
-    lead, slices, silence = trial.against_champion(other, run)
-    nothing, none, why = trial.against_champion(mute, run)
+    lead, segments, silence = deployment_checks.against_champion(other, run)
+    nothing, none, why = deployment_checks.against_champion(mute, run)
 
-    assert lead["low"] > 0 and silence == "" and {"tenant_id", "device"} <= {each["slice"] for each in slices}
+    assert (
+        lead["low"] > 0
+        and silence == ""
+        and {"tenant_id", "device"} <= {each["segment"] for each in segments}
+    )
     assert nothing is none is None and "lookup_price" in why and "make deploy FORCE" in why
 
 
@@ -196,12 +225,12 @@ def test_a_champion_is_not_asked_about_rows_that_it_has_learned_from(copied, tmp
     run = runs.open("", copied)
     champion = champion_of_other_features(copied, tmp_path / "baseline", of_run=run.id)
     metrics, times = run.metrics, run.predictions()["point_at"]
-    about_all, _, _ = trial.against_champion(champion, run)
+    about_all, _, _ = deployment_checks.against_champion(champion, run)
 
     def learned_until(moment) -> tuple:
         metrics["split"]["validation"]["to"] = moment.isoformat()
         write_json(run.folder / "metrics.json", metrics)
-        return trial.against_champion(champion, run)
+        return deployment_checks.against_champion(champion, run)
 
     about_half, _, _ = learned_until(times.median())
     nothing, _, why = learned_until(times.max())
@@ -210,12 +239,20 @@ def test_a_champion_is_not_asked_about_rows_that_it_has_learned_from(copied, tmp
     assert nothing is None and "it has learned from nearly all of it" in why
 
 
-def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_that_is_kept(copied, tmp_path):
+def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_that_is_kept(
+    copied, tmp_path
+):
     owner, version = champion_of_other_features(copied, tmp_path / "baseline")
-    told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": current(copied)[1]}
+    told = {
+        "salt": "s",
+        "share": 0.5,
+        "owner": owner,
+        "version": version,
+        "champion": current(copied)[1],
+    }
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
-    with pytest.raises(Refused, match="jollyboat experiment promote --force"):
+    with pytest.raises(UserError, match="jollyboat experiment promote --force"):
         experiment.promote(copied, project_settings())
     experiment.promote(copied, project_settings(), force="the shop moves tomorrow")
 
@@ -225,7 +262,7 @@ def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_th
 def test_a_champion_whose_code_has_changed_is_not_compared_with(copied, monkeypatch):
     monkeypatch.setattr(Model, "predict_matrix", lambda self, matrix: np.full(len(matrix), 0.5))
 
-    lead, _, why = trial.against_champion(current(copied), runs.open("", copied))
+    lead, _, why = deployment_checks.against_champion(current(copied), runs.open("", copied))
 
     assert lead is None and "answers its own sample" in why
 
@@ -235,8 +272,8 @@ def test_features_that_a_server_cannot_compute_are_refused_before_there_is_a_bun
     sql = run.feature_sql.strip().rstrip(";") + " semi join sessions using (tenant_id)"
     (run.folder / "features.sql").write_text(sql)
 
-    with pytest.raises(Refused, match="events_at_point and lookups only"):
-        trial.assemble_bundle(run, "Model card")
+    with pytest.raises(UserError, match="events_at_point and lookups only"):
+        deployment_checks.assemble_bundle(run, "Model card")
 
 
 def test_the_runs_page_tells_what_the_gate_said(built):

@@ -5,8 +5,19 @@ import pytest
 from jollyboat.gate.gate import Facts, decide
 from jollyboat.training.training import choose
 
-LIMITS = {"champion_margin": 0.01, "slice_drop": 0.05, "calibration_error": 0.05, "latency_ms": 250}
-LIMITS |= {"feature_auc": 0.95, "model_auc": 0.97, "shared_rows": 0.01, "memory_mb": 2000, "bundle_mb": 50}
+LIMITS = {
+    "champion_margin": 0.01,
+    "segment_drop": 0.05,
+    "calibration_error": 0.05,
+    "latency_ms": 250,
+}
+LIMITS |= {
+    "feature_auc": 0.95,
+    "model_auc": 0.97,
+    "shared_rows": 0.01,
+    "memory_mb": 2000,
+    "bundle_mb": 50,
+}
 LIMITS |= {"training_seconds": 3600}
 
 
@@ -18,13 +29,17 @@ def slices(high: float) -> list[dict]:
     """One whose lead over the baseline is surely below `high`, and one too small to judge."""
     lead = {"value": high - 0.02, "low": high - 0.04, "high": high}
     return [
-        {"slice": "tenant_id", "value": "acme", "too_small": False, "against_baseline": lead},
-        {"slice": "tenant_id", "value": "tiny", "too_small": True},
+        {"segment": "tenant_id", "value": "acme", "too_small": False, "against_baseline": lead},
+        {"segment": "tenant_id", "value": "tiny", "too_small": True},
     ]
 
 
 def leaks(shared_rows: float = 0.002, **features: float) -> dict:
-    return {"features": features or {"cart_add_count": 0.7}, "shared_rows": shared_rows, "shared_by_chance": 0.001}
+    return {
+        "features": features or {"cart_add_count": 0.7},
+        "shared_rows": shared_rows,
+        "shared_by_chance": 0.001,
+    }
 
 
 GOOD = Facts(
@@ -32,7 +47,7 @@ GOOD = Facts(
     champion="4f0c",
     against_baseline=lead(0.08, 0.03),
     against_champion=lead(0.0, -0.005),
-    slices=slices(0.04),
+    segments=slices(0.04),
     calibration_error=0.01,
     calibration_chance=0.02,
     misbehaving=[],
@@ -48,14 +63,17 @@ GOOD = Facts(
 BAD = {
     "beats_the_baseline": {"against_baseline": lead(0.02, -0.001)},
     "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
-    "no_slice_falls": {"slices": slices(-0.06)},
+    "no_segment_falls": {"segments": slices(-0.06)},
     "calibration": {"calibration_error": 0.2},
     "behaves": {"misbehaving": ["other ids same score: at most 0.3 apart."]},
     "no_feature_is_too_good": {"leaks": leaks(bought_later=0.99)},
     "not_too_good": {"roc_auc": 0.99},
     "no_row_of_the_past_returns": {"leaks": leaks(shared_rows=0.05)},
     "serves_as_trained": {"differing": {"event_count": 3}},
-    "smoke": {"smoke_passed": False, "smoke_sentence": "The server ended at once: no module named shop."},
+    "smoke": {
+        "smoke_passed": False,
+        "smoke_sentence": "The server ended at once: no module named shop.",
+    },
     "latency": {"p99_ms": 900.0},
     "memory": {"memory_mb": 9000},
     "bundle_size": {"bundle_mb": 90},
@@ -65,7 +83,9 @@ UNKNOWN = {name: {next(iter(facts)): None} for name, facts in BAD.items()}
 
 
 def failed(facts: Facts, limits: dict = LIMITS) -> dict[str, str]:
-    return {check.name: check.sentence for check in decide(facts, limits).checks if not check.passed}
+    return {
+        check.name: check.sentence for check in decide(facts, limits).checks if not check.passed
+    }
 
 
 def test_a_good_candidate_passes_every_check_and_each_has_a_bad_twin():
@@ -93,7 +113,9 @@ def test_what_is_not_known_is_refused(name):
 
 
 def test_a_refusal_names_what_did_it():
-    bad = replace(GOOD, **BAD["serves_as_trained"], **BAD["behaves"], **BAD["no_feature_is_too_good"])
+    bad = replace(
+        GOOD, **BAD["serves_as_trained"], **BAD["behaves"], **BAD["no_feature_is_too_good"]
+    )
 
     sentences = " ".join(failed(bad).values())
 
@@ -118,17 +140,22 @@ def test_probabilities_of_a_rare_outcome_may_be_off_by_half_of_its_rate_at_most(
 
 
 def test_a_slice_on_which_the_champion_was_better_is_named():
-    refused = failed(replace(GOOD, champion_slices=slices(-0.06)))
+    refused = failed(replace(GOOD, champion_segments=slices(-0.06)))
 
-    assert "tenant_id acme does worst against the champion" in refused["no_slice_falls"]
+    assert "tenant_id acme does worst against the champion" in refused["no_segment_falls"]
 
 
 def test_a_ladder_without_a_rule_is_told_to_have_one():
-    assert 'name "baseline" under [train]' in failed(replace(GOOD, against_baseline=None))["beats_the_baseline"]
+    assert (
+        'name "baseline" under [train]'
+        in failed(replace(GOOD, against_baseline=None))["beats_the_baseline"]
+    )
 
 
 def test_a_champion_that_cannot_be_asked_shuts_the_gate_in_a_sentence():
-    silent = replace(GOOD, against_champion=None, champion_silence="Its table lookup_price is gone.")
+    silent = replace(
+        GOOD, against_champion=None, champion_silence="Its table lookup_price is gone."
+    )
 
     assert "lookup_price is gone" in failed(silent)["not_worse_than_champion"]
 
@@ -143,7 +170,9 @@ def test_a_limit_that_is_not_set_shuts_the_gate(key):
 
 
 def test_the_rule_itself_is_refused_in_a_sentence_that_says_so():
-    assert "the baseline itself" in failed(replace(GOOD, candidate="baseline"))["beats_the_baseline"]
+    assert (
+        "the baseline itself" in failed(replace(GOOD, candidate="baseline"))["beats_the_baseline"]
+    )
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.01])
@@ -154,12 +183,17 @@ def test_the_first_deployment_needs_no_champion(margin):
 
 
 def test_a_slice_that_may_have_fallen_by_chance_does_not_shut_the_gate():
-    assert decide(replace(GOOD, slices=slices(-0.04)), LIMITS).passed
-    assert decide(replace(GOOD, slices=slices(0)[1:]), LIMITS).passed
+    assert decide(replace(GOOD, segments=slices(-0.04)), LIMITS).passed
+    assert decide(replace(GOOD, segments=slices(0)[1:]), LIMITS).passed
 
 
 @pytest.mark.parametrize("xgboost", [0.25, 0.3])
 def test_the_best_on_validation_is_chosen_and_of_equals_the_simpler(xgboost):
     precisions = {"baseline": 0.2, "logistic": 0.3, "xgboost": xgboost}
 
-    assert choose({name: {"average_precision": {"value": value}} for name, value in precisions.items()}) == "logistic"
+    assert (
+        choose(
+            {name: {"average_precision": {"value": value}} for name, value in precisions.items()}
+        )
+        == "logistic"
+    )

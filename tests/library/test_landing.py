@@ -10,7 +10,7 @@ import pytest
 from jollyboat.landing import records
 from jollyboat.landing.landing import land
 from jollyboat.landing.records import LONGEST_LINE
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store
 
 GOOD = b'{"a": 1}\n{"a": 2}\n'
@@ -75,7 +75,9 @@ def test_a_damaged_file_costs_only_itself(store, name, content, damage):
     put(store, name, content)
     put(store, "good.jsonl", GOOD)
 
-    assert [damage, None] == [file.damage for file in sorted(landed(store), key=lambda file: file.damage is None)]
+    assert [damage, None] == [
+        file.damage for file in sorted(landed(store), key=lambda file: file.damage is None)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,13 @@ def test_a_line_is_too_long_whatever_the_parts_it_is_read_in(store):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_is_read_under_its_own_header_whatever_its_delimiter(store, delimiter):
-    rows = [["id", "note"], ["1", "plain"], ["2", f'"two\nlines{delimiter} one field"'], ["3"], ["4", "after"]]
+    rows = [
+        ["id", "note"],
+        ["1", "plain"],
+        ["2", f'"two\nlines{delimiter} one field"'],
+        ["3"],
+        ["4", "after"],
+    ]
     put(store, "e.csv", "\n".join(delimiter.join(row) for row in rows).encode())
 
     (file,) = landed(store)
@@ -133,7 +141,9 @@ def test_a_csv_row_that_would_be_too_long_a_line_costs_only_itself(store):
 
     (file,) = landed(store)
     read = [json.loads(text) for text in (store.root / file.read_from).read_text().splitlines()]
-    assert ["line_too_long", {"id": "2"}] == [each[0] if isinstance(each, list) else each for each in read]
+    assert ["line_too_long", {"id": "2"}] == [
+        each[0] if isinstance(each, list) else each for each in read
+    ]
 
 
 def test_a_second_look_finds_nothing_new_and_a_third_one_the_file_that_changed(store):
@@ -149,7 +159,10 @@ def test_a_second_look_finds_nothing_new_and_a_third_one_the_file_that_changed(s
 
 def test_files_stay_in_the_portion_in_which_they_landed_and_new_ones_begin_another(store):
     def portions() -> dict[str, int]:
-        return {Path(file.file).stem: file.portion for file in land(store, ["web"], lines_at_once=3).files}
+        return {
+            Path(file.file).stem: file.portion
+            for file in land(store, ["web"], lines_at_once=3).files
+        }
 
     for name in "abcd":
         put(store, f"{name}.jsonl", GOOD)
@@ -181,5 +194,5 @@ def test_a_folder_without_a_day_is_damage_and_a_source_without_files_is_none(sto
 
 
 def test_without_raw_files_the_sentence_says_what_to_do(tmp_path):
-    with pytest.raises(Refused, match="make simulate"):
+    with pytest.raises(UserError, match="make simulate"):
         land(Store(tmp_path), ["web"])

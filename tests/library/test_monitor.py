@@ -23,11 +23,11 @@ from whole_path import run
 
 from jollyboat.bundles.bundle import Parts, assemble, open_bundle
 from jollyboat.champions import champion
-from jollyboat.monitoring import alerts, monitor, present
+from jollyboat.monitoring import alerts, inputs, monitor
 from jollyboat.monitoring.drift import Group, watch
 from jollyboat.monitoring.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.schema import FeatureSchema
@@ -57,9 +57,19 @@ def sessions(days: list[int], seed: int, a_day: int = 300) -> pd.DataFrame:
 def facts(live: pd.DataFrame | None = None, **others) -> Facts:
     reference, live = sessions(list(range(-22, -2)), 0), sessions(DAYS, 1) if live is None else live
     days = DAYS if len(live) else []
-    features, outcome = ["amount", "channel"], ["tenant_id", "day", "event_count", "probability", "label"]
-    volumes = pd.concat([reference, live]).groupby(["tenant_id", "day"]).size().reset_index(name="session_count")
-    arrivals = pd.DataFrame({"source": "web", "day": range(-22, 1), "quarantined_count": 1, "record_count": 1000})
+    features, outcome = (
+        ["amount", "channel"],
+        ["tenant_id", "day", "event_count", "probability", "label"],
+    )
+    volumes = (
+        pd.concat([reference, live])
+        .groupby(["tenant_id", "day"])
+        .size()
+        .reset_index(name="session_count")
+    )
+    arrivals = pd.DataFrame(
+        {"source": "web", "day": range(-22, 1), "quarantined_count": 1, "record_count": 1000}
+    )
     found = Facts(
         days=days,
         schema=FeatureSchema.from_frame(reference[features]),
@@ -107,14 +117,21 @@ def test_what_moved_for_one_tenant_alone_is_told_of_that_tenant():
 
 def test_a_swing_that_the_days_of_training_show_too_is_no_drift():
     reference, live = (sessions(days, seed) for seed, days in enumerate([range(-22, -2), DAYS]))
-    groups = [Group(ALL, *(rows.assign(amount=rows["day"] % 7)[["day", "amount"]] for rows in (reference, live)))]
+    groups = [
+        Group(
+            ALL,
+            *(rows.assign(amount=rows["day"] % 7)[["day", "amount"]] for rows in (reference, live)),
+        )
+    ]
 
     assert not any(series.is_open for series in watch(groups, DAYS, LIMITS | {"windows": [1]}))
 
 
 def test_an_incident_ends_well_below_the_limit_and_a_season_raises_the_limit_it_has_shown():
     day = np.repeat(np.arange(120), 300)
-    amount = np.random.default_rng(0).normal(size=len(day)) + np.sin(2 * np.pi * np.maximum(day - 20, 0) / 20)
+    amount = np.random.default_rng(0).normal(size=len(day)) + np.sin(
+        2 * np.pi * np.maximum(day - 20, 0) / 20
+    )
     rows = pd.DataFrame({"day": day, "amount": amount})
     group = Group(ALL, rows[day < 20], rows[day >= 20])
 
@@ -138,7 +155,11 @@ def test_a_model_that_ranks_no_longer_is_below_the_ballpark_and_unknown_outcomes
 def test_quality_is_told_day_by_day_and_of_no_day_with_few_outcomes():
     live = sessions(DAYS, 1)
     live["label"] = live["label"].where(live["day"] > -2)
-    worse = live.assign(label=live["label"].where(live["day"] < 0, np.random.default_rng(0).permutation(live["label"])))
+    worse = live.assign(
+        label=live["label"].where(
+            live["day"] < 0, np.random.default_rng(0).permutation(live["label"])
+        )
+    )
 
     found = judge(facts(worse), LIMITS | {"windows": [1]})[0]
     rank, rate = (check for check in found if check.key.startswith("quality/all"))
@@ -150,7 +171,9 @@ def test_quality_is_told_day_by_day_and_of_no_day_with_few_outcomes():
 
 def test_outcomes_that_come_more_often_than_said_are_an_alarm():
     live = sessions(DAYS, 1)
-    often = live.assign(label=np.maximum(live["label"], np.random.default_rng(0).random(len(live)) < 0.1))
+    often = live.assign(
+        label=np.maximum(live["label"], np.random.default_rng(0).random(len(live)) < 0.1)
+    )
 
     assert "quality/all/rate of outcomes" in alarms(facts(often))
 
@@ -189,7 +212,7 @@ def test_each_source_is_judged_by_its_own_newest_day_and_the_worst_is_named():
         }
     )
 
-    arrivals = present._arrivals(SimpleNamespace(relation=lambda _: duckdb.from_df(account)))
+    arrivals = inputs._arrivals(SimpleNamespace(relation=lambda _: duckdb.from_df(account)))
     told = alarms(facts(arrivals=arrivals))["quarantine/all/records"]
 
     assert told.sentence == "12.60% of the newest day's records of web are quarantined."
@@ -200,17 +223,25 @@ def test_a_tenant_that_stopped_is_named():
     found = facts()
     gone = found.volumes[(found.volumes["tenant_id"] == "acme") | (found.volumes["day"] < 0)]
 
-    assert "No session came" in alarms(replace(found, volumes=gone))["volume/bolt/sessions"].sentence
+    assert (
+        "No session came" in alarms(replace(found, volumes=gone))["volume/bolt/sessions"].sentence
+    )
 
 
 def test_a_tenant_that_had_an_empty_day_stopped_when_it_is_empty_for_longer_and_the_smallest_is_watched_too():
     found, names = facts(), [f"small-{place}" for place in range(25)]
-    few = pd.DataFrame({"tenant_id": names * 20, "day": np.repeat(range(-22, -2), 25), "session_count": 10})
+    few = pd.DataFrame(
+        {"tenant_id": names * 20, "day": np.repeat(range(-22, -2), 25), "session_count": 10}
+    )
     closes = few[(few["tenant_id"] == "small-0") & (few["day"] != -10)]
     yesterday, before = (closes.head(1).assign(day=day) for day in (-1, -2))
     volumes = [found.volumes, few[few["tenant_id"] != "small-0"], closes, before]
     reference = pd.concat([found.reference, few[["tenant_id", "day"]]])
-    stopped = lambda *more: set(alarms(replace(found, reference=reference, volumes=pd.concat([*volumes, *more]))))  # noqa: E731
+
+    def stopped(*more: pd.DataFrame) -> set[str]:
+        return set(
+            alarms(replace(found, reference=reference, volumes=pd.concat([*volumes, *more])))
+        )
 
     assert {f"volume/{name}/sessions" for name in names} <= stopped()
     assert "volume/small-0/sessions" not in stopped(yesterday)
@@ -219,7 +250,9 @@ def test_a_tenant_that_had_an_empty_day_stopped_when_it_is_empty_for_longer_and_
 def test_of_two_tenants_each_must_be_twice_as_surely_worse_as_all_together(monkeypatch):
     levels = set()
     monkeypatch.setattr(
-        monitor, "quality_checks", lambda _, tenant, limits, *day: levels.add((tenant, limits["alpha"])) or []
+        monitor,
+        "quality_checks",
+        lambda _, tenant, limits, *day: levels.add((tenant, limits["alpha"])) or [],
     )
 
     judge(facts(), LIMITS | {"alpha": 0.1})
@@ -228,15 +261,21 @@ def test_of_two_tenants_each_must_be_twice_as_surely_worse_as_all_together(monke
 
 
 def test_without_a_session_since_training_nothing_can_be_said_yet():
-    checks, decision = judge(facts(sessions(DAYS, 1).iloc[:0], latency=pd.DataFrame(columns=["day", "p99_ms"])), LIMITS)
+    checks, decision = judge(
+        facts(sessions(DAYS, 1).iloc[:0], latency=pd.DataFrame(columns=["day", "p99_ms"])), LIMITS
+    )
 
-    assert {check.state for check in checks if check.name in ("quality", "drift", "volume", "latency")} == {UNKNOWN}
+    assert {
+        check.state for check in checks if check.name in ("quality", "drift", "volume", "latency")
+    } == {UNKNOWN}
     assert decision["retrain"] is False
 
 
 def test_training_waits_until_drift_has_held_and_the_last_one_is_past_and_never_learns_a_fault():
     moved = sessions(DAYS, 1).assign(amount=lambda rows: rows["amount"] + 1)
-    sudden = moved.assign(amount=lambda rows: np.where(rows["day"] == 0, rows["amount"], rows["amount"] - 1))
+    sudden = moved.assign(
+        amount=lambda rows: np.where(rows["day"] == 0, rows["amount"], rows["amount"] - 1)
+    )
 
     decide = lambda live, **others: judge(facts(live, **others), LIMITS)[1]  # noqa: E731 (one line says it)
 
@@ -281,14 +320,20 @@ def test_a_command_that_hangs_ends_with_what_it_started(tmp_path, monkeypatch):
     reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
     hooks = alerts.hooks_of(f"sh -c 'sleep 60 >{held} & echo begun >{held}; wait'", "")
 
-    failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+    failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
+        "failed"
+    ]
 
     assert "command: it did not end within 1 s" in failed
     assert os.read(reader, 100) == b"begun\n" * alerts.TRIES
-    assert select([reader], [], [], 5)[0] and os.read(reader, 1) == b""  # nobody holds the other end
+    assert (
+        select([reader], [], [], 5)[0] and os.read(reader, 1) == b""
+    )  # nobody holds the other end
 
 
-def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_none_is_reported_without_it(tmp_path):
+def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_none_is_reported_without_it(
+    tmp_path,
+):
     store, heard = Store(tmp_path), []
     hooks = alerts.hooks_of("nowhere/to-be-found", "http://127.0.0.1:1/a secret")
     hooks["healthy"] = lambda text: heard.append(json.loads(text))
@@ -303,7 +348,11 @@ def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_
         (["B moved."], []),
         ([], ["A moved.", "B moved."]),
     ]
-    assert "command: No such file" in failed and "webhook: InvalidURL" in failed and "secret" not in failed
+    assert (
+        "command: No such file" in failed
+        and "webhook: InvalidURL" in failed
+        and "secret" not in failed
+    )
 
 
 @pytest.mark.parametrize(("refusals", "reported"), [(1, None), (9, "Internal Server Error")])
@@ -323,24 +372,35 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
     with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
         threading.Thread(target=server.serve_forever).start()
         hooks = alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/secret")
-        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
+            "failed"
+        ]
         server.shutdown()
 
-    assert heard == [{"text": "A moved.", "opened": ["A moved."], "ended": [], "page": "page"}] * len(heard)
+    assert heard == [
+        {"text": "A moved.", "opened": ["A moved."], "ended": [], "page": "page"}
+    ] * len(heard)
     assert len(heard) == min(refusals + 1, alerts.TRIES)
     assert failed == reported or (reported in failed and "secret" not in failed)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["{broken", "[]", "null", '{"x": "str"}', '{"x": {}}', '{"x": {"since": "", "sentence": "", "told": [1]}}'],
+    [
+        "{broken",
+        "[]",
+        "null",
+        '{"x": "str"}',
+        '{"x": {}}',
+        '{"x": {"since": "", "sentence": "", "told": [1]}}',
+    ],
 )
 def test_a_history_of_alerts_that_is_none_is_refused_with_the_way_out(tmp_path, text):
     store = Store(tmp_path)
     store.monitor.mkdir()
     (store.monitor / "alerts.json").write_text(text)
 
-    with pytest.raises(Refused, match=r"monitor/alerts.json is not readable.*delete it and run"):
+    with pytest.raises(UserError, match=r"monitor/alerts.json is not readable.*delete it and run"):
         alerts.tell(store, {"a": "A moved."}, "page", {})
 
 
@@ -360,11 +420,15 @@ def test_a_monitor_that_waits_for_long_says_who_is_telling(tmp_path, monkeypatch
     monkeypatch.setattr(alerts, "WAIT_SECONDS", 0.2)
     tell = lambda **hooks: alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks)  # noqa: E731
 
-    with pytest.raises(Refused, match=rf"Another monitor \(process {os.getpid()}, since 20.*\) is telling.*again"):
+    with pytest.raises(
+        UserError, match=rf"Another monitor \(process {os.getpid()}, since 20.*\) is telling.*again"
+    ):
         tell(hook=lambda _: tell())
 
 
-def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_reported(tmp_path, monkeypatch):
+def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_reported(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 0.3)
     heard = []
 
@@ -380,8 +444,13 @@ def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_rep
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
         threading.Thread(target=server.serve_forever).start()
-        hooks, began = alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/"), time.monotonic()
-        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+        hooks, began = (
+            alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/"),
+            time.monotonic(),
+        )
+        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
+            "failed"
+        ]
         seconds = time.monotonic() - began
         server.shutdown()
 
@@ -401,7 +470,7 @@ def test_freshness_goes_by_when_events_came_in_whatever_zone_it_is_asked_in(buil
     (came,) = events.aggregate("max(received_at)").fetchone()
     there = (came + timedelta(hours=5)).replace(tzinfo=timezone(timedelta(hours=2)))
 
-    assert present.gather(built, there)[0].age_hours == 3
+    assert inputs.gather(built, there)[0].age_hours == 3
 
 
 def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied):
@@ -409,46 +478,67 @@ def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied
     write_json(copied.snapshots / "other" / "manifest.json", {"tables": {}})
     write_json(copied.latest_snapshot, {"snapshot": "other"})
 
-    with pytest.raises(Refused, match=r"learned from, is gone.*`make train deploy`"):
-        present.gather(copied, datetime.now(UTC))
+    with pytest.raises(UserError, match=r"learned from, is gone.*`make train deploy`"):
+        inputs.gather(copied, datetime.now(UTC))
 
 
-def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_its_holdout(copied, monkeypatch):
+def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_its_holdout(
+    copied, monkeypatch
+):
     run, (owner, version) = runs.open("", copied), champion.current(copied)
     said = run.predictions().merge(snapshot.open_latest(copied).frame("session_features"))
-    own = promote_baseline(run, open_bundle(copied.bundle(owner, version)), tenant := said["tenant_id"].min())
+    own = promote_baseline(
+        run, open_bundle(copied.bundle(owner, version)), tenant := said["tenant_id"].min()
+    )
     log = said.assign(
-        **{"answered_at": said["point_at"], "outcome": said["label"], "had_outcome": False, "status": "train"},
+        **{
+            "answered_at": said["point_at"],
+            "outcome": said["label"],
+            "had_outcome": False,
+            "status": "train",
+        },
         model_version=np.where(said["tenant_id"] == tenant, own, version),
         probability=said["baseline"].where(said["tenant_id"] == tenant, said[run.chosen]),
     )
     early = log.assign(model_version=version, probability=0.5).query("tenant_id == @tenant")
-    monkeypatch.setattr(present, "predictions", lambda _: pd.concat([early, log]))
+    monkeypatch.setattr(inputs, "predictions", lambda _: pd.concat([early, log]))
 
-    found, about = present.gather(copied, datetime.now(UTC))
+    found, about = inputs.gather(copied, datetime.now(UTC))
 
     probability = lambda rows: rows[rows["tenant_id"] == tenant]["probability"].tolist()  # noqa: E731
     assert about["own"] == {tenant: own} and found.owners == [tenant]
     assert probability(found.answers) == probability(log) and len(found.answers) == len(log)
     assert set(probability(found.holdout)) <= set(said["baseline"])
-    assert set(probability(found.holdout)) <= set(found.reference_scores.query("tenant_id == @tenant")["score"])
+    assert set(probability(found.holdout)) <= set(
+        found.reference_scores.query("tenant_id == @tenant")["score"]
+    )
     assert set(found.holdout.query("tenant_id != @tenant")["probability"]) <= set(said[run.chosen])
 
 
 def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_out(copied):
     promote_baseline(
-        runs.open("", copied), open_bundle(copied.bundle(*champion.current(copied))), "acme", snapshot="gone"
+        runs.open("", copied),
+        open_bundle(copied.bundle(*champion.current(copied))),
+        "acme",
+        snapshot="gone",
     )
 
-    with pytest.raises(Refused, match=r"gone, as after.*delete .*acme/champion.json and the pooled one answers acme"):
-        present.gather(copied, datetime.now(UTC))
+    with pytest.raises(
+        UserError,
+        match=r"gone, as after.*delete .*acme/champion.json and the shared one answers acme",
+    ):
+        inputs.gather(copied, datetime.now(UTC))
 
 
 def promote_baseline(run, bundle, tenant: str, **others) -> str:
     """Make the run's baseline the tenant's own champion; its version."""
-    told = {name: bundle.manifest[name] for name in ("threshold", "run", "snapshot", "code", "metrics")} | others
+    told = {
+        name: bundle.manifest[name] for name in ("threshold", "run", "snapshot", "code", "metrics")
+    } | others
     texts = {name: getattr(bundle, name) for name in ("feature_sql", "schema", "lookups", "sample")}
-    version = assemble(Parts("baseline", run.model("baseline"), card="", **texts, **told), run.store, tenant).version
+    version = assemble(
+        Parts("baseline", run.model("baseline"), card="", **texts, **told), run.store, tenant
+    ).version
     champion.promote(run.store, tenant, version, run=run.id, by="test", why="a test")
     return version
 
@@ -463,7 +553,9 @@ def test_what_is_worse_of_a_tenants_own_champion_is_told_and_asks_for_no_trainin
     checks, decision = decide(owners=["bolt"])
 
     assert decide()[1]["retrain"] is True
-    assert {"quality/bolt/average precision", "drift/bolt/score"} == {one.key for one in checks if one.state == ALARM}
+    assert {"quality/bolt/average precision", "drift/bolt/score"} == {
+        one.key for one in checks if one.state == ALARM
+    }
     assert decision["retrain"] is False
 
 
@@ -471,7 +563,7 @@ def test_a_day_of_batches_alone_has_no_latency():
     answered = pd.to_datetime(["2026-01-01 10:00", "2026-01-02 10:00", "2026-01-02 11:00"])
     log = pd.DataFrame({"answered_at": answered, "latency_ms": [8.0, None, None]})
 
-    found = present._latency(SimpleNamespace(frame=lambda _: log))
+    found = inputs._latency(SimpleNamespace(frame=lambda _: log))
 
     assert found.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
 

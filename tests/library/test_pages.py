@@ -15,18 +15,33 @@ from jollyboat.snapshots import distribution
 
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
 FIGURES = [
-    *("average_precision", "roc_auc", "log_loss", "brier", "calibration_error", "calibration_slope"),
+    *(
+        "average_precision",
+        "roc_auc",
+        "log_loss",
+        "brier",
+        "calibration_error",
+        "calibration_slope",
+    ),
     *("lift_top_decile", "precision", "recall", "expected_value_per_1000"),
 ]
 
 
-CHANGE = {"source": HOSTILE, "kind": "gone", "field": HOSTILE, "changed_on": date(2026, 1, 2), "hint": HOSTILE}
+CHANGE = {
+    "source": HOSTILE,
+    "kind": "gone",
+    "field": HOSTILE,
+    "changed_on": date(2026, 1, 2),
+    "hint": HOSTILE,
+}
 CHANGE |= {"was_before": "100.0 %", "was_after": "0.0 %", "is_news": True, "is_recent": True}
 
 
 def candidate(precision: float, **more) -> dict:
     figures = {name: {"value": 0.5, "low": 0.4, "high": None} for name in FIGURES}
-    figures |= {"average_precision": {"value": precision, "low": precision - 0.05, "high": precision + 0.05}}
+    figures |= {
+        "average_precision": {"value": precision, "low": precision - 0.05, "high": precision + 0.05}
+    }
     sizes = {"rows": 90, "positives": 30, "rate": 0.3, "mean_probability": 0.31}
     calibration = {"mean_probability": 0.3, "rate": 0.3, "low": 0.2, "high": 0.4, "rows": 90}
     return {
@@ -34,19 +49,34 @@ def candidate(precision: float, **more) -> dict:
         "importance": {HOSTILE: 0.4, "event_count": 0.0},
         "validation": figures,
         "holdout": figures,
-        "slices": [
-            {"slice": "tenant_id", "value": HOSTILE, "average_precision": precision, "too_small": False, **sizes},
-            {"slice": "device", "value": "tv", "average_precision": None, "too_small": True, **sizes},
+        "segments": [
+            {
+                "segment": "tenant_id",
+                "value": HOSTILE,
+                "average_precision": precision,
+                "too_small": False,
+                **sizes,
+            },
+            {
+                "segment": "device",
+                "value": "tv",
+                "average_precision": None,
+                "too_small": True,
+                **sizes,
+            },
         ],
         "is_refit": True,
         "search": {
-            "trials": [{"log_loss": 0.2, "settings": {}}, {"log_loss": 0.1, "settings": {HOSTILE: 3}}],
+            "trials": [
+                {"log_loss": 0.2, "settings": {}},
+                {"log_loss": 0.1, "settings": {HOSTILE: 3}},
+            ],
             "is_cut_off": True,
             "rows": 90,
         },
-        "found_slices": [
+        "found_segments": [
             {
-                "slice": "found",
+                "segment": "found",
                 "value": HOSTILE,
                 "average_precision": precision,
                 "too_small": False,
@@ -80,26 +110,38 @@ def run_context(lead: float = 0.1) -> dict:
         "tenants": 2,
         "diagnosis": {
             "sentences": [HOSTILE],
-            "learning": [{"rows": 45, "average_precision": None}, {"rows": 90, "average_precision": 0.4}],
+            "learning": [
+                {"rows": 45, "average_precision": None},
+                {"rows": 90, "average_precision": 0.4},
+            ],
             "backtest": [
-                {"candidate": "baseline", "until": "2026-01-01T09:00:00", "rows": 9, "positives": 2, "value": 0.2}
+                {
+                    "candidate": "baseline",
+                    "until": "2026-01-01T09:00:00",
+                    "rows": 9,
+                    "positives": 2,
+                    "value": 0.2,
+                }
             ],
             "rows": 90,
             "of_rows": 180,
         },
         "split": {"train": part, "validation": part, "holdout": part},
-        "candidates": {"baseline": candidate(0.2), "xgboost": candidate(0.5, against_baseline=against)},
+        "candidates": {
+            "baseline": candidate(0.2),
+            "xgboost": candidate(0.5, against_baseline=against),
+        },
     }
     cost = {"seconds": 3.2, "cpu_seconds": 4.1, "peak_mb": 200, "disk_mb": 0.4}
     settings = {
         "snapshot": "s1",
         "code": "c1",
         "decision": {"value_of_hit": 9.0, "cost_of_alarm": 1.0},
-        "evaluate": {"resamples": 500, "slices": ["tenant_id", HOSTILE]},
+        "evaluate": {"resamples": 500, "segments": ["tenant_id", HOSTILE]},
     }
     judged = {"not_a_person": 1, "fit": 2}
     shut = {"passed": False, "checks": [{"name": "smoke", "passed": False, "sentence": HOSTILE}]}
-    gates = [("../../models/pooled/v-gate.html", shut)]
+    gates = [("../../models/shared/v-gate.html", shut)]
     run = SimpleNamespace(id="r1", cost=cost)
     return {"run": run, "settings": settings, "metrics": metrics, "judged": judged, "gates": gates}
 
@@ -110,9 +152,11 @@ def gate_context(passed: bool, forced: bool = False) -> dict:
     report = SimpleNamespace(
         run=context["run"],
         version="v1",
-        champion_before=None if passed else ("pooled", "v0"),
+        champion_before=None if passed else ("shared", "v0"),
         decision={"passed": passed, "checks": [check]},
-        smoke={"requests": 50, "start_seconds": 3.6, "p50_ms": 1.0, "p99_ms": 2.0, "memory_mb": 9.0} if passed else {},
+        smoke={"requests": 50, "start_seconds": 3.6, "p50_ms": 1.0, "p99_ms": 2.0, "memory_mb": 9.0}
+        if passed
+        else {},
         failed=[] if passed else [check],
         is_forced=forced,
         force=HOSTILE,
@@ -122,30 +166,65 @@ def gate_context(passed: bool, forced: bool = False) -> dict:
 
 def data_context(published: bool, train_count: int = 90) -> dict:
     persons = {"person_count": 80, "id_count": 90, "cut_link_count": 1, "cut_id_count": 1}
-    counts = {"record_count": 100, "event_count": 97, "duplicate_count": 1, "quarantined_count": 2, "missing_count": 0}
+    counts = {
+        "record_count": 100,
+        "event_count": 97,
+        "duplicate_count": 1,
+        "quarantined_count": 2,
+        "missing_count": 0,
+    }
     rate = 1 / 3 if train_count else float("nan")
     known = {"session_count": 90, "train_count": train_count, "label_rate": rate}
     found = {"table": "events", "expectation": HOSTILE, "severity": "critical", "observed": HOSTILE}
-    finding = SimpleNamespace(passed=published, stops=not published, keys=[{"event_id": HOSTILE}], **found)
+    finding = SimpleNamespace(
+        passed=published, stops=not published, keys=[{"event_id": HOSTILE}], **found
+    )
     first = {"first_file": HOSTILE, "first_line_number": 0, "first_text": None}
     return {
         "published": (SimpleNamespace(id="s1"), True) if published else None,
         "sources": [{"source": HOSTILE, "file_count": 1, **counts}],
-        "files": [{"file": HOSTILE, "record_count": 9, "event_count": 6, "duplicate_count": 1, "quarantined_count": 2}],
+        "files": [
+            {
+                "file": HOSTILE,
+                "record_count": 9,
+                "event_count": 6,
+                "duplicate_count": 1,
+                "quarantined_count": 2,
+            }
+        ],
         "latest": "",
         "quarantine": [{"source": "web", "reason": "unparsable", "record_count": 2, **first}],
         "event_types": [
-            {"event_type": HOSTILE, "event_count": 97, "tenant_count": 1, "first_seen_at": datetime(2026, 1, 1)}
+            {
+                "event_type": HOSTILE,
+                "event_count": 97,
+                "tenant_count": 1,
+                "first_seen_at": datetime(2026, 1, 1),
+            }
         ],
         "habits": [
             {"source": HOSTILE, "latest_hours": 47.9}
             | dict.fromkeys(
-                ("late_count", "early_count", "repeated_order_count", "nameless_count", "homeless_count"), 1
+                (
+                    "late_count",
+                    "early_count",
+                    "repeated_order_count",
+                    "nameless_count",
+                    "homeless_count",
+                ),
+                1,
             )
         ],
-        "statuses": [{"status": "train", "session_count": train_count}, {"status": "open", "session_count": 1}],
+        "statuses": [
+            {"status": "train", "session_count": train_count},
+            {"status": "open", "session_count": 1},
+        ],
         "tenants": [
-            {"tenant_id": HOSTILE, "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | known], **known}
+            {
+                "tenant_id": HOSTILE,
+                "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | known],
+                **known,
+            }
         ],
         "days": [{"day": date(2026, 1, day), **known} for day in (1, 2)],
         "layers": [{"table_name": "events", "row_count": 97}],
@@ -168,7 +247,9 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         }
         | counts
         | persons,
-        "landing": SimpleNamespace(new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]),
+        "landing": SimpleNamespace(
+            new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]
+        ),
         "findings": [finding],
     }
 
@@ -178,10 +259,15 @@ def scores_context() -> dict:
         "session_count": 2,
         "mean_probability": 0.2,
         "decision_count": 1,
-        "champion": "pooled",
+        "champion": "shared",
         "model_version": "v1",
     }
-    session = {"entity_id": HOSTILE, "point_at": datetime(2026, 1, 1, 9), "probability": 0.9, "decision": True}
+    session = {
+        "entity_id": HOSTILE,
+        "point_at": datetime(2026, 1, 1, 9),
+        "probability": 0.9,
+        "decision": True,
+    }
     scores = {
         "id": "x1",
         "snapshot": "s1",
@@ -198,7 +284,13 @@ def scores_context() -> dict:
 
 def monitor_context() -> dict:
     check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE}
-    history = {"quality": (0.4, None), "drift": (0.1, None), "broken": (None,), "volume": (5.0, 4.0), "latency": (9.0,)}
+    history = {
+        "quality": (0.4, None),
+        "drift": (0.1, None),
+        "broken": (None,),
+        "volume": (5.0, 4.0),
+        "latency": (9.0,),
+    }
     states = dict(zip(history, ("fine", "alarm", "alarm", "cannot say yet", "fine"), strict=True))
     report = {
         "checks": [
@@ -217,13 +309,34 @@ def monitor_context() -> dict:
 
 def experiment_context() -> dict:
     variants = [
-        {"variant": name, "visitors": 9, "known": 8, "outcomes": 1, "rate": 0.1, "p99_ms": None, "failed": None}
+        {
+            "variant": name,
+            "visitors": 9,
+            "known": 8,
+            "outcomes": 1,
+            "rate": 0.1,
+            "p99_ms": None,
+            "failed": None,
+        }
         for name in ("champion", "challenger")
     ]
     days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
     days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03}]
-    found = {"verdict": "open", "sentence": HOSTILE, "share": 0.5, "since": "2026-01-01T00:00:00+00:00", "days": days}
-    found |= {"variants": variants, "t_test_p": 0.4, "ratio_p": 0.5, "crossed": 1, "waiting": 2, "slower_ms": None}
+    found = {
+        "verdict": "open",
+        "sentence": HOSTILE,
+        "share": 0.5,
+        "since": "2026-01-01T00:00:00+00:00",
+        "days": days,
+    }
+    found |= {
+        "variants": variants,
+        "t_test_p": 0.4,
+        "ratio_p": 0.5,
+        "crossed": 1,
+        "waiting": 2,
+        "slower_ms": None,
+    }
     return {"found": found | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
 
 
@@ -255,7 +368,14 @@ def test_a_session_under_review_is_told_without_running_what_it_holds():
         "events": [event],
     }
     asked |= {"tenant_id": HOSTILE, "entity_id": HOSTILE, "reasons": [{"text": HOSTILE}]}
-    context = {"asked": asked, "last": None, "waiting": 1, "done": 0, "nonce": "n", "kinds": {"wrong": "Wrong"}}
+    context = {
+        "asked": asked,
+        "last": None,
+        "waiting": 1,
+        "done": 0,
+        "nonce": "n",
+        "kinds": {"wrong": "Wrong"},
+    }
 
     html = render("review.html", title=HOSTILE, judgements={"fit": ("f", "Fit")}, **context)
 
@@ -276,7 +396,9 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.seen.append(tag)
-        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "xlink:href")]
+        self.loads += [
+            value for name, value in attributes if name in ("src", "href", "srcset", "xlink:href")
+        ]
         self.loads += re.findall(r"url\([^)]*\)|@import[^;]*", dict(attributes).get("style") or "")
         if tag not in self.VOID:
             self.open.append(tag)
@@ -305,12 +427,18 @@ def test_a_page_is_one_file_that_escapes_what_it_shows(template, context):
 
 
 def test_the_headline_claims_a_lead_only_where_its_interval_is_above_zero():
-    assert "finds the outcome 2.5 times as well as the baseline" in render("run.html", title="", **run_context(0.1))
-    assert "is not surely better than the baseline" in render("run.html", title="", **run_context(-0.01))
+    assert "finds the outcome 2.5 times as well as the baseline" in render(
+        "run.html", title="", **run_context(0.1)
+    )
+    assert "is not significantly better than the baseline" in render(
+        "run.html", title="", **run_context(-0.01)
+    )
 
 
 def test_what_is_not_known_reads_as_a_dash():
-    template = page._environment().from_string("{{ unknown | percent }}{{ decimal(unknown) }}{{ unknown | short }}")
+    template = page._environment().from_string(
+        "{{ unknown | percent }}{{ decimal(unknown) }}{{ unknown | short }}"
+    )
 
     assert template.render(unknown=float("nan")) == template.render(unknown=None) == "–––"
 
@@ -347,7 +475,9 @@ def test_a_line_is_broken_where_a_value_is_unknown():
 def test_columns_are_described_by_bars_and_by_what_is_unknown():
     with duckdb.connect() as connection:
         word = "if(i < 5, null, 'x\"y') as word"
-        connection.execute(f"create table f as select 'e' || i as entity_id, i as n, {word} from range(10) as r(i)")
+        connection.execute(
+            f"create table f as select 'e' || i as entity_id, i as n, {word} from range(10) as r(i)"
+        )
         numbers, texts = distribution.describe(connection, "f")
         connection.execute("delete from f")
         none = distribution.describe(connection, "f")
@@ -370,4 +500,6 @@ def test_examples_of_quarantined_lines_are_masked():
 
     assert found["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"')
     assert len(found["first_text"]) == 80
-    assert broken["first_text"] == "{'xx': 'xxxx', #"  # it has no keys by which personal fields are known
+    assert (
+        broken["first_text"] == "{'xx': 'xxxx', #"
+    )  # it has no keys by which personal fields are known

@@ -24,7 +24,13 @@ def port(monkeypatch) -> Iterator[int]:
         while message["more_body"]:
             message = await receive()
             body += message["body"]
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", b"%d" % len(body))],
+            }
+        )
         await send({"type": "http.response.body", "body": body})
 
     monkeypatch.setattr(protocol, "HEAD_SECONDS", SECONDS)
@@ -41,7 +47,9 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET", ASKED[:-2], b"\r\n", ASKED + b"GET", ASKED + b"\r\n"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET", ASKED[:-2], b"\r\n", ASKED + b"GET", ASKED + b"\r\n"]
+)
 def test_a_connection_whose_next_request_does_not_come_is_closed(port, sent):
     with connect(port) as client:
         if sent.startswith(ASKED):

@@ -12,7 +12,7 @@ from jollyboat.review import review
 from jollyboat.serving import body
 from jollyboat.serving.app import app
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, write_json
 from jollyboat.training import run as runs
 
@@ -36,15 +36,15 @@ def test_an_undone_judgement_no_longer_stands_and_a_line_that_reads_no_more_harm
 
 
 def test_a_judgement_that_nobody_knows_is_refused(store):
-    with pytest.raises(Refused, match="not 'good'"):
+    with pytest.raises(UserError, match="not 'good'"):
         review.judge(store, "ann", *JUDGED, "good")
-    with pytest.raises(Refused, match="No judgement 'x' stands"):
+    with pytest.raises(UserError, match="No judgement 'x' stands"):
         review.undo(store, "ann", "x")
     for tenant_id in ("", "a b", "../x", "acme\n", "x" * 65):
-        with pytest.raises(Refused, match="tenant_id has the form"):
+        with pytest.raises(UserError, match="tenant_id has the form"):
             review.judge(store, "ann", tenant_id, *JUDGED[1:], "fit")
     for point_at in ("", "yesterday", "5", "0001-01-01T00:00:00+14:00"):
-        with pytest.raises(Refused, match="point_at is a time"):
+        with pytest.raises(UserError, match="point_at is a time"):
             review.judge(store, "ann", *JUDGED[:2], point_at, "fit")
 
     assert review.judged(store) == []
@@ -62,7 +62,14 @@ def test_the_start_page_says_what_to_do_where_there_is_nothing_yet(store):
 @pytest.mark.parametrize(
     "path",
     [
-        *("../secret.html", "%2e%2e/secret.html", "raw/web.jsonl", "/etc/hosts", "nothing.html", "%00.html"),
+        *(
+            "../secret.html",
+            "%2e%2e/secret.html",
+            "raw/web.jsonl",
+            "/etc/hosts",
+            "nothing.html",
+            "%00.html",
+        ),
         "a/" * 3_000 + "x.html",
     ],
 )
@@ -113,15 +120,26 @@ def test_a_judgement_that_is_never_sent_to_its_end_is_not_waited_for(store, monk
 
 def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_what_stands_is_undone(store):
     publish_session(store, *JUDGED[:2])
-    said = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True)) | {"judgement": "fit"}
-    wrong = [{"tenant_id": "a b"}, {"entity_id": "x"}, {"tenant_id": "globex"}, {"point_at": "x"}, {"point_at": ""}]
+    said = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True)) | {
+        "judgement": "fit"
+    }
+    wrong = [
+        {"tenant_id": "a b"},
+        {"entity_id": "x"},
+        {"tenant_id": "globex"},
+        {"point_at": "x"},
+        {"point_at": ""},
+    ]
 
     with TestClient(app, follow_redirects=False) as client:
         refused = [client.post("/review", data=said | junk) for junk in wrong]
         kept = client.post("/review", data=said)
         (line,) = review.judged(store)
         undo = {"judgement": "undo", "undoes": line["judgement_id"]}
-        undone = [client.post("/review", data=data).status_code for data in (undo | {"undoes": "x"}, undo, undo)]
+        undone = [
+            client.post("/review", data=data).status_code
+            for data in (undo | {"undoes": "x"}, undo, undo)
+        ]
 
     assert [response.status_code for response in refused] == [422] * 5
     assert "no session 'x' of 'acme'" in refused[1].json()["detail"]
@@ -134,33 +152,47 @@ def publish_session(store: Store, tenant_id: str, entity_id: str) -> None:
     """A snapshot of one session's key."""
     path = store.tables / "session_features/dt=2026-01-01/rows.parquet"
     path.parent.mkdir(parents=True)
-    duckdb.sql(f"select '{tenant_id}' as tenant_id, '{entity_id}' as entity_id").to_parquet(str(path))
+    duckdb.sql(f"select '{tenant_id}' as tenant_id, '{entity_id}' as entity_id").to_parquet(
+        str(path)
+    )
     table = {"columns": {}, "files": [{"file": "dt=2026-01-01/rows.parquet"}]}
     write_json(store.snapshots / "made-up/manifest.json", {"tables": {"session_features": table}})
     write_json(store.latest_snapshot, {"snapshot": "made-up"})
 
 
-def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_page_says_so(copied, monkeypatch):
+def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_page_says_so(
+    copied, monkeypatch
+):
     monkeypatch.setenv("STORE_ROOT", str(copied.root))
     with TestClient(app) as client:
         queue = review.queue(copied, client.app.state.champions.of, size=30, days=14)
         asked = [client.get("/review").text]
         rows = [row for _, row in queue.head(3).iterrows()]
         for row, judgement in zip(
-            rows, ("not_a_person", "outcome_false" if rows[1]["label"] else "outcome_true", "fit"), strict=True
+            rows,
+            ("not_a_person", "outcome_false" if rows[1]["label"] else "outcome_true", "fit"),
+            strict=True,
         ):
-            said = {"tenant_id": row["tenant_id"], "entity_id": row["entity_id"], "point_at": f"{row['point_at']}Z"}
+            said = {
+                "tenant_id": row["tenant_id"],
+                "entity_id": row["entity_id"],
+                "point_at": f"{row['point_at']}Z",
+            }
             asked.append(client.post("/review", data=said | {"judgement": judgement}).text)
         start = client.get("/").text
     build(copied)
     published, _ = snapshot.publish(copied, {}, snapshot.open_latest(copied).feature_sql, {})
     sessions = published.frame("session_features").set_index("entity_id")
     run = runs.open("", copied)
-    write_json(run.folder / "settings.json", run.settings | {"snapshot": published.id})  # as if it had learned from it
+    write_json(
+        run.folder / "settings.json", run.settings | {"snapshot": published.id}
+    )  # as if it had learned from it
     page = runs.write_page(run, "A run")
 
     assert {"uncertain", "wrong", "random"} == set(queue["kind"])
-    assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(asked)] == [True] * 4
+    assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(asked)] == [
+        True
+    ] * 4
     assert "3 judgements stand, and 27 sessions wait." in start
     assert sessions.loc[rows[0]["entity_id"], "status"] == "unfit"
     assert bool(sessions.loc[rows[1]["entity_id"], "label"]) is not bool(rows[1]["label"])

@@ -42,7 +42,7 @@ from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.ask import smoke
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store, write_json
 from jollyboat.training import explanation
 
@@ -60,7 +60,7 @@ def store(tmp_path, monkeypatch):
 @pytest.fixture
 def bundle(store):
     bundle = make_bundle(store)
-    promote(store, "pooled", bundle.version, run="run-1", **WHO)
+    promote(store, "shared", bundle.version, run="run-1", **WHO)
     return bundle
 
 
@@ -74,7 +74,13 @@ def client(bundle):
 def popular_products(tmp_path):
     """The files of a lookup in which acme's p1 is popular since the 5th of January, and was not before."""
     days = pd.to_datetime(["2026-01-01", "2026-01-05", None]).date
-    rows = {"tenant_id": "acme", "key": "p1", "valid_from": days[:2], "valid_to": days[1:], "popularity": [5, 500]}
+    rows = {
+        "tenant_id": "acme",
+        "key": "p1",
+        "valid_from": days[:2],
+        "valid_to": days[1:],
+        "popularity": [5, 500],
+    }
     return {"lookup_product": [write_lookup(Store(tmp_path), pd.DataFrame(rows))]}
 
 
@@ -84,7 +90,9 @@ def ask(client, events, tenant_id="acme", **more):
 
 class Query(FeatureQuery):
     def compute(self, requests):
-        return self.run([rows_of_request(place, None, events) for place, events in enumerate(requests)]).infer_objects()
+        return self.run(
+            [rows_of_request(place, None, events) for place, events in enumerate(requests)]
+        ).infer_objects()
 
 
 def query_over(sql=FEATURE_SQL, **more):
@@ -105,7 +113,11 @@ def test_an_answer_has_the_fields_of_the_contract(client, bundle):
     assert response.status_code == 200
     assert set(answer) == CONTRACT
     assert (answer["probability"], answer["decision"], answer["threshold"]) == (CARTED, True, 0.3)
-    assert (answer["champion"], answer["variant"], answer["model_version"]) == ("pooled", "champion", bundle.version)
+    assert (answer["champion"], answer["variant"], answer["model_version"]) == (
+        "shared",
+        "champion",
+        bundle.version,
+    )
     assert ask(client, [event(1)]).json()["probability"] == BROWSED
 
 
@@ -122,7 +134,11 @@ def test_a_session_is_named_as_sent_or_after_its_device(client):
 
 def test_health_ready_and_model_tell_what_serves(client, bundle):
     assert client.get("/health").json() == {"status": "alive", "prediction_log": "written"}
-    assert client.get("/ready").json() == {"status": "ready", "champions": {"pooled": bundle.version}, "refused": []}
+    assert client.get("/ready").json() == {
+        "status": "ready",
+        "champions": {"shared": bundle.version},
+        "refused": [],
+    }
     told = client.get("/model").json()
     assert told["manifest"]["version"] == bundle.version
     assert (told["standing"]["version"], told["standing"]["forced"]) == (bundle.version, None)
@@ -143,7 +159,9 @@ def test_many_sessions_are_answered_in_one_request_and_the_bad_one_is_named(clie
     sessions = [{"tenant_id": "acme", "events": events} for events in (CARTED_EVENTS, [event(1)])]
 
     answers = client.post("/predict/batch", json={"sessions": sessions}).json()["answers"]
-    refused = client.post("/predict/batch", json={"sessions": [*sessions, {"tenant_id": "acme", "events": [{}]}]})
+    refused = client.post(
+        "/predict/batch", json={"sessions": [*sessions, {"tenant_id": "acme", "events": [{}]}]}
+    )
 
     assert [answer["probability"] for answer in answers] == [CARTED, BROWSED]
     assert refused.status_code == 422
@@ -151,7 +169,9 @@ def test_many_sessions_are_answered_in_one_request_and_the_bad_one_is_named(clie
 
 
 def test_an_answer_explains_itself_when_asked_and_only_then(client):
-    by_query = client.post("/predict?explain=true", json={"tenant_id": "acme", "events": CARTED_EVENTS}).json()
+    by_query = client.post(
+        "/predict?explain=true", json={"tenant_id": "acme", "events": CARTED_EVENTS}
+    ).json()
     by_body = ask(client, CARTED_EVENTS, explain=True).json()
 
     assert by_query["reasons"] == by_body["reasons"]
@@ -181,10 +201,17 @@ def test_a_bundle_serves_without_the_file_of_the_candidates(bundle, monkeypatch)
 
 def test_a_token_is_asked_for_where_one_is_set(client, monkeypatch):
     monkeypatch.setenv("SERVE_TOKEN", "sécret")
-    wrong = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}, {"Authorization": b"\xff"}]
+    wrong = [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Authorization": b"\xff"},
+    ]
     body = {"tenant_id": "acme", "events": [event(1)]}
 
-    statuses = [client.post("/predict", json=body, headers=headers).status_code for headers in wrong]
+    statuses = [
+        client.post("/predict", json=body, headers=headers).status_code for headers in wrong
+    ]
     known = client.post("/predict", json=body, headers={"Authorization": "Bearer sécret".encode()})
 
     assert statuses == [401] * 4
@@ -201,7 +228,7 @@ def test_metrics_tell_requests_scores_and_the_log(client):
     for line in (
         'request_seconds_count{path="/predict",status="200"}',
         'request_seconds_count{path="/predict",status="422"}',
-        'prediction_score_count{champion="pooled",variant="champion"}',
+        'prediction_score_count{champion="shared",variant="champion"}',
         "prediction_log_lost_total 0.0",
     ):
         assert line in told
@@ -213,7 +240,9 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     visitors = [f"visitor-{number}" for number in range(150)]
 
     async def told(client, visitor):
-        answer = (await post(client, [{**each, "anonymous_id": visitor} for each in CARTED_EVENTS])).json()
+        answer = (
+            await post(client, [{**each, "anonymous_id": visitor} for each in CARTED_EVENTS])
+        ).json()
         return answer["variant"], answer["probability"]
 
     async def story():
@@ -235,14 +264,18 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     assert first == again
     assert 30 < first.count(("challenger", 0.6)) < 60 < wider.count(("challenger", 0.6)) < 120
     assert all(
-        after[0] == "challenger" for before, after in zip(first, wider, strict=True) if before[0] == "challenger"
+        after[0] == "challenger"
+        for before, after in zip(first, wider, strict=True)
+        if before[0] == "challenger"
     )
     assert wrong == wider
     assert "above 0 and below 1, not 40. Correct it, or `jollyboat experiment stop`" in refused[0]
     assert set(none) == {("champion", CARTED)}
 
 
-def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_way_out_is_told(store, bundle):
+def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_way_out_is_told(
+    store, bundle
+):
     other = make_bundle(store, carted=0.6)
     write_json(store.experiment, trial_of(other, bundle) | {"run": "run-2"})
     features = other.folder / "features.sql"
@@ -259,13 +292,13 @@ def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_
 
     broken, refused, mended, still = asyncio.run(story())
 
-    assert broken == {"pooled": bundle.version}
+    assert broken == {"shared": bundle.version}
     assert (
         "changed since it was made; `jollyboat experiment stop`, then `jollyboat experiment start --run run-2`"
         in refused
     )
     assert "make deploy" not in refused
-    assert (mended, still) == ({"pooled": bundle.version, "challenger": other.version}, {})
+    assert (mended, still) == ({"shared": bundle.version, "challenger": other.version}, {})
 
 
 # The prediction log
@@ -278,7 +311,11 @@ def logged(store):
 
 def test_every_answer_is_a_line_that_lands_when_the_server_stops(store, bundle):
     mine = [*CARTED_EVENTS, event(1, user_id="u1")]
-    batch = {"sessions": [{"tenant_id": "acme", "session_id": name, "events": mine} for name in ("s3", "s4")]}
+    batch = {
+        "sessions": [
+            {"tenant_id": "acme", "session_id": name, "events": mine} for name in ("s3", "s4")
+        ]
+    }
     with TestClient(app) as client:
         answers = [ask(client, mine, session_id=f"s{number}").json() for number in range(3)]
         answers += client.post("/predict/batch", json=batch).json()["answers"]
@@ -287,10 +324,13 @@ def test_every_answer_is_a_line_that_lands_when_the_server_stops(store, bundle):
 
     assert not list(store.live.iterdir())
     assert answers == [{name: line[name] for name in CONTRACT} for line in lines]
-    assert {(line["anonymous_id"], line["user_id"], line["event_count"], line["point_at"]) for line in lines} == {
-        ("a1", "u1", 2, "2026-01-05 10:02:00Z")
-    }
-    assert [line["latency_ms"] is None for line in lines] == [False] * 3 + [True] * 2  # a batch's time is no answer's
+    assert {
+        (line["anonymous_id"], line["user_id"], line["event_count"], line["point_at"])
+        for line in lines
+    } == {("a1", "u1", 2, "2026-01-05 10:02:00Z")}
+    assert [line["latency_ms"] is None for line in lines] == [False] * 3 + [
+        True
+    ] * 2  # a batch's time is no answer's
     assert len({line["features_hash"] for line in lines}) == 1
 
 
@@ -302,7 +342,10 @@ def test_a_log_lands_when_it_is_full_or_old_and_goes_on_in_a_new_file(store):
     old.append({"request_id": "x"})
     old.tend()
 
-    assert sorted(line["request_id"] for line in logged(store)) == [*(f"{number:012}" for number in range(4)), "x"]
+    assert sorted(line["request_id"] for line in logged(store)) == [
+        *(f"{number:012}" for number in range(4)),
+        "x",
+    ]
     assert (full.written, full.lost, old.waiting_seconds) == (4, 0, 0)
 
 
@@ -390,7 +433,15 @@ HOSTILE = {
 BAD_FIELDS = {
     "price": [-1, float("nan"), float("inf"), 1e300, "19.9", True, [], {}],
     "quantity": [-1, 2**40, 1.5, "1"],
-    "occurred_at": ["yesterday", 5, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "infinity", None, ""],
+    "occurred_at": [
+        "yesterday",
+        5,
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "infinity",
+        None,
+        "",
+    ],
     "event_type": [None, 5, "", "  "],
     "device": [5, ["mobile"]],
     "event_id": ["", 7],
@@ -406,7 +457,9 @@ def test_a_body_that_is_no_request_is_unprocessable(client, body):
     assert response.json()["detail"][0]["msg"]
 
 
-@pytest.mark.parametrize(("field", "value"), [(name, value) for name, values in BAD_FIELDS.items() for value in values])
+@pytest.mark.parametrize(
+    ("field", "value"), [(name, value) for name, values in BAD_FIELDS.items() for value in values]
+)
 def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value):
     body = json.dumps({"tenant_id": "acme", "events": [event(1), event(2, **{field: value})]})
 
@@ -418,7 +471,9 @@ def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value)
     assert field in [*told["loc"], "whatever"]
 
 
-@pytest.mark.parametrize("tenant_id", ["", "..", "../x", "a/b", "x" * 65, "a b", "'; drop table requests; --", None, 7])
+@pytest.mark.parametrize(
+    "tenant_id", ["", "..", "../x", "a/b", "x" * 65, "a b", "'; drop table requests; --", None, 7]
+)
 def test_a_malformed_tenant_is_unprocessable(client, tenant_id):
     response = ask(client, [event(1)], tenant_id=tenant_id)
 
@@ -437,19 +492,45 @@ def test_too_much_is_refused_and_the_limit_itself_is_not(client):
     many = [event(1, event_id=f"e{number}") for number in range(1_001)]
 
     assert ask(client, many).status_code == 413
-    for field in ({"device": "x" * 5_000}, {"event_type": "x" * 513}, {"payload": "x" * 70_000}, {"own": "x" * 70_000}):
+    for field in (
+        {"device": "x" * 5_000},
+        {"event_type": "x" * 513},
+        {"payload": "x" * 70_000},
+        {"own": "x" * 70_000},
+    ):
         refused = ask(client, [event(1, **field)])
-        assert (refused.status_code, refused.json()["detail"][0]["loc"][:3]) == (413, ["body", "events", 0])
+        assert (refused.status_code, refused.json()["detail"][0]["loc"][:3]) == (
+            413,
+            ["body", "events", 0],
+        )
     assert ask(client, many[:1_000]).status_code == 200
     assert ask(client, many * 10).status_code == 413
     assert client.post("/predict", content=b" " * (MOST_BYTES + 1)).status_code == 413
 
 
 @pytest.mark.parametrize(
-    "text", ["'; drop table requests; --", '"}]', "\x00", "\U0001f6d2", "\u202e", "\\", "{{ 7*7 }}", "x" * 4_000]
+    "text",
+    [
+        "'; drop table requests; --",
+        '"}]',
+        "\x00",
+        "\U0001f6d2",
+        "\u202e",
+        "\\",
+        "{{ 7*7 }}",
+        "x" * 4_000,
+    ],
 )
 def test_odd_text_is_only_text(client, text):
-    odd = event(2, event_type="cart_add", page=text, query=text, device=text, payload={text: text}, other=text)
+    odd = event(
+        2,
+        event_type="cart_add",
+        page=text,
+        query=text,
+        device=text,
+        payload={text: text},
+        other=text,
+    )
 
     response = ask(client, [event(1), odd], tenant_id="unheard-of")
 
@@ -459,23 +540,46 @@ def test_odd_text_is_only_text(client, text):
 
 def test_random_json_is_never_the_servers_fault(client):
     dice = random.Random(7)
-    values = [None, 0, -1, 1e308, "", "a", "2026-01-01T00:00:00Z", [], {}, [[]], True, "NaN", 10**400]
+    values = [
+        None,
+        0,
+        -1,
+        1e308,
+        "",
+        "a",
+        "2026-01-01T00:00:00Z",
+        [],
+        {},
+        [[]],
+        True,
+        "NaN",
+        10**400,
+    ]
 
     for _ in range(300):
         fields = {dice.choice([*EVENT_COLUMNS, "x"]): dice.choice(values) for _ in range(3)}
-        body = {"tenant_id": "acme", "events": [dice.choice([event(1, **fields), dice.choice(values)])]}
-        response = client.post("/predict", content=json.dumps(dice.choice([body, body, dice.choice(values)])))
+        body = {
+            "tenant_id": "acme",
+            "events": [dice.choice([event(1, **fields), dice.choice(values)])],
+        }
+        response = client.post(
+            "/predict", content=json.dumps(dice.choice([body, body, dice.choice(values)]))
+        )
         assert response.status_code in (200, 422), (fields, response.text)
 
 
-def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighbours_are_not(store, caplog):
+def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighbours_are_not(
+    store, caplog
+):
     strict = FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))")
     bundle = make_bundle(store, sql=strict)
-    promote(store, "pooled", bundle.version, run="run-1", **WHO)
+    promote(store, "shared", bundle.version, run="run-1", **WHO)
 
     async def both():
         async with serving() as client:
-            return await asyncio.gather(post(client, [event(1, cost="private")]), post(client, CARTED_EVENTS))
+            return await asyncio.gather(
+                post(client, [event(1, cost="private")]), post(client, CARTED_EVENTS)
+            )
 
     bad, good = asyncio.run(both())
 
@@ -499,7 +603,10 @@ def test_requests_in_one_batch_do_not_see_each_other():
 
     for place, row in together.iterrows():
         expected = alone[place % 2]
-        assert (row["event_count"], row["cart_add_count"]) == (expected["event_count"], expected["cart_add_count"])
+        assert (row["event_count"], row["cart_add_count"]) == (
+            expected["event_count"],
+            expected["cart_add_count"],
+        )
         assert row["max_price"] == 9.5 if place % 2 == 0 else row.isna()["max_price"]
 
 
@@ -517,7 +624,9 @@ def test_requests_that_name_the_same_session_stay_apart_for_sql_that_goes_by_it_
 
 
 def test_nothing_stays_of_a_request_that_was_answered_or_failed():
-    query = query_over(FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))"))
+    query = query_over(
+        FEATURE_SQL.replace("max(price)", "max(cast(payload ->> '$.cost' as integer))")
+    )
 
     for events in ([event(1)], [event(1, cost="much")]):
         with suppress(duckdb.Error):
@@ -527,7 +636,10 @@ def test_nothing_stays_of_a_request_that_was_answered_or_failed():
 
 
 def test_rows_come_in_the_order_of_the_requests():
-    requests = [[event(number, tenant_id="acme") for number in range(1, count + 1)] for count in (5, 1, 12, 3, 11, 2)]
+    requests = [
+        [event(number, tenant_id="acme") for number in range(1, count + 1)]
+        for count in (5, 1, 12, 3, 11, 2)
+    ]
 
     assert query_over().compute(requests)["event_count"].tolist() == [5, 1, 12, 3, 11, 2]
 
@@ -541,14 +653,19 @@ def test_repeated_events_count_once_and_the_first_is_kept():
 
 
 def test_events_without_an_id_are_repeats_only_when_they_are_identical():
-    nameless = [{"event_type": "page_view", "occurred_at": "2026-01-05T10:00:00Z", "page": page} for page in "aab"]
+    nameless = [
+        {"event_type": "page_view", "occurred_at": "2026-01-05T10:00:00Z", "page": page}
+        for page in "aab"
+    ]
 
     assert query_over().compute([nameless])["event_count"].tolist() == [2]
 
 
 def test_events_are_ordered_by_time_then_id_and_the_point_is_the_last():
     moments = {"c": "10:00:00", "a": "10:05:00", "b": "10:05:00", "d": "10:01:00"}
-    events = [event(event_id=key, occurred_at=f"2026-01-05T{moment}Z") for key, moment in moments.items()]
+    events = [
+        event(event_id=key, occurred_at=f"2026-01-05T{moment}Z") for key, moment in moments.items()
+    ]
 
     row = query_over(ONE_ROW).compute([events]).iloc[0]
 
@@ -557,14 +674,22 @@ def test_events_are_ordered_by_time_then_id_and_the_point_is_the_last():
 
 
 @pytest.mark.parametrize(
-    "moment", ["2026-01-05T10:00:00Z", "2026-01-05T12:00:00+02:00", "2026-01-05T10:00:00", "2026-01-05 10:00:00.000"]
+    "moment",
+    [
+        "2026-01-05T10:00:00Z",
+        "2026-01-05T12:00:00+02:00",
+        "2026-01-05T10:00:00",
+        "2026-01-05 10:00:00.000",
+    ],
 )
 def test_times_are_utc_and_a_time_without_a_zone_is_taken_as_utc(moment):
     parsed = TypeAdapter(Event).validate_json(json.dumps(event(1, occurred_at=moment)))
     row = query_over(ONE_ROW).compute([[parsed]]).iloc[0]
 
     assert row["first_at"] == datetime(2026, 1, 5, 10)
-    assert query_over(ONE_ROW).compute([[event(1, occurred_at=moment)]])["first_at"][0] == datetime(2026, 1, 5, 10)
+    assert query_over(ONE_ROW).compute([[event(1, occurred_at=moment)]])["first_at"][0] == datetime(
+        2026, 1, 5, 10
+    )
 
 
 @pytest.mark.parametrize(
@@ -616,15 +741,25 @@ def test_one_long_word_with_an_at_sign_is_read_at_once():
 def test_prices_are_decimals_with_four_places():
     sql = 'select entity_id, typeof(price) as type_, price::varchar as price from "warehouse"."main"."events_at_point"'
 
-    frame = query_over(sql).compute([[event(1, price=price)] for price in (0.1, 1e-05, 19.99995, 1e12, 5)])
+    frame = query_over(sql).compute(
+        [[event(1, price=price)] for price in (0.1, 1e-05, 19.99995, 1e12, 5)]
+    )
 
     assert set(frame["type_"]) == {"DECIMAL(18,4)"}
-    assert frame["price"].tolist() == ["0.1000", "0.0000", "20.0000", "1000000000000.0000", "5.0000"]
+    assert frame["price"].tolist() == [
+        "0.1000",
+        "0.0000",
+        "20.0000",
+        "1000000000000.0000",
+        "5.0000",
+    ]
 
 
 def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_products):
     def asked(tenant_id, day):
-        return [event(1, tenant_id=tenant_id, product_id="p1", occurred_at=f"2026-01-{day}T10:00:00Z")]
+        return [
+            event(1, tenant_id=tenant_id, product_id="p1", occurred_at=f"2026-01-{day}T10:00:00Z")
+        ]
 
     requests = [asked("acme", "03"), asked("acme", "05"), asked("globex", "05")]
 
@@ -638,14 +773,21 @@ def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_prod
 def test_a_server_holds_recent_intervals_alone(popular_products):
     request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-03T10:00:00Z")]
 
-    found = [query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)]
+    found = [
+        query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)
+    ]
 
     assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
 
 
-def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(popular_products, tmp_path, monkeypatch):
+def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(
+    popular_products, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    query, request = query_over(files=popular_products), [event(1, tenant_id="acme", product_id="p1")]
+    query, request = (
+        query_over(files=popular_products),
+        [event(1, tenant_id="acme", product_id="p1")],
+    )
 
     before = query.compute([request])
     for _ in range(120):
@@ -658,7 +800,10 @@ def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(po
 def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
     request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-05T10:00:00Z")]
 
-    found = [query_over(files=popular_products, tenant=tenant).compute([request]) for tenant in ("acme", "globex")]
+    found = [
+        query_over(files=popular_products, tenant=tenant).compute([request])
+        for tenant in ("acme", "globex")
+    ]
 
     assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [500, -1]
 
@@ -676,14 +821,16 @@ def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
 def test_a_bundle_that_answers_its_sample_otherwise_is_refused(store):
     bundle = make_bundle(store, sql=FEATURE_SQL.replace("'cart_add'", "'cart_remove'"))
 
-    with pytest.raises(Refused, match=r"its own sample with 0.05.*0.4.*make deploy"):
+    with pytest.raises(UserError, match=r"its own sample with 0.05.*0.4.*make deploy"):
         LoadedModel(bundle)
 
 
 def test_a_model_that_cannot_be_loaded_is_named_with_what_to_do(bundle):
     (bundle.model / "model.json").write_text('{"schema": {"features": []}}')
 
-    with pytest.raises(Refused, match=rf"{bundle.version} cannot be loaded.*KeyError.*make train deploy"):
+    with pytest.raises(
+        UserError, match=rf"{bundle.version} cannot be loaded.*KeyError.*make train deploy"
+    ):
         LoadedModel(bundle)
 
 
@@ -703,12 +850,16 @@ def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypat
     sizes = []
     predict = LoadedModel.predict
     monkeypatch.setattr(
-        LoadedModel, "predict", lambda self, asked, *more: sizes.append(len(asked)) or predict(self, asked, *more)
+        LoadedModel,
+        "predict",
+        lambda self, asked, *more: sizes.append(len(asked)) or predict(self, asked, *more),
     )
 
     async def crowd():
         async with serving() as client:
-            return await asyncio.gather(*(post(client, CARTED_EVENTS if n % 2 else [event(1)]) for n in range(40)))
+            return await asyncio.gather(
+                *(post(client, CARTED_EVENTS if n % 2 else [event(1)]) for n in range(40))
+            )
 
     answers = asyncio.run(crowd())
 
@@ -727,7 +878,13 @@ def test_a_request_that_is_unfinished_when_the_server_stops_is_told_so(bundle):
 
     async def story():
         async with app.router.lifespan_context(app):
-            scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/predict",
+                "query_string": b"",
+                "headers": [],
+            }
             asked = asyncio.create_task(app(scope, never, keep))
             await asyncio.sleep(0.05)
             asked.cancel()  # as uvicorn does after timeout_graceful_shutdown
@@ -750,9 +907,15 @@ def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_resta
                 probabilities.append((answer["champion"], answer["probability"]))
 
             await note()
-            promote(store, "pooled", make_bundle(store, carted=0.5).version, run="run-2", **WHO)
+            promote(store, "shared", make_bundle(store, carted=0.5).version, run="run-2", **WHO)
             await note()
-            promote(store, "acme", make_bundle(store, owner="acme", carted=0.6).version, run="run-3", **WHO)
+            promote(
+                store,
+                "acme",
+                make_bundle(store, owner="acme", carted=0.6).version,
+                run="run-3",
+                **WHO,
+            )
             await note()
             await note("globex")
             store.champion("acme").unlink()
@@ -760,7 +923,13 @@ def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_resta
             await note()
             return probabilities
 
-    assert asyncio.run(told()) == [("pooled", 0.4), ("pooled", 0.5), ("acme", 0.6), ("pooled", 0.5), ("pooled", 0.4)]
+    assert asyncio.run(told()) == [
+        ("shared", 0.4),
+        ("shared", 0.5),
+        ("acme", 0.6),
+        ("shared", 0.5),
+        ("shared", 0.4),
+    ]
 
 
 def test_the_pointer_is_followed_within_two_seconds_and_no_request_fails(store, bundle):
@@ -768,7 +937,7 @@ def test_the_pointer_is_followed_within_two_seconds_and_no_request_fails(store, 
 
     async def until_it_answers():
         async with serving() as client:
-            promote(store, "pooled", newer.version, run="run-2", **WHO)
+            promote(store, "shared", newer.version, run="run-2", **WHO)
             deadline = asyncio.get_running_loop().time() + 2
             while asyncio.get_running_loop().time() < deadline:
                 answer = await post(client, CARTED_EVENTS)
@@ -783,13 +952,15 @@ def test_the_pointer_is_followed_within_two_seconds_and_no_request_fails(store, 
 
 def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_noticed(store, bundle):
     newer = make_bundle(store, carted=0.5)
-    promote(store, "pooled", newer.version, run="run-2", **WHO)
+    promote(store, "shared", newer.version, run="run-2", **WHO)
     rollback(store, **WHO)
 
     async def story():
         async with serving() as client:
-            rollback_pointer = store.champion("pooled").read_text()
-            store.champion("pooled").write_text(rollback_pointer.replace(bundle.version, newer.version))
+            rollback_pointer = store.champion("shared").read_text()
+            store.champion("shared").write_text(
+                rollback_pointer.replace(bundle.version, newer.version)
+            )
             (newer.folder / "features.sql").write_text("select 1")
             await app.state.champions.refresh()
             before = (await post(client, CARTED_EVENTS)).json()["probability"]
@@ -807,18 +978,23 @@ def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_notice
 
 
 @pytest.mark.parametrize("text", ["{brok", "null", "[]", "{}", '{"version": "v1", "history": []}'])
-def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_told_in_a_sentence(store, bundle, caplog, text):
+def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_told_in_a_sentence(
+    store, bundle, caplog, text
+):
     async def story():
         champions = Champions(store)
         await champions.refresh()
-        store.champion("pooled").write_text(text)
+        store.champion("shared").write_text(text)
         await champions.refresh()
         return champions.serving(), champions.why_not()
 
     serving, why = asyncio.run(story())
 
-    assert serving == {"pooled": bundle.version}
-    assert f"{store.champion('pooled')} names no champion" in why and "delete it, then `make deploy`." in why
+    assert serving == {"shared": bundle.version}
+    assert (
+        f"{store.champion('shared')} names no champion" in why
+        and "delete it, then `make deploy`." in why
+    )
     assert "Traceback" not in caplog.text
 
 
@@ -834,7 +1010,7 @@ def test_a_server_without_a_descriptor_to_look_with_keeps_its_champions(store, b
             await champions.refresh()
         return champions.serving()
 
-    assert asyncio.run(story()) == {"pooled": bundle.version}
+    assert asyncio.run(story()) == {"shared": bundle.version}
 
 
 def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, bundle):
@@ -872,7 +1048,9 @@ def test_a_bundle_is_tried_with_the_snapshots_lookups(store, bundle, popular_pro
     assert found.probability == POPULAR
 
 
-def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(store, bundle, popular_products, monkeypatch):
+def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(
+    store, bundle, popular_products, monkeypatch
+):
     loaded, champions = [], Champions(store)
     load = champions._load
     monkeypatch.setattr(champions, "_load", lambda owner: loaded.append(owner) or load(owner))
@@ -885,7 +1063,7 @@ def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(store, bund
 
     asyncio.run(story())
 
-    assert loaded == ["pooled", CHALLENGER, "pooled"]
+    assert loaded == ["shared", CHALLENGER, "shared"]
 
 
 # The real process
@@ -909,11 +1087,13 @@ def test_the_smoke_test_measures_a_real_server(bundle):
 def test_the_smoke_test_tells_what_the_server_said(store):
     bundle = make_bundle(store, sql="select nonsense")
 
-    with pytest.raises(Refused, match=r"fails its smoke test.*not ready.*nonsense"):
+    with pytest.raises(UserError, match=r"fails its smoke test.*not ready.*nonsense"):
         smoke(bundle.folder)
 
 
-def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_they_have(store, bundle, monkeypatch):
+def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_they_have(
+    store, bundle, monkeypatch
+):
     for name, value in {"HOST": "127.0.0.1", "PORT": "0", "WORKERS": "2"}.items():
         monkeypatch.setenv(name, value)
     body = json.dumps({"tenant_id": "acme", "events": CARTED_EVENTS}).encode()
@@ -964,7 +1144,11 @@ def test_a_port_in_use_is_answered_with_a_sentence(monkeypatch):
         monkeypatch.setenv("HOST", "127.0.0.1")
 
         done = subprocess.run(
-            [sys.executable, *JOLLYBOAT, "serve"], cwd=PROJECT, capture_output=True, text=True, check=False
+            [sys.executable, *JOLLYBOAT, "serve"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     assert done.returncode == 1

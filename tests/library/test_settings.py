@@ -6,7 +6,7 @@ import pytest
 from whole_path import run
 
 from jollyboat.store import settings, store
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store, project_settings
 
 TEXT = (PROJECT / "project.toml").read_text(encoding="utf-8")
@@ -16,19 +16,59 @@ WRONG = {  # what is replaced, by what, and the sentence
         "latencyms = 250",
         "[gate] has no setting latencyms. Did you mean latency_ms?",
     ),
-    "a foreign name": ("keep = 10", "keep = 10\nzzz = 1", "[deploy] has no setting zzz. There are keep."),
-    "a type": ("keep = 10", 'keep = "ten"', '[deploy] keep is "ten"; it should be a valid integer.'),
-    "a whole number": ("keep = 10", "keep = 1.5", "[deploy] keep is 1.5; it should be a valid integer."),
-    "a truth value": ("keep = 10", "keep = true", "[deploy] keep is true; it should be a valid integer."),
-    "a range": ("keep = 10", "keep = 0", "[deploy] keep is 0; it should be greater than or equal to 1."),
-    "an infinity": ("psi = 0.1", "psi = inf", "[monitor] psi is Infinity; it should be a finite number."),
+    "a foreign name": (
+        "keep = 10",
+        "keep = 10\nzzz = 1",
+        "[deploy] has no setting zzz. There are keep.",
+    ),
+    "a type": (
+        "keep = 10",
+        'keep = "ten"',
+        '[deploy] keep is "ten"; it should be a valid integer.',
+    ),
+    "a whole number": (
+        "keep = 10",
+        "keep = 1.5",
+        "[deploy] keep is 1.5; it should be a valid integer.",
+    ),
+    "a truth value": (
+        "keep = 10",
+        "keep = true",
+        "[deploy] keep is true; it should be a valid integer.",
+    ),
+    "a range": (
+        "keep = 10",
+        "keep = 0",
+        "[deploy] keep is 0; it should be greater than or equal to 1.",
+    ),
+    "an infinity": (
+        "psi = 0.1",
+        "psi = inf",
+        "[monitor] psi is Infinity; it should be a finite number.",
+    ),
     "an item": ("windows = [1, 7]", "windows = [1, 0]", "[monitor] windows[1] is 0; it should"),
-    "a list": ("windows = [1, 7]", "windows = []", "[monitor] windows is []; List should have at least 1"),
-    "a date": ('"2026-01-01"', '"2026-13-01"', '[simulate] start is "2026-13-01"; it should be a valid date'),
-    "two that do not fit": ("validation = 0.2", "validation = 0.5", "[split] train and validation leave"),
+    "a list": (
+        "windows = [1, 7]",
+        "windows = []",
+        "[monitor] windows is []; List should have at least 1",
+    ),
+    "a date": (
+        '"2026-01-01"',
+        '"2026-13-01"',
+        '[simulate] start is "2026-13-01"; it should be a valid date',
+    ),
+    "two that do not fit": (
+        "validation = 0.2",
+        "validation = 0.5",
+        "[split] train and validation leave",
+    ),
     "a missing name": ("keep = 10", "", "[deploy] keep is missing. Write a line keep = ... there."),
     "a section": ("[gate]", "[gatte]", "section [gate] is missing. Did you mean gatte?"),
-    "no section": ("[project]", "days = 3\n[project]", "days is 3; it should be a section, [days]."),
+    "no section": (
+        "[project]",
+        "days = 3\n[project]",
+        "days is 3; it should be a section, [days].",
+    ),
     "syntax": ("keep = 10", "keep = ", "is not valid TOML: Invalid value (at line"),
 }
 
@@ -48,7 +88,7 @@ def test_the_projects_own_settings_are_typed():
 
 @pytest.mark.parametrize(("old", "new", "sentence"), WRONG.values(), ids=WRONG)
 def test_a_wrong_entry_is_one_sentence_with_file_key_value_and_what_would_do(old, new, sentence):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         settings.parse(broken(old, new))
 
     assert str(refused.value).startswith("project.toml") and "\n" not in str(refused.value)
@@ -72,10 +112,10 @@ def test_the_projects_file_is_named_where_it_is_wrong_or_gone(tmp_path, monkeypa
     (tmp_path / "project.toml").write_text(wrong)
     monkeypatch.setattr(store, "PROJECT", tmp_path)
 
-    with pytest.raises(Refused, match=r"\[simulate\] sessions_per_day is -1"):
+    with pytest.raises(UserError, match=r"\[simulate\] sessions_per_day is -1"):
         project_settings()
     (tmp_path / "project.toml").unlink()
-    with pytest.raises(Refused, match=r"project.toml cannot be read"):
+    with pytest.raises(UserError, match=r"project.toml cannot be read"):
         project_settings()
 
 

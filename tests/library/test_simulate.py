@@ -5,7 +5,7 @@ import pytest
 
 from jollyboat.simulate import raw_files, shop
 from jollyboat.simulate.simulate import simulate
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 
 SETTINGS = {"seed": 7, "start": date(2026, 1, 1), "days": 24, "sessions_per_day": 400}
 TINY = SETTINGS | {"days": 2, "sessions_per_day": 40}
@@ -20,7 +20,9 @@ create table events as select
 create view truth as from '{0}/truth.parquet';
 create view orders as from read_csv('{0}/raw/orders/*/*.csv', all_varchar = true)
 """
-LABELS = "(select shop, session_id, max((type = 'purchase')::int) as label from events group by all)"
+LABELS = (
+    "(select shop, session_id, max((type = 'purchase')::int) as label from events group by all)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,11 @@ def logs(tmp_path_factory):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_more_days_only_add_files(tmp_path):
-    a, b, c = _simulate(tmp_path / "a"), _simulate(tmp_path / "b", days=3), _simulate(tmp_path / "c", seed=8)
+    a, b, c = (
+        _simulate(tmp_path / "a"),
+        _simulate(tmp_path / "b", days=3),
+        _simulate(tmp_path / "c", seed=8),
+    )
     assert a.items() < b.items()
     assert a.keys() == c.keys() and not set(a.values()) & set(c.values())
 
@@ -42,10 +48,10 @@ def test_a_second_run_writes_only_what_is_missing_and_other_settings_are_refused
     next(tmp_path.glob("raw/web/*/*.gz")).unlink()
     assert [simulate(tmp_path / "raw", None, **TINY)["files_written"] for _ in range(2)] == [1, 0]
     assert before == _simulate(tmp_path)
-    with pytest.raises(Refused, match="make clean"):
+    with pytest.raises(UserError, match="make clean"):
         _simulate(tmp_path, seed=8)
     (tmp_path / "simulated.json").unlink()
-    with pytest.raises(Refused, match="not simulated"):
+    with pytest.raises(UserError, match="not simulated"):
         _simulate(tmp_path)
 
 
@@ -69,7 +75,9 @@ def test_dirt_and_visitors_are_there_at_about_their_rate(logs, share, rate):
 
 
 def test_lines_land_on_the_day_they_arrive(logs):
-    assert not logs.sql("from events select line group by line having min(received_at)::date <> min(landed)").fetchall()
+    assert not logs.sql(
+        "from events select line group by line having min(received_at)::date <> min(landed)"
+    ).fetchall()
 
 
 def test_each_tenant_has_a_label_rate_worth_learning(logs):
@@ -80,7 +88,9 @@ def test_each_tenant_has_a_label_rate_worth_learning(logs):
 @pytest.mark.parametrize("event_number", [1, 3, 5, 8])
 def test_the_truth_is_calibrated_and_ranks_far_better_than_chance(logs, event_number):
     told = f"truth join {LABELS} using (session_id) where event_number = {event_number} and probability > 1e-6"
-    judged = logs.sql(f"select probability, label from {told} order by probability desc, session_id").df()
+    judged = logs.sql(
+        f"select probability, label from {told} order by probability desc, session_id"
+    ).df()
     assert judged["probability"].mean() == pytest.approx(judged["label"].mean(), rel=0.15)
     assert judged["label"].head(len(judged) // 10).mean() > 3 * judged["label"].mean()
 

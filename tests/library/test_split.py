@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from ml_data import sessions
 
-from jollyboat.store.errors import CannotLearn
+from jollyboat.store.errors import UserError
 from jollyboat.training.split import by_time
 
 
@@ -11,7 +11,11 @@ def test_no_row_is_lost_or_in_two_parts():
 
     parts = by_time(frame.sample(frac=1, random_state=1), 0.6, 0.2)
 
-    found = [entity for part in (parts.train, parts.validation, parts.holdout) for entity in part.keys["entity_id"]]
+    found = [
+        entity
+        for part in (parts.train, parts.validation, parts.holdout)
+        for entity in part.keys["entity_id"]
+    ]
     assert sorted(frame["entity_id"]) == sorted(found)
     assert [len(parts.train), len(parts.validation), len(parts.holdout)] == [1200, 400, 400]
 
@@ -39,7 +43,9 @@ def test_only_rows_that_teach_are_used():
 def test_keys_status_label_and_person_are_no_features():
     parts = by_time(sessions().assign(person_id="p1"), 0.6, 0.2)
 
-    assert not {"tenant_id", "entity_id", "point_at", "status", "label", "person_id"} & set(parts.train.features)
+    assert not {"tenant_id", "entity_id", "point_at", "status", "label", "person_id"} & set(
+        parts.train.features
+    )
     assert "person_id" in parts.train.keys.columns
 
 
@@ -52,7 +58,9 @@ def test_the_summary_says_when_how_many_and_how_often():
     assert frame["point_at"].min().isoformat() == summary["train"]["from"]
     assert frame["point_at"].max().isoformat() == summary["holdout"]["to"]
     assert int(frame["label"].sum()) == sum(part["positives"] for part in summary.values())
-    assert summary["train"]["positives"] / summary["train"]["rows"] == summary["train"]["label_rate"]
+    assert (
+        summary["train"]["positives"] / summary["train"]["rows"] == summary["train"]["label_rate"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,13 +70,16 @@ def test_the_summary_says_when_how_many_and_how_often():
         (sessions().assign(status="open", label=None), "2000 open"),
         (sessions().assign(label=False), "did not have the outcome"),
         (sessions(4), "Too few rows"),
-        (sessions().assign(label=lambda rows: rows.index < 1000), "the validation part has 400, 0 of them"),
+        (
+            sessions().assign(label=lambda rows: rows.index < 1000),
+            "the validation part has 400, 0 of them",
+        ),
         (sessions().assign(point_at=pd.Timestamp("2026-01-01")), "Too few rows"),
     ],
     ids=["empty", "all open", "none had it", "four rows", "no late positive", "one moment"],
 )
 def test_what_cannot_be_learned_from_is_said_with_the_way_out(frame, said):
-    with pytest.raises(CannotLearn, match=said) as refusal:
+    with pytest.raises(UserError, match=said) as refusal:
         by_time(frame, 0.6, 0.2)
 
     assert "`make data`" in str(refusal.value)
@@ -76,5 +87,5 @@ def test_what_cannot_be_learned_from_is_said_with_the_way_out(frame, said):
 
 @pytest.mark.parametrize(("train", "validation"), [(0.8, 0.2), (0, 0.5), (0.5, 0), (1.2, 0.1)])
 def test_shares_that_leave_a_part_empty_are_refused(train, validation):
-    with pytest.raises(CannotLearn, match=r"\[split\]"):
+    with pytest.raises(UserError, match=r"\[split\]"):
         by_time(sessions(), train, validation)

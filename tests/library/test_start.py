@@ -11,34 +11,70 @@ from jollyboat.store.store import Store, write_json
 
 AT = "2026-01-01T10:00:00+00:00"
 COUNT = {"rows": 3}
-CHECK = {"name": "quality", "subject": "quality", "tenant": "all", "state": "fine", "sentence": "As it was."}
+CHECK = {
+    "name": "quality",
+    "subject": "quality",
+    "tenant": "all",
+    "state": "fine",
+    "sentence": "As it was.",
+}
 FIGURE = {"value": 0.3, "low": None, "high": None}
 FILES = {  # with the command that writes it
     "models/experiment.json": (
-        {"salt": "s", "share": 0.5, "owner": "pooled", "version": "v2", "champion": "v1", "since": AT},
+        {
+            "salt": "s",
+            "share": 0.5,
+            "owner": "shared",
+            "version": "v2",
+            "champion": "v1",
+            "since": AT,
+        },
         "jollyboat experiment stop",
     ),
-    "models/pooled/champion.json": (
-        {"version": "v1", "history": [{"version": "v1", "at": AT, "kind": "promotion", "why": "a test"}]},
+    "models/shared/champion.json": (
+        {
+            "version": "v1",
+            "history": [{"version": "v1", "at": AT, "kind": "promotion", "why": "a test"}],
+        },
         "make deploy",
     ),
     "runs/r1/run.json": ({"run": "r1", "chosen": "baseline", "finished_at": AT}, "make train"),
     "runs/r1/metrics.json": (
-        {"chosen": "baseline", "candidates": {"baseline": {"holdout": {"average_precision": FIGURE}}}},
+        {
+            "chosen": "baseline",
+            "candidates": {"baseline": {"holdout": {"average_precision": FIGURE}}},
+        },
         "make train",
     ),
     "snapshots/latest.json": ({"snapshot": "s1"}, "make data"),
     "snapshots/s1/manifest.json": (
-        {"id": "s1", "published_at": AT, "tables": dict.fromkeys(("events", "quarantined_events", "sessions"), COUNT)},
+        {
+            "id": "s1",
+            "published_at": AT,
+            "tables": dict.fromkeys(("events", "quarantined_events", "sessions"), COUNT),
+        },
         "make data",
     ),
-    "monitor/latest.json": ({"at": AT, "checks": [CHECK], "retraining": {"reason": "None."}}, "make monitor"),
+    "monitor/latest.json": (
+        {"at": AT, "checks": [CHECK], "retraining": {"reason": "None."}},
+        "make monitor",
+    ),
     "reports/experiment.json": (
         {"version": "v2", "sentence": "No difference is sure yet."},
         "jollyboat experiment read",
     ),
 }
-BROKEN = ("{brok", "", "\udcff", "null", "[]", "{}", '"str"', "5", '{"history": [], "checks": [5], "at": 1}')
+BROKEN = (
+    "{brok",
+    "",
+    "\udcff",
+    "null",
+    "[]",
+    "{}",
+    '"str"',
+    "5",
+    '{"history": [], "checks": [5], "at": 1}',
+)
 
 
 @pytest.fixture
@@ -53,7 +89,14 @@ def test_what_the_files_tell_is_shown(store):
     with TestClient(app) as client:
         page = client.get("/").text
 
-    for told in ("1 Jan 2026, 10:00", "0.300", "takes 50", "No difference is sure yet.", "As it was.", "a test"):
+    for told in (
+        "1 Jan 2026, 10:00",
+        "0.300",
+        "takes 50",
+        "No difference is sure yet.",
+        "As it was.",
+        "a test",
+    ):
         assert told in page
     assert state(store)["troubles"] == {}
 
@@ -87,7 +130,13 @@ def test_no_value_of_a_file_takes_the_page_down(store, name):
 def _each_replaced(value, junk):
     """The value with each thing in it, at any depth, replaced in turn."""
     yield junk
-    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, part in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         for broken in _each_replaced(part, junk):
             copy = value.copy()
             copy[key] = broken
@@ -98,7 +147,11 @@ def test_a_label_that_holds_something_else_harms_nobody(store):
     labels = store.raw / "labels/dt=2026-01-01"
     labels.mkdir(parents=True)
     said = dict.fromkeys(("tenant_id", "entity_id", "judgement_id", "judged_at", "judgement"), "x")
-    lines = [said, *({**said, name: junk} for name in said for junk in (5, None, [1])), {**said, "undoes": [1]}]
+    lines = [
+        said,
+        *({**said, name: junk} for name in said for junk in (5, None, [1])),
+        {**said, "undoes": [1]},
+    ]
     (labels / "junk.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     with TestClient(app) as client:

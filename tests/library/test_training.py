@@ -11,7 +11,7 @@ import pytest
 from ml_data import sessions, split
 
 from jollyboat.pages.page import render
-from jollyboat.store.errors import CannotLearn
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store
 from jollyboat.training import run as runs
 from jollyboat.training import search, training
@@ -20,19 +20,29 @@ from jollyboat.training.diagnosis import diagnose, importance, in_words
 from jollyboat.training.estimators import Model, fit
 from jollyboat.training.schema import FeatureSchema
 
-SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text()) | {"evaluate": {"resamples": 20, "slices": ["day"]}}
+SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text()) | {
+    "evaluate": {"resamples": 20, "segments": ["day"]}
+}
 CANDIDATES = ("baseline", "logistic", "xgboost")
 
 
-def train(folder, frame: pd.DataFrame, names=CANDIDATES, settings=SETTINGS) -> tuple[dict, pd.DataFrame]:
+def train(
+    folder, frame: pd.DataFrame, names=CANDIDATES, settings=SETTINGS
+) -> tuple[dict, pd.DataFrame]:
     parts, schema = training.prepare(frame, settings)
-    fitted = {name: training.fit_candidate(name, parts, schema, settings, folder / name) for name in names}
-    return training.compare(parts, schema, fitted, settings, folder), training.holdout_predictions(parts, fitted)
+    fitted = {
+        name: training.fit_candidate(name, parts, schema, settings, folder / name) for name in names
+    }
+    return training.compare(parts, schema, fitted, settings, folder), training.holdout_predictions(
+        parts, fitted
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    frame = sessions(1500).assign(person_id=lambda rows: "mail-of-" + (np.arange(len(rows)) % 900).astype(str))
+    frame = sessions(1500).assign(
+        person_id=lambda rows: "mail-of-" + (np.arange(len(rows)) % 900).astype(str)
+    )
     return train(tmp_path_factory.mktemp("run"), frame)
 
 
@@ -43,7 +53,9 @@ def test_figures_are_plain_values_for_json_and_name_nobody(trained):
 
     assert metrics["persons"] == predictions["person"].nunique() == 300
     assert "mail-of-" not in told + predictions.to_csv()
-    assert {"tenant_id", "entity_id", "point_at", "person", "label", *CANDIDATES} == set(predictions.columns)
+    assert {"tenant_id", "entity_id", "point_at", "person", "label", *CANDIDATES} == set(
+        predictions.columns
+    )
 
 
 def test_the_holdout_is_scored_once_by_each_candidate(tmp_path, monkeypatch):
@@ -89,12 +101,23 @@ def test_words_tell_over_and_underfit_and_luck_apart():
     more, over, luck = in_words({"learning": curve, "backtest": won}, 0.9, 0.3, "x")
     _, under, _ = in_words({"learning": curve, "backtest": won}, 0.31, 0.3, "x")
 
-    assert "hardly help" in more and "overfits" in over and "underfits" in under and "may be luck" in luck
+    assert (
+        "hardly help" in more
+        and "overfits" in over
+        and "underfits" in under
+        and "may be luck" in luck
+    )
 
 
 def test_importance_is_what_a_shuffled_feature_costs():
     parts = split(3000)
-    model = fit("xgboost", parts.train, parts.validation, FeatureSchema.from_frame(parts.train.features), {"seed": 7})
+    model = fit(
+        "xgboost",
+        parts.train,
+        parts.validation,
+        FeatureSchema.from_frame(parts.train.features),
+        {"seed": 7},
+    )
 
     found = importance(model, parts.validation, 7)
 
@@ -106,7 +129,9 @@ def test_examples_are_told_in_words(trained):
     best = trained[0]["candidates"][trained[0]["chosen"]]
 
     assert best["examples"][0]["what"] == "surest, and right"
-    assert any("cart add count is" in reason for each in best["examples"] for reason in each["reasons"])
+    assert any(
+        "cart add count is" in reason for each in best["examples"] for reason in each["reasons"]
+    )
 
 
 def test_training_twice_on_one_and_on_two_threads_gives_the_same_files_and_figures(tmp_path):
@@ -114,7 +139,9 @@ def test_training_twice_on_one_and_on_two_threads_gives_the_same_files_and_figur
     for threads in (1, 2):
         settings = SETTINGS | {"xgboost": {"n_jobs": threads}}
         metrics, predictions = train(tmp_path / str(threads), sessions(1200), settings=settings)
-        files = {path.name: path.read_bytes() for path in sorted((tmp_path / str(threads)).rglob("*.*"))}
+        files = {
+            path.name: path.read_bytes() for path in sorted((tmp_path / str(threads)).rglob("*.*"))
+        }
         found.append((json.dumps(metrics), predictions.to_csv(), files))
 
     assert found[0] == found[1]
@@ -136,34 +163,40 @@ def odd(kind: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    "kind", ["one in a hundred", "a tenant without a positive", "a column of nulls", "an unseen category"]
+    "kind",
+    ["one in a hundred", "a tenant without a positive", "a column of nulls", "an unseen category"],
 )
 def test_odd_data_is_trained_on_and_every_figure_is_known_or_said_to_be_unknown(tmp_path, kind):
     metrics, predictions = train(tmp_path, odd(kind))
 
     assert predictions[list(CANDIDATES)].notna().all().all()
     assert json.dumps(metrics, allow_nan=False)
-    assert all(one["holdout"]["average_precision"]["value"] > 0 for one in metrics["candidates"].values())
+    assert all(
+        one["holdout"]["average_precision"]["value"] > 0 for one in metrics["candidates"].values()
+    )
 
 
 REFUSED = {
     "no positive": (sessions(300).assign(label=False), "All 300 sessions did not have the outcome"),
     "no negative": (sessions(300).assign(label=True), "All 300 sessions had the outcome"),
-    "nothing over yet": (sessions(300).assign(status="open", label=None), "No session teaches anything yet .*300 open"),
+    "nothing over yet": (
+        sessions(300).assign(status="open", label=None),
+        "No session teaches anything yet .*300 open",
+    ),
     "too few": (sessions(50).assign(label=[True] + [False] * 49), "Too few rows: of 50 sessions"),
 }
 
 
 @pytest.mark.parametrize(("frame", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_learned_from_is_refused_in_a_sentence(frame, sentence):
-    with pytest.raises(CannotLearn, match=sentence + ".*`make data`"):
+    with pytest.raises(UserError, match=sentence + ".*`make data`"):
         training.prepare(frame, SETTINGS)
 
 
 def test_fifty_rows_are_learned_from_where_each_part_knows_both_outcomes(tmp_path):
     metrics, _ = train(tmp_path, sessions(50).assign(label=[True, False] * 25))
 
-    assert all(each["too_small"] for each in metrics["candidates"]["logistic"]["slices"])
+    assert all(each["too_small"] for each in metrics["candidates"]["logistic"]["segments"])
 
 
 def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
@@ -175,12 +208,20 @@ def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
     comparison = Comparison(other, wider)
     told, page = tell(comparison), render("compare.html", title="Two runs", comparison=comparison)
 
-    assert comparison.settings == [("train.seed", 1, "not set"), ("train.candidates", "baseline", "baseline, logistic")]
+    assert comparison.settings == [
+        ("train.seed", 1, "not set"),
+        ("train.candidates", "baseline", "baseline, logistic"),
+    ]
     assert comparison.changed[0] == 300 and 0 < len(comparison.changed[1]) <= 10
-    assert re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", told) and "changed most" in told
+    assert (
+        re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", told)
+        and "changed most" in told
+    )
     assert "of the second run is better by" in page and page.count("<tr>") > 20
     assert Comparison(wider, wider).settings == Comparison(wider, wider).changed[1] == []
-    assert "it is the same run" in render("compare.html", title="", comparison=Comparison(wider, wider))
+    assert "it is the same run" in render(
+        "compare.html", title="", comparison=Comparison(wider, wider)
+    )
     assert [line.split()[0] for line in table(store).splitlines()[1:]].count(wider.id) == 1
 
 
@@ -197,10 +238,14 @@ BUDGET = {"trials": 3, "search_seconds": 600}
 def look(file, **budget):
     parts = split(1200)
     schema = FeatureSchema.from_frame(parts.train.features)
-    return search.search("xgboost", parts, schema, {"seed": 7, "n_estimators": 40}, BUDGET | budget, file)
+    return search.search(
+        "xgboost", parts, schema, {"seed": 7, "n_estimators": 40}, BUDGET | budget, file
+    )
 
 
-def test_a_search_that_was_killed_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+def test_a_search_that_was_killed_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(
+    tmp_path, monkeypatch
+):
     unbroken = look(tmp_path / "unbroken.jsonl")
     fits = []
 
@@ -228,7 +273,9 @@ def test_a_search_keeps_the_usual_settings_where_none_is_better_and_says_that_ti
 def test_training_searches_where_trials_are_asked_for(tmp_path):
     settings = SETTINGS | {"train": SETTINGS["train"] | {"trials": 2}}
 
-    metrics, _ = train(tmp_path / "run" / "candidates", sessions(1200), ["baseline", "logistic"], settings)
+    metrics, _ = train(
+        tmp_path / "run" / "candidates", sessions(1200), ["baseline", "logistic"], settings
+    )
 
     history = metrics["candidates"]["logistic"]["search"]
     assert [set(trial["settings"]) for trial in history["trials"]] == [set(), {"C"}, {"C"}]

@@ -4,18 +4,38 @@ import shutil
 
 import pytest
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.warehouse import variables, warehouse
 
 TEXT = (warehouse.DBT / "dbt_project.yml").read_text(encoding="utf-8")
 WRONG = {  # what is replaced, by what, and the sentence
-    "no list": ("sources: [web, orders]", "sources: web", 'sources is "web"; it should be a valid list.'),
+    "no list": (
+        "sources: [web, orders]",
+        "sources: web",
+        'sources is "web"; it should be a valid list.',
+    ),
     "an empty list": ("sources: [web, orders]", "sources: []", "sources is []; List should have"),
-    "no name": ("sources: [web, orders]", "sources: [a b]", 'sources[0] is "a b"; String should match'),
-    "a point of 0": ("[3, 4, 5, 6, 8, 10]", "[0]", "prediction_points[0] is 0; it should be greater"),
+    "no name": (
+        "sources: [web, orders]",
+        "sources: [a b]",
+        'sources[0] is "a b"; String should match',
+    ),
+    "a point of 0": (
+        "[3, 4, 5, 6, 8, 10]",
+        "[0]",
+        "prediction_points[0] is 0; it should be greater",
+    ),
     "a text": ("[3, 4, 5, 6, 8, 10]", "[three]", 'prediction_points[0] is "three"; it should be'),
-    "a misspelled name": ("prediction_points:", "prediction_point:", "Did you mean prediction_point?"),
-    "an empty outcome": ("outcome: event_type = 'purchase'", 'outcome: ""', 'outcome is ""; String should'),
+    "a misspelled name": (
+        "prediction_points:",
+        "prediction_point:",
+        "Did you mean prediction_point?",
+    ),
+    "an empty outcome": (
+        "outcome: event_type = 'purchase'",
+        'outcome: ""',
+        'outcome is ""; String should',
+    ),
     "no vars": ("\nvars:", "\nvariables:", "has no vars"),
     "syntax": ("sources: [web", "sources: [[web", "is not valid YAML"),
 }
@@ -25,7 +45,7 @@ WRONG = {  # what is replaced, by what, and the sentence
 def test_a_wrong_variable_is_refused_with_file_key_value_and_what_would_do(old, new, sentence):
     assert old in TEXT
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         variables.parse(TEXT.replace(old, new, 1))
 
     assert str(refused.value).startswith("dbt/dbt_project.yml")
@@ -33,7 +53,7 @@ def test_a_wrong_variable_is_refused_with_file_key_value_and_what_would_do(old, 
 
 
 def test_a_syntax_error_names_the_line():
-    with pytest.raises(Refused, match=r"line \d+"):
+    with pytest.raises(UserError, match=r"line \d+"):
         variables.parse(TEXT.replace("sources: [web", "sources: [[web", 1))
 
 
@@ -48,6 +68,8 @@ def test_the_sources_are_read_from_the_file_and_a_wrong_one_stops_the_run(tmp_pa
     monkeypatch.setattr(warehouse, "DBT", tmp_path)
     assert warehouse.source_names() == (warehouse.variables().sources, ["predictions", "labels"])
 
-    (tmp_path / "dbt_project.yml").write_text(TEXT.replace("sources: [web, orders]", "sources: []", 1))
-    with pytest.raises(Refused, match="vars: sources"):
+    (tmp_path / "dbt_project.yml").write_text(
+        TEXT.replace("sources: [web, orders]", "sources: []", 1)
+    )
+    with pytest.raises(UserError, match="vars: sources"):
         warehouse.source_names()

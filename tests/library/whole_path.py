@@ -27,10 +27,18 @@ def run(store: Store, *command: str) -> subprocess.CompletedProcess:
     )
 
 
-def run_together(store: Store, commands: dict[str, list[str]]) -> dict[str, subprocess.CompletedProcess]:
+def run_together(
+    store: Store, commands: dict[str, list[str]]
+) -> dict[str, subprocess.CompletedProcess]:
     """Commands that do not wait for one another, all at once; what each said."""
     with ThreadPoolExecutor() as pool:
-        return dict(zip(commands, pool.map(lambda command: run(store, *command), commands.values()), strict=True))
+        return dict(
+            zip(
+                commands,
+                pool.map(lambda command: run(store, *command), commands.values()),
+                strict=True,
+            )
+        )
 
 
 def simulate(
@@ -40,8 +48,8 @@ def simulate(
     where = ["--raw", str(store.raw), "--truth", str(store.root / "truth.parquet")]
     return run(
         store,
-        "-m",
-        "jollyboat.simulate.simulate",
+        *JOLLYBOAT,
+        "simulate",
         "--days",
         str(days),
         "--sessions-per-day",
@@ -60,7 +68,9 @@ def build(store: Store) -> None:
 def need_simulated_sources() -> None:
     """Skip where the project reads its own logs alone."""
     if not {"web", "orders"} <= set(warehouse.variables().sources):
-        pytest.skip("needs the simulated sources, which vars: sources in dbt/dbt_project.yml leaves out")
+        pytest.skip(
+            "needs the simulated sources, which vars: sources in dbt/dbt_project.yml leaves out"
+        )
 
 
 def go_the_whole_path(store: Store) -> dict:

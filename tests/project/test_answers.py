@@ -142,7 +142,13 @@ def test_a_project_that_is_there_already_is_left_alone(ask, around):
 def test_a_system_or_python_that_would_not_do_is_refused_before_anything_is_generated(
     monkeypatch, name, value, sentence
 ):
-    answers = {"project_name": "a", "project_slug": "a", "__answered_slug": "a", "description": "a", "owner": "a"}
+    answers = {
+        "project_name": "a",
+        "project_slug": "a",
+        "__answered_slug": "a",
+        "description": "a",
+        "owner": "a",
+    }
     hook = (demo.HERE / "hooks/pre_gen_project.py").read_text()
     rendered = hook.replace("{{cookiecutter | jsonify | jsonify}}", repr(json.dumps(answers)))
 

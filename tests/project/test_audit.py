@@ -30,16 +30,31 @@ CASES = {
         f"insert into events select * from events where {EVENT} limit 1",
         set(),
     ),
-    ("events", "every event has a type"): (f"update events set event_type = null where {EVENT}", set()),
-    ("events", "every event has a time"): (f"update events set occurred_at = null where {EVENT}", set()),
-    ("events", "every event has a time of arrival"): (f"update events set received_at = null where {EVENT}", set()),
+    ("events", "every event has a type"): (
+        f"update events set event_type = null where {EVENT}",
+        set(),
+    ),
+    ("events", "every event has a time"): (
+        f"update events set occurred_at = null where {EVENT}",
+        set(),
+    ),
+    ("events", "every event has a time of arrival"): (
+        f"update events set received_at = null where {EVENT}",
+        set(),
+    ),
     ("events", "every event has a tenant"): (
         "insert into events select * replace (null as tenant_id, null as session_id) "
         f"from events where {EVENT} limit 1",
         set(),
     ),
-    ("events", "prices are between 0 and 1,000,000"): (f"update events set price = 1000001 where {EVENT}", set()),
-    ("events", "quantities are between 0 and 100,000"): (f"update events set quantity = -1 where {EVENT}", set()),
+    ("events", "prices are between 0 and 1,000,000"): (
+        f"update events set price = 1000001 where {EVENT}",
+        set(),
+    ),
+    ("events", "quantities are between 0 and 100,000"): (
+        f"update events set quantity = -1 where {EVENT}",
+        set(),
+    ),
     ("events", "at least 90 % of the events belong to a session"): (
         "update events set session_id = null where hash(event_id) % 5 = 0",
         set(),
@@ -48,27 +63,30 @@ CASES = {
         f"update events set session_id = 'nowhere' where {EVENT}",
         set(),
     ),
-    ("record_account", "every line is an event, a duplicate or quarantined"): (
-        "update record_account set missing_count = 1 where source = 'orders'",
+    ("record_reconciliation", "every line is an event, a duplicate or quarantined"): (
+        "update record_reconciliation set missing_count = 1 where source = 'orders'",
         set(),
     ),
-    ("record_account", "at most 20 % of a source's records are quarantined"): (
-        "update record_account set quarantined_count = line_count where source = 'orders'",
+    ("record_reconciliation", "at most 20 % of a source's records are quarantined"): (
+        "update record_reconciliation set quarantined_count = line_count where source = 'orders'",
         {"at most 2 % of a source's records are quarantined"},
     ),
-    ("record_account", "at most 2 % of a source's records are quarantined"): (
-        "update record_account set quarantined_count = 0.1 * line_count where source = 'web'",
+    ("record_reconciliation", "at most 2 % of a source's records are quarantined"): (
+        "update record_reconciliation set quarantined_count = 0.1 * line_count where source = 'web'",
         set(),
     ),
-    ("record_account", "no source is more than three days behind the others"): (
-        "update record_account set arrived_on = arrived_on - 5 where source = 'orders'",
+    ("record_reconciliation", "no source is more than three days behind the others"): (
+        "update record_reconciliation set arrived_on = arrived_on - 5 where source = 'orders'",
         set(),
     ),
     ("duplicate_events", "a duplicate repeats an event"): (
         "update duplicate_events set repeats_event_id = 'nothing'",
         set(),
     ),
-    ("quarantined_events", "what is quarantined says why"): ("update quarantined_events set reason = null", set()),
+    ("quarantined_events", "what is quarantined says why"): (
+        "update quarantined_events set reason = null",
+        set(),
+    ),
     ("quarantined_events", "a line is quarantined once"): (
         "insert into quarantined_events select * from quarantined_events limit 1",
         set(),
@@ -78,7 +96,10 @@ CASES = {
         "(select (file, line_number) from quarantined_events limit 1)",
         set(),
     ),
-    ("sessions", "a session stands once"): ("insert into sessions select * from sessions limit 1", set()),
+    ("sessions", "a session stands once"): (
+        "insert into sessions select * from sessions limit 1",
+        set(),
+    ),
     ("sessions", "a session ends after it starts"): (
         "update sessions set ended_at = started_at - interval 1 second",
         set(),
@@ -105,7 +126,10 @@ CASES = {
     ("session_features", "the label's rate of each tenant is between 0.1 % and 60 %"): (
         "update session_features set label = true where label is not null and tenant_id = "
         "(select tenant_id from session_features group by all order by count(label) desc limit 1)",
-        {"no feature's distribution is far from the last snapshot's", "the label's rate is near the last snapshot's"},
+        {
+            "no feature's distribution is far from the last snapshot's",
+            "the label's rate is near the last snapshot's",
+        },
     ),
     ("session_features", "every session has a point at which it is looked at"): (
         f"update session_features set point_at = null where entity_id in {SOME}",
@@ -141,8 +165,14 @@ CASES = {
         set(),
     ),
     ("source_changes", "no field of a source has gone lately"): (CHANGE.format("gone"), set()),
-    ("source_changes", "no field of a source has another type lately"): (CHANGE.format("retyped"), set()),
-    ("source_changes", "no field of a source is empty much more or less often lately"): (CHANGE.format("nulls"), set()),
+    ("source_changes", "no field of a source has another type lately"): (
+        CHANGE.format("retyped"),
+        set(),
+    ),
+    ("source_changes", "no field of a source is empty much more or less often lately"): (
+        CHANGE.format("nulls"),
+        set(),
+    ),
     ("source_changes", "no day of a source is far from the usual for its weekday lately"): (
         CHANGE.format("volume"),
         set(),
@@ -174,7 +204,13 @@ def built(tmp_path_factory) -> Store:
 
 def changed(built: Store, folder: Path, statement: str) -> Store:
     """The same store with that done to its warehouse."""
-    store = Store(Path(shutil.copytree(built.root, folder / "data", ignore=shutil.ignore_patterns("raw", "dbt"))))
+    store = Store(
+        Path(
+            shutil.copytree(
+                built.root, folder / "data", ignore=shutil.ignore_patterns("raw", "dbt")
+            )
+        )
+    )
     with duckdb.connect(str(store.warehouse)) as connection:
         connection.execute(statement)
     return store
@@ -185,7 +221,10 @@ def suites_that_read(statement: str, folder: Path) -> Path:
     table = re.search(r"(?:from|into|update|table) (\w+)", statement)[1]
     (folder / "suites").mkdir()
     for path in audit.find_suites():
-        if re.search(rf"\b{table}\b", path.read_text()) or (path.stem, table) == ("distributions", "session_features"):
+        if re.search(rf"\b{table}\b", path.read_text()) or (path.stem, table) == (
+            "distributions",
+            "session_features",
+        ):
             shutil.copy(path, folder / "suites")
     return folder / "suites"
 
@@ -201,13 +240,19 @@ def test_nothing_fails_of_what_was_built(built):
 
 def test_every_expectation_has_a_case():
     suites = {path.stem: json.loads(path.read_text()) for path in audit.find_suites()}
-    expected = {(table, each["description"]) for table, suite in suites.items() for each in suite["expectations"]}
+    expected = {
+        (table, each["description"])
+        for table, suite in suites.items()
+        for each in suite["expectations"]
+    }
 
     assert expected == set(CASES)
 
 
 @pytest.mark.parametrize(("table", "expectation"), CASES, ids=lambda name: name.replace(" ", "_"))
-def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(built, tmp_path, table, expectation):
+def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
+    built, tmp_path, table, expectation
+):
     statement, related = CASES[table, expectation]
 
     found = failed(changed(built, tmp_path, statement), [suites_that_read(statement, tmp_path)])
@@ -217,13 +262,21 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(built
     assert found[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
 
 
-@pytest.mark.parametrize(("severity", "stops"), [("critical", True), ("warning", False), ("info", False)])
-def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(built, tmp_path, severity, stops):
+@pytest.mark.parametrize(
+    ("severity", "stops"), [("critical", True), ("warning", False), ("info", False)]
+)
+def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(
+    built, tmp_path, severity, stops
+):
     suite = (PROJECT / "expectations/source_changes.json").read_text()
     (tmp_path / "suites").mkdir()
-    (tmp_path / "suites/source_changes.json").write_text(suite.replace('"warning"', f'"{severity}"'))
+    (tmp_path / "suites/source_changes.json").write_text(
+        suite.replace('"warning"', f'"{severity}"')
+    )
 
-    findings = audit.audit(changed(built, tmp_path, CHANGE.format("gone")), folders=[tmp_path / "suites"])
+    findings = audit.audit(
+        changed(built, tmp_path, CHANGE.format("gone")), folders=[tmp_path / "suites"]
+    )
 
     assert [each.stops for each in findings if not each.passed] == [stops]
 
@@ -240,7 +293,9 @@ def test_a_suite_of_the_project_replaces_the_librarys_of_the_same_name(tmp_path)
 def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
     store = changed(built, tmp_path, f"update events set session_id = 'nowhere' where {EVENT}")
     with duckdb.connect(str(store.warehouse)) as connection:
-        (count,) = connection.sql("select count(*) from events where session_id = 'nowhere'").fetchone()
+        (count,) = connection.sql(
+            "select count(*) from events where session_id = 'nowhere'"
+        ).fetchone()
 
     assert count > 200
     assert f"{count} rows" == failed(store)["every event's session is in sessions"].observed
@@ -253,7 +308,9 @@ def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):
     assert "quantity" in found["quantities are between 0 and 100,000"].observed
 
 
-def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsewhere(built, tmp_path):
+def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsewhere(
+    built, tmp_path
+):
     store = changed(built, tmp_path, "update sessions set event_count = 0")
     failed(store)
 
@@ -262,4 +319,7 @@ def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsew
     assert saved["table"] == "sessions" and {"tenant_id", "session_id"} <= set(saved["keys"][0])
     assert set(pages) == {path.stem for path in audit.find_suites()}
     assert "a session has events" in pages["sessions"]
-    assert all('src="http' not in page and "<link" not in page and "<script" not in page for page in pages.values())
+    assert all(
+        'src="http' not in page and "<link" not in page and "<script" not in page
+        for page in pages.values()
+    )

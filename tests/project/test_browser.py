@@ -20,7 +20,9 @@ def served(project: Path, store: Path) -> Iterator[str]:
     """The address of the project's server over a store."""
     environment = demo.environment() | {"STORE_ROOT": str(store), "PORT": "0"}
     command = [project / ".venv/bin/python", *JOLLYBOAT, "serve"]
-    with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield re.search(r"http://\S+?(?=;)", process.stdout.readline())[0]
         finally:
@@ -37,21 +39,31 @@ def watched(untouched: Path, built: Path, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than_the_screen(untouched, watched, width):
+def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than_the_screen(
+    untouched, watched, width
+):
     with served(untouched, watched) as address, browser(width) as page:
         page.open(f"{address}/")
         links = page.evaluate("[...document.links].map(link => link.href)")
         own = [link for link in links if re.search(r"/page/|/review$|/docs$", link)]
         for link in ["/", *own]:
             page.open(link if link != "/" else f"{address}/")
-            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            wide = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
             assert wide <= 0, link
             assert page.evaluate("document.querySelectorAll('h1').length") == 1, link
-            landmarks = page.evaluate("['header', 'main', 'footer'].every(name => document.querySelector(name))")
+            landmarks = page.evaluate(
+                "['header', 'main', 'footer'].every(name => document.querySelector(name))"
+            )
             assert landmarks, link
 
-        assert {"data.html", "report.html", "card.html", "review", "docs"} <= {link.rpartition("/")[2] for link in own}
-        assert [asked for asked in page.requests if not asked.startswith((f"{address}/", "data:"))] == []
+        assert {"data.html", "report.html", "card.html", "review", "docs"} <= {
+            link.rpartition("/")[2] for link in own
+        }
+        assert [
+            asked for asked in page.requests if not asked.startswith((f"{address}/", "data:"))
+        ] == []
         assert page.errors == []
 
 
@@ -59,12 +71,18 @@ def test_the_browser_would_have_told_of_an_error():
     with browser() as page:
         page.evaluate("console.error('seen')")
         page.evaluate("setTimeout(() => missing())")
-        page("Runtime.evaluate", expression="new Promise(done => setTimeout(done, 200))", awaitPromise=True)
+        page(
+            "Runtime.evaluate",
+            expression="new Promise(done => setTimeout(done, 200))",
+            awaitPromise=True,
+        )
 
         assert len(page.errors) == 2
 
 
-def test_three_sessions_reviewed_by_keyboard_are_three_lines_and_one_undone_a_fourth(untouched, watched):
+def test_three_sessions_reviewed_by_keyboard_are_three_lines_and_one_undone_a_fourth(
+    untouched, watched
+):
     with served(untouched, watched) as address, browser() as page:
         page.open(f"{address}/review")
         assert page.evaluate("document.querySelectorAll('button[data-key]').length") == 5

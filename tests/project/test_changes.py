@@ -18,8 +18,16 @@ SEARCHES = ("red shoes", "lamp", "blue mug")
 def an_event(day: int, place: int) -> dict:
     """An event of the simulated shop's browser; from day CHANGED on, much about it is different."""
     when, later = FIRST + timedelta(day), day >= CHANGED
-    product = {"id": f"p{place % 9}", "price": str(place + 0.5) if later else place + 0.5, "currency": "EUR"}
-    context = {"device": {"type": "mobile"}, "vanishing": {"deep": place}, "rare": {f"k{day}{place}": 1}}
+    product = {
+        "id": f"p{place % 9}",
+        "price": str(place + 0.5) if later else place + 0.5,
+        "currency": "EUR",
+    }
+    context = {
+        "device": {"type": "mobile"},
+        "vanishing": {"deep": place},
+        "rare": {f"k{day}{place}": 1},
+    }
     return {
         "event": {
             "id": f"e{day}-{place}",
@@ -29,7 +37,9 @@ def an_event(day: int, place: int) -> dict:
         "shop": "acme",
         "visitor": {"anonymous_id": f"a{place % 12}"},
         "product": product,
-        "context": context if not later else {"device": {"type": "mobile"}, "consent": place % 2 == 0},
+        "context": context
+        if not later
+        else {"device": {"type": "mobile"}, "consent": place % 2 == 0},
         "search": {"query" if not later else "term": SEARCHES[place % 3]},
         "page_no" if not later else "page_number": place % 5,
         "Price [EUR]" if not later else "price.eur": 100 + place % 5,
@@ -46,13 +56,18 @@ def noticed(tmp_path_factory) -> tuple[Store, list[dict]]:
     store = Store(tmp_path_factory.mktemp("changed") / "data")
     for day in range(DAYS):
         when = FIRST + timedelta(day)
-        write(store, "web", when, [an_event(day, place) for place in range(8 if day == 24 else LINES)])
+        write(
+            store, "web", when, [an_event(day, place) for place in range(8 if day == 24 else LINES)]
+        )
         orders = range(2 if when.weekday() == 1 else 20)
         write(
             store,
             "orders",
             when,
-            [{"shop_code": "acme", "order_no": f"{day}-{n}", "placed_at": f"{when}T11:00:00Z"} for n in orders],
+            [
+                {"shop_code": "acme", "order_no": f"{day}-{n}", "placed_at": f"{when}T11:00:00Z"}
+                for n in orders
+            ],
         )
     with warehouse.locked(store) as lock:
         landing = land(store, ["web", "orders"])
@@ -107,7 +122,11 @@ def test_a_new_field_says_how_it_becomes_a_feature(noticed):
 def test_what_the_last_snapshot_knew_is_no_news(noticed):
     store, _ = noticed
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
-        known = connection.sql("select * from source_changes where kind != 'retyped'").df().to_dict("records")
+        known = (
+            connection.sql("select * from source_changes where kind != 'retyped'")
+            .df()
+            .to_dict("records")
+        )
 
         again = changes.find(connection, store, known)
 
@@ -117,7 +136,9 @@ def test_what_the_last_snapshot_knew_is_no_news(noticed):
 def test_fields_whose_names_are_data_are_left_out(noticed):
     store, _ = noticed
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
-        fields = connection.sql("select distinct field from source_fields where source = 'web'").fetchall()
+        fields = connection.sql(
+            "select distinct field from source_fields where source = 'web'"
+        ).fetchall()
 
     assert ("context.device.type",) in fields
     assert not any(field.startswith("context.rare") for (field,) in fields)

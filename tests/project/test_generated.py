@@ -5,7 +5,15 @@ import subprocess
 import pytest
 from runs import copy_project, make
 
-NO_NETWORK = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
+NO_NETWORK = (
+    "unshare",
+    "--map-root-user",
+    "--net",
+    "sh",
+    "-c",
+    'ip link set lo up && exec "$@"',
+    "-",
+)
 
 
 def test_its_own_lint_passes(project):

@@ -28,7 +28,9 @@ HEADERS = [
 def shop(project: Path, tmp_path_factory) -> Path:
     """A project that has learned from two weeks of simulated logs."""
     copy = copy_project(project, tmp_path_factory.mktemp("shop") / "shop")
-    said = type_in(copy, ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 400; make data train")
+    said = type_in(
+        copy, ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 400; make data train"
+    )
     assert said.returncode == 0, said.stdout
     return copy
 
@@ -38,7 +40,9 @@ def test_the_example_script_draws_two_plots_of_a_snapshot_and_a_run(shop):
 
     assert said.returncode == 0, said.stdout
     assert "Warning" not in said.stdout
-    assert {"outcome_by_last_event.png", "calibration.png"} == {plot.name for plot in (shop / "data/explore").iterdir()}
+    assert {"outcome_by_last_event.png", "calibration.png"} == {
+        plot.name for plot in (shop / "data/explore").iterdir()
+    }
 
 
 def test_a_feature_is_added_as_its_guide_says(shop, tmp_path):
@@ -53,8 +57,10 @@ def test_a_feature_is_added_as_its_guide_says(shop, tmp_path):
     assert served.returncode == 0, served.stdout
     assert "0 values of all features differ" in unwrap(served.stdout)
     assert "\n200 {" in served.stdout
-    (champion,) = (project / "data/models/pooled").glob("*/schema.json")
-    assert "checkout_count" in {feature["name"] for feature in json.loads(champion.read_text())["features"]}
+    (champion,) = (project / "data/models/shared").glob("*/schema.json")
+    assert "checkout_count" in {
+        feature["name"] for feature in json.loads(champion.read_text())["features"]
+    }
 
 
 def test_a_candidate_is_added_as_its_guide_says(shop, tmp_path):
@@ -80,7 +86,7 @@ def assert_serves_as_trained(name: str, project: Path) -> None:
     run = json.loads((project / "data/runs/latest.json").read_text())["run"]
     (bundle,) = [
         each.parent
-        for each in (project / "data/models/pooled").glob("*/manifest.json")
+        for each in (project / "data/models/shared").glob("*/manifest.json")
         if json.loads(each.read_text())["run"] == run
     ]
     decision = json.loads(bundle.with_name(f"{bundle.name}-gate.json").read_text())["decision"]
@@ -99,7 +105,9 @@ def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
     assert f"{rows:,} events, {sessions:,} sessions" in unwrap(ran.stdout)
     assert "deploy: " in ran.stdout and "Traceback" not in ran.stdout
     run = json.loads((own / "data/runs/latest.json").read_text())["run"]
-    candidates = json.loads((own / "data/runs" / run / "metrics.json").read_text())["candidates"].values()
+    candidates = json.loads((own / "data/runs" / run / "metrics.json").read_text())[
+        "candidates"
+    ].values()
     assert 0.65 <= max(one["holdout"]["roc_auc"]["value"] for one in candidates) < 0.9
 
 
@@ -123,7 +131,10 @@ def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):
     for step in steps:
         take(step, own)
 
-    python, sql = (" ".join({step.file for step in steps if step.file.endswith(kind)}) for kind in (".py", ".sql"))
+    python, sql = (
+        " ".join({step.file for step in steps if step.file.endswith(kind)})
+        for kind in (".py", ".sql")
+    )
     checks = [f"ruff check {python}", f"ruff format --check {python}", f"sqlfluff lint -q {sql}"]
     said = type_in(own, "\n".join(f".venv/bin/python -m {check}" for check in checks))
 
@@ -143,7 +154,11 @@ def write_exports(folder: Path) -> tuple[int, int]:
     rows, sessions = 0, 0
     for number in range(12):
         day = datetime(2026, 3, 1) + timedelta(days=number)
-        events = [event for visitor in range(160) for event in draw_visit(random, day, f"v{number}-{visitor}")]
+        events = [
+            event
+            for visitor in range(160)
+            for event in draw_visit(random, day, f"v{number}-{visitor}")
+        ]
         header = HEADERS[number // 4]
         with (folder / f"{day:%Y-%m-%d}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, header, delimiter=";", extrasaction="ignore")

@@ -24,8 +24,16 @@ TEXTS = [
 def event(**changes: object) -> dict:
     """A good event of a browser; `changes` are of its parts, `more` of the whole."""
     event.number += 1
-    inner = {"id": f"e{event.number}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | changes.pop("event", {})
-    return {"event": inner, "shop": "acme", "visitor": {"anonymous_id": f"a{event.number}"}} | changes
+    inner = {
+        "id": f"e{event.number}",
+        "type": "page_view",
+        "ts": "2026-01-01T10:00:00Z",
+    } | changes.pop("event", {})
+    return {
+        "event": inner,
+        "shop": "acme",
+        "visitor": {"anonymous_id": f"a{event.number}"},
+    } | changes
 
 
 event.number = 0
@@ -52,7 +60,9 @@ def parquet(odd: str = "'nan'::double") -> bytes:
     path = f"/tmp/hostile-{os.getpid()}.parquet"
     number = event()["event"]["id"]
     one = f"{{'id': '{number}' || i, 'type': 'page_view', 'ts': timestamp '2026-01-01'}}"
-    duckdb.sql(f"select {one} as event, 'acme' as shop, {odd} as odd from range(2) as t(i)").to_parquet(path)
+    duckdb.sql(
+        f"select {one} as event, 'acme' as shop, {odd} as odd from range(2) as t(i)"
+    ).to_parquet(path)
     content = Path(path).read_bytes()
     os.unlink(path)
     return content
@@ -207,7 +217,8 @@ def rows(store: Path, query: str) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [(s, n) for s, files in {"web": WEB, "orders": ORDERS}.items() for n in files]
+    ("source", "name"),
+    [(s, n) for s, files in {"web": WEB, "orders": ORDERS}.items() for n in files],
 )
 def test_a_hostile_file_costs_only_itself(store, source, name):
     content, records, events, reasons = {"web": WEB, "orders": ORDERS}[source][name]
@@ -215,9 +226,11 @@ def test_a_hostile_file_costs_only_itself(store, source, name):
     account = rows(
         store,
         "select line_count - blank_count, event_count + duplicate_count, quarantined_count, missing_count "
-        f"from record_account where file = '{file}'",
+        f"from record_reconciliation where file = '{file}'",
     )
-    found = rows(store, f"select reason, count(*) from quarantined_events where file = '{file}' group by all")
+    found = rows(
+        store, f"select reason, count(*) from quarantined_events where file = '{file}' group by all"
+    )
 
     records = content.count(b"\n") if records is None else records
     quarantined = sum(reasons.values())
@@ -239,24 +252,33 @@ def test_what_is_no_readable_file_of_a_day_is_counted_as_one_record_each(store):
 
 
 def test_a_zone_by_name_moves_no_other_time(store):
-    found = rows(store, "select distinct occurred_at::varchar from events where file like '%/zones.jsonl'")
+    found = rows(
+        store, "select distinct occurred_at::varchar from events where file like '%/zones.jsonl'"
+    )
 
     assert {("2026-01-01 07:00:00",), ("2026-01-01 10:00:00",)} == set(found)
 
 
 def test_what_a_name_with_a_dot_hides_is_not_read(store):
-    assert [] == rows(store, "select file from record_account where file like '%unfinished%'")
+    assert [] == rows(
+        store, "select file from record_reconciliation where file like '%unfinished%'"
+    )
 
 
 def test_a_second_file_with_the_same_lines_holds_duplicates_alone(store):
-    found = rows(store, "select event_count, duplicate_count from record_account where file like '%copy.jsonl'")
+    found = rows(
+        store,
+        "select event_count, duplicate_count from record_reconciliation where file like '%copy.jsonl'",
+    )
 
     assert [(0, 3)] == found
 
 
 def test_of_one_id_with_two_contents_the_first_is_kept_and_the_other_says_what_it_repeats(store):
     assert [("page_view",)] == rows(store, "select event_type from events where event_id = 'twice'")
-    assert [("twice",)] == rows(store, "select repeats_event_id from duplicate_events where file like '%same_id.jsonl'")
+    assert [("twice",)] == rows(
+        store, "select repeats_event_id from duplicate_events where file like '%same_id.jsonl'"
+    )
 
 
 def test_every_reason_is_documented(store, untouched):

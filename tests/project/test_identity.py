@@ -25,7 +25,13 @@ def lines() -> list[str]:
     chain = [a_line(10 + i, f"c{i // 2}", f"d{(i + 1) // 2}") for i in range(200)]
     own = [a_line(300 + i, f"own{i}", f"user{i}") for i in range(TABLET_USERS)]
     shared = [a_line(400 + i, "tablet", f"user{i}") for i in range(TABLET_USERS)]
-    return of_one + chain + own + shared + [a_line(500 + i % 80_000, f"bot{i}", "bot") for i in range(BOT_IDS)]
+    return (
+        of_one
+        + chain
+        + own
+        + shared
+        + [a_line(500 + i % 80_000, f"bot{i}", "bot") for i in range(BOT_IDS)]
+    )
 
 
 def publish(project: Path, store: Path, batches: list[list[str]]) -> list[tuple]:
@@ -51,7 +57,9 @@ def stores(untouched: Path, tmp_path_factory) -> dict:
     return {
         "folder": folder,
         "whole": publish(untouched, folder / "whole", [all_at_once + newcomers]),
-        "shuffled": publish(untouched, folder / "shuffled", [shuffled[half:], shuffled[:half] + newcomers]),
+        "shuffled": publish(
+            untouched, folder / "shuffled", [shuffled[half:], shuffled[:half] + newcomers]
+        ),
     }
 
 
@@ -70,30 +78,44 @@ def test_a_shared_device_and_a_bot_merge_nobody(stores):
     persons = {row[2]: row[3] for row in stores["whole"]}
 
     assert TABLET_USERS == len({persons[f"user{number}"] for number in range(TABLET_USERS)})
-    assert all(persons[f"user{number}"] == persons[f"own{number}"] for number in range(TABLET_USERS))
+    assert all(
+        persons[f"user{number}"] == persons[f"own{number}"] for number in range(TABLET_USERS)
+    )
     assert BOT_IDS + 1 == len({persons[name] for name in persons if name.startswith("bot")})
 
 
 def test_a_new_snapshot_keeps_which_ids_changed_their_person(stores):
     files = list((stores["folder"] / "shuffled" / "snapshots").glob("*/moved_ids.parquet"))
 
-    moved = duckdb.read_parquet([str(file) for file in files]).filter("id not like 'bot%'").fetchall()
+    moved = (
+        duckdb.read_parquet([str(file) for file in files]).filter("id not like 'bot%'").fetchall()
+    )
     assert moved
     assert all(row[3] != row[4] for row in moved)
 
 
 def test_a_tenant_is_onboarded_by_a_file_of_its_logs_and_nothing_else(stores):
-    with duckdb.connect(str(stores["folder"] / "shuffled" / "warehouse.duckdb"), read_only=True) as connection:
-        found = connection.sql("select count(*) from session_features where tenant_id = 'newcomer'").fetchone()
+    with duckdb.connect(
+        str(stores["folder"] / "shuffled" / "warehouse.duckdb"), read_only=True
+    ) as connection:
+        found = connection.sql(
+            "select count(*) from session_features where tenant_id = 'newcomer'"
+        ).fetchone()
 
     assert (3,) == found
     assert "newcomer" in (stores["folder"] / "shuffled" / "reports" / "data.html").read_text()
 
 
 def test_sessions_carry_the_person_of_their_account(stores):
-    with duckdb.connect(str(stores["folder"] / "whole" / "warehouse.duckdb"), read_only=True) as connection:
-        found = connection.sql("select distinct person_id from sessions where user_id = 'ann'").fetchall()
-        (unknown,) = connection.sql("select count(*) from sessions where person_id is null").fetchone()
+    with duckdb.connect(
+        str(stores["folder"] / "whole" / "warehouse.duckdb"), read_only=True
+    ) as connection:
+        found = connection.sql(
+            "select distinct person_id from sessions where user_id = 'ann'"
+        ).fetchall()
+        (unknown,) = connection.sql(
+            "select count(*) from sessions where person_id is null"
+        ).fetchone()
 
     assert [("a:laptop",)] == found
     assert 0 == unknown

@@ -21,7 +21,11 @@ SECRETS = (".env", "data", ".git", ".venv")
 def steps(template) -> list[tuple[str, str]]:
     """The Dockerfile's instructions in their order, lines joined."""
     text = (template / demo.TEMPLATE / "Dockerfile").read_text().replace("\\\n", " ")
-    lines = [re.sub(r"\s+", " ", line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        re.sub(r"\s+", " ", line)
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
     return [tuple(line.split(" ", 1)) for line in lines]
 
 
@@ -35,7 +39,10 @@ def app(template, tmp_path) -> Path:
     ignored = [line for line in (folder / ".dockerignore").read_text().splitlines() if line]
     for path in sorted(folder.rglob("*"), reverse=True):
         name = path.relative_to(folder).as_posix()
-        if any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}/*") for pattern in ignored):
+        if any(
+            fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}/*")
+            for pattern in ignored
+        ):
             path.rmdir() if path.is_dir() else path.unlink()
     return Path(shutil.move(folder, tmp_path / "app"))
 
@@ -43,12 +50,18 @@ def app(template, tmp_path) -> Path:
 def test_packages_are_the_pinned_ones_and_the_process_is_not_root(steps, app):
     names = [name for name, _ in steps]
     after = steps[[number for number, name in enumerate(names) if name == "FROM"][-1] :]
-    sources = [what.split()[0] for name, what in steps if name == "COPY" and not what.startswith("--from")]
+    sources = [
+        what.split()[0] for name, what in steps if name == "COPY" and not what.startswith("--from")
+    ]
     user = [what for name, what in after if name == "USER"][-1]
 
     assert all((app / source).exists() for source in sources)
-    assert any("--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN")
-    assert f"useradd --uid 1000 --create-home {user}" in " ".join(what for name, what in after if name == "RUN")
+    assert any(
+        "--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN"
+    )
+    assert f"useradd --uid 1000 --create-home {user}" in " ".join(
+        what for name, what in after if name == "RUN"
+    )
     assert [name for name, _ in after].index("USER") < [name for name, _ in after].index("CMD")
     assert not [name for name in SECRETS if (app / name).exists()]
 
@@ -59,28 +72,48 @@ def test_the_image_answers_its_own_health_check_and_has_the_flows(steps, app, pr
         port = str(free.getsockname()[1])
     (check,) = [what.partition("CMD ")[2] for name, what in steps if name == "HEALTHCHECK"]
     (command,) = [json.loads(what) for name, what in steps if name == "CMD"]
-    (told,) = [dict(each.split("=", 1) for each in what.split()) for name, what in steps if name == "ENV"]
+    (told,) = [
+        dict(each.split("=", 1) for each in what.split()) for name, what in steps if name == "ENV"
+    ]
     told |= {"PORT": port, "HOST": "127.0.0.1", "PYTHONPATH": str(app)}
-    environment = os.environ | told | {"PATH": f"{project / '.venv/bin'}:{os.environ['PATH']}", "HOME": str(app)}
+    environment = (
+        os.environ
+        | told
+        | {"PATH": f"{project / '.venv/bin'}:{os.environ['PATH']}", "HOME": str(app)}
+    )
 
     server = subprocess.Popen(command, cwd=app, env=environment)
     try:
         deadline = time.monotonic() + 60
-        while (healthy := subprocess.run(check, shell=True, env=environment, capture_output=True).returncode) != 0:
+        while (
+            healthy := subprocess.run(
+                check, shell=True, env=environment, capture_output=True
+            ).returncode
+        ) != 0:
             assert server.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
     finally:
         server.terminate()
         server.wait(20)
-    flow = subprocess.run(["python", "flows/data.py", "show"], cwd=app, env=environment, capture_output=True, text=True)
+    flow = subprocess.run(
+        ["python", "flows/data.py", "show"],
+        cwd=app,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
     assert healthy == 0
     assert flow.returncode == 0, flow.stderr
 
 
 def test_the_devcontainer_stands_on_a_stage_of_the_dockerfile(steps, template):
-    build = json.loads((template / demo.TEMPLATE / ".devcontainer/devcontainer.json").read_text())["build"]
-    stages = [what.rpartition(" AS ")[2] for name, what in steps if name == "FROM" and " AS " in what]
+    build = json.loads((template / demo.TEMPLATE / ".devcontainer/devcontainer.json").read_text())[
+        "build"
+    ]
+    stages = [
+        what.rpartition(" AS ")[2] for name, what in steps if name == "FROM" and " AS " in what
+    ]
 
     assert build["target"] in stages
     assert (template / demo.TEMPLATE / ".devcontainer" / build["dockerfile"]).resolve().exists()

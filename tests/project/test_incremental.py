@@ -47,14 +47,17 @@ def logs(untouched: Path, tmp_path_factory) -> Path:
     days = [gzip.decompress(path.read_bytes()) for path in sorted(store.glob("raw/web/*/*"))]
     lines = b"".join(days).splitlines()
     lines += [
-        line.replace(b'"visitor":{"anonymous_id":null', b'"visitor":{"anonymous_id":"late"') for line in lines[:50]
+        line.replace(b'"visitor":{"anonymous_id":null', b'"visitor":{"anonymous_id":"late"')
+        for line in lines[:50]
     ]
     random.Random(7).shuffle(lines)
     last = max(path.name for path in store.glob("raw/web/*"))
     shutil.rmtree(store / "raw" / "web")
     for number in range(FILES):
         # Most under the last day, one under the first: a late file is one that comes in a late batch.
-        path = store / "raw" / "web" / ("dt=2026-01-05" if number == 3 else last) / f"{number}.jsonl"
+        path = (
+            store / "raw" / "web" / ("dt=2026-01-05" if number == 3 else last) / f"{number}.jsonl"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\n".join(lines[number::FILES]) + b"\n")
     return store
@@ -77,7 +80,12 @@ def land(logs: Path, store: Path, files: list[Path]) -> None:
 def tables(store: Path) -> dict[str, Counter]:
     """The rows of every table; a file is known by its name instead of the number that tells when it came."""
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
-        names = {name for (name,) in connection.sql("select table_name from information_schema.tables").fetchall()}
+        names = {
+            name
+            for (name,) in connection.sql(
+                "select table_name from information_schema.tables"
+            ).fetchall()
+        }
         found = {}
         for name in names - {"landed_files"}:
             columns = connection.table(name).columns
@@ -94,7 +102,11 @@ def assert_same(expected: Path, found: Path) -> None:
     one, other = tables(expected), tables(found)
     assert one.keys() == other.keys()
     assert sum(one["session_features"].values()) > 300
-    assert [] == [(name, one[name] - other[name], other[name] - one[name]) for name in one if one[name] != other[name]]
+    assert [] == [
+        (name, one[name] - other[name], other[name] - one[name])
+        for name in one
+        if one[name] != other[name]
+    ]
 
 
 def files_in_order(logs: Path, seed: int) -> list[list[Path]]:
@@ -114,8 +126,12 @@ def whole(untouched: Path, logs: Path, tmp_path_factory) -> Path:
     return store
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(2, 5))])
-def test_files_in_any_order_and_batches_give_the_rows_of_one_build(untouched, logs, whole, tmp_path, seed):
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(2, 5))]
+)
+def test_files_in_any_order_and_batches_give_the_rows_of_one_build(
+    untouched, logs, whole, tmp_path, seed
+):
     for batch in files_in_order(logs, seed):
         land(logs, tmp_path, batch)
         build(untouched, tmp_path)
@@ -130,7 +146,9 @@ def test_a_corrected_file_and_a_removed_one_leave_nothing_behind(untouched, logs
     store, fresh = Path(shutil.copytree(whole, tmp_path / "store")), tmp_path / "fresh"
     corrected, removed = (next(store.glob(f"raw/web/*/{number}.jsonl")) for number in (1, 2))
     lines = corrected.read_bytes().splitlines()
-    corrected.write_bytes(b"\n".join(lines[: len(lines) // 2]).replace(b'"type":"search"', b'"type":"sought"') + b"\n")
+    corrected.write_bytes(
+        b"\n".join(lines[: len(lines) // 2]).replace(b'"type":"search"', b'"type":"sought"') + b"\n"
+    )
     removed.unlink()
     shutil.copytree(store / "raw", fresh / "raw")
     for each in (store, fresh):
@@ -149,7 +167,17 @@ def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
     """What a person types, who knows of no lock and of nothing that runs after dbt."""
     landed = run(project, store.root, "-m", "jollyboat.landing.landing")
     assert landed.returncode == 0, landed.stdout
-    dbt = run(project, store.root, "-m", "dbt.cli.main", *command, "--project-dir", "dbt", "--profiles-dir", ".")
+    dbt = run(
+        project,
+        store.root,
+        "-m",
+        "dbt.cli.main",
+        *command,
+        "--project-dir",
+        "dbt",
+        "--profiles-dir",
+        ".",
+    )
     assert dbt.returncode == 0, dbt.stdout
 
 
@@ -158,7 +186,9 @@ def staged_files(store: Store) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in store.staged.glob("*/*")}
 
 
-def test_nothing_new_builds_nothing_and_the_next_run_builds_what_a_killed_one_landed(whole, tmp_path):
+def test_nothing_new_builds_nothing_and_the_next_run_builds_what_a_killed_one_landed(
+    whole, tmp_path
+):
     store = Store(Path(shutil.copytree(whole, tmp_path / "store")))
     rebuild(store)  # in its new place
     with warehouse.locked(store) as lock:
@@ -171,7 +201,9 @@ def test_nothing_new_builds_nothing_and_the_next_run_builds_what_a_killed_one_la
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, again))
 
     with warehouse.connect(store) as connection:
-        assert (0,) < connection.sql("select count(*) from events where file like '%/8.jsonl'").fetchone()
+        assert (0,) < connection.sql(
+            "select count(*) from events where file like '%/8.jsonl'"
+        ).fetchone()
 
 
 def test_without_the_warehouse_no_raw_line_is_read_again(whole, tmp_path):
@@ -195,14 +227,18 @@ def test_a_file_that_went_and_came_back_has_its_rows_once(untouched, whole, tmp_
     path.unlink()
     dbt_by_hand(untouched, store, "run")
     with warehouse.connect(store) as connection:
-        assert (0,) == connection.sql("select count(*) from int_records where file like '%/7.jsonl'").fetchone()
+        assert (0,) == connection.sql(
+            "select count(*) from int_records where file like '%/7.jsonl'"
+        ).fetchone()
     path.write_bytes(content)
     dbt_by_hand(untouched, store, "run")
 
     assert_same(whole, store.root)
 
 
-def test_events_built_alone_and_twice_by_hand_have_the_rows_of_a_whole_build(untouched, whole, tmp_path):
+def test_events_built_alone_and_twice_by_hand_have_the_rows_of_a_whole_build(
+    untouched, whole, tmp_path
+):
     store = Store(Path(shutil.copytree(whole, tmp_path / "store")))
     for models in (["events"], ["events", "stg_web__events", "session_features"]):
         dbt_by_hand(untouched, store, "run", "--select", *models)
@@ -223,7 +259,9 @@ def test_a_build_killed_while_staging_goes_on_from_the_portions_that_it_has(logs
         killed.process.kill()
         killed.process.wait()
         (store.staged / "web" / "tmp_killed.parquet").write_bytes(b"half a file")
-        before = {name: at for name, at in staged_files(store).items() if not name.startswith("tmp_")}
+        before = {
+            name: at for name, at in staged_files(store).items() if not name.startswith("tmp_")
+        }
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
 
     after = staged_files(store)
@@ -233,7 +271,9 @@ def test_a_build_killed_while_staging_goes_on_from_the_portions_that_it_has(logs
     assert not any(name.startswith("tmp_") for name in after)
 
 
-def test_another_salt_reads_all_again_and_the_way_back_to_the_last_one_reads_nothing(tmp_path, monkeypatch):
+def test_another_salt_reads_all_again_and_the_way_back_to_the_last_one_reads_nothing(
+    tmp_path, monkeypatch
+):
     store, staged = Store(tmp_path), {}
     (store.raw / "web/dt=2026-01-01").mkdir(parents=True)
     event = {"event": {"id": "e1", "type": "page_view", "ts": "2026-01-01"}, "shop": "a"}
@@ -245,7 +285,9 @@ def test_another_salt_reads_all_again_and_the_way_back_to_the_last_one_reads_not
         rebuild(store)
 
         with warehouse.connect(store) as connection:
-            assert connection.sql("select user_id from events").fetchall() == [(hash_text("ann@x.de", salt),)]
+            assert connection.sql("select user_id from events").fetchall() == [
+                (hash_text("ann@x.de", salt),)
+            ]
         new = staged_files(store).keys() - before.keys()
         assert bool(new) == (salt not in staged)
         staged.setdefault(salt, new)
@@ -258,7 +300,18 @@ def test_days_one_by_one_give_the_rows_of_one_build(untouched, tmp_path):
     logs, store = tmp_path / "logs", tmp_path / "store"
     where = ["--raw", str(logs / "raw"), "--truth", str(logs / "truth.parquet")]
     assert (
-        run(untouched, logs, *JOLLYBOAT, "simulate", "--days", "10", "--sessions-per-day", "60", *where).returncode == 0
+        run(
+            untouched,
+            logs,
+            *JOLLYBOAT,
+            "simulate",
+            "--days",
+            "10",
+            "--sessions-per-day",
+            "60",
+            *where,
+        ).returncode
+        == 0
     )
     days = sorted({path.parent.name for path in logs.glob("raw/*/*/*")})
     published = []
@@ -281,5 +334,7 @@ def test_days_one_by_one_give_the_rows_of_one_build(untouched, tmp_path):
         "lookup_product",
         "lookup_visitor",
     ):
-        changed = {file.partition("/")[0] for file in set(before[table]) ^ set(after[table])} - {"dt=unknown"}
+        changed = {file.partition("/")[0] for file in set(before[table]) ^ set(after[table])} - {
+            "dt=unknown"
+        }
         assert min(changed, default=days[-1]) > days[-5], table

@@ -46,7 +46,9 @@ def test_make_alone_lists_the_pipelines_verbs_with_a_line_each():
 
 
 def test_the_templates_own_verbs_are_listed():
-    assert {"demo", "test", "test-faults", "lint", "bench", "size", "clean"} <= set(verbs(demo.HERE))
+    assert {"demo", "test", "test-faults", "lint", "bench", "size", "clean"} <= set(
+        verbs(demo.HERE)
+    )
 
 
 def test_a_tenants_id_is_taken_as_it_was_typed():
@@ -60,7 +62,10 @@ def test_a_tenants_id_is_taken_as_it_was_typed():
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        (["score", "TENNANT=x"], "`make score` does not know the variable TENNANT; did you mean TENANT?"),
+        (
+            ["score", "TENNANT=x"],
+            "`make score` does not know the variable TENNANT; did you mean TENANT?",
+        ),
         (["data", "AUTO=1"], "`make data` does not know the variable AUTO. It knows PERSONAL_SALT"),
         (["clean", "TENANT=x"], "`make clean` does not know the variable TENANT. It knows VENV"),
         (["X=1"], "`make help` does not know the variable X."),
@@ -133,7 +138,10 @@ def test_an_unsupported_python_is_refused_before_anything_is_installed(tmp_path,
 def test_clean_leaves_raw_logs_that_were_not_simulated(tmp_path, template):
     folder = tmp_path / "project"
     shutil.copytree(template / demo.TEMPLATE, folder)
-    kept, removed = ["data/raw/mine/dt=1/a.jsonl", "data/live/a"], ["data/raw/web/dt=1/a", "data/warehouse.duckdb"]
+    kept, removed = (
+        ["data/raw/mine/dt=1/a.jsonl", "data/live/a"],
+        ["data/raw/web/dt=1/a", "data/warehouse.duckdb"],
+    )
     for name in [*kept, *removed, "data/simulated.json"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -145,9 +153,17 @@ def test_clean_leaves_raw_logs_that_were_not_simulated(tmp_path, template):
 def test_size_counts_every_file_and_line_but_those_of_tests_documents_and_pins():
     said = make(demo.HERE, "size").stdout
 
-    below = [path.relative_to(demo.TEMPLATE) for path in demo.template_files() if path.parts[0] == demo.TEMPLATE]
+    below = [
+        path.relative_to(demo.TEMPLATE)
+        for path in demo.template_files()
+        if path.parts[0] == demo.TEMPLATE
+    ]
     uncounted = {"tests", "unit_tests", "docs"}
-    counted = [path for path in below if uncounted.isdisjoint(path.parts) and path.name != "requirements.txt"]
+    counted = [
+        path
+        for path in below
+        if uncounted.isdisjoint(path.parts) and path.name != "requirements.txt"
+    ]
     lines = sum((demo.HERE / demo.TEMPLATE / path).read_text().count("\n") for path in counted)
     assert (len(counted), lines) == tuple(
         map(int, re.search(r"without tests, docs +(\d+) files +(\d+) lines", said).groups())

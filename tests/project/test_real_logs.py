@@ -24,9 +24,12 @@ pytestmark = pytest.mark.skipif(not LOGS.is_dir(), reason=f"the real logs are no
 
 
 @pytest.mark.parametrize(
-    ("source", "point"), [pytest.param(*run, marks=[] if run == QUICK else pytest.mark.faults) for run in RUNS]
+    ("source", "point"),
+    [pytest.param(*run, marks=[] if run == QUICK else pytest.mark.faults) for run in RUNS],
 )
-def test_a_real_log_becomes_a_gated_decision_that_rests_on_no_leak(project, tmp_path, source, point):
+def test_a_real_log_becomes_a_gated_decision_that_rests_on_no_leak(
+    project, tmp_path, source, point
+):
     copy = copy_project(project, tmp_path / "own")
     changed = bring(copy, source, point)
 
@@ -39,8 +42,10 @@ def test_a_real_log_becomes_a_gated_decision_that_rests_on_no_leak(project, tmp_
     assert f"{source} {HABITS[source]} " in re.sub(r" +", " ", page)
     account = re.search(rf"{source} +\d+ +([\d,]+) +([\d,]+) +0 +0\n", said.stdout)
     assert account and account[1] == account[2], said.stdout
-    (decided,) = (copy / "data/models/pooled").glob("*-gate.json")
-    assert json.loads(decided.read_text())["decision"]["passed"] == (deployed.returncode == 0), deployed.stdout
+    (decided,) = (copy / "data/models/shared").glob("*-gate.json")
+    assert json.loads(decided.read_text())["decision"]["passed"] == (deployed.returncode == 0), (
+        deployed.stdout
+    )
     assert "Traceback" not in deployed.stdout
     assert RUNS[source, point] <= best_roc_auc(copy) < LEAK
 
@@ -57,13 +62,19 @@ def bring(project: Path, source: str, point: int, logs: Path = LOGS) -> int:
     settings = project / "dbt/dbt_project.yml"
     before = settings.read_text()
     after = re.sub(r"^  sources: .*$", f"  sources: [{source}]", before, flags=re.MULTILINE)
-    after = re.sub(r"^  prediction_points: .*$", f"  prediction_points: [{point}]", after, flags=re.MULTILINE)
+    after = re.sub(
+        r"^  prediction_points: .*$", f"  prediction_points: [{point}]", after, flags=re.MULTILINE
+    )
     settings.write_text(after)
-    edited = sum(old != new for old, new in zip(before.splitlines(), after.splitlines(), strict=True))
+    edited = sum(
+        old != new for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
+    )
     return edited + len((STAGING / model).read_text().splitlines())
 
 
 def best_roc_auc(project: Path) -> float:
     run = json.loads((project / "data/runs/latest.json").read_text())["run"]
-    candidates = json.loads((project / "data/runs" / run / "metrics.json").read_text())["candidates"]
+    candidates = json.loads((project / "data/runs" / run / "metrics.json").read_text())[
+        "candidates"
+    ]
     return max(one["holdout"]["roc_auc"]["value"] for one in candidates.values())

@@ -17,7 +17,9 @@ def worse(project: Path, copied: Path, tmp_path: Path) -> Path:
     copy = copy_project(project, tmp_path / "own")
     shutil.move(copied, copy / "data")
     settings = copy / "project.toml"
-    settings.write_text(settings.read_text().replace('["baseline", "logistic", "xgboost"]', '["baseline"]'))
+    settings.write_text(
+        settings.read_text().replace('["baseline", "logistic", "xgboost"]', '["baseline"]')
+    )
     said = type_in(copy, "make train")
     assert said.returncode == 0, said.stdout
     return copy
@@ -29,22 +31,27 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     refused = type_in(worse, "make deploy")
     short = type_in(worse, "make deploy FORCE=1")
     forced = type_in(worse, """make deploy FORCE='the "old" one costs more'""")
-    told, standing = models(worse), json.loads((worse / "data/models/pooled/champion.json").read_text())["history"][-1]
+    told, standing = (
+        models(worse),
+        json.loads((worse / "data/models/shared/champion.json").read_text())["history"][-1],
+    )
     back = type_in(worse, ".venv/bin/jollyboat rollback")
     away = type_in(worse, ".venv/bin/jollyboat rollback --to nosuchversion")
 
     assert refused.returncode == short.returncode == away.returncode == 2
-    by = "beats_the_baseline, not_worse_than_champion, no_slice_falls"
+    by = "beats_the_baseline, not_worse_than_champion, no_segment_falls"
     assert f"refused by {by}; champion {champion} stays" in demo.unwrap(refused.stdout)
     assert 'make deploy FORCE="why"' in demo.unwrap(refused.stdout)
     assert "Say in words why, not '1'" in short.stdout
     assert forced.returncode == back.returncode == 0, forced.stdout + back.stdout
-    assert sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in told) == 1
+    assert (
+        sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in told) == 1
+    )
     assert standing["forced"] == 'the "old" one costs more'
-    page = worse / "data/models/pooled" / standing["gate"]
+    page = worse / "data/models/shared" / standing["gate"]
     assert "Forced past 3 of" in page.read_text()
     assert f"{champion} is now the champion" in back.stdout
-    assert "was never the champion of pooled; `jollyboat models` lists" in away.stdout
+    assert "was never the champion of shared; `jollyboat models` lists" in away.stdout
 
 
 def models(project: Path) -> list[str]:
@@ -54,28 +61,51 @@ def models(project: Path) -> list[str]:
 
 
 @pytest.mark.faults
-def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(untouched, copied, tmp_path):
+def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(
+    untouched, copied, tmp_path
+):
     runs = [json.loads((copied / "runs/latest.json").read_text())["run"]]
     other = tmp_path / "other.toml"
-    other.write_text((untouched / "project.toml").read_text().replace("[xgboost]\n", "[xgboost]\nmax_depth = 3\n"))
-    assert run(untouched, copied, "flows/train.py", "--config", "project", str(other), "run").returncode == 0
+    other.write_text(
+        (untouched / "project.toml")
+        .read_text()
+        .replace("[xgboost]\n", "[xgboost]\nmax_depth = 3\n")
+    )
+    assert (
+        run(
+            untouched, copied, "flows/train.py", "--config", "project", str(other), "run"
+        ).returncode
+        == 0
+    )
     runs.append(json.loads((copied / "runs/latest.json").read_text())["run"])
-    command = [untouched / ".venv/bin/python", "flows/deploy.py", "run", "--force", "two at once", "--candidate"]
+    command = [
+        untouched / ".venv/bin/python",
+        "flows/deploy.py",
+        "run",
+        "--force",
+        "two at once",
+        "--candidate",
+    ]
     environment = demo.environment() | {"STORE_ROOT": str(copied)}
     for _ in range(10):
         shutil.rmtree(copied / "models")
         both = [
             subprocess.Popen(
-                [*command, name], cwd=untouched, env=environment, stdout=-3, stderr=subprocess.PIPE, text=True
+                [*command, name],
+                cwd=untouched,
+                env=environment,
+                stdout=-3,
+                stderr=subprocess.PIPE,
+                text=True,
             )
             for name in runs
         ]
         said = [each.communicate()[1] for each in both]
 
-        pointer = json.loads((copied / "models/pooled/champion.json").read_text())
+        pointer = json.loads((copied / "models/shared/champion.json").read_text())
         won = [each.returncode == 0 for each in both]
         assert sum(won) == len(pointer["history"]) == 1, said
-        assert (copied / "models/pooled" / pointer["version"] / "manifest.json").exists()
+        assert (copied / "models/shared" / pointer["version"] / "manifest.json").exists()
         assert "run `make deploy` again" in said[won.index(False)]
 
 
@@ -116,7 +146,7 @@ def make_defect(name, X, y, X_val, y_val, schema, settings):
 """
 DEFECTS = {
     "sound": None,
-    "blind_on_a_slice": "no_slice_falls",
+    "blind_on_a_slice": "no_segment_falls",
     "too_sure": "calibration",
     "contrary": "behaves",
     "slow": "latency",
@@ -131,13 +161,13 @@ from functools import partial
 from jollyboat.gate import gate
 from jollyboat.training import run as runs
 from jollyboat.store.store import write_json
-from jollyboat.serving import trial
+from jollyboat.serving import deployment_checks
 
 run, failed = runs.open(""), {}
 trial.smoke = partial(trial.smoke, requests=10)
 for name in sys.argv[1:]:
     write_json(run.folder / "metrics.json", run.metrics | {"chosen": name})
-    facts, _ = trial.gather_facts(run, trial.assemble_bundle(run, "Card"), None)
+    facts, _ = deployment_checks.gather_facts(run, deployment_checks.assemble_bundle(run, "Card"), None)
     limits = tomllib.load(open("project.toml", "rb"))["gate"] | {"memory_mb": 600}
     limits |= {"training_seconds": 1} if name == "slow_to_train" else {}
     failed[name] = [check.name for check in gate.decide(facts, limits).checks if not check.passed]
@@ -146,11 +176,16 @@ print(json.dumps(failed))
 
 
 @pytest.mark.faults
-def test_each_check_shuts_on_a_bundle_that_has_its_defect_and_the_good_twin_passes(untouched, copied, tmp_path):
+def test_each_check_shuts_on_a_bundle_that_has_its_defect_and_the_good_twin_passes(
+    untouched, copied, tmp_path
+):
     mine = Path(shutil.copytree(untouched, tmp_path / "project"))
     with (mine / "ml/candidates.py").open("a") as file:
         file.write(MINE)
-        file.writelines(f"\n\ndef {name}(*inputs):\n    return make_defect({name!r}, *inputs)\n" for name in DEFECTS)
+        file.writelines(
+            f"\n\ndef {name}(*inputs):\n    return make_defect({name!r}, *inputs)\n"
+            for name in DEFECTS
+        )
     settings = mine / "project.toml"
     names = json.dumps(["baseline", *DEFECTS])
     settings.write_text(settings.read_text().replace('["baseline", "logistic", "xgboost"]', names))
@@ -162,7 +197,9 @@ def test_each_check_shuts_on_a_bundle_that_has_its_defect_and_the_good_twin_pass
     assert judged.returncode == 0, judged.stdout
     failed = json.loads(judged.stdout.splitlines()[-1])
     assert failed["sound"] == []
-    assert {name: check for name, check in DEFECTS.items() if check and check not in failed[name]} == {}, failed
+    assert {
+        name: check for name, check in DEFECTS.items() if check and check not in failed[name]
+    } == {}, failed
 
 
 def change_and_train(project: Path, store: Path, file: str, before: str, after: str) -> None:
@@ -178,22 +215,42 @@ def change_and_train(project: Path, store: Path, file: str, before: str, after: 
 @pytest.mark.faults
 def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path):
     """The leaked columns stand where honest ones stood, as a careless join would have it."""
-    mine, honest = Path(shutil.copytree(untouched, tmp_path / "project")), "exclude (tenant_id, entity_id, point_at)"
+    mine, honest = (
+        Path(shutil.copytree(untouched, tmp_path / "project")),
+        "exclude (tenant_id, entity_id, point_at)",
+    )
     leaks = {"category_count": "sessions.outcome_count", "event_count": "sessions.event_count"}
-    told = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(f",\n        {of} as {name}" for name, of in leaks.items())
-    change_and_train(mine, copied, "models/marts/session_features.sql", f"features.* {honest}", f"features.* {told}")
+    told = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(
+        f",\n        {of} as {name}" for name, of in leaks.items()
+    )
+    change_and_train(
+        mine,
+        copied,
+        "models/marts/session_features.sql",
+        f"features.* {honest}",
+        f"features.* {told}",
+    )
 
     sentence = refusal(run(mine, copied, "flows/deploy.py", "run"))
 
     shut = sentence.partition(";")[0]
-    assert all(check in shut for check in ("no_feature_is_too_good", "not_too_good", "serves_as_trained"))
+    assert all(
+        check in shut for check in ("no_feature_is_too_good", "not_too_good", "serves_as_trained")
+    )
     assert "category_count alone ranks the outcomes" in sentence
-    assert all(f"values of {name}" in sentence for name in ("category_count", "event_count", "probability"))
+    assert all(
+        f"values of {name}" in sentence for name in ("category_count", "event_count", "probability")
+    )
 
 
 @pytest.mark.faults
-def test_an_outcome_that_is_pure_chance_is_trained_on_and_its_model_refused(untouched, copied, tmp_path):
-    mine, chance = Path(shutil.copytree(untouched, tmp_path / "project")), "outcome: left(md5(session_id), 1) < '2'"
+def test_an_outcome_that_is_pure_chance_is_trained_on_and_its_model_refused(
+    untouched, copied, tmp_path
+):
+    mine, chance = (
+        Path(shutil.copytree(untouched, tmp_path / "project")),
+        "outcome: left(md5(session_id), 1) < '2'",
+    )
     change_and_train(mine, copied, "dbt_project.yml", "outcome: event_type = 'purchase'", chance)
 
     assert "refused by beats_the_baseline" in refusal(run(mine, copied, "flows/deploy.py", "run"))

@@ -94,7 +94,17 @@ def simulate(project: Path, store: Path, *, days: int, sessions_per_day: int) ->
     """Write the logs of so many days from 2026-01-01 into the store."""
     size = ["--days", str(days), "--sessions-per-day", str(sessions_per_day)]
     paths = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-    command = ["-m", "jollyboat.simulate.simulate", "--seed", "7", "--start", "2026-01-01", *size, *paths]
+    command = [
+        "-m",
+        "jollyboat.cli",
+        "simulate",
+        "--seed",
+        "7",
+        "--start",
+        "2026-01-01",
+        *size,
+        *paths,
+    ]
     simulation = run(project, store, *command)
     assert simulation.returncode == 0, simulation.stdout
 

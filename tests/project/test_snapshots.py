@@ -13,7 +13,7 @@ import pytest
 
 from jollyboat.cli.main import jollyboat
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store, write_json
 
 COLUMNS = {
@@ -40,7 +40,9 @@ def build(store: Store, rows: int, extra: str = "") -> None:
     store.warehouse.unlink(missing_ok=True)
     with duckdb.connect(str(store.warehouse)) as connection:
         for table, day in PUBLISHED.items():
-            columns = COLUMNS.get(table, "'acme' as tenant_id, i as number") + (extra if table == "events" else "")
+            columns = COLUMNS.get(table, "'acme' as tenant_id, i as number") + (
+                extra if table == "events" else ""
+            )
             times = "timestamp '2026-01-01' + interval (i // 10) day"
             also = f", {times} as occurred_at" if table == "events" else ""
             connection.execute(
@@ -69,8 +71,8 @@ def three(store: Store) -> list[str]:
 
 
 def crown(store: Store, snapshot_id: str) -> None:
-    write_json(store.bundle("pooled", "v1") / "manifest.json", {"snapshot": snapshot_id})
-    write_json(store.champion("pooled"), {"version": "v1", "history": []})
+    write_json(store.bundle("shared", "v1") / "manifest.json", {"snapshot": snapshot_id})
+    write_json(store.champion("shared"), {"version": "v1", "history": []})
 
 
 def test_the_same_rows_are_the_same_snapshot_whatever_is_noted_beside(store):
@@ -103,7 +105,9 @@ def test_more_days_are_published_than_a_process_may_open_files(store):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
-    assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(PUBLISHED)
+    assert [len(table["files"]) for table in published.manifest["tables"].values()] == [366] * len(
+        PUBLISHED
+    )
 
 
 def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three):
@@ -113,12 +117,14 @@ def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three):
 
     assert heading.split()[0] == "snapshot"
     assert [line.split()[0] for line in lines] == three[::-1]
-    assert lines[0].endswith("latest") and lines[2].endswith("champion of pooled")
+    assert lines[0].endswith("latest") and lines[2].endswith("champion of shared")
     assert lines[0].split()[3:7] == ["60", "60", "60", "25.00"]
 
 
 def test_a_difference_names_rows_columns_label_rate_and_what_moved(store, three):
-    said = snapshot.format_difference(*(snapshot.open(each, store) for each in (three[0], three[2])))
+    said = snapshot.format_difference(
+        *(snapshot.open(each, store) for each in (three[0], three[2]))
+    )
 
     assert "events: 40 rows -> 60 (+20)" in said
     assert "  color: none -> VARCHAR" in said
@@ -188,12 +194,14 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypat
 
 @pytest.mark.parametrize("command", [["show", "nix"], ["diff", "nix", ""]])
 def test_an_unknown_id_is_answered_in_a_sentence_with_those_there_are(store, three, command):
-    with pytest.raises(Refused, match=r"There is no snapshot 'nix'; there are .*" + sorted(three)[0]):
+    with pytest.raises(
+        UserError, match=r"There is no snapshot 'nix'; there are .*" + sorted(three)[0]
+    ):
         jollyboat(["snapshots", *command], standalone_mode=False)
 
 
 def test_without_a_snapshot_the_list_says_how_to_make_one(store):
-    with pytest.raises(Refused, match="`make data` publishes one"):
+    with pytest.raises(UserError, match="`make data` publishes one"):
         jollyboat(["snapshots", "list"], standalone_mode=False)
 
 
@@ -210,8 +218,10 @@ def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):
         while not is_over.is_set():
             try:
                 latest = snapshot.open_latest(store)
-                rows = {table: latest.relation(table).count("*").fetchone()[0] for table in PUBLISHED}
-            except (Refused, duckdb.Error, OSError) as error:
+                rows = {
+                    table: latest.relation(table).count("*").fetchone()[0] for table in PUBLISHED
+                }
+            except (UserError, duckdb.Error, OSError) as error:
                 broken.append(repr(error))
                 continue
             seen.add(latest.id)
@@ -256,7 +266,9 @@ snapshot.publish(Store(Path(sys.argv[1])), {"code": "c1"}, "select 1", {"warning
 
 @pytest.mark.faults
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in_peace(store, tmp_path, moment):
+def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in_peace(
+    store, tmp_path, moment
+):
     peaceful = Store(tmp_path / "peaceful")
     build(store, 25)
     first = publish(store).id
@@ -267,7 +279,9 @@ def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in
 
     while True:
         for path in store.tables.rglob("*.parquet"):
-            if path not in {file for table in PUBLISHED for file in snapshot.open(first, store).files(table)}:
+            if path not in {
+                file for table in PUBLISHED for file in snapshot.open(first, store).files(table)
+            }:
                 path.unlink()
         shutil.rmtree(store.snapshots / expected.id, ignore_errors=True)
         write_json(store.latest_snapshot, {"snapshot": first})
@@ -289,4 +303,7 @@ def test_a_publication_killed_at_every_replacement_of_a_file_ends_as_one_left_in
 def files(store: Store, snapshot_id: str) -> set[str]:
     opened = snapshot.open(snapshot_id, store)
     paths = {path for table in PUBLISHED for path in opened.files(table)}
-    return {f"{path.relative_to(store.root)} {duckdb.read_parquet(str(path)).count('*').fetchone()}" for path in paths}
+    return {
+        f"{path.relative_to(store.root)} {duckdb.read_parquet(str(path)).count('*').fetchone()}"
+        for path in paths
+    }

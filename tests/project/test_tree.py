@@ -27,7 +27,9 @@ def test_the_generated_tree_is_the_list_of_the_template_folders_files(ask, aroun
     assert below(around / "out/shop_intent") == expected
 
 
-def test_answers_appear_in_two_files_and_every_other_one_is_copied_byte_for_byte(ask, around, template):
+def test_answers_appear_in_two_files_and_every_other_one_is_copied_byte_for_byte(
+    ask, around, template
+):
     ask()
 
     for path in below(around / "out/shop_intent"):
@@ -39,7 +41,10 @@ def test_answers_appear_in_two_files_and_every_other_one_is_copied_byte_for_byte
 def test_no_braces_of_the_template_are_left_over(ask, around):
     ask(project_name="Another Name", description="Something else.", owner="Somebody")
 
-    text = "".join((around / "out/another_name" / path).read_text() for path in below(around / "out/another_name"))
+    text = "".join(
+        (around / "out/another_name" / path).read_text()
+        for path in below(around / "out/another_name")
+    )
     assert not re.search(r"{{\s*cookiecutter|\(cookiecutter\.", text)
 
 
@@ -49,7 +54,9 @@ def test_nothing_names_a_machines_folder_or_a_package_registry(template):
         for path in sorted(template.rglob("*"))
         if path.is_file()
         for line in path.read_text().splitlines()
-        if re.search(r"(?<![\w.])/(home|root|Users|work)/\w|--(extra-)?index-url|https?://\S*/simple\b", line)
+        if re.search(
+            r"(?<![\w.])/(home|root|Users|work)/\w|--(extra-)?index-url|https?://\S*/simple\b", line
+        )
     ]
     assert found == []
 

@@ -11,13 +11,22 @@ import test_makefile
 import demo
 
 WORKFLOWS = sorted(
-    [*demo.HERE.glob(".github/workflows/*.yml"), *(demo.HERE / demo.TEMPLATE).glob(".github/workflows/*.yml")]
+    [
+        *demo.HERE.glob(".github/workflows/*.yml"),
+        *(demo.HERE / demo.TEMPLATE).glob(".github/workflows/*.yml"),
+    ]
 )
 FOLDERS = [demo.HERE, demo.HERE / demo.TEMPLATE]
 
 
 def check(*files: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+    ]
     return subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
 
 

@@ -23,12 +23,28 @@ TOO_EARLY = {
     "ask": ([*JOLLYBOAT, "ask"], "There is no champion to ask", "`make deploy`"),
 }
 UNKNOWN = {
-    "train": (["flows/train.py", "run", "--snapshot", "nope"], "There is no snapshot 'nope'", "the latest"),
-    "score": (["flows/score.py", "run", "--snapshot", "nope"], "There is no snapshot 'nope'", "the latest"),
-    "deploy": (["flows/deploy.py", "run", "--candidate", "nope"], "Training run 'nope' is unknown", "`make train`"),
+    "train": (
+        ["flows/train.py", "run", "--snapshot", "nope"],
+        "There is no snapshot 'nope'",
+        "the latest",
+    ),
+    "score": (
+        ["flows/score.py", "run", "--snapshot", "nope"],
+        "There is no snapshot 'nope'",
+        "the latest",
+    ),
+    "deploy": (
+        ["flows/deploy.py", "run", "--candidate", "nope"],
+        "Training run 'nope' is unknown",
+        "`make train`",
+    ),
 }
 # Root reads whatever it likes; without these capabilities it is bound by permissions as everybody is.
-BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
+BOUND = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+    if os.geteuid() == 0
+    else ()
+)
 
 
 @contextmanager
@@ -37,7 +53,12 @@ def serving(project: Path, store: Path) -> Iterator[str]:
     environment = demo.environment() | {"STORE_ROOT": str(store), "PORT": "0"}
     command = [project / ".venv/bin/python", *JOLLYBOAT, "serve"]
     server = subprocess.Popen(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
         yield server.stdout.readline().split("Serving on ")[1].partition(";")[0]
@@ -87,7 +108,9 @@ def test_a_run_that_did_not_finish_is_not_deployed(untouched, copied):
     assert "did not finish: `make train` takes it up again" in sentence
 
 
-def test_a_raw_folder_without_files_of_the_sources_is_refused_and_another_is_named(untouched, tmp_path):
+def test_a_raw_folder_without_files_of_the_sources_is_refused_and_another_is_named(
+    untouched, tmp_path
+):
     (tmp_path / "raw/web/dt=2026-01-01").mkdir(parents=True)
     (tmp_path / "raw/mine/dt=2026-01-01").mkdir(parents=True)
 
@@ -131,8 +154,10 @@ def test_a_server_without_a_champion_starts_and_says_what_is_missing(untouched, 
     assert "There is no champion yet; run `make deploy`" in sentence
 
 
-def test_a_bundle_that_misses_a_file_is_neither_served_nor_scored_with_until_deploy_mends_it(untouched, copied):
-    next(copied.glob("models/pooled/*/schema.json")).unlink()
+def test_a_bundle_that_misses_a_file_is_neither_served_nor_scored_with_until_deploy_mends_it(
+    untouched, copied
+):
+    next(copied.glob("models/shared/*/schema.json")).unlink()
     missing = "is missing the file schema.json; run `make deploy`"
 
     with serving(untouched, copied) as address:

@@ -11,7 +11,11 @@ print(f"snapshot {shot.id}: {', '.join(shot.manifest['tables'])}")
 
 # %% A relation reads its Parquet files only as far as the query asks; `.df()` makes it a frame
 events = shot.relation("events")
-print(events.aggregate("event_type, count(*) as event_count, avg(is_outcome::int) as outcome_rate").order("2 desc"))
+print(
+    events.aggregate(
+        "event_type, count(*) as event_count, avg(is_outcome::int) as outcome_rate"
+    ).order("2 desc")
+)
 
 # %% SQL over several tables
 sessions = shot.relation("sessions")
@@ -19,7 +23,11 @@ features = shot.relation("session_features")
 joined = features.set_alias("f").join(
     sessions.set_alias("s"), "f.tenant_id = s.tenant_id and f.entity_id = s.session_id"
 )
-print(joined.aggregate("f.status, count(*) as session_count, avg(s.event_count) as mean_event_count").order("2 desc"))
+print(
+    joined.aggregate(
+        "f.status, count(*) as session_count, avg(s.event_count) as mean_event_count"
+    ).order("2 desc")
+)
 
 # %% The sessions that teach, as a frame
 teaching = shot.frame("session_features").query("status == 'train'")
@@ -55,6 +63,12 @@ figure.savefig(folder / "calibration.png", dpi=150)
 
 # %% Which held-out sessions was the chosen candidate most wrong about?
 holdout["error"] = (holdout["label"] - holdout[metrics["chosen"]]).abs()
-worst = holdout.nlargest(5, "error")[["tenant_id", "entity_id", "point_at", "label", metrics["chosen"]]]
-print(worst.merge(teaching.drop(columns="label"), on=["tenant_id", "entity_id", "point_at"]).T.to_string())
+worst = holdout.nlargest(5, "error")[
+    ["tenant_id", "entity_id", "point_at", "label", metrics["chosen"]]
+]
+print(
+    worst.merge(
+        teaching.drop(columns="label"), on=["tenant_id", "entity_id", "point_at"]
+    ).T.to_string()
+)
 print(f"plots: {folder}")

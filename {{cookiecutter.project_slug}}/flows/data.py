@@ -1,6 +1,6 @@
 """Raw logs -> events, sessions, features -> an audited snapshot: `python flows/data.py run`."""
 
-from jollyboat.flows.base import ProjectFlow, in_a_sentence
+from jollyboat.flows import ProjectFlow, report_errors
 
 from metaflow import card, step
 
@@ -9,7 +9,7 @@ class DataFlow(ProjectFlow):
     """Build and audit the tables, then publish them as a snapshot. A critical finding publishes nothing."""
 
     @step
-    @in_a_sentence
+    @report_errors
     def start(self):
         """Land new files, build the tables and audit them."""
         from jollyboat.audit import audit
@@ -34,12 +34,12 @@ class DataFlow(ProjectFlow):
 
     @card(type="html")
     @step
-    @in_a_sentence
+    @report_errors
     def end(self):
         """Publish the snapshot, unless something critical was found."""
         from jollyboat.audit import data_report
         from jollyboat.snapshots import snapshot
-        from jollyboat.store.errors import Refused
+        from jollyboat.store.errors import UserError
         from jollyboat.warehouse import warehouse
 
         store = self.store()
@@ -49,7 +49,9 @@ class DataFlow(ProjectFlow):
             published = None
             if not critical:
                 sql = warehouse.compiled(store, "features_at_point")
-                warnings = [f"{each.table}: {each.expectation}" for each in self.findings if not each.passed]
+                warnings = [
+                    f"{each.table}: {each.expectation}" for each in self.findings if not each.passed
+                ]
                 facts, notes = {"code": warehouse.code_fingerprint()}, {"warnings": warnings}
                 with self.stage("publish snapshot") as stage:
                     published = snapshot.publish(store, facts, sql, notes)
@@ -58,7 +60,7 @@ class DataFlow(ProjectFlow):
         seconds = self.seconds_since(self.began_at)
         print(data_report.format_summary(report, published, seconds, store))
         if critical:
-            raise Refused(data_report.refusal(critical, store))
+            raise UserError(data_report.refusal(critical, store))
 
 
 if __name__ == "__main__":

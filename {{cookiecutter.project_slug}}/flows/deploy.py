@@ -1,6 +1,6 @@
 """The best candidate of a run -> champion, if it passes the gate: `python flows/deploy.py run [--candidate RUN_ID]`."""
 
-from jollyboat.flows.base import ProjectFlow, in_a_sentence
+from jollyboat.flows import ProjectFlow, report_errors
 
 from metaflow import Parameter, card, current, step
 
@@ -8,49 +8,57 @@ from metaflow import Parameter, card, current, step
 class DeployFlow(ProjectFlow):
     """Assemble the bundle, ask it as a client would, let the gate decide, replace one pointer, or change nothing."""
 
-    candidate = Parameter("candidate", default="", help="the training run to deploy; the latest by default")
-    force = Parameter("force", default="", help="why a candidate that the gate refuses is to serve all the same")
+    candidate = Parameter(
+        "candidate", default="", help="the training run to deploy; the latest by default"
+    )
+    force = Parameter(
+        "force", default="", help="why a candidate that the gate refuses is to serve all the same"
+    )
 
     @step
-    @in_a_sentence
+    @report_errors
     def start(self):
         """Assemble the bundle, and let the gate decide on it unless it is the champion already."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate
-        from jollyboat.serving import trial
-        from jollyboat.store.errors import Refused
+        from jollyboat.serving import deployment_checks
+        from jollyboat.store.errors import UserError
         from jollyboat.training import run
 
         self.began_at = self.now()
         if self.force and len(self.force.split()) < 2:
-            raise Refused(f'Say in words why, not {self.force!r}: make deploy FORCE="the shop sells other things now".')
+            raise UserError(
+                f'Say in words why, not {self.force!r}: make deploy FORCE="the shop sells other things now".'
+            )
         if not self.force and self.store().experiment.exists():
-            raise Refused(
+            raise UserError(
                 "A challenger is on trial, and a new champion would spoil its experiment: first "
                 "`jollyboat experiment promote` or `jollyboat experiment stop`, or say why not: "
                 'make deploy FORCE="...".'
             )
         chosen_run = run.open(self.candidate, self.store())
         with self.stage("assemble bundle"):
-            bundle = trial.assemble_bundle(chosen_run, self.title("Model card"))
+            bundle = deployment_checks.assemble_bundle(chosen_run, self.title("Model card"))
         self.run_id, self.version = chosen_run.id, bundle.version
         self.champion_before = champion.current(self.store())
         self.decision = self.smoke_figures = None
         if self.champion_before != (bundle.owner, bundle.version):
             with self.stage("run deployment checks"):
                 before = self.champion_before
-                facts, self.smoke_figures = trial.gather_facts(chosen_run, bundle, before)
+                facts, self.smoke_figures = deployment_checks.gather_facts(
+                    chosen_run, bundle, before
+                )
             self.decision = gate.decide(facts, self.settings.gate.model_dump()).to_dict()
         self.next(self.end)
 
     @card(type="html")
     @step
-    @in_a_sentence
+    @report_errors
     def end(self):
         """Make it the champion, or say why not."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate_report
-        from jollyboat.store.errors import Refused
+        from jollyboat.store.errors import UserError
         from jollyboat.training import run as runs
 
         run = runs.Run(self.store(), self.run_id)
@@ -62,10 +70,10 @@ class DeployFlow(ProjectFlow):
         if report.decision:
             print(gate_report.format_checks(report))
         if report.failed and not report.is_forced:
-            raise Refused(gate_report.refusal(report))
+            raise UserError(gate_report.refusal(report))
         change = champion.promote(
             self.store(),
-            champion.POOLED,
+            champion.SHARED,
             self.version,
             run=run.id,
             by=current.username,
@@ -74,7 +82,7 @@ class DeployFlow(ProjectFlow):
             gate=report.page.name,
             forced=self.force if report.is_forced else None,
         )
-        champion.prune(self.store(), champion.POOLED, self.settings.deploy.keep)
+        champion.prune(self.store(), champion.SHARED, self.settings.deploy.keep)
         seconds = self.seconds_since(self.began_at)
         print(gate_report.format_summary(report, change.sentence, seconds))
 

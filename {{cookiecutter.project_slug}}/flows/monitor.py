@@ -1,6 +1,6 @@
 """Live data against what the champion learned from: `python flows/monitor.py run [--auto 1]`."""
 
-from jollyboat.flows.base import ProjectFlow, in_a_sentence, run_flow
+from jollyboat.flows import ProjectFlow, report_errors, run_flow
 
 from metaflow import Parameter, card, step
 
@@ -9,7 +9,10 @@ class MonitorFlow(ProjectFlow):
     """Judge quality, drift, volumes and latency, tell of incidents once, and decide whether to train anew."""
 
     auto = Parameter(
-        "auto", default=False, type=bool, help="train and deploy through the gate when the decision says so"
+        "auto",
+        default=False,
+        type=bool,
+        help="train and deploy through the gate when the decision says so",
     )
     as_of = Parameter(
         "as-of",
@@ -18,22 +21,24 @@ class MonitorFlow(ProjectFlow):
     )
 
     @step
-    @in_a_sentence
+    @report_errors
     def start(self):
         """Gather what is known and judge it."""
         from dataclasses import asdict
         from datetime import UTC, datetime
 
-        from jollyboat.monitoring import monitor, present
-        from jollyboat.store.errors import Refused
+        from jollyboat.monitoring import inputs, monitor
+        from jollyboat.store.errors import UserError
 
         self.began_at = self.now()
         try:
             as_of = datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
         except ValueError:
-            raise Refused(f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}.") from None
+            raise UserError(
+                f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}."
+            ) from None
         with self.stage("gather live figures") as stage:
-            facts, self.about = present.gather(self.store(), as_of)
+            facts, self.about = inputs.gather(self.store(), as_of)
             stage.rows = self.about["session_count"]
         limits = {"latency_ms": self.settings.gate.latency_ms} | self.settings.monitor.model_dump()
         checks, self.decision = monitor.judge(facts, limits)
@@ -42,7 +47,7 @@ class MonitorFlow(ProjectFlow):
 
     @card(type="html")
     @step
-    @in_a_sentence
+    @report_errors
     def end(self):
         """Tell of incidents, leave the page, and train where it was asked for."""
         import os

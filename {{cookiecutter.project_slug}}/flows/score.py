@@ -1,6 +1,6 @@
 """The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
 
-from jollyboat.flows.base import ProjectFlow, in_a_sentence
+from jollyboat.flows import ProjectFlow, report_errors
 
 from metaflow import Parameter, card, step
 
@@ -8,11 +8,13 @@ from metaflow import Parameter, card, step
 class ScoreFlow(ProjectFlow):
     """Score the sessions that are still open and those of the last days, to Parquet and CSV, and leave a page."""
 
-    snapshot = Parameter("snapshot", default="", help="the snapshot to score; the latest by default")
+    snapshot = Parameter(
+        "snapshot", default="", help="the snapshot to score; the latest by default"
+    )
     tenant = Parameter("tenant", default="", help="the one tenant to score; all by default")
 
     @step
-    @in_a_sentence
+    @report_errors
     def start(self):
         """Score each tenant's newest sessions with its champion."""
         from jollyboat.serving import batch
@@ -28,7 +30,7 @@ class ScoreFlow(ProjectFlow):
 
     @card(type="html")
     @step
-    @in_a_sentence
+    @report_errors
     def end(self):
         """Leave the page."""
         from jollyboat.serving import score_report

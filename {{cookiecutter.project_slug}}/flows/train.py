@@ -1,6 +1,6 @@
 """A snapshot -> candidates, compared on the holdout: `python flows/train.py run [--snapshot ID]`."""
 
-from jollyboat.flows.base import ProjectFlow, in_a_sentence
+from jollyboat.flows import ProjectFlow, report_errors
 
 from metaflow import Parameter, card, step
 
@@ -11,10 +11,12 @@ FEW_ROWS = 50_000  # of which all candidates are fitted sooner than a second tas
 class TrainFlow(ProjectFlow):
     """Fit every candidate on a snapshot, compare them, and leave a run folder. A run that stands is not done again."""
 
-    snapshot = Parameter("snapshot", default="", help="the snapshot to learn from; the latest by default")
+    snapshot = Parameter(
+        "snapshot", default="", help="the snapshot to learn from; the latest by default"
+    )
 
     @step
-    @in_a_sentence
+    @report_errors
     def start(self):
         """Open the snapshot and begin the run."""
         from jollyboat.snapshots import snapshot
@@ -30,7 +32,7 @@ class TrainFlow(ProjectFlow):
         self.next(self.fit, foreach="shards")
 
     @step
-    @in_a_sentence
+    @report_errors
     def fit(self):
         """Fit one candidate, or all where rows are few, and score validation and holdout with it."""
         self.fitted = {}
@@ -48,7 +50,7 @@ class TrainFlow(ProjectFlow):
         self.next(self.compare)
 
     @step
-    @in_a_sentence
+    @report_errors
     def compare(self, inputs):
         """Say how good each candidate is, how sure that is, and which one validation chooses."""
         self.merge_artifacts(inputs, include=["run_id", "began_at", "stands"])
@@ -75,7 +77,7 @@ class TrainFlow(ProjectFlow):
 
     @card(type="html")
     @step
-    @in_a_sentence
+    @report_errors
     def end(self):
         """Leave the run's page."""
         from jollyboat.training import run
@@ -103,7 +105,9 @@ class TrainFlow(ProjectFlow):
         opened = snapshot.open(self._run().snapshot_id, self.store())
         sessions = opened.relation("session_features")
         if with_persons and "person_id" in opened.columns("sessions"):
-            persons = opened.relation("sessions").project("tenant_id, session_id as entity_id, person_id")
+            persons = opened.relation("sessions").project(
+                "tenant_id, session_id as entity_id, person_id"
+            )
             sessions = sessions.join(persons, "tenant_id, entity_id", how="left")
         return sessions.df()
 

@@ -25,7 +25,10 @@ from jollyboat.store.project import LIBRARY
 from jollyboat.store.store import PROJECT, Store, write_json, write_text
 from jollyboat.warehouse import warehouse
 
-SUITES = (LIBRARY / "expectations", PROJECT / "expectations")  # later folders replace suites of the same name
+SUITES = (
+    LIBRARY / "expectations",
+    PROJECT / "expectations",
+)  # later folders replace suites of the same name
 KEYS_KEPT = 200
 # Data Docs ask other hosts for their styles; these do, offline.
 STYLE = """<style>
@@ -35,7 +38,8 @@ td, th { border-bottom: 1px solid #ddd; padding: .3rem 1rem .3rem 0; text-align:
 .fa-exclamation-triangle::before { content: "!"; color: #875300; } nav, footer, .sticky, form { display: none; }
 </style></head>"""
 REMOTE = re.compile(
-    r"<script.*?</script>|<link[^>]*>|<img[^>]*>|</?a\b[^>]*>|<input[^>]*>|<label.*?</label>", re.DOTALL
+    r"<script.*?</script>|<link[^>]*>|<img[^>]*>|</?a\b[^>]*>|<input[^>]*>|<label.*?</label>",
+    re.DOTALL,
 )
 
 
@@ -96,7 +100,9 @@ def _count_at_once() -> None:
         @classmethod
         def _get_evaluation_dependencies(cls, metric, *given, **named):
             rows = MetricConfiguration(
-                "unexpected_rows_query.table", metric.metric_domain_kwargs, metric.metric_value_kwargs
+                "unexpected_rows_query.table",
+                metric.metric_domain_kwargs,
+                metric.metric_value_kwargs,
             )
             return super()._get_evaluation_dependencies(metric, *given, **named) | {"rows": rows}
 
@@ -104,10 +110,16 @@ def _count_at_once() -> None:
         def _sqlalchemy(cls, metrics, **given) -> int:
             rows = metrics["rows"]
             whole = len(rows) < MAX_RESULT_RECORDS
-            return len(rows) if whole else UnexpectedRowsQueryRowCount._sqlalchemy(cls, metrics=metrics, **given)
+            return (
+                len(rows)
+                if whole
+                else UnexpectedRowsQueryRowCount._sqlalchemy(cls, metrics=metrics, **given)
+            )
 
 
-def audit(store: Store, last: Snapshot | None = None, folders: Sequence[Path] = SUITES) -> list[Finding]:
+def audit(
+    store: Store, last: Snapshot | None = None, folders: Sequence[Path] = SUITES
+) -> list[Finding]:
     """What every suite says of its table in the warehouse, which is opened to be read only and closed again.
 
     `last`: the snapshot to compare the features' distributions with.
@@ -123,7 +135,9 @@ def audit(store: Store, last: Snapshot | None = None, folders: Sequence[Path] = 
     context.delete_data_docs_site("local_site")
     source = context.data_sources.add_sql(
         "warehouse",
-        connection_string=f"duckdb+audit:///{store.warehouse}".replace("$", r"\$"),  # GX would look for a variable
+        connection_string=f"duckdb+audit:///{store.warehouse}".replace(
+            "$", r"\$"
+        ),  # GX would look for a variable
         kwargs={"connect_args": {"read_only": True, "config": warehouse.memory_limit()}},
         create_temp_table=False,
     )
@@ -133,7 +147,9 @@ def audit(store: Store, last: Snapshot | None = None, folders: Sequence[Path] = 
     try:
         for path in find_suites(folders):
             if path.stem == "distributions":
-                batch = computed.add_dataframe_asset(path.stem).add_batch_definition_whole_dataframe("whole")
+                batch = computed.add_dataframe_asset(
+                    path.stem
+                ).add_batch_definition_whole_dataframe("whole")
                 parameters = {"dataframe": moved}
             else:
                 table = source.add_table_asset(path.stem, table_name=path.stem)
@@ -170,7 +186,9 @@ def _distances(store: Store, last: Snapshot | None):
 def _validate(gx, context, batch, parameters: dict | None, path: Path):
     content = json.loads(path.read_text(encoding="utf-8"))
     suite = context.suites.add(gx.ExpectationSuite(**content))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=path.stem, data=batch, suite=suite))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=path.stem, data=batch, suite=suite)
+    )
     return definition.run(
         batch_parameters=parameters,
         result_format={
@@ -200,7 +218,9 @@ def _page(result) -> str:
 def _finding(table: str, result) -> Finding:
     configuration = result.expectation_config
     said = {
-        name: value for name, value in configuration.kwargs.items() if name not in {"batch_id", "unexpected_rows_query"}
+        name: value
+        for name, value in configuration.kwargs.items()
+        if name not in {"batch_id", "unexpected_rows_query"}
     }
     expectation = configuration.description or f"{configuration.type} {said}"
     severity = getattr(configuration.severity, "value", configuration.severity)
@@ -212,8 +232,12 @@ def _finding(table: str, result) -> Finding:
         observed = f"{observed} {'row' if observed == 1 else 'rows'}"
     elif observed is None:
         observed = f"{found.get('unexpected_count') or 0} of {found.get('element_count') or 0} rows"
-    rows = found.get("unexpected_index_list") or found.get("details", {}).get("unexpected_rows") or []
-    rows = rows or [row for row in found.get("unexpected_list", []) if isinstance(row, dict)]  # of compound keys
+    rows = (
+        found.get("unexpected_index_list") or found.get("details", {}).get("unexpected_rows") or []
+    )
+    rows = rows or [
+        row for row in found.get("unexpected_list", []) if isinstance(row, dict)
+    ]  # of compound keys
     keys = [{name: str(value) for name, value in row.items()} for row in rows[:KEYS_KEPT]]
     return Finding(table, expectation, severity, bool(result.success), str(observed), keys)
 

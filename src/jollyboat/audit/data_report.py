@@ -18,10 +18,10 @@ QUERIES = {
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
             sum(event_count) as event_count, sum(duplicate_count) as duplicate_count,
             sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
-        from record_account group by source order by source""",
+        from record_reconciliation group by source order by source""",
     "files": """
         select file, line_count - blank_count as record_count, event_count, duplicate_count, quarantined_count
-        from record_account where quarantined_count > 0 order by quarantined_count desc, file limit 20""",
+        from record_reconciliation where quarantined_count > 0 order by quarantined_count desc, file limit 20""",
     "quarantine": """
         with reasons as (
             select source, reason, count(*) as record_count, min((file, line_number)) as first_place,
@@ -48,7 +48,7 @@ QUERIES = {
                 group by tenant_id, source, order_id having count(*) > 1) group by all),
         named as (
             select source, count_if(session_id is null) as nameless_count
-            from int_first_records where same_order_as is null group by all)
+            from int_deduplicated_records where same_order_as is null group by all)
         select source, count_if(occurred_at::date < arrived_on) as late_count,
             max(epoch(received_at - occurred_at)) / 3600 as latest_hours,
             count_if(received_at < occurred_at) as early_count,
@@ -88,12 +88,19 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
     """The run's figures, ready for a page: lists of rows by name, and the totals."""
     last = snapshot.find_latest(store)
     known = (
-        last.frame("source_changes").to_dict("records") if last and "source_changes" in last.manifest["tables"] else []
+        last.frame("source_changes").to_dict("records")
+        if last and "source_changes" in last.manifest["tables"]
+        else []
     )
     with connect(store) as connection:
-        rows = {name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()}
+        rows = {
+            name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()
+        }
         rows["layers"] = [
-            {"table_name": name, "row_count": connection.table(name).aggregate("count(*)").fetchone()[0]}
+            {
+                "table_name": name,
+                "row_count": connection.table(name).aggregate("count(*)").fetchone()[0],
+            }
             for name in published_tables(store)
         ]
         replayed = _count_replayed(connection, last, landing)
@@ -101,7 +108,13 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         rows["distributions"] = distribution.describe(connection, "session_features")
     rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
     rows["latest"] = last.id if last else ""
-    columns = ("record_count", "event_count", "duplicate_count", "quarantined_count", "missing_count")
+    columns = (
+        "record_count",
+        "event_count",
+        "duplicate_count",
+        "quarantined_count",
+        "missing_count",
+    )
     totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
     totals |= {"file_count": len(landing.files), "replayed": replayed}
     for name in ("session_count", "train_count", "positive_count"):
@@ -136,7 +149,9 @@ def format_summary(
 ) -> str:
     """The account by source, what was noticed, and what the run made of it."""
     totals, landing = report["totals"], report["landing"]
-    lines = [f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"]
+    lines = [
+        f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"
+    ]
     lines += [
         f"{row['source']:<12}{row['file_count']:>7,}{row['record_count']:>12,.0f}{row['event_count']:>12,.0f}"
         f"{row['duplicate_count']:>12,.0f}{row['quarantined_count']:>12,.0f}"
@@ -147,7 +162,11 @@ def format_summary(
         reasons.setdefault(row["source"], []).append(f"{row['record_count']:,} {row['reason']}")
     lines += [
         f"quarantined: {source}: {', '.join(told[:REASONS_TOLD])}"
-        + (f" and {len(told) - REASONS_TOLD} more reasons, on the page" if told[REASONS_TOLD:] else "")
+        + (
+            f" and {len(told) - REASONS_TOLD} more reasons, on the page"
+            if told[REASONS_TOLD:]
+            else ""
+        )
         for source, told in reasons.items()
     ]
     lines += [
@@ -161,13 +180,19 @@ def format_summary(
         f"{row['was_before']} -> {row['was_after']}; {row['hint']}"
         for row in news[:LINES_OF_NEWS]
     ]
-    lines += [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"] if len(news) > LINES_OF_NEWS else []
+    lines += (
+        [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"]
+        if len(news) > LINES_OF_NEWS
+        else []
+    )
     lines += _format_notes(report)
     outcome = "nothing published"
     if published:
         snapshot, is_new = published
         before = (
-            "stands, nothing is new" if snapshot.id == report["latest"] else "is the latest again: these are its rows"
+            "stands, nothing is new"
+            if snapshot.id == report["latest"]
+            else "is the latest again: these are its rows"
         )
         outcome = f"snapshot {snapshot.id} {'published' if is_new else before}"
     lines.append(
@@ -188,7 +213,9 @@ def _format_notes(report: dict) -> list[str]:
     ]
     read, back = totals["replayed"]
     if read:
-        lines.append(f"note: {read:,} quarantined records were read again, and {back:,} came back as events")
+        lines.append(
+            f"note: {read:,} quarantined records were read again, and {back:,} came back as events"
+        )
     if totals["cut_link_count"]:
         lines.append(
             f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared devices and accounts "
@@ -202,7 +229,9 @@ def _format_notes(report: dict) -> list[str]:
     return lines
 
 
-def write_page(store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str) -> str:
+def write_page(
+    store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str
+) -> str:
     """Write the run's page below `data/reports` and return it."""
     return page.write(_page(store), "data.html", title=title, published=published, **report)
 
@@ -212,7 +241,10 @@ def refusal(critical: list[Finding], store: Store) -> str:
     lines = ["Nothing was published; the snapshot before stays. Not true:"]
     for finding in critical:
         lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
-        lines += [f"    {', '.join(f'{name}={value}' for name, value in key.items())}" for key in finding.keys[:5]]
+        lines += [
+            f"    {', '.join(f'{name}={value}' for name, value in key.items())}"
+            for key in finding.keys[:5]
+        ]
     lines.append(
         "Mend the source or the rule in expectations/, then `make data` "
         f"(all of it: {_page(store)}; the keys of the rows: {store.failed_rows})."

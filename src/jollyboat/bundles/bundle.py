@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, hash_file, read_json
 from jollyboat.training.libraries import installed_libraries, licences
 
-POOLED = "pooled"  # the owner of the model that all tenants share
+SHARED = "shared"  # the owner of the model that all tenants share
 TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-MEND = "run `make deploy` to assemble it again"
+REASSEMBLE = "run `make deploy` to assemble it again"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Bundle:
         )
 
 
-def assemble(parts: Parts, store: Store, owner: str = "pooled") -> Bundle:
+def assemble(parts: Parts, store: Store, owner: str = "shared") -> Bundle:
     """Write models/<owner>/<version>/ in one rename; the same parts give the same version, left alone where whole."""
     home = store.models / refuse_unsafe_owner(owner)
     home.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,14 @@ def open_bundle(folder: Path) -> Bundle:
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise Refused(f"There is no bundle at {folder} (its manifest.json is missing or empty); {MEND}.")
+        raise UserError(
+            f"There is no bundle at {folder} (its manifest.json is missing or empty); {REASSEMBLE}."
+        )
     _refuse_other_files(folder, manifest["files"])
     if _version_of(manifest) != manifest.get("version"):
-        raise Refused(f"manifest.json of the bundle at {folder} was changed since it was made; {MEND}.")
+        raise UserError(
+            f"manifest.json of the bundle at {folder} was changed since it was made; {REASSEMBLE}."
+        )
     _refuse_other_libraries(folder, manifest["libraries"])
     return Bundle(folder, manifest)
 
@@ -81,7 +85,7 @@ def open_bundle(folder: Path) -> Bundle:
 def refuse_unsafe_owner(owner: str) -> str:
     """The owner itself, if it can be a folder's name."""
     if not re.fullmatch(TENANT_ID, owner):
-        raise Refused(
+        raise UserError(
             f"{owner!r} cannot own a model: 64 letters, digits, `_`, `.` or `-` will do, no sign at the start."
         )
     return owner
@@ -90,7 +94,9 @@ def refuse_unsafe_owner(owner: str) -> str:
 def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
     draft.chmod(0o755)
     if not parts.model.is_dir():
-        raise Refused(f"There is no saved model at {parts.model}; run `make train`, then `make deploy`.")
+        raise UserError(
+            f"There is no saved model at {parts.model}; run `make train`, then `make deploy`."
+        )
     shutil.copytree(parts.model, draft / "model")
     texts = {
         "features.sql": parts.feature_sql,
@@ -127,7 +133,7 @@ def _put_in_place(draft: Path, target: Path) -> None:
         try:
             open_bundle(target)
             return
-        except Refused:
+        except UserError:
             target.replace(draft.with_name(f".broken-{draft.name}"))
     try:
         draft.rename(target)
@@ -146,12 +152,16 @@ def _version_of(manifest: Mapping) -> str:
 def _refuse_other_files(folder: Path, expected: Mapping[str, str]) -> None:
     found = set(_files_below(folder)) - {"manifest.json"}
     if missing := sorted(set(expected) - found):
-        raise Refused(f"The bundle at {folder} is missing the file {missing[0]}; {MEND}.")
+        raise UserError(f"The bundle at {folder} is missing the file {missing[0]}; {REASSEMBLE}.")
     if added := sorted(found - set(expected)):
-        raise Refused(f"The bundle at {folder} holds {added[0]}, which is not in its manifest; delete it or {MEND}.")
+        raise UserError(
+            f"The bundle at {folder} holds {added[0]}, which is not in its manifest; delete it or {REASSEMBLE}."
+        )
     for name, digest in sorted(expected.items()):
         if hash_file(folder / name) != digest:
-            raise Refused(f"The file {name} of the bundle at {folder} was changed since it was made; {MEND}.")
+            raise UserError(
+                f"The file {name} of the bundle at {folder} was changed since it was made; {REASSEMBLE}."
+            )
 
 
 def _refuse_other_libraries(folder: Path, expected: Mapping[str, str]) -> None:
@@ -159,14 +169,16 @@ def _refuse_other_libraries(folder: Path, expected: Mapping[str, str]) -> None:
     for name, number in sorted(expected.items()):
         if installed.get(name) != number:
             here = installed.get(name, "not installed")
-            raise Refused(
+            raise UserError(
                 f"manifest.json of the bundle at {folder} asks for {name} {number}, and here it is {here}; "
-                f"run `make setup` for the pinned versions, or {MEND} with these."
+                f"run `make setup` for the pinned versions, or {REASSEMBLE} with these."
             )
 
 
 def _files_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
+    )
 
 
 def _json(value: object) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from pydantic_core import from_json, to_json
 
-from jollyboat.bundles.bundle import MEND
-from jollyboat.store.errors import Refused
+from jollyboat.bundles.bundle import REASSEMBLE
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import hash_text, quoted
 
 EVENT_COLUMNS = {
@@ -47,10 +47,24 @@ EVENT_COLUMNS = {
 _POINT_COLUMNS = {"entity_id": "varchar", "point_at": "timestamp", "event_number": "integer"}
 _TEXTS = {name for name, kind in EVENT_COLUMNS.items() if kind == "varchar"} - {"payload"}
 _MOMENTS = {name for name, kind in EVENT_COLUMNS.items() if kind == "timestamp"}
-_ADDRESSED = {"event_id", "anonymous_id", "user_id", "session_id", "order_id", "query", "page", "url", "referrer"}
+_ADDRESSED = {
+    "event_id",
+    "anonymous_id",
+    "user_id",
+    "session_id",
+    "order_id",
+    "query",
+    "page",
+    "url",
+    "referrer",
+}
 # Word by word: as one expression, like the macro's, Python takes a second for 10,000 letters after an at sign.
 _WORD, _ADDRESS = re.compile(r'[^\s"\\<>,;:/?&=]+', re.ASCII), re.compile(r".(?:@|%40).", re.DOTALL)
-_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "temp_directory": ""}
+_SETTINGS = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "temp_directory": "",
+}
 _RUNS = 100  # after which DuckDB is made to forget
 
 
@@ -72,37 +86,50 @@ class FeatureQuery:
         tenant: str | None = None,
     ):
         self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
-        self._connection.execute("create table ballast as select range as held from range(100_000)")  # see _forget
+        self._connection.execute(
+            "create table ballast as select range as held from range(100_000)"
+        )  # see _forget
         # Small row groups, so that a scan for the few keys of a request passes over most of a table in their order.
-        self._connection.execute("attach ':memory:' as warehouse (row_group_size 2048); use warehouse")
+        self._connection.execute(
+            "attach ':memory:' as warehouse (row_group_size 2048); use warehouse"
+        )
         self._connection.execute("set TimeZone = 'UTC'")
         for table, columns in lookups.items():
             self._load_lookup(table, columns, (files or {}).get(table, []), days, tenant)
-        self._body = np.array(["[]"], dtype=object)  # read in place at each run: a table would be written to and grow
+        self._body = np.array(
+            ["[]"], dtype=object
+        )  # read in place at each run: a table would be written to and grow
         self._connection.register("requests", {"body": self._body})
         self._connection.execute(_EVENTS_AT_POINT)
         self._connection.execute(f"prepare features as {sql.strip().rstrip(';')}")
         self._runs = 0
 
-    def run(self, requests: Sequence[Sequence[Mapping]], wanted: Sequence[str] = ()) -> pd.DataFrame:
+    def run(
+        self, requests: Sequence[Sequence[Mapping]], wanted: Sequence[str] = ()
+    ) -> pd.DataFrame:
         """One row of features per request, in their order, as Python's own values in columns of objects: those wanted,
         or all.
 
         A request is what `rows_of_request` makes of the events so far of one session. Raises ValueError where the query
-        does not give one row for each, Refused where it gives no such column.
+        does not give one row for each, UserError where it gives no such column.
         """
         self._body[0] = to_json([row for rows in requests for row in rows]).decode()
         try:
             found = self._connection.execute("execute features")
             # Not DuckDB's data frame: of a few rows it takes as long as half of the query.
-            place_of, rows = {name: place for place, (name, *_) in enumerate(found.description)}, found.fetchall()
+            place_of, rows = (
+                {name: place for place, (name, *_) in enumerate(found.description)},
+                found.fetchall(),
+            )
         finally:
             self._body[0] = "[]"
         self._runs += 1
         if self._runs % _RUNS == 0:
             self._forget()
         by_entity = {row[place_of["entity_id"]]: row for row in rows}
-        if len(rows) != len(requests) or by_entity.keys() != {str(place) for place in range(len(requests))}:
+        if len(rows) != len(requests) or by_entity.keys() != {
+            str(place) for place in range(len(requests))
+        }:
             raise ValueError(
                 f"features.sql gave {len(rows)} rows for {len(requests)} sessions; it must give one for each"
             )
@@ -112,8 +139,12 @@ class FeatureQuery:
         table = np.empty((len(rows), len(names)), dtype=object)
         for number in range(len(rows)):
             row = by_entity[str(number)]
-            table[number] = [float(row[place]) if type(row[place]) is Decimal else row[place] for place in places]
-        return pd.DataFrame(table, columns=names, dtype=object)  # pandas would look for texts in each column
+            table[number] = [
+                float(row[place]) if type(row[place]) is Decimal else row[place] for place in places
+            ]
+        return pd.DataFrame(
+            table, columns=names, dtype=object
+        )  # pandas would look for texts in each column
 
     def _forget(self) -> None:
         """Empty DuckDB's lists of buffers that it could evict, most of which are gone: it looks through a list from
@@ -129,7 +160,12 @@ class FeatureQuery:
         self._connection.close()
 
     def _load_lookup(
-        self, table: str, columns: Mapping[str, str], files: Sequence[Path], days: int | None, tenant: str | None
+        self,
+        table: str,
+        columns: Mapping[str, str],
+        files: Sequence[Path],
+        days: int | None,
+        tenant: str | None,
     ) -> None:
         names = ", ".join(f'"{name}"' for name in columns)
         types = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
@@ -137,7 +173,9 @@ class FeatureQuery:
         if files:
             since = f"(select max(valid_from) - {days} from read_parquet($1, union_by_name = true))"
             wanted = [f"(valid_to is null or valid_to > {since})"] if days is not None else []
-            wanted += [f"tenant_id = '{quoted(tenant)}'"] if tenant and "tenant_id" in columns else []
+            wanted += (
+                [f"tenant_id = '{quoted(tenant)}'"] if tenant and "tenant_id" in columns else []
+            )
             self._connection.execute(
                 f'insert into "{table}" select {names} '
                 "from read_parquet($1, union_by_name = true, hive_partitioning = false) "
@@ -147,12 +185,16 @@ class FeatureQuery:
 
 
 def refuse_missing(wanted: Collection[str], given: Collection[str]) -> None:
-    """Refused with the first column that the model reads and the features do not have."""
+    """UserError with the first column that the model reads and the features do not have."""
     if missing := set(wanted).difference(given):
-        raise Refused(f"features.sql of the bundle gives no {min(missing)}, which the model reads; {MEND}.")
+        raise UserError(
+            f"features.sql of the bundle gives no {min(missing)}, which the model reads; {REASSEMBLE}."
+        )
 
 
-def rows_of_request(place: int, tenant_id: str | None, events: Sequence[Mapping], salt: str = "") -> list[dict]:
+def rows_of_request(
+    place: int, tenant_id: str | None, events: Sequence[Mapping], salt: str = ""
+) -> list[dict]:
     """The events as rows of `events_at_point`: repeated ids dropped, ordered, numbered, the entity being the place.
 
     All are the tenant's; without one each keeps what it says.
@@ -195,7 +237,9 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
         payload = payload_text(event.get("payload"), others)
         row["payload"] = payload and hash_addresses(payload, salt)
     if "event_id" not in row:
-        row["event_id"] = hashlib.md5(json.dumps(row, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+        row["event_id"] = hashlib.md5(
+            json.dumps(row, sort_keys=True).encode(), usedforsecurity=False
+        ).hexdigest()
     return occurred_at, row
 
 

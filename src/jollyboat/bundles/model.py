@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from jollyboat.bundles.bundle import MEND, POOLED, Bundle
+from jollyboat.bundles.bundle import REASSEMBLE, SHARED, Bundle
 from jollyboat.bundles.features import FeatureQuery, refuse_missing, rows_of_request
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.training.estimators import Model
 from jollyboat.training.explanation import explain, is_estimate
 from jollyboat.training.persistence import load
@@ -52,7 +52,7 @@ class LoadedModel:
         try:
             self._model = load(bundle.model)
         except Exception as error:  # another library's classifier raises what it likes
-            raise Refused(
+            raise UserError(
                 f"The model in the bundle at {bundle.folder} cannot be loaded ({error!r}): run `make setup` for the "
                 "libraries that it was saved with, or `make train deploy`."
             ) from error
@@ -61,10 +61,14 @@ class LoadedModel:
         self.check_sample()
         if lookup_files:
             self._query.close()
-            tenant = None if bundle.owner == POOLED else bundle.owner
-            self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, lookup_files, threads, days, tenant)
+            tenant = None if bundle.owner == SHARED else bundle.owner
+            self._query = FeatureQuery(
+                bundle.feature_sql, bundle.lookups, lookup_files, threads, days, tenant
+            )
 
-    def predict(self, sessions: Sequence[Session], explained: Sequence[bool] = ()) -> list[Prediction]:
+    def predict(
+        self, sessions: Sequence[Session], explained: Sequence[bool] = ()
+    ) -> list[Prediction]:
         """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
         rows = _rows(sessions, self.salt)
         features = self._query.run(rows, self._columns)
@@ -72,7 +76,9 @@ class LoadedModel:
         told = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
         return [
             Prediction(probability, len(row), row[-1]["point_at"], digest, reasons)
-            for probability, row, digest, reasons in zip(probabilities, rows, _hashes(features), told, strict=True)
+            for probability, row, digest, reasons in zip(
+                probabilities, rows, _hashes(features), told, strict=True
+            )
         ]
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
@@ -86,11 +92,15 @@ class LoadedModel:
         refuse_missing(self._columns, features.columns)
         return predict(self._model, features[self._columns])
 
-    def reasons(self, features: pd.DataFrame, explained: Sequence[bool]) -> list[list[dict[str, Any]] | None]:
+    def reasons(
+        self, features: pd.DataFrame, explained: Sequence[bool]
+    ) -> list[list[dict[str, Any]] | None]:
         """What moved the answer most, for the rows asked for."""
         asked = features.loc[list(explained), self._columns]
         moved, method = explain(self._model, asked), _ESTIMATED if is_estimate(self._model) else ""
-        told = {place: _in_words(asked.loc[place], moved.loc[place], method) for place in asked.index}
+        told = {
+            place: _in_words(asked.loc[place], moved.loc[place], method) for place in asked.index
+        }
         return [told.get(place) for place in features.index]
 
     def check_sample(self) -> None:
@@ -98,9 +108,9 @@ class LoadedModel:
         request, expected = self.bundle.sample["request"], self.bundle.sample["answer"]
         found = self.predict([(request["tenant_id"], "sample", request["events"])])[0].probability
         if not math.isclose(found, expected["probability"], rel_tol=0, abs_tol=TOLERANCE):
-            raise Refused(
+            raise UserError(
                 f"The bundle at {self.bundle.folder} answers its own sample with {found:.12g}, and it was "
-                f"{expected['probability']:.12g} when it was made; {MEND}."
+                f"{expected['probability']:.12g} when it was made; {REASSEMBLE}."
             )
 
     def close(self) -> None:
@@ -128,17 +138,26 @@ def predict(model: Model, features: pd.DataFrame) -> list[float]:
     """The model's probabilities over the features that it reads."""
     probabilities = model.predict_proba(features).tolist()
     if len(probabilities) != len(features) or not all(0 <= value <= 1 for value in probabilities):
-        raise ValueError("the candidate's predict_proba must give one number from 0 to 1 for each row")
+        raise ValueError(
+            "the candidate's predict_proba must give one number from 0 to 1 for each row"
+        )
     return probabilities
 
 
 def answer(probability: float, threshold: float) -> dict[str, Any]:
     """What is said of a probability, whoever asks."""
-    return {"probability": probability, "decision": probability >= threshold, "threshold": threshold}
+    return {
+        "probability": probability,
+        "decision": probability >= threshold,
+        "threshold": threshold,
+    }
 
 
 def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
-    return [rows_of_request(place, tenant_id, events, salt) for place, (tenant_id, _, events) in enumerate(sessions)]
+    return [
+        rows_of_request(place, tenant_id, events, salt)
+        for place, (tenant_id, _, events) in enumerate(sessions)
+    ]
 
 
 def _hashes(features: pd.DataFrame) -> list[str]:
@@ -155,7 +174,13 @@ def _in_words(values: pd.Series, moved: pd.Series, method: str) -> list[dict[str
             break
         value = None if pd.isna(values[name]) else values[name]
         value = value.item() if hasattr(value, "item") else value
-        said = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value!s:.40}"
+        said = (
+            "unknown"
+            if value is None
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else f"{value!s:.40}"
+        )
         text = f"{name.replace('_', ' ')} is {said}, which makes the odds {math.exp(effect):.2g} times as high{method}"
         told.append({"feature": name, "value": value, "effect": effect, "text": text})
     return told

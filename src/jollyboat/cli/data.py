@@ -29,7 +29,10 @@ def simulate(
     from jollyboat.simulate.simulate import simulate
 
     began, store, settings = time.monotonic(), default_store(), project_settings().simulate
-    size = {name: getattr(settings, name, None) if value is None else value for name, value in given.items()}
+    size = {
+        name: getattr(settings, name, None) if value is None else value
+        for name, value in given.items()
+    }
     raw = raw or store.raw
     first_day = start.date() if start else settings.start
     written = simulate(raw, truth or store.root / "truth.parquet", start=first_day, **size)

@@ -5,7 +5,7 @@ import sys
 import click
 
 from jollyboat.cli import data, experiment, models, project, server
-from jollyboat.store.errors import CannotLearn, Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.project import is_project
 from jollyboat.store.store import PROJECT
 
@@ -45,14 +45,16 @@ def jollyboat() -> None:
     `jollyboat COMMAND --help` explains one, with an example.
     """
     if not is_project(PROJECT) and "--help" not in sys.argv:
-        raise Refused(f"{PROJECT} is not in a Jollyboat project: change into the folder that holds project.toml.")
+        raise UserError(
+            f"{PROJECT} is not in a Jollyboat project: change into the folder that holds project.toml."
+        )
 
 
 def main() -> None:
     """Run the command line; a refusal ends it with one sentence on stderr and exit code 1."""
     try:
         jollyboat(prog_name="jollyboat")
-    except (Refused, CannotLearn) as refusal:
+    except UserError as refusal:
         sys.exit(str(refusal))
     except OSError as error:
         what = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})"

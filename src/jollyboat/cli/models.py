@@ -31,12 +31,12 @@ def models() -> None:
     """List the versions of models, with their figures and state."""
     from jollyboat.champions import champion
 
-    click.echo(champion.tell_versions(default_store()))
+    click.echo(champion.format_versions(default_store()))
 
 
 @click.command(epilog="Example: jollyboat rollback --to 9c1b02aa54d1 --why 'too many alarms'")
 @click.option("--to", metavar="VERSION", help="The champion before the present one by default.")
-@click.option("--owner", default="pooled", show_default=True, help="A tenant, or pooled for all.")
+@click.option("--owner", default="shared", show_default=True, help="A tenant, or shared for all.")
 @click.option("--why", default="rolled back by hand", help="Kept in the champion's history.")
 def rollback(to: str | None, owner: str, why: str) -> None:
     """Go back to an earlier champion.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store, default_store, write_text
 
 COMPILE = ("--universal", "--python-version", "3.11", "--upgrade", "--generate-hashes", "--quiet")
@@ -51,7 +51,7 @@ def pins() -> None:
     command = [uv, "pip", "compile", *COMPILE, *inputs]
     done = subprocess.run(command, cwd=PROJECT, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise Refused("requirements.txt was not written: uv says above why.")
+        raise UserError("requirements.txt was not written: uv says above why.")
     write_text(PROJECT / "requirements.txt", f"-r {LIBRARY_PIN}\n{done.stdout}")
 
 

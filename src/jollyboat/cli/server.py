@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import default_store, project_settings
 
 # glibc keeps small pieces of memory at hand: a request takes a tenth less time.
@@ -56,7 +56,7 @@ def ask() -> None:
     request, status, answer = ask(default_store())
     click.echo(f"POST /predict?explain=true {json.dumps(request)}\n{status} {json.dumps(answer)}")
     if status != 200:
-        raise Refused(f"The server answered with {status}.")
+        raise UserError(f"The server answered with {status}.")
     version, seconds = answer["model_version"], time.monotonic() - began
     click.echo(f"ask: probability {answer['probability']:.3f} from {version}; {seconds:.1f} s")
 

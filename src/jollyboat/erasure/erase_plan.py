@@ -11,7 +11,7 @@ import duckdb
 
 from jollyboat.erasure.naming import Ids
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.project import LIBRARY
 from jollyboat.store.store import PROJECT, Store, hash_file, hash_text, quoted, read_json
 from jollyboat.warehouse import warehouse
@@ -65,7 +65,8 @@ where ($person is null and tenant_id = $tenant) or {is_known}
 """
 KINDS = ("anonymous", "user", "session", "event", "order")
 IS_KNOWN = " or ".join(
-    f"(r.tenant_id, '{kind}', r.{kind}_id) in (select (tenant_id, kind, id) from known)" for kind in KINDS
+    f"(r.tenant_id, '{kind}', r.{kind}_id) in (select (tenant_id, kind, id) from known)"
+    for kind in KINDS
 )
 TEXTS = (
     "tenant_id, event_id, event_type, anonymous_id, user_id, session_id, order_id, product_id, currency, category, "
@@ -78,56 +79,84 @@ SHORTEST = 6
 
 
 def plan(store: Store, asked: dict) -> dict:
-    """What is to go of whom is asked for; Refused where nothing is known of them, or it cannot be removed right now."""
+    """What is to go of whom is asked for; UserError where nothing is known of them, or it cannot be removed right now."""
     if not store.warehouse.exists():
-        raise Refused("Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again.")
+        raise UserError(
+            "Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again."
+        )
     found = warehouse.land(store)
     landed = {entry.file: entry for entry in found.files}
     built = read_json(store.dbt / "built.json", default={})
     if built.get("landed") != found.fingerprint:  # or lines may have other numbers by now
-        raise Refused("Not all raw files are in the tables yet: `make data`, then the same command again.")
+        raise UserError(
+            "Not all raw files are in the tables yet: `make data`, then the same command again."
+        )
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
         kept = asked | {"person": _as_kept(store, asked["person"])}
         connection.execute(f"create temp view records as {_records('warehouse.int_records')}")
         for statement in ABOUT.format(is_known=IS_KNOWN).strip().split(";\n"):
             _run(connection, statement, kept)
-        told = {one for (one,) in connection.sql("select distinct id from known where is_told").fetchall()}
+        told = {
+            one
+            for (one,) in connection.sql("select distinct id from known where is_told").fetchall()
+        }
         told |= {kept["person"]} - {None}
         names = {asked["tenant"]} if not asked["person"] else set()
         common = _common(store, connection, told | names, asked)
         ids = {one for one in told - common if len(one) >= SHORTEST}
-        addresses, names = {value for value in asked.values() if value and "@" in value}, names - common
+        addresses, names = (
+            {value for value in asked.values() if value and "@" in value},
+            names - common,
+        )
         looked_for, known = Ids(ids | addresses | names), Ids(ids)
         files, is_known = _files(connection, looked_for, asked)
-        sessions = connection.sql("select tenant_id, id from known where kind = 'session' order by all").fetchall()
-        holding = [each for each in snapshot.all_of(store) if _is_about(connection, each, known, kept)]
-    damaged = [name for name, entry in landed.items() if entry.damage and (store.root / name).is_file()]
+        sessions = connection.sql(
+            "select tenant_id, id from known where kind = 'session' order by all"
+        ).fetchall()
+        holding = [
+            each for each in snapshot.all_of(store) if _is_about(connection, each, known, kept)
+        ]
+    damaged = [
+        name for name, entry in landed.items() if entry.damage and (store.root / name).is_file()
+    ]
     damaged = {name: [] for name in damaged if looked_for.in_file(store.root / name)}
     plain = Ids({*ids, asked["person"] or asked["tenant"]})
     if held := [path for path in store.live.glob("*.jsonl") if plain.in_file(path)]:
-        raise Refused(f"A server is writing about them ({held[0].name}); stop it, `make data`, then this again.")
+        raise UserError(
+            f"A server is writing about them ({held[0].name}); stop it, `make data`, then this again."
+        )
     if not is_known and not damaged:
-        raise Refused(f"Nothing is known of {' '.join(filter(None, asked.values()))}; there is nothing to erase.")
+        raise UserError(
+            f"Nothing is known of {' '.join(filter(None, asked.values()))}; there is nothing to erase."
+        )
     files |= damaged
     for path in map(store.root.joinpath, files):
         if not os.access(path.resolve().parent, os.W_OK):
-            raise Refused(
+            raise UserError(
                 f"{path} names them, and {path.resolve().parent} cannot be written; `chmod u+w` it, or put a copy of "
                 "the file in place of a link to it, then the same command again."
             )
     snapshots = sorted(each.id for each in holding)
     settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
     runs = [run for run, each in settings.items() if each.get("snapshot") in snapshots]
-    made = [path for path in store.models.glob("*/*/manifest.json") if read_json(path).get("run") in runs]
+    made = [
+        path
+        for path in store.models.glob("*/*/manifest.json")
+        if read_json(path).get("run") in runs
+    ]
     tenants = [] if asked["person"] else [asked["tenant"]]
     return {
         "asked": asked,
         "ids": sorted(ids | addresses),
-        "names": sorted(names) or [f"{key} {tenant}" for tenant in tenants for key in ("tenant_id", "tenant")],
+        "names": sorted(names)
+        or [f"{key} {tenant}" for tenant in tenants for key in ("tenant_id", "tenant")],
         "sessions": [each for each in sessions if each[1] not in ids and asked["person"]],
         "as_ids_only": len({*told, *tenants} - ids - names),
-        "files": {name: {"sha256": hash_file(store.root / name), "lines": lines} for name, lines in files.items()},
+        "files": {
+            name: {"sha256": hash_file(store.root / name), "lines": lines}
+            for name, lines in files.items()
+        },
         "snapshots": snapshots,
         "models": sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in made),
     }
@@ -142,20 +171,29 @@ def _as_kept(store: Store, known_as: str | None) -> str | None:
 
 def _records(source: str) -> str:
     _, feedback = warehouse.source_names()
-    return RECORDS.format(source=source, feedback=", ".join(f"'{quoted(each)}'" for each in ["", *feedback]))
+    return RECORDS.format(
+        source=source, feedback=", ".join(f"'{quoted(each)}'" for each in ["", *feedback])
+    )
 
 
-def _run(connection: duckdb.DuckDBPyConnection, statement: str, asked: dict) -> duckdb.DuckDBPyConnection:
-    return connection.execute(statement, {name: value for name, value in asked.items() if f"${name}" in statement})
+def _run(
+    connection: duckdb.DuckDBPyConnection, statement: str, asked: dict
+) -> duckdb.DuckDBPyConnection:
+    return connection.execute(
+        statement, {name: value for name, value in asked.items() if f"${name}" in statement}
+    )
 
 
-def _common(store: Store, connection: duckdb.DuckDBPyConnection, told: set[str], asked: dict) -> set[str]:
+def _common(
+    store: Store, connection: duckdb.DuckDBPyConnection, told: set[str], asked: dict
+) -> set[str]:
     """Those of the ids and names that cannot be told from other words as text."""
     looked_for = Ids(told)
-    connection.execute("create temp table told as select unnest(cast($told as varchar[])) as value", {"told": [*told]})
-    values = (
-        f"select distinct value from (select unnest([{TEXTS}]) as value from ({STAYING})) semi join told using (value)"
+    connection.execute(
+        "create temp table told as select unnest(cast($told as varchar[])) as value",
+        {"told": [*told]},
     )
+    values = f"select distinct value from (select unnest([{TEXTS}]) as value from ({STAYING})) semi join told using (value)"
     common = {value for (value,) in connection.sql(values).fetchall()}
     if not asked["person"]:  # of others' records none goes, whatever it names
         texts = f"select {TEXT} from ({STAYING})"
@@ -166,14 +204,18 @@ def _common(store: Store, connection: duckdb.DuckDBPyConnection, told: set[str],
     return common | looked_for.named("\n".join(path.read_text(encoding="utf-8") for path in own))
 
 
-def _files(connection: duckdb.DuckDBPyConnection, ids: Ids, asked: dict) -> tuple[dict[str, list[int]], bool]:
+def _files(
+    connection: duckdb.DuckDBPyConnection, ids: Ids, asked: dict
+) -> tuple[dict[str, list[int]], bool]:
     """The lines of each file that are to go, and whether one of them is more than somebody's line that names them.
 
     About a person all lines are searched; about a tenant those of which it cannot be known whose they are.
     """
     where = "true" if asked["person"] else f"not {HAS_TENANT}"
     is_own = "reason is not null or is_feedback as is_own"
-    told = ids.rows(connection, f"select file, line_number, {is_own}, {TEXT} from records where {where}")
+    told = ids.rows(
+        connection, f"select file, line_number, {is_own}, {TEXT} from records where {where}"
+    )
     connection.execute(f"insert into going {told}")
     lines = "list(distinct line_number order by line_number)"
     files = connection.sql(f"select file, {lines} from going group by file").fetchall()
@@ -181,7 +223,9 @@ def _files(connection: duckdb.DuckDBPyConnection, ids: Ids, asked: dict) -> tupl
     return dict(files), is_known
 
 
-def _is_about(connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, ids: Ids, asked: dict) -> bool:
+def _is_about(
+    connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, ids: Ids, asked: dict
+) -> bool:
     about = f"select 1 from ({_records(one.scan('events'))}) as r where {IS_KNOWN} limit 1"
     if not asked["person"]:
         about = f"select 1 from {one.scan('events')} where tenant_id = $tenant limit 1"

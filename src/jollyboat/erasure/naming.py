@@ -17,7 +17,9 @@ WORD = rf"{LETTER}+(?:[.]+{LETTER}+)*"
 # In a pickle a text's length, one byte, may stand before it and look like a letter.
 BEFORE, AFTER = f"(?s)(?:^|[^{LETTER[1:-1]}]|\ufffd.)", f"(?:$|[^{LETTER[1:-1]}])"
 WORDS = f"(select *, unnest(list_append(regexp_extract_all(text, '{WORD}'), '')) as word from ({{rows}})) as told"
-IS_NAMED = "told.word = ids.word and (ids.pattern is null or regexp_matches(told.text, ids.pattern))"
+IS_NAMED = (
+    "told.word = ids.word and (ids.pattern is null or regexp_matches(told.text, ids.pattern))"
+)
 ROWS = f"select told.* exclude (text, word) from {WORDS} inner join ids on {IS_NAMED} "  # a semi join would not hash
 NAMED = f"select distinct ids.id from {WORDS} inner join ids on {IS_NAMED}"
 
@@ -84,8 +86,13 @@ class Ids:
                 connection.execute(f"attach '{quoted(path)}' as built (read_only)")
                 names = "select table_name from duckdb_tables() where database_name = 'built'"
                 tables = [f'built."{name}"' for (name,) in connection.sql(names).fetchall()]
-            texts = [f"select 1 as one, cast(t as varchar) as text from {table} as t" for table in tables]
-            return any(connection.execute(self.rows(connection, each) + "limit 1").fetchall() for each in texts)
+            texts = [
+                f"select 1 as one, cast(t as varchar) as text from {table} as t" for table in tables
+            ]
+            return any(
+                connection.execute(self.rows(connection, each) + "limit 1").fetchall()
+                for each in texts
+            )
 
 
 def _spellings(one: str) -> set[str]:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from jollyboat.bundles.bundle import MEND
-from jollyboat.store.errors import Refused
+from jollyboat.bundles.bundle import REASSEMBLE
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, read_json
 
 TEXTS = ("owner", "version", "champion", "salt", "since")
@@ -14,10 +14,10 @@ NOTHING = object()
 
 
 def going(store: Store) -> dict[str, Any] | None:
-    """What is on trial, for whom and since when, or None; Refused where the file holds no experiment."""
+    """What is on trial, for whom and since when, or None; UserError where the file holds no experiment."""
     try:
         told = read_json(store.experiment, default=NOTHING)
-    except Refused as refusal:
+    except UserError as refusal:
         raise _refusal(store, f"it is not readable JSON ({refusal.__cause__})") from refusal
     if told is NOTHING:
         return None
@@ -41,13 +41,13 @@ def advising(told: Mapping[str, Any]) -> Iterator[None]:
     """What the block refuses of the challenger's bundle names what mends it now: `make deploy` waits for the trial."""
     try:
         yield
-    except Refused as refusal:
+    except UserError as refusal:
         start = f"jollyboat experiment start --run {told.get('run', '...')}"
         mend = f"`jollyboat experiment stop`, then `{start}` assembles it again"
-        raise Refused(str(refusal).replace(MEND, mend)) from refusal
+        raise UserError(str(refusal).replace(REASSEMBLE, mend)) from refusal
 
 
-def _refusal(store: Store, trouble: str) -> Refused:
-    return Refused(
+def _refusal(store: Store, trouble: str) -> UserError:
+    return UserError(
         f"{store.experiment} is no experiment: {trouble}. Correct it, or `jollyboat experiment stop` ends it."
     )

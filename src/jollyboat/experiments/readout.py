@@ -24,10 +24,14 @@ def sequence(n: Array, hits: Array, alpha: float, expected: int) -> tuple[Array,
     n, hits = np.asarray(n, float), np.asarray(hits, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate, total = hits / n, n.sum(axis=0)
-        safe = (hits + 0.5) / (n + 1)  # where all had the outcome or nobody, the variance is small, but not zero
+        safe = (hits + 0.5) / (
+            n + 1
+        )  # where all had the outcome or nobody, the variance is small, but not zero
         spread = np.sqrt((safe * (1 - safe) * total / n).sum(axis=0))
         rho2 = (-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / expected
-        scale = np.sqrt(2 * (total * rho2 + 1) / (total**2 * rho2) * np.log(np.sqrt(total * rho2 + 1) / alpha))
+        scale = np.sqrt(
+            2 * (total * rho2 + 1) / (total**2 * rho2) * np.log(np.sqrt(total * rho2 + 1) / alpha)
+        )
         return rate[1] - rate[0], spread * scale
 
 
@@ -37,7 +41,9 @@ def t_test(n: Array, hits: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = hits / n
         deviation = np.sqrt(rate * (1 - rate) * n / (n - 1))
-        return ttest_ind_from_stats(rate[1], deviation[1], n[1], rate[0], deviation[0], n[0], equal_var=False).pvalue
+        return ttest_ind_from_stats(
+            rate[1], deviation[1], n[1], rate[0], deviation[0], n[0], equal_var=False
+        ).pvalue
 
 
 def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,9 +57,13 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
     log = log[log["person_id"].notna()].sort_values("answered_at", kind="stable")
     first = log.drop_duplicates("person_id")
     crossed = int((log.groupby("person_id")["variant"].nunique() > 1).sum())
-    known = first[first["outcome"].notna()].assign(day=lambda rows: rows["answered_at"].dt.floor("D"))
+    known = first[first["outcome"].notna()].assign(
+        day=lambda rows: rows["answered_at"].dt.floor("D")
+    )
     days = np.sort(known["day"].unique())
-    by_day = known.assign(outcome=known["outcome"].astype(float)).groupby(["variant", "day"])["outcome"]
+    by_day = known.assign(outcome=known["outcome"].astype(float)).groupby(["variant", "day"])[
+        "outcome"
+    ]
     grid = pd.MultiIndex.from_product([VARIANTS, days], names=["variant", "day"])
     shape = (len(VARIANTS), len(days))
     n, hits = (
@@ -61,14 +71,20 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         for figure in (by_day.size(), by_day.sum())
     )
     counts = first["variant"].value_counts().reindex(VARIANTS, fill_value=0)
-    ratio_p = chisquare(counts, np.array([1 - share, share]) * counts.sum()).pvalue if len(first) else 1.0
+    ratio_p = (
+        chisquare(counts, np.array([1 - share, share]) * counts.sum()).pvalue if len(first) else 1.0
+    )
     latency = log.groupby("variant")["latency_ms"].quantile(0.99).reindex(VARIANTS)
     failed = log["probability"].isna().groupby(log["variant"]).mean().reindex(VARIANTS)
     challengers = log[log["variant"] == "challenger"]
     failures = challengers["probability"].isna()
     slow = challengers["latency_ms"].dropna() > latency["champion"] + settings["slower_ms"]
     difference, half = sequence(n, hits, settings["alpha"], settings["expected_visitors"])
-    now = {"n": n[:, -1:].ravel(), "hits": hits[:, -1:].ravel()} if len(days) else {"n": [0, 0], "hits": [0, 0]}
+    now = (
+        {"n": n[:, -1:].ravel(), "hits": hits[:, -1:].ravel()}
+        if len(days)
+        else {"n": [0, 0], "hits": [0, 0]}
+    )
     found = {
         "variants": [
             {
@@ -83,7 +99,12 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
             for place, name in enumerate(VARIANTS)
         ],
         "days": [
-            {"day": str(day)[:10], "value": _number(value), "low": _number(value - wide), "high": _number(value + wide)}
+            {
+                "day": str(day)[:10],
+                "value": _number(value),
+                "low": _number(value - wide),
+                "high": _number(value + wide),
+            }
             for day, value, wide in zip(days, difference, half, strict=True)
         ],
         "t_test_p": _number(t_test(n[:, -1], hits[:, -1])) if len(days) else None,
@@ -108,14 +129,21 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, str]:
             "changed since the experiment began, or something else asks the server.",
         }
     if found["is_failing"]:
-        sentence = f"The challenger fails at {found['failing']:.2%} of requests more than the champion."
-        return {"verdict": "failing", "sentence": f"{sentence} `jollyboat experiment stop`; the server's log says why."}
+        sentence = (
+            f"The challenger fails at {found['failing']:.2%} of requests more than the champion."
+        )
+        return {
+            "verdict": "failing",
+            "sentence": f"{sentence} `jollyboat experiment stop`; the server's log says why.",
+        }
     if last is None or last["low"] is None:
         return {"verdict": "open", "sentence": "No outcome of both variants is known yet."}
     if found["is_slower"]:
         sentence = f"99 of 100 of the challenger's answers take {found['slower_ms']:.0f} ms longer than the champion's."
         return {"verdict": "slower", "sentence": sentence}
-    span = f"{100 * last['value']:+.2f} points ({100 * last['low']:+.2f} to {100 * last['high']:+.2f})"
+    span = (
+        f"{100 * last['value']:+.2f} points ({100 * last['low']:+.2f} to {100 * last['high']:+.2f})"
+    )
     if last["low"] > 0:
         return {
             "verdict": "better",
@@ -133,7 +161,9 @@ def _is_surely_above(happened: pd.Series, share: float) -> bool:
     """Whether it happens more often than in this share of all cases, by an exact binomial test."""
     if happened.empty or not share < 1:
         return False
-    return bool(binomtest(int(happened.sum()), len(happened), share, alternative="greater").pvalue < GUARD)
+    return bool(
+        binomtest(int(happened.sum()), len(happened), share, alternative="greater").pvalue < GUARD
+    )
 
 
 def _number(value: float) -> float | None:

@@ -1,0 +1,5 @@
+"""What a project's flows are made of. Import it before Metaflow, whose settings it makes."""
+
+from jollyboat.flows.base import ProjectFlow, report_errors, run_flow
+
+__all__ = ["ProjectFlow", "report_errors", "run_flow"]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from jollyboat.champions.champion import person
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
-from jollyboat.store.errors import CannotLearn, Refused, explain
+from jollyboat.store.errors import UserError, explain
 from jollyboat.store.store import PROJECT, Store, default_store
 
 LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
@@ -54,12 +54,12 @@ def read_settings(text: str) -> dict:
 
     try:
         found = settings.check(json.loads(text)) if text.startswith("{") else settings.parse(text)
-    except Refused as refusal:
+    except UserError as refusal:
         raise SystemExit(str(refusal)) from None
     return found.model_dump(mode="json")
 
 
-def in_a_sentence(step: Callable) -> Callable:
+def report_errors(step: Callable) -> Callable:
     """A step in which a refusal, a full disk or a missing permission ends the run with its sentence and exit code 1."""
 
     @wraps(step)
@@ -70,7 +70,7 @@ def in_a_sentence(step: Callable) -> Callable:
             step(self, *inputs)
             if step.__name__ != "end":
                 _refuse_full_disk(self.store(), SPARE_BYTES)
-        except (Refused, CannotLearn) as refusal:
+        except UserError as refusal:
             raise SystemExit(_keep(str(refusal))) from None
         except (OSError, duckdb.IOException, duckdb.FatalException) as error:
             place = getattr(error, "filename", None) or "data"
@@ -84,7 +84,11 @@ def in_a_sentence(step: Callable) -> Callable:
 def run_flow(name: str) -> bool:
     """Another flow of this project, run to its end; False where it refused, which it has said itself."""
     own = ("FLOW_PROCESS", "FLOW_REFUSAL")
-    environment = {key: value for key, value in os.environ.items() if key not in own and not key.startswith("MF_")}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in own and not key.startswith("MF_")
+    }
     command = [sys.executable, str(PROJECT / "flows" / f"{name}.py"), "run"]
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode == 0
 
@@ -103,7 +107,7 @@ def _refuse_full_disk(store: Store, least_bytes: int) -> None:
     """Refuse to go on where so little is left that not even Metaflow could keep its own files."""
     free = shutil.disk_usage(store.root).free
     if free < least_bytes:
-        raise Refused(
+        raise UserError(
             f"The disk is full: {free / 1e6:.0f} MB are left at {store.root}, and {least_bytes / 1e6:.0f} is the least "
             "to go on with. Nothing was published; make room, then run the same command again."
         )
@@ -118,7 +122,7 @@ def _begin(store: Store) -> Console:
     except OSError as error:
         what = f"{error.filename} cannot be written ({error.strerror})"
         raise SystemExit(wrap(f"{what}. Fix that, then run the same command again.")) from None
-    except Refused as refusal:
+    except UserError as refusal:
         raise SystemExit(wrap(str(refusal))) from None
     os.environ["FLOW_PROCESS"] = str(os.getpid())
     os.environ["FLOW_REFUSAL"] = str(store.root / f".refusal-{os.getpid()}")

@@ -71,7 +71,14 @@ class Console:
         if self._is_live:
             threading.Thread(target=self._update, daemon=True).start()
 
-    def log(self, body: str = "", system_msg: bool = False, head: str = "", bad: bool = False, **_: object) -> None:
+    def log(
+        self,
+        body: str = "",
+        system_msg: bool = False,
+        head: str = "",
+        bad: bool = False,
+        **_: object,
+    ) -> None:
         """Print a line of the task that `head` names, or a message of Metaflow, which calls this."""
         with self._lock:
             if body.startswith(STAGE_MARK):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jollyboat.store.errors import CannotLearn
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
@@ -37,11 +37,15 @@ class Verdict:
 
 
 def read_cases(path: Path = CASES) -> list[dict[str, Any]]:
-    """The cases of the file; raises CannotLearn where one has no name, kind or tolerance."""
+    """The cases of the file; raises UserError where one has no name, kind or tolerance."""
     cases = json.loads(path.read_text(encoding="utf-8"))
     for case in cases:
-        if not {"name", "at_most"} <= set(case) or case.get("kind") not in ("invariance", "rises", "minimum"):
-            raise CannotLearn(
+        if not {"name", "at_most"} <= set(case) or case.get("kind") not in (
+            "invariance",
+            "rises",
+            "minimum",
+        ):
+            raise UserError(
                 f"A case of {path} needs a name, at_most, and a kind (invariance, rises, minimum): {case}"
             )
     return cases
@@ -83,7 +87,13 @@ def _judge_case(case: Mapping[str, Any], predict: Callable, sessions: Sequence[S
 
 def _verdict(case: Mapping[str, Any], figure: float, told: str) -> Verdict:
     sentence = f"{case['name'].replace('_', ' ')}: {told}; allowed is {case['at_most']:g}."
-    return Verdict(case["name"], bool(figure <= case["at_most"]), float(figure), float(case["at_most"]), sentence)
+    return Verdict(
+        case["name"],
+        bool(figure <= case["at_most"]),
+        float(figure),
+        float(case["at_most"]),
+        sentence,
+    )
 
 
 def _spread(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ NEXT_STEPS = {
     "beats_the_baseline": "Add features or days of logs, then `make data train`.",
     "not_worse_than_champion": "The champion stays. Compare both runs' reports; train on more days, or widen "
     "champion_margin under [gate] in project.toml.",
-    "no_slice_falls": "Look at that slice in the run's report: a feature that tells it apart may help; then "
+    "no_segment_falls": "Look at that segment in the run's report: a feature that tells it apart may help; then "
     "`make data train`.",
     "calibration": "A probability does not mean what it says: look at the calibration curve in the run's report. Has "
     "the rate of the outcome moved between train and holdout? Then `make data train` on newer days.",
@@ -38,9 +38,7 @@ NEXT_STEPS = {
     "project.toml.",
 }
 
-NO_BASELINE = (
-    'No baseline was trained to compare with: name "baseline" under [train] candidates, then `make train deploy`.'
-)
+NO_BASELINE = 'No baseline was trained to compare with: name "baseline" under [train] candidates, then `make train deploy`.'
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Decision:
 class Facts:
     """What is known about the candidate. A fact that is left out is not known, and shuts the gate.
 
-    Intervals are those of `evaluate.difference`, slices those of `slices.by_slice`, all on the holdout.
+    Intervals are those of `evaluate.difference`, segments those of `segments.by_segment`, all on the holdout.
     """
 
     candidate: str
@@ -78,15 +76,23 @@ class Facts:
     against_baseline: Interval | None = None
     against_champion: Interval | None = None
     champion_silence: str = ""  # why the champion cannot be asked about this holdout
-    slices: list[dict[str, Any]] | None = None
-    champion_slices: list[dict[str, Any]] | None = None  # the same with the champion in the baseline's place
+    segments: list[dict[str, Any]] | None = None
+    champion_segments: list[dict[str, Any]] | None = (
+        None  # the same with the champion in the baseline's place
+    )
     calibration_error: float | None = None
-    label_rate: float | None = None  # of the holdout: with a rare outcome a small error is a large one
-    calibration_chance: float | None = None  # what a perfect model's calibration error stays below 95 times of 100
+    label_rate: float | None = (
+        None  # of the holdout: with a rare outcome a small error is a large one
+    )
+    calibration_chance: float | None = (
+        None  # what a perfect model's calibration error stays below 95 times of 100
+    )
     misbehaving: list[str] | None = None  # a sentence for each behavioural case that failed
     leaks: Mapping[str, Any] | None = None  # of jollyboat.training.leak
     roc_auc: float | None = None
-    differing: Mapping[str, int] | None = None  # by feature, how many values are not the same online
+    differing: Mapping[str, int] | None = (
+        None  # by feature, how many values are not the same online
+    )
     smoke_passed: bool | None = None
     smoke_sentence: str = ""
     p99_ms: float | None = None
@@ -97,27 +103,35 @@ class Facts:
 
 def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
     """The decision on a candidate; `limits` is the section [gate] of project.toml."""
-    margin, (drop, worst) = limits.get("champion_margin"), _worst_slice(facts)
+    margin, (drop, worst) = limits.get("champion_margin"), _worst_segment(facts)
     baseline_lead, champion_lead = facts.against_baseline or {}, facts.against_champion or {}
     is_baseline, is_first = facts.candidate == BASELINE, facts.champion is None
     off, chance = limits.get("calibration_error"), facts.calibration_chance
     off = off and max(min(off, (facts.label_rate or 1) / 2), math.inf if chance is None else chance)
     leaks = facts.leaks or {}
-    best, auc = next(iter(leaks.get("features", {}).items()), ("no feature", 0.5 if facts.leaks else None))
-    again = facts.leaks and leaks["shared_rows"] - leaks["shared_by_chance"]
-    lead_over_champion = (
-        f"Average precision against champion {facts.champion}'s on this holdout: {_lead(champion_lead)}."
+    best, auc = next(
+        iter(leaks.get("features", {}).items()), ("no feature", 0.5 if facts.leaks else None)
     )
+    again = facts.leaks and leaks["shared_rows"] - leaks["shared_by_chance"]
+    lead_over_champion = f"Average precision against champion {facts.champion}'s on this holdout: {_lead(champion_lead)}."
     judged = {
         "beats_the_baseline": (0 if is_baseline else baseline_lead.get("low"), gt, 0),
-        "not_worse_than_champion": (0 if is_first else champion_lead.get("low"), ge, margin and -margin),
-        "no_slice_falls": (drop, le, limits.get("slice_drop")),
+        "not_worse_than_champion": (
+            0 if is_first else champion_lead.get("low"),
+            ge,
+            margin and -margin,
+        ),
+        "no_segment_falls": (drop, le, limits.get("segment_drop")),
         "calibration": (facts.calibration_error, le, off),
         "behaves": (None if facts.misbehaving is None else len(facts.misbehaving), le, 0),
         "no_feature_is_too_good": (auc, le, limits.get("feature_auc")),
         "not_too_good": (facts.roc_auc, le, limits.get("model_auc")),
         "no_row_of_the_past_returns": (again, le, limits.get("shared_rows")),
-        "serves_as_trained": (None if facts.differing is None else sum(facts.differing.values()), le, 0),
+        "serves_as_trained": (
+            None if facts.differing is None else sum(facts.differing.values()),
+            le,
+            0,
+        ),
         "smoke": (facts.smoke_passed, ge, 1),
         "latency": (facts.p99_ms, le, limits.get("latency_ms")),
         "memory": (facts.memory_mb, le, limits.get("memory_mb")),
@@ -129,7 +143,7 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
         if is_baseline
         else f"Average precision against the baseline's: {_lead(baseline_lead)}.",
         "not_worse_than_champion": "There is no champion yet." if is_first else lead_over_champion,
-        "no_slice_falls": worst,
+        "no_segment_falls": worst,
         "calibration": f"Probabilities are off by {_number(facts.calibration_error)} on average; a perfect model's are "
         f"by up to {_number(chance)} on as many rows, by chance.",
         "behaves": " ".join(facts.misbehaving or ["Every behavioural case holds."]),
@@ -141,7 +155,8 @@ def decide(facts: Facts, limits: Mapping[str, float]) -> Decision:
             f"{n} values of {name}" for name, n in (facts.differing or {"all features": 0}).items()
         )
         + " differ between the server and the snapshot.",
-        "smoke": facts.smoke_sentence or f"The server gave {'the' if facts.smoke_passed else 'no'} expected answer.",
+        "smoke": facts.smoke_sentence
+        or f"The server gave {'the' if facts.smoke_passed else 'no'} expected answer.",
         "latency": f"99 of 100 predictions took at most {_number(facts.p99_ms)} ms, features included.",
         "memory": f"The server took at most {_number(facts.memory_mb)} MB.",
         "bundle_size": f"The bundle takes {_number(facts.bundle_mb)} MB.",
@@ -164,34 +179,51 @@ def _check(
     silence: str | None,
 ) -> Check:
     if limit is None:
-        return Check(name, False, figure, None, f"{found} Its limit is missing under [gate] in project.toml: add it.")
+        return Check(
+            name,
+            False,
+            figure,
+            None,
+            f"{found} Its limit is missing under [gate] in project.toml: add it.",
+        )
     if figure is None or not math.isfinite(figure) or not math.isfinite(limit):
         again = f"There is no figure for {name.replace('_', ' ')}, so it fails: run `make train deploy` again."
         return Check(name, False, None, limit if math.isfinite(limit) else None, silence or again)
     passed = holds(figure, limit)
-    return Check(name, passed, float(figure), float(limit), found if passed else f"{found} {NEXT_STEPS[name]}")
+    return Check(
+        name,
+        passed,
+        float(figure),
+        float(limit),
+        found if passed else f"{found} {NEXT_STEPS[name]}",
+    )
 
 
-def _worst_slice(facts: Facts) -> tuple[float | None, str]:
-    """The surest fall of a slice: by how much, 95 times of 100 at least, its average precision is below the
+def _worst_segment(facts: Facts) -> tuple[float | None, str]:
+    """The surest fall of a segment: by how much, 95 times of 100 at least, its average precision is below the
     baseline's or the champion's.
     """
-    if facts.slices is None:
-        return None, "No slice was judged."
-    both = {"the baseline": facts.slices, "the champion": facts.champion_slices or []}
+    if facts.segments is None:
+        return None, "No segment was judged."
+    both = {"the baseline": facts.segments, "the champion": facts.champion_segments or []}
     judged = [
         (each["against_baseline"], each, whom)
-        for whom, slices in both.items()
-        for each in slices
+        for whom, segments in both.items()
+        for each in segments
         if each.get("against_baseline", {}).get("high") is not None
     ]
     if not judged:
         is_baseline = facts.candidate == BASELINE
-        return 0.0, "The baseline is not compared with itself." if is_baseline else "Every slice is too small to judge."
+        return (
+            0.0,
+            "The baseline is not compared with itself."
+            if is_baseline
+            else "Every segment is too small to judge.",
+        )
     lead, worst, whom = min(judged, key=lambda each: each[0]["high"])
-    where = f"{worst['slice']} {worst['value']} does worst against {whom}"
-    count = len({(each["slice"], each["value"]) for _, each, _ in judged})
-    return -lead["high"], f"Of {count} slices {where}: {_lead(lead)}."
+    where = f"{worst['segment']} {worst['value']} does worst against {whom}"
+    count = len({(each["segment"], each["value"]) for _, each, _ in judged})
+    return -lead["high"], f"Of {count} segments {where}: {_lead(lead)}."
 
 
 def _lead(lead: Interval) -> str:

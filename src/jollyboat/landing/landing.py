@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jollyboat.landing import records
 from jollyboat.landing.prediction_log import land_leftovers
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, hash_file, read_json, write_json, write_text
 
 FURTHEST_DAYS = 366  # ahead of the clock: a day beyond that would end every session and empty every window of days
@@ -62,14 +62,17 @@ class Landing:
 
 
 def land(
-    store: Store, sources: Iterable[str], feedback_sources: Iterable[str] = (), lines_at_once: float = math.inf
+    store: Store,
+    sources: Iterable[str],
+    feedback_sources: Iterable[str] = (),
+    lines_at_once: float = math.inf,
 ) -> Landing:
     """Bring the catalog up to date with `data/raw/<source>/dt=*/*` and say what is new, changed and gone.
 
     New and changed files are put into portions of about `lines_at_once` lines of one source, and stay in them.
 
     Only files whose size or time changed are read again, or all of them once records.py is another. A source
-    without a folder has no file yet. A server's log that lost its process lands first. Raises Refused where the raw
+    without a folder has no file yet. A server's log that lost its process lands first. Raises UserError where the raw
     folder is missing, cannot be listed or holds no file of any source (feedback does not count: it is about events).
     """
     land_leftovers(store)
@@ -79,15 +82,25 @@ def land(
     known = {entry["file"]: LandedFile(**entry) for entry in catalog["files"]}
     found = {_name(store, path): path for source in sources for path in _files_of(store, source)}
     if not found:
-        raise Refused(_no_logs(store, sources))
-    found |= {_name(store, path): path for source in feedback_sources for path in _files_of(store, source)}
-    fresh = [name for name, path in found.items() if is_read_anew or not _is_same(known.get(name), path)]
+        raise UserError(_no_logs(store, sources))
+    found |= {
+        _name(store, path): path for source in feedback_sources for path in _files_of(store, source)
+    }
+    fresh = [
+        name for name, path in found.items() if is_read_anew or not _is_same(known.get(name), path)
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         inspections = dict(
-            zip(fresh, pool.map(lambda name: records.inspect_file(found[name], store.landed), fresh), strict=True)
+            zip(
+                fresh,
+                pool.map(lambda name: records.inspect_file(found[name], store.landed), fresh),
+                strict=True,
+            )
         )
 
-    kept = {name: entry for name, entry in known.items() if name in found and name not in inspections}
+    kept = {
+        name: entry for name, entry in known.items() if name in found and name not in inspections
+    }
     last = max((entry.file_seq for entry in known.values()), default=0)
     added, changed = {}, []
     for name in sorted(fresh, key=lambda name: (_day_of(found[name]) or "", name)):
@@ -113,7 +126,9 @@ def land(
         new=[name for name in added if name not in known],
         changed=changed,
         removed=removed,
-        unnamed_sources=sorted(_printable(name) for name in _folders(store) - {*sources, *feedback_sources}),
+        unnamed_sources=sorted(
+            _printable(name) for name in _folders(store) - {*sources, *feedback_sources}
+        ),
     )
 
 
@@ -156,19 +171,29 @@ def _printable(name: str) -> str:
 
 def _folders(store: Store) -> set[str]:
     try:
-        return {entry.name for entry in os.scandir(store.raw) if entry.is_dir() and not entry.name.startswith(".")}
+        return {
+            entry.name
+            for entry in os.scandir(store.raw)
+            if entry.is_dir() and not entry.name.startswith(".")
+        }
     except FileNotFoundError:
-        raise Refused(
+        raise UserError(
             f"No raw logs: {store.raw} does not exist. Put files under data/raw/<source>/dt=YYYY-MM-DD/, "
             "or `make simulate`; then `make data`."
         ) from None
     except PermissionError:
-        raise Refused(f"{store.raw} cannot be read; `chmod u+rx` it and run the same command again.") from None
+        raise UserError(
+            f"{store.raw} cannot be read; `chmod u+rx` it and run the same command again."
+        ) from None
 
 
 def _no_logs(store: Store, sources: Iterable[str]) -> str:
     others = ", ".join(sorted(_printable(name) for name in _folders(store) - set(sources)))
-    unnamed = f" Name {others}, which is there, under vars: sources in dbt/dbt_project.yml," if others else ""
+    unnamed = (
+        f" Name {others}, which is there, under vars: sources in dbt/dbt_project.yml,"
+        if others
+        else ""
+    )
     return (
         f"No raw logs: {store.raw} holds no file of the sources {', '.join(sources)}.{unnamed or ' Put'} "
         f"{'or put ' if others else ''}files under data/raw/<source>/dt=YYYY-MM-DD/, or `make simulate`; "
@@ -188,7 +213,7 @@ def _files_of(store: Store, source: str) -> list[Path]:
         if not any(part.startswith(".") for part in [*Path(place).relative_to(folder).parts, name])
     ]
     if refused:
-        raise Refused(
+        raise UserError(
             f"{refused[0].filename} cannot be read ({refused[0].strerror}); "
             "`chmod u+rx` it and run the same command again."
         )

@@ -55,7 +55,9 @@ class PredictionLog:
                 raise OSError(f"only {written} of {len(line)} bytes were taken")
         except OSError as error:
             self.lost += 1
-            self.trouble = f"{error.strerror or error}: {error.filename or self._path or self._store.live}"
+            self.trouble = (
+                f"{error.strerror or error}: {error.filename or self._path or self._store.live}"
+            )
             return
         self._bytes += len(line)
         self._lines += 1
@@ -78,7 +80,10 @@ class PredictionLog:
         try:
             _put_below_raw(self._store, self._path, self._descriptor)
         except OSError as error:
-            self.trouble, self._next_try = f"{error.strerror}: {error.filename}", time.monotonic() + AGAIN_SECONDS
+            self.trouble, self._next_try = (
+                f"{error.strerror}: {error.filename}",
+                time.monotonic() + AGAIN_SECONDS,
+            )
             return
         self._leave()
 
@@ -106,7 +111,9 @@ def _begin(folder: Path) -> tuple[Path, int]:
     if _take(path, descriptor):
         return path, descriptor
     os.close(descriptor)
-    return _begin(folder)  # somebody who looked for leftovers was quicker than the lock, and took the empty file away
+    return _begin(
+        folder
+    )  # somebody who looked for leftovers was quicker than the lock, and took the empty file away
 
 
 def _land_leftover(store: Store, path: Path) -> bool:

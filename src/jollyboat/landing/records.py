@@ -23,7 +23,17 @@ import numpy as np
 
 from jollyboat.store.store import hash_file, quoted, replacing
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".parquet")
+SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".json.gz",
+    ".csv.gz",
+    ".parquet",
+)
 CHUNK = 1 << 20
 LONGEST_LINE = 2 * CHUNK
 KEPT_OF_A_BAD_LINE = 10_000
@@ -31,7 +41,9 @@ LONGEST_CSV_RECORD = 50
 UNSAFE = (b"\r", b"\0", b"\x1f")
 GLOB = set("*?[]{}")
 NEWLINE = ord("\n")
-ODD_FLAGS = [bytes([flags]) for flags in range(256) if flags & ~0b01100]  # of a gzip: others than more fields, a name
+ODD_FLAGS = [
+    bytes([flags]) for flags in range(256) if flags & ~0b01100
+]  # of a gzip: others than more fields, a name
 GZIP = 16 + zlib.MAX_WBITS  # what zlib calls the format with its header
 QUOTED = re.compile('"[^"]*"')
 DEEPEST = 1_000  # groups within groups: at some tens of thousands DuckDB ends without a word
@@ -61,7 +73,9 @@ def inspect_file(path: Path, copies: Path) -> Inspection:
         sha256 = hash_file(path) if path.is_file() else None
     except (OSError, UnicodeEncodeError):
         sha256 = None
-    if sha256 is None:  # a link that leads nowhere or to a folder, a pipe, a permission, a name that is not UTF-8
+    if (
+        sha256 is None
+    ):  # a link that leads nowhere or to a folder, a pipe, a permission, a name that is not UTF-8
         status = path.lstat()
         return Inspection(status.st_size, status.st_mtime_ns, "", 0, 0, None, "unreadable_file")
     seen = (status.st_size, status.st_mtime_ns, sha256)
@@ -107,15 +121,28 @@ def open_raw(path: Path):
 def _count_lines(path: Path) -> tuple[int, int, bool]:
     """Lines (a last one without newline counts), empty ones, and whether the reader sees the same: UTF-8, short."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    count, blank, begun, is_clean = 0, 0, 0, not GLOB & set(str(path))  # begun: the bytes of a line without its end
+    count, blank, begun, is_clean = (
+        0,
+        0,
+        0,
+        not GLOB & set(str(path)),
+    )  # begun: the bytes of a line without its end
     for chunk in _chunks(path):
         if count == begun == 0 and chunk.startswith(codecs.BOM_UTF8):
             is_clean = False
         edges = np.flatnonzero(np.frombuffer(b"\n%b\n" % chunk, np.uint8) == NEWLINE)
         lengths = np.diff(edges) - 1
-        deep = any(_is_deep(chunk[edges[place] : edges[place + 1] - 1]) for place in np.flatnonzero(lengths > DEEPEST))
+        deep = any(
+            _is_deep(chunk[edges[place] : edges[place + 1] - 1])
+            for place in np.flatnonzero(lengths > DEEPEST)
+        )
         lengths[0] += begun
-        is_clean = is_clean and not deep and not any(byte in chunk for byte in UNSAFE) and lengths.max() <= LONGEST_LINE
+        is_clean = (
+            is_clean
+            and not deep
+            and not any(byte in chunk for byte in UNSAFE)
+            and lengths.max() <= LONGEST_LINE
+        )
         if is_clean:
             try:
                 decoder.decode(chunk)
@@ -184,7 +211,9 @@ def _is_deep(line: bytes) -> bool:
 
 
 def _bad(reason: str, line: bytes | str) -> str:
-    text = line if isinstance(line, str) else line[: KEPT_OF_A_BAD_LINE * 4].decode("utf-8", "replace")
+    text = (
+        line if isinstance(line, str) else line[: KEPT_OF_A_BAD_LINE * 4].decode("utf-8", "replace")
+    )
     return json.dumps([reason, text[:KEPT_OF_A_BAD_LINE]], ensure_ascii=False)
 
 
@@ -200,22 +229,31 @@ def spanned_csv_records(path: Path) -> Iterator[tuple[str, int]]:
     delimiter = max(",;\t|", key=QUOTED.sub("", header_line).count)
     names = next(csv.reader([header_line], delimiter=delimiter), [])
     first = {name: place for place, name in reversed([*enumerate(names)])}
-    header = [name if first[name] == place else f"{name}_{place + 1}" for place, name in enumerate(names)]
+    header = [
+        name if first[name] == place else f"{name}_{place + 1}" for place, name in enumerate(names)
+    ]
     waiting: list[str] = []
     for line in chain(lines, [None]):
         waiting += [line] if line is not None else []
-        while waiting and (taken := _take_record(waiting, delimiter, len(header), is_last=line is None)):
+        while waiting and (
+            taken := _take_record(waiting, delimiter, len(header), is_last=line is None)
+        ):
             row, used = taken
             record = "\n".join(waiting[:used])
             del waiting[:used]
             if row is not None:
                 text = json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
-                yield text if len(text.encode()) <= LONGEST_LINE else _bad("line_too_long", record), used
+                yield (
+                    text if len(text.encode()) <= LONGEST_LINE else _bad("line_too_long", record),
+                    used,
+                )
             else:
                 yield _bad("csv_width", record) if record.strip() else "", used
 
 
-def _take_record(waiting: list[str], delimiter: str, width: int, is_last: bool) -> tuple[list[str] | None, int] | None:
+def _take_record(
+    waiting: list[str], delimiter: str, width: int, is_last: bool
+) -> tuple[list[str] | None, int] | None:
     """The next row and how many lines it spans; None while its quotes are open; a row of None is a bad first line."""
     if '"' not in waiting[0]:
         row = waiting[0].split(delimiter)
@@ -234,7 +272,12 @@ def _take_record(waiting: list[str], delimiter: str, width: int, is_last: bool) 
 def _repaired_text(path: Path) -> Iterator[str]:
     with open_raw(path) as file:
         for number, raw in enumerate(file):
-            text = raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")
+            text = (
+                raw.removesuffix(b"\n")
+                .removesuffix(b"\r")
+                .decode("utf-8", "replace")
+                .replace("\0", "\ufffd")
+            )
             yield text.removeprefix("\ufeff") if number == 0 else text
 
 

@@ -18,7 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, read_json, write_json
 
 TRIES, PATIENCE_SECONDS = 3, 10
@@ -33,38 +33,61 @@ def hooks_of(command: str, webhook: str) -> dict[str, Hook]:
 
 
 def tell(
-    store: Store, alarms: Mapping[str, str], page: str, hooks: Mapping[str, Hook], wait_seconds: float = 1
+    store: Store,
+    alarms: Mapping[str, str],
+    page: str,
+    hooks: Mapping[str, Hook],
+    wait_seconds: float = 1,
 ) -> dict:
     """Say what began and ended since the last time: {"opened", "ended", "open", "failed"}.
 
     `alarms` maps each incident's key to its sentence. What a hook did not take is said to it again the next time; one
-    that fails is tried three times, and `failed` then says why. Refused where another monitor is telling for long.
+    that fails is tried three times, and `failed` then says why. UserError where another monitor is telling for long.
     """
     with _alone(store):
         return _tell(store, alarms, page, hooks, wait_seconds)
 
 
 def _tell(
-    store: Store, alarms: Mapping[str, str], page: str, hooks: Mapping[str, Hook], wait_seconds: float
+    store: Store,
+    alarms: Mapping[str, str],
+    page: str,
+    hooks: Mapping[str, Hook],
+    wait_seconds: float,
 ) -> dict[str, Any]:
     path = store.monitor / "alerts.json"
     before = _read(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     ended = {key: one for key, one in before.items() if key not in alarms}
-    incidents = {key: before.get(key, {"since": now, "told": []}) | {"sentence": alarms[key]} for key in alarms}
-    opened = [key for key, one in incidents.items() if key not in before or set(hooks) - set(one["told"])]
+    incidents = {
+        key: before.get(key, {"since": now, "told": []}) | {"sentence": alarms[key]}
+        for key in alarms
+    }
+    opened = [
+        key for key, one in incidents.items() if key not in before or set(hooks) - set(one["told"])
+    ]
     failed = {}
     for name, hook in hooks.items():
         begun = [one["sentence"] for one in incidents.values() if name not in one["told"]]
-        over = [one["sentence"] for one in ended.values() if name in one["told"]]  # else it never heard of it
+        over = [
+            one["sentence"] for one in ended.values() if name in one["told"]
+        ]  # else it never heard of it
         if (begun or over) and (why := _send(hook, _message(begun, over, page), wait_seconds)):
             failed[name] = why
     took = set(hooks) - set(failed)
-    incidents = {key: one | {"told": sorted({*one["told"], *took})} for key, one in incidents.items()}
-    unheard = {key: one | {"told": sorted(set(one["told"]) & set(failed))} for key, one in ended.items()}
+    incidents = {
+        key: one | {"told": sorted({*one["told"], *took})} for key, one in incidents.items()
+    }
+    unheard = {
+        key: one | {"told": sorted(set(one["told"]) & set(failed))} for key, one in ended.items()
+    }
     write_json(path, incidents | {key: one for key, one in unheard.items() if one["told"]})
     reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
-    sentence = f"The alert could not be sent ({reasons}); the next `make monitor` tries again." if failed else None
+    sentence = (
+        f"The alert could not be sent ({reasons}); the next `make monitor` tries again."
+        if failed
+        else None
+    )
     return {"opened": sorted(opened), "ended": sorted(ended), "open": incidents, "failed": sentence}
 
 
@@ -81,22 +104,24 @@ def _alone(store: Store) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     file.seek(0)
-                    raise Refused(
+                    raise UserError(
                         f"Another monitor ({file.read()}) is telling of incidents. "
                         "Wait for it to end, then run the same command again."
                     ) from None
                 time.sleep(0.1)
         file.truncate(0)
-        file.write(f"process {os.getpid()}, since {datetime.now(UTC).isoformat(timespec='seconds')}")
+        file.write(
+            f"process {os.getpid()}, since {datetime.now(UTC).isoformat(timespec='seconds')}"
+        )
         file.flush()
         yield
 
 
 def _read(path: Path) -> dict[str, dict]:
-    """What was told, by the incident's key; Refused where the file holds anything else."""
+    """What was told, by the incident's key; UserError where the file holds anything else."""
     before = read_json(path, default={})
     if not isinstance(before, dict) or not all(map(_is_incident, before.values())):
-        raise Refused(
+        raise UserError(
             f"{path} is not readable as a history of alerts; delete it and run `make monitor`, which writes it again "
             "and tells once more what is open."
         )
@@ -144,7 +169,9 @@ def _run(command: str, message: str) -> None:
 
 
 def _post(address: str, message: str) -> None:
-    request = urllib.request.Request(address, message.encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        address, message.encode(), {"Content-Type": "application/json"}
+    )
     answer: Future[None] = Future()
 
     def ask() -> None:
@@ -165,4 +192,6 @@ def _without_address(error: Exception) -> str:
         return f"the command ended with exit code {error.returncode}"
     if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
         return f"it did not end within {PATIENCE_SECONDS} s"
-    return getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__
+    return (
+        getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__
+    )

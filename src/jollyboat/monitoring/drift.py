@@ -17,7 +17,10 @@ from jollyboat.training.schema import Feature
 
 BINS, RARE, FEW_ROWS = 10, 0.01, 100
 SEASON_DAYS = 3  # an incident that lasts so long and ends by itself was a swing, whose size is known from then on
-BEYOND_KNOWN, BACK_AT = 1.25, 0.8  # times the largest swing that is known; times the limit, where an incident ends
+BEYOND_KNOWN, BACK_AT = (
+    1.25,
+    0.8,
+)  # times the largest swing that is known; times the limit, where an incident ends
 
 Array = np.ndarray
 
@@ -74,7 +77,9 @@ def watch(groups: Sequence[Group], days: Sequence[int], limits: Mapping[str, Any
     return found
 
 
-def incidents(psi: Array, is_sure: Array, is_broken: Array, known: Array, least: float) -> tuple[Array, Array]:
+def incidents(
+    psi: Array, is_sure: Array, is_broken: Array, known: Array, least: float
+) -> tuple[Array, Array]:
     """The limit of each series (rows) on each day (columns), and whether an incident is open then.
 
     One opens above the limit and ends below 0.8 times it; a day without a figure changes nothing. The limit is `least`,
@@ -108,13 +113,20 @@ def _series_of(group: Group, days: list[int], limits: Mapping[str, Any]) -> list
         daily_top = (reference.max(axis=1) / np.maximum(reference.sum(axis=1), 1)).max(initial=0)
         for window in limits["windows"]:
             now, whole = _rolling(live, window), reference.sum(axis=0)
-            inside = _rolling(reference, window)[window - 1 :]  # each window of training days against the others
+            inside = _rolling(reference, window)[
+                window - 1 :
+            ]  # each window of training days against the others
             known = _stability(inside, whole - inside)
             usable = (np.arange(len(days)) >= window - 1) & (now.sum(axis=1) >= FEW_ROWS)
-            psi, p = (np.where(usable, figure, np.nan) for figure in (_stability(now, whole), _test(now, whole)))
+            psi, p = (
+                np.where(usable, figure, np.nan)
+                for figure in (_stability(now, whole), _test(now, whole))
+            )
             known = known[np.isfinite(known)].max(initial=0)
             broken = usable & _is_broken(now, whole, limits["alpha"]) & (daily_top < 0.995)
-            found.append(Series(group.tenant, name, window, psi, p, broken, known, bins.moved(now, whole)))
+            found.append(
+                Series(group.tenant, name, window, psi, p, broken, known, bins.moved(now, whole))
+            )
     return found
 
 
@@ -133,10 +145,16 @@ class Bins:
         if feature.kind == "number":
             values = feature.values(column)
             known = values[np.isfinite(values)]
-            return cls(feature, np.unique(np.quantile(known, np.arange(1, BINS) / BINS)) if len(known) else known, {})
+            return cls(
+                feature,
+                np.unique(np.quantile(known, np.arange(1, BINS) / BINS)) if len(known) else known,
+                {},
+            )
         share = column.value_counts(normalize=True)
         kept = [value for value in feature.categories if share[value] >= RARE]
-        return cls(feature, np.array([]), {value: place for place, value in enumerate(kept, start=1)})
+        return cls(
+            feature, np.array([]), {value: place for place, value in enumerate(kept, start=1)}
+        )
 
     def count(self, rows: pd.DataFrame, days: list[int]) -> Array:
         """Rows by day and bin."""
@@ -163,10 +181,18 @@ class Bins:
         if place == 0:
             return "null"
         if self.feature.kind == "category":
-            return dict(zip(self.codes.values(), self.codes, strict=True)).get(place, "other values")
+            return dict(zip(self.codes.values(), self.codes, strict=True)).get(
+                place, "other values"
+            )
         low, high = [None, *self.edges.tolist()][place - 1], [*self.edges.tolist(), None][place - 1]
         if low is None or high is None:
-            return "every value" if low is high else f"up to {high:.3g}" if low is None else f"above {low:.3g}"
+            return (
+                "every value"
+                if low is high
+                else f"up to {high:.3g}"
+                if low is None
+                else f"above {low:.3g}"
+            )
         return f"above {low:.3g} up to {high:.3g}"
 
 
@@ -189,7 +215,9 @@ def _stability(now: Array, whole: Array) -> Array:
     bins = ((now + whole) > 0).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         chance = (bins - 1) * (1 / now.sum(axis=1) + 1 / whole.sum(axis=1))
-        return np.where(np.isfinite(chance), np.maximum(_terms(now, whole).sum(axis=1) - chance, 0), np.nan)
+        return np.where(
+            np.isfinite(chance), np.maximum(_terms(now, whole).sum(axis=1) - chance, 0), np.nan
+        )
 
 
 def _test(now: Array, whole: Array) -> Array:
@@ -198,11 +226,15 @@ def _test(now: Array, whole: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         n, m = now.sum(axis=1, keepdims=True), whole.sum()
         expected = both / (n + m)
-        parts = (now - n * expected) ** 2 / (n * expected) + (whole - m * expected) ** 2 / (m * expected)
+        parts = (now - n * expected) ** 2 / (n * expected) + (whole - m * expected) ** 2 / (
+            m * expected
+        )
     return chi2.sf(np.nansum(parts, axis=1), np.maximum((both > 0).sum(axis=1) - 1, 1))
 
 
 def _is_broken(now: Array, whole: Array, alpha: float) -> Array:
     """All rows in one bin that held so little of training that this is no chance."""
     share = np.maximum(whole[np.argmax(now, axis=1)] / max(whole.sum(), 1), 1e-300)
-    return (now.max(axis=1) == now.sum(axis=1)) & (now.sum(axis=1) * np.log(share) < np.log(alpha * 1e-3))
+    return (now.max(axis=1) == now.sum(axis=1)) & (
+        now.sum(axis=1) * np.log(share) < np.log(alpha * 1e-3)
+    )

@@ -13,7 +13,7 @@ from scipy.stats import norm, poisson
 from jollyboat.monitoring.drift import BEYOND_KNOWN, Group, Series, watch
 from jollyboat.training.evaluate import Ranking
 from jollyboat.training.schema import FeatureSchema
-from jollyboat.training.slices import FEW_POSITIVES
+from jollyboat.training.segments import FEW_POSITIVES
 
 ALL = "all"
 RESAMPLES, FEW_AT_K, FEWEST_A_DAY, MOST_TENANTS = 200, 5, 10, 20
@@ -68,14 +68,20 @@ class Check:
 
 
 def judge(facts: Facts, limits: Limits) -> tuple[list[Check], dict[str, Any]]:
-    """All checks, the pooled ones first, and the retrain decision; `limits` is [monitor] with latency_ms of [gate]."""
+    """All checks, the shared ones first, and the retrain decision; `limits` is [monitor] with latency_ms of [gate]."""
     known = facts.reference["tenant_id"].value_counts().index
     told = list(dict.fromkeys([*known[:MOST_TENANTS], *facts.owners]))
-    tenants, others = [ALL, *(told if len(told) > 1 else [])], [one for one in known if one not in told]
+    tenants, others = (
+        [ALL, *(told if len(told) > 1 else [])],
+        [one for one in known if one not in told],
+    )
     pairs = [(facts.reference, facts.live), (facts.reference_scores, facts.live_scores)]
     groups = [Group(one, *(_of(one, rows) for rows in pair)) for one in tenants for pair in pairs]
     series = watch(groups, facts.days, limits)
-    quality, few = _quality(facts, tenants, limits), [volume_check(facts, one, limits) for one in others]
+    quality, few = (
+        _quality(facts, tenants, limits),
+        [volume_check(facts, one, limits) for one in others],
+    )
     checks = [
         *quality,
         *_drift_checks(series, len(facts.days)),
@@ -96,7 +102,8 @@ def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> l
     waiting, known = int(answers["label"].isna().sum()), answers[answers["label"].notna()]
     alpha = limits["alpha"] / len(limits["windows"])
     looks = [
-        _ballpark(holdout, known[known["day"] > day - window]) | {"window": window} for window in limits["windows"]
+        _ballpark(holdout, known[known["day"] > day - window]) | {"window": window}
+        for window in limits["windows"]
     ]
     looks = [look for look in looks if look["positives"] >= FEW_POSITIVES]
     past = cache(partial(_past, holdout, known, [one for one in facts.days if one <= day]))
@@ -107,24 +114,50 @@ def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> l
             f"at numbers of events with {FEW_AT_K} or more each."
         )
         return [
-            Check("quality", tenant, subject, UNKNOWN, None, None, few, history(limits["windows"][-1], figure))
+            Check(
+                "quality",
+                tenant,
+                subject,
+                UNKNOWN,
+                None,
+                None,
+                few,
+                history(limits["windows"][-1], figure),
+            )
             for subject, figure in (("average precision", "value"), ("rate of outcomes", "ratio"))
         ]
     rank = min(looks, key=lambda look: look["z"])
     rate = max(looks, key=lambda look: abs(look["rate_z"]))
     is_below = bool(norm.cdf(rank["z"]) < alpha)
     lowest = 1 / limits["rate_ratio"]
-    is_off = not lowest <= rate["ratio"] <= limits["rate_ratio"] and 2 * norm.sf(abs(rate["rate_z"])) < alpha
+    is_off = (
+        not lowest <= rate["ratio"] <= limits["rate_ratio"]
+        and 2 * norm.sf(abs(rate["rate_z"])) < alpha
+    )
     where = "below the holdout's" if is_below else "in the ballpark of the holdout's"
     return [
         Check(
-            *("quality", tenant, "average precision", ALARM if is_below else FINE, rank["value"], rank["low"]),
+            *(
+                "quality",
+                tenant,
+                "average precision",
+                ALARM if is_below else FINE,
+                rank["value"],
+                rank["low"],
+            ),
             f"{rank['value']:.3f} over {_span(rank['window'])} is {where} at the same number of events "
             f"({rank['low']:.3f} to {rank['high']:.3f}; {rank['positives']} outcomes, {waiting:,} answers wait).",
             history(rank["window"], "value"),
         ),
         Check(
-            *("quality", tenant, "rate of outcomes", ALARM if is_off else FINE, rate["ratio"], limits["rate_ratio"]),
+            *(
+                "quality",
+                tenant,
+                "rate of outcomes",
+                ALARM if is_off else FINE,
+                rate["ratio"],
+                limits["rate_ratio"],
+            ),
             f"Over {_span(rate['window'])} outcomes came {rate['ratio']:.2f} times as often as said, "
             "measured by the holdout.",
             history(rate["window"], "ratio"),
@@ -138,11 +171,13 @@ def decide_retraining(
     """{"retrain", "reason"}: for what has held for some days, and not soon after the last training.
 
     A broken feature asks for mended data: training on it would learn the fault. What is of a tenant's own champion
-    alone asks for nothing: training makes the pooled one.
+    alone asks for nothing: training makes the shared one.
     """
     held, cool_down = limits["retrain_after_days"], limits["cool_down_days"]
     broken = sorted({one.feature for one in series if one.is_broken[-1]})
-    open_for = [one for one in series if len(one.psi) >= held and one.state["is_open"][-held:].all()]
+    open_for = [
+        one for one in series if len(one.psi) >= held and one.state["is_open"][-held:].all()
+    ]
     drifted = sorted({one.feature for one in open_for if one.tenant not in facts.owners})
     tenants = sorted({check.tenant for check in quality})
     now = [check for check in quality if check.state == ALARM and check.tenant not in facts.owners]
@@ -152,9 +187,15 @@ def decide_retraining(
     reasons = [("drift of ", drifted[:5]), ("quality: ", worse)]
     why = "; ".join(name + ", ".join(some) for name, some in reasons if some)
     if broken:
-        return {"retrain": False, "reason": f"Mend {', '.join(broken[:5])} first: training now would learn the fault."}
+        return {
+            "retrain": False,
+            "reason": f"Mend {', '.join(broken[:5])} first: training now would learn the fault.",
+        }
     if not why:
-        return {"retrain": False, "reason": f"Nothing that training could mend has held for {held} days."}
+        return {
+            "retrain": False,
+            "reason": f"Nothing that training could mend has held for {held} days.",
+        }
     if facts.days_since_training < cool_down:
         wait = f"the last training saw data up to {facts.days_since_training:.1f} days ago, and {cool_down} are to pass"
         return {"retrain": False, "reason": f"For {held} days: {why}. But {wait}."}
@@ -171,13 +212,28 @@ def volume_check(facts: Facts, tenant: str, limits: Limits) -> Check:
     before = by_day[by_day.index.isin(trained)].reindex(sorted(trained), fill_value=0)
     history = tuple(by_day.reindex(facts.days, fill_value=0).astype(float))
     if not history or before.empty or before.median() < FEWEST_A_DAY:
-        return Check("volume", tenant, "sessions", UNKNOWN, None, None, "There are too few days or sessions.", history)
-    now, low, high = history[-1], before.min() / limits["volume_ratio"], before.max() * limits["volume_ratio"]
+        return Check(
+            "volume",
+            tenant,
+            "sessions",
+            UNKNOWN,
+            None,
+            None,
+            "There are too few days or sessions.",
+            history,
+        )
+    now, low, high = (
+        history[-1],
+        before.min() / limits["volume_ratio"],
+        before.max() * limits["volume_ratio"],
+    )
     stopped = _empty_days([*before, *history])[-1] > max(_empty_days(before))
     is_off = stopped or (now < low and poisson.cdf(now, low) < limits["alpha"]) or now > high
     found = "No session came" if stopped else f"{now:,.0f} sessions came"
     sentence = f"{found} in the newest 24 hours; {before.min():,.0f} to {before.max():,.0f} a day in training."
-    return Check("volume", tenant, "sessions", ALARM if is_off else FINE, now, low, sentence, history)
+    return Check(
+        "volume", tenant, "sessions", ALARM if is_off else FINE, now, low, sentence, history
+    )
 
 
 def _empty_days(counts: Iterable[float]) -> list[int]:
@@ -188,34 +244,69 @@ def _empty_days(counts: Iterable[float]) -> list[int]:
 def _quality(facts: Facts, tenants: Sequence[str], limits: Limits, day: int = 0) -> list[Check]:
     """The quality of all together, and of each tenant, by a level that is shared among the tenants."""
     shared = {**limits, "alpha": limits["alpha"] / max(len(tenants) - 1, 1)}
-    return [check for one in tenants for check in quality_checks(facts, one, limits if one == ALL else shared, day)]
+    return [
+        check
+        for one in tenants
+        for check in quality_checks(facts, one, limits if one == ALL else shared, day)
+    ]
 
 
 def _drift_checks(series: Sequence[Series], days: int) -> list[Check]:
     """One check per feature and group. A tenant's is told only where all tenants together show none."""
     if not series:
-        few = "There is no full day of sessions since training." if not days else "Training had too few sessions."
+        few = (
+            "There is no full day of sessions since training."
+            if not days
+            else "Training had too few sessions."
+        )
         return [Check("drift", ALL, "features", UNKNOWN, None, None, few)]
     by_feature: dict[tuple[str, str], list[Series]] = {}
     for one in series:
         by_feature.setdefault((one.tenant, one.feature), []).append(one)
-    told = {feature for (tenant, feature), some in by_feature.items() if tenant == ALL and any(s.is_open for s in some)}
+    told = {
+        feature
+        for (tenant, feature), some in by_feature.items()
+        if tenant == ALL and any(s.is_open for s in some)
+    }
     checks = []
     for (tenant, feature), some in by_feature.items():
-        if tenant != ALL and (feature in told or (not any(s.is_open for s in some) and feature != "score")):
+        if tenant != ALL and (
+            feature in told or (not any(s.is_open for s in some) and feature != "score")
+        ):
             continue
         judged = [one for one in some if np.isfinite(one.psi[-1])]
-        worst = max(judged or some, key=lambda one: (one.is_open, one.psi[-1] / one.state["limit"][-1]))
+        worst = max(
+            judged or some, key=lambda one: (one.is_open, one.psi[-1] / one.state["limit"][-1])
+        )
         value, limit = float(worst.psi[-1]), float(worst.state["limit"][-1])
         state = ALARM if any(one.is_open for one in some) else FINE if judged else UNKNOWN
-        how = "holds one value" if worst.is_broken[-1] else f"stability index {value:.2f} over {_span(worst.window)}"
+        how = (
+            "holds one value"
+            if worst.is_broken[-1]
+            else f"stability index {value:.2f} over {_span(worst.window)}"
+        )
         sentence = (
-            f"{feature}: {how}; {worst.moved}." if judged else f"{feature}: too few sessions in the newest 24 hours."
+            f"{feature}: {how}; {worst.moved}."
+            if judged
+            else f"{feature}: too few sessions in the newest 24 hours."
         )
         history = tuple(None if np.isnan(psi) else float(psi) for psi in some[0].psi)
         name = "broken" if worst.is_broken[-1] else "drift"
-        checks.append(Check(name, tenant, feature, state, None if np.isnan(value) else value, limit, sentence, history))
-    return sorted(checks, key=lambda one: (one.state != ALARM, -(one.value or 0) / (one.limit or 1)))
+        checks.append(
+            Check(
+                name,
+                tenant,
+                feature,
+                state,
+                None if np.isnan(value) else value,
+                limit,
+                sentence,
+                history,
+            )
+        )
+    return sorted(
+        checks, key=lambda one: (one.state != ALARM, -(one.value or 0) / (one.limit or 1))
+    )
 
 
 def _ballpark(holdout: ByK, live: pd.DataFrame) -> dict[str, Any]:
@@ -228,7 +319,9 @@ def _ballpark(holdout: ByK, live: pd.DataFrame) -> dict[str, Any]:
         expected = expected + len(now) / total * _precision(then)
         gap = gap + len(now) / total * (_drawn(now, rng) - _drawn(then, rng))
     spread = max(float(np.std(gap)), 1e-9)
-    spread_of_ratio = np.sqrt(1 / figures["positives"] + 1 / sum(then["label"].sum() for _, then in pairs))
+    spread_of_ratio = np.sqrt(
+        1 / figures["positives"] + 1 / sum(then["label"].sum() for _, then in pairs)
+    )
     return figures | {
         "z": (figures["value"] - expected) / spread,
         "low": expected - 1.96 * spread,
@@ -237,7 +330,9 @@ def _ballpark(holdout: ByK, live: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _past(holdout: ByK, known: pd.DataFrame, days: Sequence[int], window: int) -> list[dict[str, Any]]:
+def _past(
+    holdout: ByK, known: pd.DataFrame, days: Sequence[int], window: int
+) -> list[dict[str, Any]]:
     """The figures of each day's window; none where it had few outcomes."""
     looks = [_pairs(holdout, known[known["day"].between(day - window + 1, day)]) for day in days]
     found = [_figures(pairs) if pairs else {"positives": 0} for pairs in looks]
@@ -247,7 +342,9 @@ def _past(holdout: ByK, known: pd.DataFrame, days: Sequence[int], window: int) -
 def _judgeable(rows: pd.DataFrame) -> ByK:
     """The rows by their number of events, where they hold enough of both outcomes."""
     groups = rows.groupby("event_count")
-    return {k: some for k, some in groups if FEW_AT_K <= some["label"].sum() <= len(some) - FEW_AT_K}
+    return {
+        k: some for k, some in groups if FEW_AT_K <= some["label"].sum() <= len(some) - FEW_AT_K
+    }
 
 
 def _pairs(holdout: ByK, live: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -286,7 +383,9 @@ def _freshness(facts: Facts, limits: Limits) -> Check:
     is_old = facts.age_hours > limits["freshness_hours"]
     sentence = f"The newest event came {facts.age_hours:,.0f} hours ago."
     state = ALARM if is_old else FINE
-    return Check("freshness", ALL, "data", state, facts.age_hours, limits["freshness_hours"], sentence)
+    return Check(
+        "freshness", ALL, "data", state, facts.age_hours, limits["freshness_hours"], sentence
+    )
 
 
 def _quarantine(facts: Facts, limits: Limits) -> Check:
@@ -296,7 +395,9 @@ def _quarantine(facts: Facts, limits: Limits) -> Check:
         counts = rows.groupby("day")[["quarantined_count", "record_count"]].sum()
         share = counts["quarantined_count"] / counts["record_count"].clip(lower=1)
         text = f"of the newest day's records of {source} are quarantined"
-        checks.append(_share("quarantine", "records", share, facts, limits["quarantined_share"], text))
+        checks.append(
+            _share("quarantine", "records", share, facts, limits["quarantined_share"], text)
+        )
     nothing = "No file says the day on which it arrived."
     none = Check("quarantine", ALL, "records", UNKNOWN, None, limits["quarantined_share"], nothing)
     return max(checks, key=lambda check: (check.state == ALARM, check.value or 0), default=none)
@@ -309,21 +410,40 @@ def _unknown(facts: Facts, limits: Limits) -> list[Check]:
             unknown = both[feature.name].notna() & ~both[feature.name].isin(feature.categories)
             text = f"of the sessions have a {feature.name} that training did not know"
             by_day = unknown.groupby(both["day"]).mean()
-            found.append(_share("unknown category", feature.name, by_day, facts, limits["unknown_share"], text))
-    return [check for check in found if check.state == ALARM] or sorted(found, key=lambda one: -(one.value or 0))[:1]
+            found.append(
+                _share(
+                    "unknown category", feature.name, by_day, facts, limits["unknown_share"], text
+                )
+            )
+    return [check for check in found if check.state == ALARM] or sorted(
+        found, key=lambda one: -(one.value or 0)
+    )[:1]
 
 
-def _share(name: str, subject: str, by_day: pd.Series, facts: Facts, limit: float, text: str) -> Check:
+def _share(
+    name: str, subject: str, by_day: pd.Series, facts: Facts, limit: float, text: str
+) -> Check:
     """A share of the newest day against its limit, or against more where the training days had more."""
-    history = tuple(None if np.isnan(value) else float(value) for value in by_day.reindex(facts.days))
+    history = tuple(
+        None if np.isnan(value) else float(value) for value in by_day.reindex(facts.days)
+    )
     if not history or history[-1] is None:
         return Check(
-            name, ALL, subject, UNKNOWN, None, limit, f"{subject}: nothing came in the newest 24 hours.", history
+            name,
+            ALL,
+            subject,
+            UNKNOWN,
+            None,
+            limit,
+            f"{subject}: nothing came in the newest 24 hours.",
+            history,
         )
     known = by_day[by_day.index.isin(set(facts.reference["day"]))].max()
     limit = max(limit, BEYOND_KNOWN * known) if known == known else limit
     state = ALARM if history[-1] > limit else FINE
-    return Check(name, ALL, subject, state, history[-1], float(limit), f"{history[-1]:.2%} {text}.", history)
+    return Check(
+        name, ALL, subject, state, history[-1], float(limit), f"{history[-1]:.2%} {text}.", history
+    )
 
 
 def _latency(facts: Facts, limits: Limits) -> Check:
@@ -333,7 +453,9 @@ def _latency(facts: Facts, limits: Limits) -> Check:
     history = tuple(facts.latency.sort_values("day")["p99_ms"].astype(float))
     state = ALARM if history[-1] > limits["latency_ms"] else FINE
     sentence = f"99 of 100 answers took at most {history[-1]:.0f} ms."
-    return Check("latency", ALL, "answers", state, history[-1], limits["latency_ms"], sentence, history)
+    return Check(
+        "latency", ALL, "answers", state, history[-1], limits["latency_ms"], sentence, history
+    )
 
 
 def _span(days: int) -> str:

@@ -12,10 +12,20 @@ def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
     """Each alarm's key and sentence; one of a tenant is not told beside the same of all tenants."""
     alarms = {check["key"]: check for check in checks if check["state"] == "alarm"}
     twins = {key: f"{check['name']}/all/{check['subject']}" for key, check in alarms.items()}
-    return {key: check["sentence"] for key, check in alarms.items() if twins[key] == key or twins[key] not in alarms}
+    return {
+        key: check["sentence"]
+        for key, check in alarms.items()
+        if twins[key] == key or twins[key] not in alarms
+    }
 
 
-def keep(store: Store, about: Mapping[str, Any], checks: Sequence[Mapping], decision: Mapping, alerts: Mapping) -> dict:
+def keep(
+    store: Store,
+    about: Mapping[str, Any],
+    checks: Sequence[Mapping],
+    decision: Mapping,
+    alerts: Mapping,
+) -> dict:
     """The whole report, which is then data/monitor/latest.json."""
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -36,7 +46,9 @@ def write_page(store: Store, report: Mapping[str, Any], title: str) -> str:
 def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> str:
     """Each alarm, the decision, and where the page is."""
     alarms = [check for check in report["checks"] if check["state"] == "alarm"]
-    lines = [f"ALARM  {check['name']:<16} {check['tenant']:<10} {check['sentence']}" for check in alarms]
+    lines = [
+        f"ALARM  {check['name']:<16} {check['tenant']:<10} {check['sentence']}" for check in alarms
+    ]
     lines += [report["alerts"]["failed"]] if report["alerts"]["failed"] else []
     what = "train anew" if report["retraining"]["retrain"] else "no training"
     lines.append(f"retraining: {what}. {report['retraining']['reason']}")

@@ -28,7 +28,13 @@ def write(path: Path, template: str, **context) -> str:
 
 def _percent(value: float) -> str:
     hundredths = abs(100 * value)
-    digits = 0 if hundredths in (0, 100) else 1 if hundredths >= 1 else 1 - math.floor(math.log10(hundredths))
+    digits = (
+        0
+        if hundredths in (0, 100)
+        else 1
+        if hundredths >= 1
+        else 1 - math.floor(math.log10(hundredths))
+    )
     return f"{100 * value:.{min(digits, 4)}f}\u00a0%"
 
 
@@ -42,7 +48,9 @@ FORMS: dict[str, Callable[..., str]] = {
     "number": lambda value: f"{value:,.0f}",  # 12,345
     "decimal": lambda value, digits=3: f"{value:,.{digits}f}",  # 0.329
     "signed": lambda value: f"{value:+.3f}",  # +0.206
-    "figure": lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}",  # 1,739 and 15.4
+    "figure": lambda value: (
+        f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    ),  # 1,739 and 15.4
     "times": lambda value: f"{value:.{2 if value < 2 else 1}f}",  # 2.7 times, 1.04 times
     "percent": _percent,  # 8.0 %, 0.033 %
     "share": lambda value: f"{100 * value:.3g}\u00a0%",  # 20 %, as on an axis
@@ -68,6 +76,10 @@ def _environment() -> Environment:
     )
     forms = {name: _known(form) for name, form in FORMS.items()}
     environment.filters |= forms
-    environment.globals |= forms | {"axis": plot.axis, "time_axis": plot.time_axis, "trace": plot.trace}
+    environment.globals |= forms | {
+        "axis": plot.axis,
+        "time_axis": plot.time_axis,
+        "trace": plot.trace,
+    }
     environment.tests["unknown"] = plot.is_unknown
     return environment

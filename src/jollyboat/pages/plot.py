@@ -31,17 +31,25 @@ def axis(values: Iterable[float | None], most_ticks: int = 5) -> Axis:
     high = max((float(value) for value in values if not is_unknown(value)), default=0.0)
     high = high if high > 0 else 1.0
     power = 10.0 ** math.floor(math.log10(high / most_ticks))
-    step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power * most_ticks >= high * 0.9999)
+    step = next(
+        size * power for size in (1, 2, 2.5, 5, 10) if size * power * most_ticks >= high * 0.9999
+    )
     count = math.ceil(high / step - 1e-9)
     return Axis(0.0, count * step, [round(step * place, 12) for place in range(count + 1)])
 
 
 def time_axis(moments: Iterable, most_ticks: int = 6) -> Axis:
     """An axis over whole days that hold all moments, with at most `most_ticks` dates as ticks."""
-    found = sorted(moment_of(value) for value in moments if not is_unknown(value)) or [datetime(2000, 1, 1)]
-    first, last = (datetime.combine(end, time()) for end in (found[0], found[-1] + timedelta(days=1)))
+    found = sorted(moment_of(value) for value in moments if not is_unknown(value)) or [
+        datetime(2000, 1, 1)
+    ]
+    first, last = (
+        datetime.combine(end, time()) for end in (found[0], found[-1] + timedelta(days=1))
+    )
     days = (last - first).days
-    step = next((size for size in STEPS_OF_DAYS if size * most_ticks >= days), math.ceil(days / most_ticks))
+    step = next(
+        (size for size in STEPS_OF_DAYS if size * most_ticks >= days), math.ceil(days / most_ticks)
+    )
     ticks = [first + timedelta(days=place) for place in range(0, days, step)]
     return Axis(_seconds(first), _seconds(last), ticks, _seconds)
 

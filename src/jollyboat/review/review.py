@@ -16,7 +16,7 @@ from jollyboat.bundles.model import LoadedModel
 from jollyboat.pages.plot import moment_of
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, write_text
 
 KEYS = ["tenant_id", "entity_id"]
@@ -35,7 +35,9 @@ KINDS = {
 }
 
 
-def queue(store: Store, of: Callable[[str], LoadedModel | None], size: int, days: int) -> pd.DataFrame:
+def queue(
+    store: Store, of: Callable[[str], LoadedModel | None], size: int, days: int
+) -> pd.DataFrame:
     """The sessions of the last days to be asked about, in turn an uncertain one, a wrong one, one drawn at random."""
     sessions = snapshot.open_latest(store).relation("session_features").filter("status = 'train'")
     (since,) = sessions.aggregate(f"max(point_at) - interval ({days}) day").fetchone()
@@ -43,18 +45,23 @@ def queue(store: Store, of: Callable[[str], LoadedModel | None], size: int, days
     scored = []
     for tenant, some in rows.groupby("tenant_id", sort=True):
         if (model := of(tenant)) is not None:
-            scored.append(some.assign(probability=model.score(some), threshold=model.bundle.threshold))
+            scored.append(
+                some.assign(probability=model.score(some), threshold=model.bundle.threshold)
+            )
     if not scored:
-        raise Refused("There is no champion to review: `make deploy` makes one.")
+        raise UserError("There is no champion to review: `make deploy` makes one.")
     rows = pd.concat(scored, ignore_index=True)
-    drawn = np.random.default_rng(0).random(len(rows))  # the same ones for as long as the snapshot stays
+    drawn = np.random.default_rng(0).random(
+        len(rows)
+    )  # the same ones for as long as the snapshot stays
     distance = {
         "uncertain": (_log_odds(rows["probability"]) - _log_odds(rows["threshold"])).abs(),
         "wrong": -(rows["probability"] - rows["label"].astype(float)).abs(),
         "random": pd.Series(drawn, rows.index),
     }
     picked = [
-        rows.assign(kind=kind, turn=by.rank(method="first")).nsmallest(size, "turn") for kind, by in distance.items()
+        rows.assign(kind=kind, turn=by.rank(method="first")).nsmallest(size, "turn")
+        for kind, by in distance.items()
     ]
     ordered = pd.concat(picked).sort_values("turn", kind="stable")
     return ordered.drop_duplicates(KEYS).head(size).reset_index(drop=True)
@@ -68,7 +75,9 @@ def unjudged(made: pd.DataFrame, done: list[dict[str, Any]]) -> pd.DataFrame:
 
 def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any]:
     """A session as a person reads it: what happened up to the point and after it, the answer and its reasons."""
-    events = _only(newest.relation("events"), tenant_id=row["tenant_id"], session_id=row["entity_id"])
+    events = _only(
+        newest.relation("events"), tenant_id=row["tenant_id"], session_id=row["entity_id"]
+    )
     one = pd.DataFrame([row])
     return {
         **{name: row[name] for name in (*KEYS, "point_at", "kind", "probability", "threshold")},
@@ -84,24 +93,30 @@ def knows(newest: Snapshot, tenant_id: str, entity_id: str) -> bool:
     return sessions.limit(1).fetchone() is not None
 
 
-def judge(store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str) -> str:
+def judge(
+    store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str
+) -> str:
     """Keep one judgement of a session; returns its id."""
     if judgement not in JUDGEMENTS:
-        raise Refused(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r:.80}.")
+        raise UserError(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r:.80}.")
     if not re.fullmatch(TENANT_ID, tenant_id):
-        raise Refused(f"A judgement's tenant_id has the form {TENANT_ID}, which {tenant_id!r:.80} has not.")
+        raise UserError(
+            f"A judgement's tenant_id has the form {TENANT_ID}, which {tenant_id!r:.80} has not."
+        )
     try:
         point_at = f"{moment_of(point_at).isoformat()}Z"
     except (ValueError, OverflowError):
-        raise Refused(f"A judgement's point_at is a time, not {point_at!r:.80}.") from None
-    return _keep(store, by, tenant_id=tenant_id, entity_id=entity_id, point_at=point_at, judgement=judgement)
+        raise UserError(f"A judgement's point_at is a time, not {point_at!r:.80}.") from None
+    return _keep(
+        store, by, tenant_id=tenant_id, entity_id=entity_id, point_at=point_at, judgement=judgement
+    )
 
 
 def undo(store: Store, by: str, judgement_id: str) -> str:
     """Take one judgement that stands back; returns the id of the line that says so."""
     said = next((said for said in judged(store) if said["judgement_id"] == judgement_id), None)
     if said is None:
-        raise Refused(f"No judgement {judgement_id!r:.80} stands, so it cannot be undone.")
+        raise UserError(f"No judgement {judgement_id!r:.80} stands, so it cannot be undone.")
     session = {name: said.get(name, "") for name in (*KEYS, "point_at")}
     return _keep(store, by, **session, judgement="undo", undoes=judgement_id)
 
@@ -110,7 +125,10 @@ def _keep(store: Store, by: str, **said: str) -> str:
     """A line in a file of its own, which is complete as it appears."""
     now, judgement_id = datetime.now(UTC), uuid4().hex
     line = {"judgement_id": judgement_id, "judged_at": now.isoformat(), "by": by, **said}
-    write_text(store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl", json.dumps(line) + "\n")
+    write_text(
+        store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl",
+        json.dumps(line) + "\n",
+    )
     return judgement_id
 
 
@@ -126,7 +144,9 @@ def judged(store: Store) -> list[dict[str, Any]]:
             if isinstance(said, dict) and all(isinstance(said.get(name), str) for name in NEEDED):
                 lines.append(said)
     undone = {said["undoes"] for said in lines if isinstance(said.get("undoes"), str)}
-    stands = [said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone]
+    stands = [
+        said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone
+    ]
     return sorted(stands, key=lambda said: (said["judged_at"], said["judgement_id"]))
 
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jollyboat.bundles.bundle import POOLED
+from jollyboat.bundles.bundle import SHARED
 from jollyboat.bundles.features import hash_addresses
 from jollyboat.bundles.model import LoadedModel, answer
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
@@ -31,7 +31,14 @@ from jollyboat.serving import metrics, pages
 from jollyboat.serving.batches import Batches
 from jollyboat.serving.body import read
 from jollyboat.serving.champions import NO_CHAMPION, Champions
-from jollyboat.serving.schema import TOO_LONG, Answer, BatchAnswer, BatchRequest, PredictRequest, body_of
+from jollyboat.serving.schema import (
+    TOO_LONG,
+    Answer,
+    BatchAnswer,
+    BatchRequest,
+    PredictRequest,
+    body_of,
+)
 from jollyboat.store.store import default_store
 
 MOST_BYTES = 4_000_000
@@ -54,9 +61,14 @@ async def lifespan(app: FastAPI):
             land_leftovers(store)
         except OSError as error:
             log.warning("The prediction log of an earlier server stays in data/live: %s", error)
-    gc.set_threshold(50_000)  # a batch is thousands of rows and no garbage: it would be looked through ten times
+    gc.set_threshold(
+        50_000
+    )  # a batch is thousands of rows and no garbage: it would be looked through ten times
     gc.freeze()  # what the libraries hold stays: looking through it for garbage would stop all answers for a moment
-    app.state.tasks = [asyncio.create_task(app.state.batches.work()), asyncio.create_task(_follow(app))]
+    app.state.tasks = [
+        asyncio.create_task(app.state.batches.work()),
+        asyncio.create_task(_follow(app)),
+    ]
     yield
     for task in app.state.tasks:
         task.cancel()
@@ -72,7 +84,9 @@ class Direct:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_plain = scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]
+        is_plain = (
+            scope["type"] == "http" and scope["method"] == "POST" and not scope["query_string"]
+        )
         route = DIRECT.get(scope["path"]) if is_plain else None
         if route is None:
             return await self._app(scope, receive, send)
@@ -135,25 +149,29 @@ async def ready(request: Request) -> Response:
 
 
 @app.get("/model")
-async def model(request: Request, tenant_id: str = POOLED) -> Response:
+async def model(request: Request, tenant_id: str = SHARED) -> Response:
     """The manifest of the champion that answers for a tenant, and where its card is."""
     pages.refuse_strangers(request)
     found = _champion(request.app, tenant_id)
     bundle = found.bundle
     card = f"/model/card?tenant_id={bundle.owner}"
-    standing = found.standing  # since when it is champion, by whom, why, and whether the gate was forced
-    return JSONResponse({"champion": bundle.owner, "card": card, "standing": standing, "manifest": bundle.manifest})
+    standing = (
+        found.standing
+    )  # since when it is champion, by whom, why, and whether the gate was forced
+    return JSONResponse(
+        {"champion": bundle.owner, "card": card, "standing": standing, "manifest": bundle.manifest}
+    )
 
 
 @app.get("/model/card", response_class=HTMLResponse)
-async def card(request: Request, tenant_id: str = POOLED) -> Response:
+async def card(request: Request, tenant_id: str = SHARED) -> Response:
     """The page about the champion that answers for a tenant."""
     pages.refuse_strangers(request)
     return FileResponse(_champion(request.app, tenant_id).bundle.card, media_type="text/html")
 
 
 @app.get("/metrics", response_class=PlainTextResponse)
-async def tell_metrics() -> Response:
+async def format_metrics() -> Response:
     """Requests, latency, scores, errors and the log's state, for Prometheus."""
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -161,15 +179,22 @@ async def tell_metrics() -> Response:
 def _openapi() -> dict[str, Any]:
     """The API's description; its example is the champion's own sample, which was asked when it was made."""
     told = FastAPI.openapi(app)
-    if champion := app.state.champions.of(POOLED):
+    if champion := app.state.champions.of(SHARED):
         sample, told_of = champion.bundle.sample, told["paths"]["/predict"]["post"]
         asked = PredictRequest.model_validate_json(json.dumps(sample["request"]))
         told_of["requestBody"]["content"]["application/json"]["example"] = sample["request"]
         told_of["responses"]["200"]["content"]["application/json"]["example"] = _told(
-            champion, "champion", asked, "0" * 32, asked.entity_id() or "", sample["answer"]["probability"]
+            champion,
+            "champion",
+            asked,
+            "0" * 32,
+            asked.entity_id() or "",
+            sample["answer"]["probability"],
         )
     if os.environ.get("SERVE_TOKEN"):
-        told.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        told.setdefault("components", {})["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"}
+        }
         for path in ("/predict", "/predict/batch", "/model", "/model/card"):
             for method in told["paths"][path].values():
                 method["security"] = [{"token": []}]
@@ -185,7 +210,9 @@ async def _follow(app: FastAPI, seconds: float = 0.5) -> None:
     parent = int(os.environ.get("SERVE_PARENT", 0))
     while True:
         await asyncio.sleep(seconds)
-        gc.collect(0)  # XGBoost leaves a class for each result; seldom and many at once, that stopped answers for 20 ms
+        gc.collect(
+            0
+        )  # XGBoost leaves a class for each result; seldom and many at once, that stopped answers for 20 ms
         await champions.refresh()
         metrics.MODELS_REFUSED.set(len(champions.refused))
         if kept:
@@ -214,15 +241,21 @@ async def _read(request: Request, form: type[Asked]) -> Asked:
         told = error.errors(include_url=False, include_context=False, include_input=False)[:20]
         status = 413 if any(one["type"] in TOO_LONG for one in told) else 422
         # FastAPI's own form: where (a session and an event by their number, from 0), what and which kind.
-        raise HTTPException(status, [{**one, "loc": ["body", *one["loc"]]} for one in told]) from None
+        raise HTTPException(
+            status, [{**one, "loc": ["body", *one["loc"]]} for one in told]
+        ) from None
 
 
-async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, began: float) -> list[dict[str, Any]]:
+async def _answer(
+    app: FastAPI, asked: list[PredictRequest], explain: bool, began: float
+) -> list[dict[str, Any]]:
     """The answers, in the log before the client has them."""
     ids = [uuid4().hex for _ in asked]
     entities = [one.entity_id() or request_id for one, request_id in zip(asked, ids, strict=True)]
     waiting = [
-        app.state.batches.predict((one.tenant_id, entity, one.events), one.anonymous_id(), explain or one.explain)
+        app.state.batches.predict(
+            (one.tenant_id, entity, one.events), one.anonymous_id(), explain or one.explain
+        )
         for one, entity in zip(asked, entities, strict=True)
     ]
     answered = [await one for one in waiting]  # all are in the queue by now
@@ -241,13 +274,16 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
                     "answered_at": datetime.now(UTC).isoformat(),
                     **told,
                     "entity_id": hash_addresses(entities[number], model.salt),
-                    "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt) or None,
+                    "anonymous_id": hash_addresses(asked[number].anonymous_id() or "", model.salt)
+                    or None,
                     "user_id": hash_addresses(asked[number].user_id() or "", model.salt) or None,
                     "event_count": None if failed else found.event_count,
                     "point_at": None if failed else found.point_at + "Z",
                     "features_hash": None if failed else found.features_hash,
                     # A batch's time is no answer's.
-                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3) if len(asked) == 1 else None,
+                    "latency_ms": round((time.perf_counter() - began) * 1_000, 3)
+                    if len(asked) == 1
+                    else None,
                 }
             )
         if failed:
@@ -259,13 +295,22 @@ async def _answer(app: FastAPI, asked: list[PredictRequest], explain: bool, bega
 
 
 def _told(
-    model: LoadedModel, variant: str, asked: PredictRequest, request_id: str, entity_id: str, probability: float | None
+    model: LoadedModel,
+    variant: str,
+    asked: PredictRequest,
+    request_id: str,
+    entity_id: str,
+    probability: float | None,
 ) -> dict[str, Any]:
     return {
         "request_id": request_id,
         "tenant_id": asked.tenant_id,
         "entity_id": entity_id,
-        **(answer(probability, model.bundle.threshold) if probability is not None else {"probability": None}),
+        **(
+            answer(probability, model.bundle.threshold)
+            if probability is not None
+            else {"probability": None}
+        ),
         "champion": model.bundle.owner,
         "model_version": model.bundle.version,
         "variant": variant,
@@ -284,5 +329,13 @@ def _unanswerable(error: BaseException, request_id: str, number: int) -> HTTPExc
     while place and place.tb_next:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
-    log.error("Request %s could not be answered: %s: %s (%s)", request_id, type(error).__name__, told, where)
-    return HTTPException(503, f"The champion could not answer request {request_id}; the server's log says why.")
+    log.error(
+        "Request %s could not be answered: %s: %s (%s)",
+        request_id,
+        type(error).__name__,
+        told,
+        where,
+    )
+    return HTTPException(
+        503, f"The champion could not answer request {request_id}; the server's log says why."
+    )

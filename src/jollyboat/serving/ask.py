@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jollyboat.bundles.bundle import POOLED, open_bundle
+from jollyboat.bundles.bundle import SHARED, open_bundle
 from jollyboat.bundles.model import TOLERANCE
 from jollyboat.champions.champion import current
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT, Store
 
 ROUNDS = 3
@@ -36,7 +36,9 @@ class Server:
     start_seconds: float = 0.0
     memory_mb: float = 0.0
 
-    def call(self, method: str, path: str, body: str | None = None, timeout: float = 10) -> tuple[int, dict[str, Any]]:
+    def call(
+        self, method: str, path: str, body: str | None = None, timeout: float = 10
+    ) -> tuple[int, dict[str, Any]]:
         """The status and the JSON of one request over a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -48,21 +50,25 @@ class Server:
         """The end of what the server printed."""
         self.output.seek(0)
         text = self.output.read().decode(errors="replace").strip()
-        return "Its last lines: " + "\n".join(text.splitlines()[-lines:]) if text else "It printed nothing."
+        return (
+            "Its last lines: " + "\n".join(text.splitlines()[-lines:])
+            if text
+            else "It printed nothing."
+        )
 
 
 def smoke(bundle_folder: Path, requests: int = 50, patience_seconds: float = 60) -> dict[str, Any]:
     """Figures of a server that answers as it should: requests, start_seconds, p50_ms, p99_ms, memory_mb (its peak).
 
     The milliseconds are those of the quietest of three rounds, for what else the machine does only adds to them.
-    Raises Refused with the server's last lines where it does not start, or answers otherwise.
+    Raises UserError with the server's last lines where it does not start, or answers otherwise.
     """
     sample = open_bundle(bundle_folder).sample
     try:
         with running_server(bundle_folder, patience_seconds) as server:
             rounds = [_ask(server, sample, requests) for _ in range(ROUNDS)]
-    except Refused as error:
-        raise Refused(f"The bundle at {bundle_folder} fails its smoke test: {error}") from error
+    except UserError as error:
+        raise UserError(f"The bundle at {bundle_folder} fails its smoke test: {error}") from error
     return {
         "requests": ROUNDS * requests,
         "start_seconds": round(server.start_seconds, 3),
@@ -73,20 +79,22 @@ def smoke(bundle_folder: Path, requests: int = 50, patience_seconds: float = 60)
 
 
 def ask(store: Store) -> tuple[dict[str, Any], int, dict[str, Any]]:
-    """One request to the pooled champion's server: the request, the status and the answer."""
-    champion = current(store, POOLED)
+    """One request to the shared champion's server: the request, the status and the answer."""
+    champion = current(store, SHARED)
     if champion is None:
-        raise Refused("There is no champion to ask: `make deploy` makes one.")
+        raise UserError("There is no champion to ask: `make deploy` makes one.")
     request = open_bundle(store.bundle(*champion)).sample["request"]
     with running_server() as server:
         return request, *server.call("POST", "/predict?explain=true", json.dumps(request))
 
 
 @contextmanager
-def running_server(bundle_folder: Path | None = None, patience_seconds: float = 60) -> Iterator[Server]:
+def running_server(
+    bundle_folder: Path | None = None, patience_seconds: float = 60
+) -> Iterator[Server]:
     """A server that is ready, over one bundle, or over the store's champions; it is stopped at the end.
 
-    Raises Refused with the server's last lines where it does not become ready, or stops answering.
+    Raises UserError with the server's last lines where it does not become ready, or stops answering.
     """
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
@@ -95,8 +103,8 @@ def running_server(bundle_folder: Path | None = None, patience_seconds: float = 
             _wait_until_ready(server, began + patience_seconds)
             server.start_seconds = time.perf_counter() - began
             yield server
-        except (Refused, OSError, http.client.HTTPException) as error:
-            raise Refused(f"{error} {server.last_lines()}") from error
+        except (UserError, OSError, http.client.HTTPException) as error:
+            raise UserError(f"{error} {server.last_lines()}") from error
         finally:
             server.memory_mb = _stop(server.process)
 
@@ -105,19 +113,27 @@ def _start(bundle_folder: Path | None, output: BinaryIO) -> Server:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {"HOST": "127.0.0.1", "PORT": str(port), "WORKERS": "1", "SERVE_LOG": "0", "SERVE_PARENT": str(os.getpid())}
+    own = {
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "WORKERS": "1",
+        "SERVE_LOG": "0",
+        "SERVE_PARENT": str(os.getpid()),
+    }
     environment = {name: value for name, value in os.environ.items() if name != "SERVE_TOKEN"} | own
     if bundle_folder:
         environment["SERVE_BUNDLE"] = str(Path(bundle_folder).absolute())
     command = [sys.executable, "-m", "jollyboat.cli", "serve"]
-    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT
+    )
     return Server(process, port, output)
 
 
 def _wait_until_ready(server: Server, deadline: float) -> None:
     while time.perf_counter() < deadline:
         if server.process.poll() is not None:
-            raise Refused(f"The server ended with exit code {server.process.returncode}.")
+            raise UserError(f"The server ended with exit code {server.process.returncode}.")
         try:
             status, reply = server.call("GET", "/ready", timeout=5)
         except OSError:
@@ -125,8 +141,8 @@ def _wait_until_ready(server: Server, deadline: float) -> None:
             continue
         if status == 200:
             return
-        raise Refused(f"The server is not ready: {reply['detail']}")
-    raise Refused("The server was not ready in time.")
+        raise UserError(f"The server is not ready: {reply['detail']}")
+    raise UserError("The server was not ready in time.")
 
 
 def _ask(server: Server, sample: dict[str, Any], requests: int) -> list[float]:
@@ -140,17 +156,23 @@ def _ask(server: Server, sample: dict[str, Any], requests: int) -> list[float]:
         latencies.append((time.perf_counter() - began) * 1_000)
         if status != 200 or not _same(found, sample["answer"]):
             told = json.dumps(found)[:300]
-            raise Refused(f"The sample was answered with {status} {told}, expected was {sample['answer']}.")
+            raise UserError(
+                f"The sample was answered with {status} {told}, expected was {sample['answer']}."
+            )
     connection.close()
     return latencies[1:]
 
 
 def _same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
     near = abs(found["probability"] - expected["probability"]) <= TOLERANCE
-    return near and all(found.get(name) == value for name, value in expected.items() if name != "probability")
+    return near and all(
+        found.get(name) == value for name, value in expected.items() if name != "probability"
+    )
 
 
-def _call(connection: http.client.HTTPConnection, method: str, path: str, body: str | None) -> tuple[int, dict]:
+def _call(
+    connection: http.client.HTTPConnection, method: str, path: str, body: str | None
+) -> tuple[int, dict]:
     connection.request(method, path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     return response.status, json.loads(response.read())

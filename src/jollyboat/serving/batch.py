@@ -13,7 +13,7 @@ import pandas as pd
 from jollyboat.bundles.bundle import Bundle, open_bundle
 from jollyboat.champions.champion import current
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import write_json
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
@@ -27,11 +27,16 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
     """Score the sessions of the snapshot's last days (of one tenant), bots left out, below data/scores/<id>/; returns
     the id, which follows from snapshot, champions and days, so that asking again finds the scores that stand.
 
-    Raises Refused where a tenant is unknown or has no champion, or a champion's bundle is not whole.
+    Raises UserError where a tenant is unknown or has no champion, or a champion's bundle is not whole.
     """
     sessions = _newest_sessions(snapshot, days, tenant_id)
-    champions = {tenant: _champion_of(snapshot, tenant) for tenant in sorted(sessions["tenant_id"].unique())}
-    bundles = {champion: open_bundle(snapshot.store.bundle(*champion)) for champion in sorted(set(champions.values()))}
+    champions = {
+        tenant: _champion_of(snapshot, tenant) for tenant in sorted(sessions["tenant_id"].unique())
+    }
+    bundles = {
+        champion: open_bundle(snapshot.store.bundle(*champion))
+        for champion in sorted(set(champions.values()))
+    }
     asked = {"snapshot": snapshot.id, "champions": champions, "days": days}
     scores_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = snapshot.store.scores / scores_id
@@ -39,7 +44,9 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
         scored = []
         for champion, bundle in bundles.items():
             tenants = [tenant for tenant, found in champions.items() if found == champion]
-            scored.append(_score_with(bundle, snapshot, sessions[sessions["tenant_id"].isin(tenants)]))
+            scored.append(
+                _score_with(bundle, snapshot, sessions[sessions["tenant_id"].isin(tenants)])
+            )
         _write(folder, pd.concat(scored, ignore_index=True))
         write_json(folder / "scores.json", {"id": scores_id, "rows": len(sessions), **asked})
     return scores_id
@@ -80,30 +87,38 @@ def compute_features(
 
 
 def _newest_sessions(snapshot: Snapshot, days: int, tenant_id: str) -> pd.DataFrame:
-    sessions = snapshot.relation("session_features").project("tenant_id, entity_id, point_at, status").df()
+    sessions = (
+        snapshot.relation("session_features").project("tenant_id, entity_id, point_at, status").df()
+    )
     since = sessions["point_at"].max() - timedelta(days=days)
     newest = sessions[(sessions["status"] != "bot") & (sessions["point_at"] > since)]
     if tenant_id and tenant_id not in (known := sorted(newest["tenant_id"].unique())):
         there_are = ", ".join(known[:20])
-        raise Refused(f"Tenant {tenant_id!r} has no session in the last {days} days; these have: {there_are}.")
+        raise UserError(
+            f"Tenant {tenant_id!r} has no session in the last {days} days; these have: {there_are}."
+        )
     if tenant_id:
         newest = newest[newest["tenant_id"] == tenant_id]
     if newest.empty:
-        raise Refused(f"Snapshot {snapshot.id} has no session to score; put logs under data/raw, then `make data`.")
+        raise UserError(
+            f"Snapshot {snapshot.id} has no session to score; put logs under data/raw, then `make data`."
+        )
     return newest
 
 
 def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:
     champion = current(snapshot.store, tenant)
     if champion is None:
-        raise Refused("There is no champion to score with: `make deploy` makes one.")
+        raise UserError("There is no champion to score with: `make deploy` makes one.")
     return champion
 
 
 def _score_with(bundle: Bundle, snapshot: Snapshot, sessions: pd.DataFrame) -> pd.DataFrame:
     scored = predict(bundle, snapshot, sessions)
     decision = scored["probability"] >= bundle.threshold
-    return scored.assign(decision=decision, champion=bundle.owner, model_version=bundle.version)[COLUMNS]
+    return scored.assign(decision=decision, champion=bundle.owner, model_version=bundle.version)[
+        COLUMNS
+    ]
 
 
 def _write(folder, scores: pd.DataFrame) -> None:
@@ -111,7 +126,9 @@ def _write(folder, scores: pd.DataFrame) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         connection.register("scored", scores)
-        connection.execute("create table scores as from scored order by probability desc, tenant_id, entity_id")
+        connection.execute(
+            "create table scores as from scored order by probability desc, tenant_id, entity_id"
+        )
         for form in ("parquet", "csv"):
             draft = folder / f".scores.{os.getpid()}.{form}"
             connection.execute(f"copy scores to ? (format {form})", [str(draft)])

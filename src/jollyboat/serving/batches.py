@@ -9,7 +9,9 @@ from jollyboat.serving.champions import Champions
 MOST_REQUESTS = 64
 MOST_EVENTS = 4_000
 Answer = tuple[LoadedModel, str, Prediction | Exception] | None
-Waiting = tuple[Session, str | None, bool, asyncio.Future]  # anonymous_id, whether to explain, where the answer goes
+Waiting = tuple[
+    Session, str | None, bool, asyncio.Future
+]  # anonymous_id, whether to explain, where the answer goes
 
 
 @dataclass
@@ -19,7 +21,9 @@ class Batches:
     champions: Champions
     _waiting: asyncio.Queue[Waiting] = field(default_factory=asyncio.Queue)
 
-    def predict(self, session: Session, anonymous_id: str | None, explain: bool) -> asyncio.Future[Answer]:
+    def predict(
+        self, session: Session, anonymous_id: str | None, explain: bool
+    ) -> asyncio.Future[Answer]:
         """The model, its variant and its prediction for a session (or why it failed); None where nobody can answer."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((session, anonymous_id, explain, future))
@@ -30,9 +34,15 @@ class Batches:
         while True:
             first = await self._waiting.get()
             idle, seen = 0, 0
-            while idle < 2:  # lets in the requests whose bytes are there: one turn of the loop reads them, one parses
+            while (
+                idle < 2
+            ):  # lets in the requests whose bytes are there: one turn of the loop reads them, one parses
                 await asyncio.sleep(0)
-                idle, seen = (idle + 1, seen) if seen == self._waiting.qsize() else (0, self._waiting.qsize())
+                idle, seen = (
+                    (idle + 1, seen)
+                    if seen == self._waiting.qsize()
+                    else (0, self._waiting.qsize())
+                )
             self._answer(self._drain(first))
 
     def _drain(self, first: Waiting) -> list[Waiting]:

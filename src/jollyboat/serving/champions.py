@@ -9,14 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jollyboat.bundles.bundle import POOLED, Bundle, open_bundle, refuse_unsafe_owner
+from jollyboat.bundles.bundle import SHARED, Bundle, open_bundle, refuse_unsafe_owner
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.experiments.pointer import advising, going
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, read_json
 
-LOOKUP_DAYS = 7  # how long before the newest logs a session may lie and still be answered as of its own day
+LOOKUP_DAYS = (
+    7  # how long before the newest logs a session may lie and still be answered as of its own day
+)
 CHALLENGER = "challenger:"  # its key among the models; no owner's name ends so
 NO_CHAMPION = "There is no champion yet; run `make deploy`, and it answers without a restart."
 log = logging.getLogger("serving")
@@ -38,8 +40,8 @@ class Champions:
     _seen: dict[str, tuple] = field(default_factory=dict)
 
     def of(self, tenant_id: str) -> LoadedModel | None:
-        """The model that answers for a tenant: its own, else the pooled one; None where there is neither."""
-        return self.models.get(tenant_id) or self.models.get(POOLED)
+        """The model that answers for a tenant: its own, else the shared one; None where there is neither."""
+        return self.models.get(tenant_id) or self.models.get(SHARED)
 
     def pick(self, tenant_id: str, anonymous_id: str | None) -> tuple[LoadedModel, str] | None:
         """Who answers this visitor, the same at every visit: (model, "champion" or "challenger")."""
@@ -47,7 +49,9 @@ class Champions:
             return None
         challenger = self.models.get(CHALLENGER)
         if challenger and anonymous_id and champion.bundle.owner == challenger.bundle.owner:
-            drawn = hashlib.md5(f"{self.experiment['salt']}{anonymous_id}".encode(), usedforsecurity=False).hexdigest()
+            drawn = hashlib.md5(
+                f"{self.experiment['salt']}{anonymous_id}".encode(), usedforsecurity=False
+            ).hexdigest()
             if int(drawn[:8], 16) < self.experiment["share"] * 16**8:
                 return challenger, "challenger"
         return champion, "champion"
@@ -69,7 +73,10 @@ class Champions:
             self._seen.pop(owner, None)
             self.refused.pop(owner, None)
         # A new champion comes before new lookups of those that stay, which may be many.
-        stays = {owner: self._seen.get(owner, (None,))[0] == pointer_state for owner, pointer_state in pointers.items()}
+        stays = {
+            owner: self._seen.get(owner, (None,))[0] == pointer_state
+            for owner, pointer_state in pointers.items()
+        }
         for owner, pointer_state in sorted(pointers.items(), key=lambda pointer: stays[pointer[0]]):
             # A refused bundle is read again when something of its owner's moves, too: it may be mended in place.
             moved_at = self._moved_at(owner) if owner in self.refused else None
@@ -80,9 +87,15 @@ class Champions:
                 self._replace(owner, await asyncio.to_thread(self._load, owner))
                 self.refused.pop(owner, None)
                 moved_at = None
-            except Exception as error:  # a user's SQL and candidate raise what they like; the old champion goes on
+            except (
+                Exception
+            ) as error:  # a user's SQL and candidate raise what they like; the old champion goes on
                 self.refused[owner] = f"{owner.rstrip(':')}: {error}"
-                log.warning("A champion was refused. %s", self.refused[owner], exc_info=not isinstance(error, Refused))
+                log.warning(
+                    "A champion was refused. %s",
+                    self.refused[owner],
+                    exc_info=not isinstance(error, UserError),
+                )
             self._seen[owner] = (pointer_state, snapshot_state, moved_at)
 
     def _load(self, owner: str) -> LoadedModel | None:
@@ -94,9 +107,11 @@ class Champions:
         try:
             pointer = read_json(path)
             version, standing = pointer["version"], pointer["history"][-1]
-        except (Refused, LookupError, TypeError) as error:
+        except (UserError, LookupError, TypeError) as error:
             found = error.__cause__ or error
-            raise Refused(f"{path} names no champion ({found!r}); delete it, then `make deploy`.") from error
+            raise UserError(
+                f"{path} names no champion ({found!r}); delete it, then `make deploy`."
+            ) from error
         model = self._open(owner, version)
         model.standing = standing
         return model
@@ -114,7 +129,9 @@ class Champions:
         return loaded
 
     def _open(self, owner: str, version: str) -> LoadedModel:
-        return self._bring_to_life(open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version)))
+        return self._bring_to_life(
+            open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
+        )
 
     def _bring_to_life(self, bundle: Bundle) -> LoadedModel:
         files = _lookup_files(bundle, self.store)
@@ -123,9 +140,13 @@ class Champions:
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; a stat for each, nothing is read."""
         if self.only:
-            return {POOLED: _changed_at(self.only / "manifest.json")}
+            return {SHARED: _changed_at(self.only / "manifest.json")}
         try:
-            owners = [entry.name for entry in os.scandir(self.store.models) if not entry.name.startswith(".")]
+            owners = [
+                entry.name
+                for entry in os.scandir(self.store.models)
+                if not entry.name.startswith(".")
+            ]
         except FileNotFoundError:
             owners = []
         except OSError:  # no descriptor is left to look with, say: those who were there stay
@@ -136,7 +157,7 @@ class Champions:
 
     def _moved_at(self, owner: str) -> int | None:
         """When a file of the owner's bundles, or of those the challenger is among, was last written or replaced."""
-        with suppress(Refused, OSError):
+        with suppress(UserError, OSError):
             told = going(self.store) if owner == CHALLENGER else None
             home = self.store.models / refuse_unsafe_owner(told["owner"] if told else owner)
             return max(path.lstat().st_ctime_ns for path in [home, *home.rglob("*")])

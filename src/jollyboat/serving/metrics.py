@@ -5,20 +5,39 @@ import os
 import time
 from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jollyboat.store.store import is_alive
 
 MILLISECONDS = [each / 1_000 for each in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000)]
-REQUEST_SECONDS = Histogram("request_seconds", "Seconds per request", ["path", "status"], buckets=MILLISECONDS)
-SCORE = Histogram("prediction_score", "Probabilities", ["champion", "variant"], buckets=[n / 10 for n in range(1, 10)])
+REQUEST_SECONDS = Histogram(
+    "request_seconds", "Seconds per request", ["path", "status"], buckets=MILLISECONDS
+)
+SCORE = Histogram(
+    "prediction_score",
+    "Probabilities",
+    ["champion", "variant"],
+    buckets=[n / 10 for n in range(1, 10)],
+)
 PREDICTIONS = Counter("predictions", "Answers", ["champion", "model_version", "variant"])
-MODELS_REFUSED = Gauge("models_refused", "Newer bundles that are not used, see /ready", multiprocess_mode="livemax")
+MODELS_REFUSED = Gauge(
+    "models_refused", "Newer bundles that are not used, see /ready", multiprocess_mode="livemax"
+)
 LOG_LINES = Counter("prediction_log_lines", "Answers written to the log")
 LOG_LOST = Counter("prediction_log_lost", "Answers that could not be written to the log")
-LOG_LAG_SECONDS = Gauge("prediction_log_lag_seconds", "Age of what has not landed", multiprocess_mode="livemax")
+LOG_LAG_SECONDS = Gauge(
+    "prediction_log_lag_seconds", "Age of what has not landed", multiprocess_mode="livemax"
+)
 
 
 STOPPING = JSONResponse({"detail": "The server stops; ask again."}, 503, {"Connection": "close"})
@@ -43,7 +62,9 @@ class Measured:
 
         try:
             await self._app(scope, receive, note)
-        except asyncio.CancelledError:  # the server stops, and its patience has ended before the request has
+        except (
+            asyncio.CancelledError
+        ):  # the server stops, and its patience has ended before the request has
             if status is None:
                 await STOPPING(scope, receive, note)
         finally:

@@ -18,7 +18,7 @@ from jollyboat.review import review
 from jollyboat.serving.body import read
 from jollyboat.serving.state import state
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import default_store, project_settings
 
 MOST_BYTES = 10_000
@@ -29,9 +29,13 @@ router = APIRouter(include_in_schema=False)
 def refuse_strangers(request: Request) -> None:
     """401 without the token, where SERVE_TOKEN sets one; a browser carries it in a cookie, see `start`."""
     if token := os.environ.get("SERVE_TOKEN"):
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(COOKIE, "")
+        sent = request.headers.get("authorization", "").removeprefix(
+            "Bearer "
+        ) or request.cookies.get(COOKIE, "")
         if not hmac.compare_digest(sent.encode("latin-1", "replace"), token.encode()):
-            raise HTTPException(401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(
+                401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"}
+            )
 
 
 def answers(app: FastAPI) -> bool:
@@ -50,7 +54,9 @@ def start(request: Request, token: str = "") -> Response:
     champions, log = request.app.state.champions, request.app.state.log
     shown = state(default_store())
     troubles = shown.pop("troubles")
-    refused = sorted(champions.refused.values()) or ([] if champions.models else [champions.why_not()])
+    refused = sorted(champions.refused.values()) or (
+        [] if champions.models else [champions.why_not()]
+    )
     server = {
         "answers": answers(request.app),
         "refused": [told for told in refused if not any(str(path) in told for path in troubles)],
@@ -60,7 +66,9 @@ def start(request: Request, token: str = "") -> Response:
     }
     made = _queue(request.app, shown["data"]["id"]) if shown["data"] else None
     waiting = None if made is None else len(review.unjudged(made, shown["judged"]))
-    return HTMLResponse(render("start.html", title=_title("Start"), server=server, waiting=waiting, **shown))
+    return HTMLResponse(
+        render("start.html", title=_title("Start"), server=server, waiting=waiting, **shown)
+    )
 
 
 @router.get("/docs")
@@ -69,7 +77,12 @@ def describe(request: Request) -> HTMLResponse:
     address, token = str(request.base_url).rstrip("/"), bool(os.environ.get("SERVE_TOKEN"))
     return HTMLResponse(
         render(
-            "api.html", title=_title("API"), api=request.app.openapi(), address=address, token=token, dumps=json.dumps
+            "api.html",
+            title=_title("API"),
+            api=request.app.openapi(),
+            address=address,
+            token=token,
+            dumps=json.dumps,
         )
     )
 
@@ -90,7 +103,11 @@ def page(request: Request, path: str) -> FileResponse:
 def ask(request: Request) -> HTMLResponse:
     """The next session of the queue."""
     refuse_strangers(request)
-    store, champions, settings = default_store(), request.app.state.champions, project_settings().review
+    store, champions, settings = (
+        default_store(),
+        request.app.state.champions,
+        project_settings().review,
+    )
     try:
         newest = snapshot.open_latest(store)
         if (made := _queue(request.app, newest.id)) is None:
@@ -102,7 +119,7 @@ def ask(request: Request) -> HTMLResponse:
         if len(waiting):
             row = waiting.iloc[0]
             asked = review.story(newest, row, champions.of(row["tenant_id"]))
-    except Refused as refusal:
+    except UserError as refusal:
         raise HTTPException(503, str(refusal)) from None
     nonce, counts = secrets.token_urlsafe(12), {"waiting": len(waiting), "done": len(done)}
     context = {
@@ -111,7 +128,9 @@ def ask(request: Request) -> HTMLResponse:
         "judgements": review.JUDGEMENTS,
         "kinds": review.KINDS,
     }
-    return HTMLResponse(render("review.html", title=_title("Review"), nonce=nonce, **counts, **context))
+    return HTMLResponse(
+        render("review.html", title=_title("Review"), nonce=nonce, **counts, **context)
+    )
 
 
 @router.post("/review")
@@ -125,7 +144,7 @@ async def answer(request: Request) -> Response:
     sent = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
     try:
         await asyncio.to_thread(_keep, sent)
-    except Refused as refusal:
+    except UserError as refusal:
         raise HTTPException(422, str(refusal)) from None
     return RedirectResponse("/review", 303)
 
@@ -137,7 +156,11 @@ def _queue(app: FastAPI, snapshot_id: str) -> pd.DataFrame | None:
 
 
 def _queue_of(app: FastAPI, snapshot_id: str) -> tuple:
-    return snapshot_id, *sorted(app.state.champions.serving().items()), *project_settings().review.model_dump().values()
+    return (
+        snapshot_id,
+        *sorted(app.state.champions.serving().items()),
+        *project_settings().review.model_dump().values(),
+    )
 
 
 def _keep(sent: dict[str, str]) -> None:
@@ -147,7 +170,9 @@ def _keep(sent: dict[str, str]) -> None:
         return
     said = {name: sent.get(name, "") for name in (*review.KEYS, "point_at", "judgement")}
     if not review.knows(snapshot.open_latest(store), said["tenant_id"], said["entity_id"]):
-        raise Refused(f"The newest snapshot has no session {said['entity_id']!r:.80} of {said['tenant_id']!r:.80}.")
+        raise UserError(
+            f"The newest snapshot has no session {said['entity_id']!r:.80} of {said['tenant_id']!r:.80}."
+        )
     review.judge(store, person(), **said)
 
 

@@ -12,7 +12,11 @@ from jollyboat.bundles.bundle import TENANT_ID
 from jollyboat.bundles.features import EVENT_COLUMNS, naive_utc, payload_text
 
 MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
-TOO_LONG = {"too_long", "string_too_long", "event_too_long"}  # kinds of error that are 413 rather than 422
+TOO_LONG = {
+    "too_long",
+    "string_too_long",
+    "event_too_long",
+}  # kinds of error that are 413 rather than 422
 
 
 def _within_reason(value: datetime) -> datetime:
@@ -27,16 +31,23 @@ def _payload_is_json(event: dict[str, Any]) -> dict[str, Any]:
         if others or isinstance(text, dict):
             text = payload_text(text, {name: event[name] for name in others})
     except ValueError as error:
-        raise ValueError("the fields that are no column hold a number that JSON does not know") from error
+        raise ValueError(
+            "the fields that are no column hold a number that JSON does not know"
+        ) from error
     if text and len(text) > MOST_PAYLOAD:
-        raise PydanticCustomError("event_too_long", f"the fields that are no column hold over {MOST_PAYLOAD:,} letters")
+        raise PydanticCustomError(
+            "event_too_long", f"the fields that are no column hold over {MOST_PAYLOAD:,} letters"
+        )
     return event
 
 
 Text = Annotated[str, Field(max_length=4_096)]
 Identifier = Annotated[str, Field(max_length=512, pattern=r"[^ ]")]
 Moment = Annotated[datetime, AfterValidator(_within_reason)]
-NEEDED, IDENTIFIERS = {"event_type", "occurred_at"}, {"event_id", "tenant_id", "anonymous_id", "user_id", "session_id"}
+NEEDED, IDENTIFIERS = (
+    {"event_type", "occurred_at"},
+    {"event_id", "tenant_id", "anonymous_id", "user_id", "session_id"},
+)
 FORMS = {
     "timestamp": Moment,
     "decimal(18,4)": Annotated[float, Field(ge=0, lt=1e13)],
@@ -52,7 +63,9 @@ def _form(name: str, kind: str) -> Any:
 
 
 # A dictionary, not a model: validated twenty at a time, half of a request's own work went into the models.
-Event = TypedDict("Event", {name: _form(name, kind) for name, kind in EVENT_COLUMNS.items()}, total=False)
+Event = TypedDict(
+    "Event", {name: _form(name, kind) for name, kind in EVENT_COLUMNS.items()}, total=False
+)
 Event.__doc__ = "One event in canonical form; a time without a zone is taken as UTC."
 Event.__pydantic_config__ = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 CheckedEvent = Annotated[Event, AfterValidator(_payload_is_json)]
@@ -73,7 +86,9 @@ class PredictRequest(BaseModel):
     def _one_tenant(self) -> "PredictRequest":
         for number, event in enumerate(self.events):
             if event.get("tenant_id") not in (None, self.tenant_id):
-                raise ValueError(f"events.{number}.tenant_id is another than the request's tenant_id")
+                raise ValueError(
+                    f"events.{number}.tenant_id is another than the request's tenant_id"
+                )
         return self
 
     def anonymous_id(self) -> str | None:
@@ -92,7 +107,9 @@ class PredictRequest(BaseModel):
         return device and hashlib.sha256(f"{self.tenant_id}\n{device}".encode()).hexdigest()[:16]
 
     def _first(self, *names: str) -> str | None:
-        return next((found for event in self.events for name in names if (found := event.get(name))), None)
+        return next(
+            (found for event in self.events for name in names if (found := event.get(name))), None
+        )
 
 
 class BatchRequest(BaseModel):
@@ -100,7 +117,9 @@ class BatchRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    sessions: Annotated[list[PredictRequest], Field(min_length=1, max_length=MOST_SESSIONS), FailFast()]
+    sessions: Annotated[
+        list[PredictRequest], Field(min_length=1, max_length=MOST_SESSIONS), FailFast()
+    ]
 
 
 class Reason(BaseModel):
@@ -139,7 +158,12 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """The model as the description of a request's body, in one piece."""
     schema = model.model_json_schema()
     known = schema.pop("$defs")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, known)}}}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inlined(schema, known)}},
+        }
+    }
 
 
 def _inlined(schema: Any, known: dict[str, Any]) -> Any:

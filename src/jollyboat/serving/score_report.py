@@ -30,7 +30,9 @@ def gather(folder: Path) -> dict:
                 f"from {source} group by bin"
             ).fetchall()
         )
-        top = rows("select tenant_id, entity_id, point_at, probability, decision from {source} limit 20")
+        top = rows(
+            "select tenant_id, entity_id, point_at, probability, decision from {source} limit 20"
+        )
     total = sum(row["session_count"] for row in by_tenant)
     return read_json(folder / "scores.json") | {
         "by_tenant": by_tenant,
@@ -47,7 +49,9 @@ def gather(folder: Path) -> dict:
 def format_summary(folder: Path, seconds: float) -> str:
     """How many sessions were scored by which model, and where the scores are."""
     scores = gather(folder)
-    versions = ", ".join(sorted({f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}))
+    versions = ", ".join(
+        sorted({f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]})
+    )
     files = "\n".join(f"file: {path}" for path in scores["files"])
     return (
         f"score: {scores['rows']:,} sessions of the last {scores['days']} days scored by {versions}, "

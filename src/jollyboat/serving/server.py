@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from jollyboat.serving.protocol import Timely
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 
 
 class Workers(Multiprocess):
@@ -23,7 +23,7 @@ class Workers(Multiprocess):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket (port 0: any free port); Refused where the address cannot be had."""
+    """A listening socket (port 0: any free port); UserError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sets TCP_NODELAY only if the protocol is named; without it an answer waits 40 ms for an ACK.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(2_048)
     except OSError as error:
         listening.close()
-        raise Refused(
+        raise UserError(
             f"The server cannot have {host}:{port} ({error}); stop what uses it, "
             "or choose another: `jollyboat serve --port 8001`."
         ) from error
@@ -57,8 +57,12 @@ def run(listening: socket.socket, workers: int) -> bool:
             server.run(sockets=[listening])
             return server.started
         figures = until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="serving-"))
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures  # before a worker imports prometheus_client
-        os.environ["SERVE_PARENT"] = str(os.getpid())  # workers end with this process, even if it is killed
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = (
+            figures  # before a worker imports prometheus_client
+        )
+        os.environ["SERVE_PARENT"] = str(
+            os.getpid()
+        )  # workers end with this process, even if it is killed
         Workers(config, [listening]).run()
     return True
 

@@ -7,11 +7,19 @@ from typing import Any
 from jollyboat.experiments.pointer import going
 from jollyboat.pages.plot import moment_of
 from jollyboat.review import review
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, read_json
 
 MOST_RUNS, MOST_STEPS = 10, 8
-UNREADABLE = (Refused, OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+UNREADABLE = (
+    UserError,
+    OSError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 def state(store: Store) -> dict[str, Any]:
@@ -26,21 +34,28 @@ def state(store: Store) -> dict[str, Any]:
             troubles[path] = f"{found}: delete it, then `{command}`."
             return None
 
-    runs = [(path.parent.name, read(path, _run, "make train")) for path in store.runs.glob("*/run.json")]
-    runs = sorted(({"id": name} | told for name, told in runs if told), key=lambda run: run["finished_at"])
+    runs = [
+        (path.parent.name, read(path, _run, "make train")) for path in store.runs.glob("*/run.json")
+    ]
+    runs = sorted(
+        ({"id": name} | told for name, told in runs if told), key=lambda run: run["finished_at"]
+    )
     runs = [
         run | {"figure": read(store.runs / run["id"] / "metrics.json", _figure, "make train")}
         for run in runs[: -MOST_RUNS - 1 : -1]
     ]
     pointers = {
-        path.parent.name: read(path, _steps, "make deploy") for path in sorted(store.models.glob("*/champion.json"))
+        path.parent.name: read(path, _steps, "make deploy")
+        for path in sorted(store.models.glob("*/champion.json"))
     }
     latest = read(store.latest_snapshot, lambda told: str(told["snapshot"]), "make data")
     try:
         experiment = going(store)
-    except Refused as refusal:
+    except UserError as refusal:
         experiment, troubles[store.experiment] = None, str(refusal)
-    scores = sorted(store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime, reverse=True)
+    scores = sorted(
+        store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     pages = {"Data": store.reports / "data.html", "Monitor": store.monitor / "report.html"}
     pages |= {
         "Experiment": store.reports / "experiment.html",
@@ -49,12 +64,16 @@ def state(store: Store) -> dict[str, Any]:
     return {
         "champions": {owner: steps for owner, steps in pointers.items() if steps},
         "runs": runs,
-        "data": read(store.snapshots / latest / "manifest.json", _data, "make data") if latest else None,
+        "data": read(store.snapshots / latest / "manifest.json", _data, "make data")
+        if latest
+        else None,
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": experiment,
         "readout": read(store.reports / "experiment.json", _readout, "jollyboat experiment read"),
         "judged": review.judged(store),
-        "pages": {name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()},
+        "pages": {
+            name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()
+        },
         "troubles": troubles,
     }
 
@@ -65,7 +84,9 @@ def _run(told: dict) -> dict[str, Any]:
 
 def _figure(metrics: dict) -> dict[str, float | None]:
     told = metrics["candidates"][metrics["chosen"]]["holdout"]["average_precision"]
-    return {name: None if told[name] is None else float(told[name]) for name in ("value", "low", "high")}
+    return {
+        name: None if told[name] is None else float(told[name]) for name in ("value", "low", "high")
+    }
 
 
 def _steps(pointer: dict) -> list[dict[str, Any]]:
@@ -75,7 +96,8 @@ def _steps(pointer: dict) -> list[dict[str, Any]]:
         raise ValueError("its history is empty")
     names = ("version", "kind", "why")
     return [
-        {name: step[name] for name in names} | {"at": moment_of(step["at"]), "forced": step.get("forced")}
+        {name: step[name] for name in names}
+        | {"at": moment_of(step["at"]), "forced": step.get("forced")}
         for step in steps
     ]
 
@@ -89,7 +111,11 @@ def _data(manifest: dict) -> dict[str, Any]:
 def _monitor(report: dict) -> dict[str, Any]:
     names = ("name", "subject", "tenant", "state", "sentence")
     checks = [{name: check[name] for name in names} for check in report["checks"]]
-    return {"at": moment_of(report["at"]), "reason": report["retraining"]["reason"], "checks": checks}
+    return {
+        "at": moment_of(report["at"]),
+        "reason": report["retraining"]["reason"],
+        "checks": checks,
+    }
 
 
 def _readout(found: dict) -> dict[str, Any]:

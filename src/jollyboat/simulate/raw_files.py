@@ -8,13 +8,26 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from jollyboat.simulate.shop import CATEGORIES, CHANNELS, COUNTRIES, DEVICES, PURCHASE, STEPS, TENANTS
+from jollyboat.simulate.shop import (
+    CATEGORIES,
+    CHANNELS,
+    COUNTRIES,
+    DEVICES,
+    PURCHASE,
+    STEPS,
+    TENANTS,
+)
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 BROKEN, REPEATED, LATE, NO_EVENT_ID, NO_ANONYMOUS_ID = 0.001, 0.005, 0.01, 0.003, 0.002  # of lines
 SKEWED_SESSIONS, SKEW_MS = 0.005, 4 * MINUTE_MS  # their device's clock is minutes off, either way
-RENAMED_FROM_DAY = 20  # two thirds into the first month, `context.channel` becomes `context.utm_medium`
-UNREPORTED, ORDERS_WITHOUT_COOKIE = 0.03, 0.01  # of purchases; only the back end sees the unreported
+RENAMED_FROM_DAY = (
+    20  # two thirds into the first month, `context.channel` becomes `context.utm_medium`
+)
+UNREPORTED, ORDERS_WITHOUT_COOKIE = (
+    0.03,
+    0.01,
+)  # of purchases; only the back end sees the unreported
 
 NAMED = f"""
 with named as (select * replace (
@@ -68,7 +81,9 @@ select concat('s', lower(to_hex(session_id))) as session_id, concat('e', lower(t
 """
 
 
-def record_orders(events: pd.DataFrame, *, seed: int, day: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def record_orders(
+    events: pd.DataFrame, *, seed: int, day: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The back end's rows of a day's purchases, and the events without those that no browser reported."""
     rng = np.random.default_rng([6, seed, day])
     bought = events[events["step"] == PURCHASE]
@@ -86,7 +101,9 @@ def soil(events: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
     delay = np.where(
         rng.random(size) < LATE, HOUR_MS * 48 ** rng.random(size), rng.gamma(2, 350, size)
     )  # an hour to 2 days
-    skew = np.where(rng.random(sessions) < SKEWED_SESSIONS, rng.normal(0, SKEW_MS, sessions), 0).astype(int)
+    skew = np.where(
+        rng.random(sessions) < SKEWED_SESSIONS, rng.normal(0, SKEW_MS, sessions), 0
+    ).astype(int)
     received = events["at_ms"] + delay.astype(int)
     lines = events.assign(
         at_ms=events["at_ms"] + skew[events["session"]],
@@ -105,7 +122,9 @@ def write(path: Path, query: str, rows: pd.DataFrame) -> None:
     """The rows as a file of LINE, ORDER or TRUTH: whole or not at all, and the same bytes for the same rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    with duckdb.connect(config={"threads": 1}) as connection:  # days are written side by side, each in its order
+    with duckdb.connect(
+        config={"threads": 1}
+    ) as connection:  # days are written side by side, each in its order
         connection.register("rows", rows)
         if query is LINE:
             as_it_is = {"header": False, "sep": "\x1f", "quotechar": "", "escapechar": ""}

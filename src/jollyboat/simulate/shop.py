@@ -13,18 +13,26 @@ TENANTS, TENANT_SHARES, TENANT_LOG_ODDS = (
     [0.70, 0.25, 0.05],
     np.array([-2.85, -2.8, -2.9]),
 )
-CATEGORIES, PRODUCTS_PER_CATEGORY = ["shoes", "shirts", "jackets", "bags", "watches"], [24, 12, 6]  # of each tenant
+CATEGORIES, PRODUCTS_PER_CATEGORY = (
+    ["shoes", "shirts", "jackets", "bags", "watches"],
+    [24, 12, 6],
+)  # of each tenant
 USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.1  # the spreads on a logarithmic scale
 COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; off the price of every product
 DEVICES, DEVICE_SHARES = ["mobile", "desktop", "tablet", "app", "bot"], [0.50, 0.32, 0.08, 0.10, 0]
 DESKTOP, APP, BOT, IS_SMALL_SCREEN = 1, 3, 4, np.array([1, 0, 0, 1, 0])
 CHANNELS = ["direct", "search", "email", "social", "ads"]
-CHANNEL_SHARES = np.array([[0.25, 0.32, 0.08, 0.17, 0.18], [0.38, 0.17, 0.28, 0.09, 0.08]])  # anonymous; logged in
+CHANNEL_SHARES = np.array(
+    [[0.25, 0.32, 0.08, 0.17, 0.18], [0.38, 0.17, 0.28, 0.09, 0.08]]
+)  # anonymous; logged in
 COUNTRIES, COUNTRY_SHARES = ["DE", "AT", "CH", "FR", "US"], [0.62, 0.10, 0.08, 0.12, 0.08]
 ACCOUNT_SHARE, LOGGED_IN_SHARE, LOGIN_MIDWAY_SHARE, BOT_SHARE = 0.35, 0.6, 0.2, 0.01
 RETURN_LAG, LONGEST_LAG = 0.2, 30  # days from a cookie's first day to a visit: geometric, cut off
 WEEKDAY_WEIGHTS = [1.05, 1.0, 0.97, 0.98, 0.95, 0.93, 1.12]  # from Monday
-PEAK_HOUR, HOUR_SPREAD = np.array([13, 19]), 5.0  # UTC; large screens at work, small ones in the evening
+PEAK_HOUR, HOUR_SPREAD = (
+    np.array([13, 19]),
+    5.0,
+)  # UTC; large screens at work, small ones in the evening
 
 # Log-odds at the start: by screen and part of the day (to 6, 11, 17, 24 h), by channel, without and with a coupon, by
 # pace (hurried, usual, slow), by what the cookie did on earlier days. A sum of weights has the channels and the coupon;
@@ -34,8 +42,17 @@ CHANNEL_LOG_ODDS, COUPON_LOG_ODDS = np.array([0.1, 0.6, -0.9, -0.7, 0.8]), np.ar
 PACE_LOG_ODDS = np.array([-1.2, 1.2, -1.2])
 BUYER_CAME_BACK, WINDOW_SHOPPER, CAME_BACK_SOON = 1.3, -0.8, 0.4
 
-LOG_SECONDS, LOG_SECONDS_SPREAD, BOT_LOG_SECONDS = np.array([1.8, 3.0, 4.2]), 0.3, -2.0  # between steps, by pace
-MEDIAN_EXTRA_STEPS, EXTRA_STEPS_SPREAD, MOST_EXTRA_STEPS, BOT_STEPS = 4.3, 0.85, 58, (60, 150)  # beyond two
+LOG_SECONDS, LOG_SECONDS_SPREAD, BOT_LOG_SECONDS = (
+    np.array([1.8, 3.0, 4.2]),
+    0.3,
+    -2.0,
+)  # between steps, by pace
+MEDIAN_EXTRA_STEPS, EXTRA_STEPS_SPREAD, MOST_EXTRA_STEPS, BOT_STEPS = (
+    4.3,
+    0.85,
+    58,
+    (60, 150),
+)  # beyond two
 
 # Event type and page; how often others take the step first of all, after looking at a product, after filling the cart,
 # after anything else; by how much (log-odds) buyers prefer it on a large and on a small screen.
@@ -48,15 +65,27 @@ STEPS = [
     ("product_view", "product", (0.00, 0.10, 0.08, 0.00), (0.4, -0.2)),  # the same product again
     ("cart_add", "cart", (0.00, 0.05, 0.00, 0.00), (2.7, 2.1)),
     ("cart_remove", "cart", (0.00, 0.00, 0.20, 0.00), (-0.2, -0.6)),
-    ("checkout", "checkout", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),  # only after the browsing, as the purchase
+    (
+        "checkout",
+        "checkout",
+        (0.00, 0.00, 0.00, 0.00),
+        (0.0, 0.0),
+    ),  # only after the browsing, as the purchase
     ("purchase", "thanks", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),
 ]
 CATEGORY, PRODUCT, CHECKOUT, PURCHASE = 1, 4, 8, 9
-SITUATIONS = np.array([3, 3, 3, 3, 1, 1, 2, 3])  # after each step of browsing, as the places of its shares
-_SHARES, _PREFERENCE = (np.array([step[column] for step in STEPS[:CHECKOUT]]).T for column in (2, 3))
+SITUATIONS = np.array(
+    [3, 3, 3, 3, 1, 1, 2, 3]
+)  # after each step of browsing, as the places of its shares
+_SHARES, _PREFERENCE = (
+    np.array([step[column] for step in STEPS[:CHECKOUT]]).T for column in (2, 3)
+)
 STEP_SHARES = np.stack([np.ones_like(_PREFERENCE), np.exp(_PREFERENCE)])[:, :, None] * _SHARES
 STEP_SHARES /= STEP_SHARES.sum(axis=-1, keepdims=True)  # by outcome, screen, situation and step
-BUYERS_LIKE_DEAR = [0.4, -0.4]  # log-odds on a large, on a small screen, per unit of the logarithm of the price
+BUYERS_LIKE_DEAR = [
+    0.4,
+    -0.4,
+]  # log-odds on a large, on a small screen, per unit of the logarithm of the price
 CHECKOUT_AFTER = np.array([0.08, 0.5])  # others give up there; the other buyers pay by express
 
 
@@ -66,7 +95,9 @@ def draw_products(seed: int) -> pd.DataFrame:
     counts = np.repeat(PRODUCTS_PER_CATEGORY, len(CATEGORIES))
     products = pd.DataFrame({"category": np.repeat(np.arange(len(counts)), counts)})
     deviation, appeal, popularity = rng.normal(size=(3, len(products)))
-    products["number"] = 1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()  # within its tenant
+    products["number"] = (
+        1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()
+    )  # within its tenant
     products["price"] = np.round(USUAL_PRICE * np.exp(PRICE_SPREAD * deviation), 1)
     return products.assign(popularity=np.exp(popularity), appeal=APPEAL_SPREAD * appeal)
 
@@ -74,7 +105,9 @@ def draw_products(seed: int) -> pd.DataFrame:
 def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFrame:
     """All cookies in order of their first day, from a month before the logs begin, `sessions_per_day` of each day."""
     size = (days + LONGEST_LAG) * sessions_per_day
-    rng = [np.random.default_rng([2, seed, trait]) for trait in range(5)]  # so that more days only add visitors
+    rng = [
+        np.random.default_rng([2, seed, trait]) for trait in range(5)
+    ]  # so that more days only add visitors
     return pd.DataFrame(index=range(size)).assign(
         tenant=rng[0].choice(len(TENANTS), size, p=TENANT_SHARES),
         device=rng[1].choice(len(DEVICES), size, p=DEVICE_SHARES),
@@ -108,7 +141,9 @@ def draw_sessions(
     logs_in = has_account & (rng.random(size) < LOGIN_MIDWAY_SHARE)
     channel = _choose(rng, CHANNEL_SHARES[is_known])
     if has_campaign:
-        channel = np.where(np.random.default_rng([7, seed, day]).random(size) < 0.5, CHANNELS.index("ads"), channel)
+        channel = np.where(
+            np.random.default_rng([7, seed, day]).random(size) < 0.5, CHANNELS.index("ads"), channel
+        )
     hour = rng.normal(PEAK_HOUR[small], HOUR_SPREAD).astype(int) % 24
     coupon = (rng.random(size) < COUPON_SHARE).astype(int)
     pace = rng.integers(len(LOG_SECONDS), size=size)
@@ -122,13 +157,17 @@ def draw_sessions(
         + _weigh_past(visitor, past, day)
         - 30 * is_bot
     )
-    extra = np.minimum(rng.lognormal(np.log(MEDIAN_EXTRA_STEPS), EXTRA_STEPS_SPREAD, size), MOST_EXTRA_STEPS)
+    extra = np.minimum(
+        rng.lognormal(np.log(MEDIAN_EXTRA_STEPS), EXTRA_STEPS_SPREAD, size), MOST_EXTRA_STEPS
+    )
     return who.assign(
         session_id=rng.integers(2**63, size=size),
         visitor=visitor,
         day=day,
         category=who["tenant"] * len(CATEGORIES) + rng.integers(len(CATEGORIES), size=size),
-        device=np.where(is_bot, np.where(visitor % 2, BOT, DESKTOP), who["device"]),  # half of the bots say so
+        device=np.where(
+            is_bot, np.where(visitor % 2, BOT, DESKTOP), who["device"]
+        ),  # half of the bots say so
         login_place=np.select([is_known == 1, logs_in], [0, rng.integers(2, 7, size)], 10_000),
         channel=channel,
         discount=DISCOUNT * coupon,
@@ -143,13 +182,19 @@ def draw_sessions(
 
 def _weigh_past(visitor: np.ndarray, past: pd.DataFrame, day: int) -> np.ndarray:
     """Log-odds of what each cookie did on earlier days: buyers come back to buy, frequent lookers do not."""
-    came = past.groupby("visitor").agg(visits=("day", "size"), last_day=("day", "max"), bought=("outcome", "sum"))
+    came = past.groupby("visitor").agg(
+        visits=("day", "size"), last_day=("day", "max"), bought=("outcome", "sum")
+    )
     came = came.reindex(visitor)
-    log_odds = BUYER_CAME_BACK * (came["bought"] > 0) + CAME_BACK_SOON * (day - came["last_day"] <= 2)
+    log_odds = BUYER_CAME_BACK * (came["bought"] > 0) + CAME_BACK_SOON * (
+        day - came["last_day"] <= 2
+    )
     return (log_odds + WINDOW_SHOPPER * ((came["bought"] == 0) & (came["visits"] >= 3))).to_numpy()
 
 
-def draw_events(products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
+def draw_events(
+    products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, day: int
+) -> pd.DataFrame:
     """A day's events: `session` (row of `sessions`), `place` in it, `at_ms` of the day, `step`, the `category` and
     `product` on show, and `probability`, that a purchase follows."""
     rng, size = np.random.default_rng([4, seed, day]), len(sessions)
@@ -164,7 +209,9 @@ def draw_events(products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, da
     def take(rows: np.ndarray, step: np.ndarray | int) -> None:
         now["step"][rows] = step
         taken.append({name: column[rows] for name, column in now.items()})
-        now["at_ms"][rows] += (1000 * np.exp(rng.normal(pace[rows], LOG_SECONDS_SPREAD))).astype(int)
+        now["at_ms"][rows] += (1000 * np.exp(rng.normal(pace[rows], LOG_SECONDS_SPREAD))).astype(
+            int
+        )
         now["place"][rows] += 1
 
     for place in range(steps.max()):
@@ -174,7 +221,9 @@ def draw_events(products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, da
         log_odds[rows] += np.log(STEP_SHARES[1, *seen, step] / STEP_SHARES[0, *seen, step])
         situation[rows] = SITUATIONS[step]
         turns, looks = rows[step == CATEGORY], rows[step == PRODUCT]
-        category[turns] += rng.integers(len(CATEGORIES), size=len(turns)) - category[turns] % len(CATEGORIES)
+        category[turns] += rng.integers(len(CATEGORIES), size=len(turns)) - category[turns] % len(
+            CATEGORIES
+        )
         of = small[looks], category[looks]
         product = _choose(rng, view_shares[buys[looks], *of])
         log_odds[looks] += np.log(view_shares[1, *of, product] / view_shares[0, *of, product])
@@ -192,7 +241,9 @@ def draw_events(products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, da
 
 def _share_views(products: pd.DataFrame) -> np.ndarray:
     """The shares of a category's products among its views, by outcome, screen and category."""
-    liked = products["appeal"].to_numpy() + np.outer(BUYERS_LIKE_DEAR, np.log(products["price"] / USUAL_PRICE))
+    liked = products["appeal"].to_numpy() + np.outer(
+        BUYERS_LIKE_DEAR, np.log(products["price"] / USUAL_PRICE)
+    )
     shares = np.zeros((2, 2, products["category"].max() + 1, max(PRODUCTS_PER_CATEGORY)))
     weights = products["popularity"].to_numpy() * np.exp([np.zeros_like(liked), liked])
     shares[:, :, products["category"], products.groupby("category").cumcount()] = weights

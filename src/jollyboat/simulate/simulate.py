@@ -16,7 +16,7 @@ import pandas as pd
 
 from jollyboat.simulate.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
 from jollyboat.simulate.shop import draw_events, draw_products, draw_sessions, draw_visitors
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 
 DAY_MS = 86_400_000
 
@@ -34,12 +34,14 @@ def simulate(
     """Write each day's web events and orders below `raw`, and return what was drawn and `files_written`.
 
     Files that exist stay. Settings are kept beside `raw` in simulated.json; other ones, or logs of other origin, raise
-    Refused. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet):
+    UserError. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet):
     session_id, event_id, event_number, probability that a purchase follows.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         found = f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed}"
-        raise Refused(f"Found {found}, at least 1, 1 and 0 can be simulated: correct [simulate] in project.toml.")
+        raise UserError(
+            f"Found {found}, at least 1, 1 and 0 can be simulated: correct [simulate] in project.toml."
+        )
     dates = [start + timedelta(days=day) for day in range(days)]
     missing = {path for day in dates for path in _files(raw, day) if not path.exists()}
     _claim(raw, {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day})
@@ -56,7 +58,9 @@ def simulate(
             writing += [writers.submit(write, *file) for file in files if file[0] in missing]
             while len(writing) > 2 * cores:  # only a few days are held in memory
                 writing.pop(0).result()
-            done.update(lines=len(lines), orders=len(orders), sessions=truths_of_day["session_id"].nunique())
+            done.update(
+                lines=len(lines), orders=len(orders), sessions=truths_of_day["session_id"].nunique()
+            )
             truths.append(truths_of_day)
         for future in writing:
             future.result()
@@ -65,7 +69,9 @@ def simulate(
     return done | {"files_written": len(missing) + (truth is not None)}
 
 
-def _draw_days(dates: list[date], seed: int, sessions_per_day: int, drift: int | None) -> Iterator[list[pd.DataFrame]]:
+def _draw_days(
+    dates: list[date], seed: int, sessions_per_day: int, drift: int | None
+) -> Iterator[list[pd.DataFrame]]:
     """By day the lines and the orders that land on it, whichever day they happened, and the truth of its events."""
     products = draw_products(seed)
     visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
@@ -82,22 +88,30 @@ def _draw_days(dates: list[date], seed: int, sessions_per_day: int, drift: int |
         events = events.join(products[["number", "price"]], on="product")
         events["at_ms"] += midnight
         orders, reported = record_orders(events, **draw)
-        tables = [pd.concat(parts) for parts in zip(*on_the_way, (soil(reported, **draw), orders), strict=True)]
+        tables = [
+            pd.concat(parts)
+            for parts in zip(*on_the_way, (soil(reported, **draw), orders), strict=True)
+        ]
         on_the_way = [tuple(table[table["arrived_ms"] >= midnight + DAY_MS] for table in tables)]
         landed = [table[table["arrived_ms"] < midnight + DAY_MS] for table in tables]
         yield [*landed, events[["session_id", "event_id", "place", "probability"]]]
 
 
 def _files(raw: Path, day: date) -> tuple[Path, Path]:
-    return raw / "web" / f"dt={day}" / "events.jsonl.gz", raw / "orders" / f"dt={day}" / "orders.csv"
+    return (
+        raw / "web" / f"dt={day}" / "events.jsonl.gz",
+        raw / "orders" / f"dt={day}" / "orders.csv",
+    )
 
 
 def _claim(raw: Path, settings: dict) -> None:
-    """Note beside `raw` what its logs are simulated with; raises Refused if it holds others."""
+    """Note beside `raw` what its logs are simulated with; raises UserError if it holds others."""
     record = raw.parent / "simulated.json"
     before = json.loads(record.read_text()) if record.exists() else None
     if before != settings and (before or any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*"))):
         found = f"simulated with {before}" if before else "not simulated"
-        raise Refused(f"{raw} holds logs {found}: `make clean` removes simulated ones, or give another --raw.")
+        raise UserError(
+            f"{raw} holds logs {found}: `make clean` removes simulated ones, or give another --raw."
+        )
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(settings) + "\n")

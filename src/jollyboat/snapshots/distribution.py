@@ -67,9 +67,15 @@ def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
     """
     connection.execute(f"create or replace temp table sampled as from {table} {SAMPLED}")
     described = []
-    for name in (name for name, kind in _kinds(connection, "sampled").items() if _is_compared(name, kind)):
-        (unknown,) = connection.sql(f'select 1 - count("{name}") / count(*) from sampled').fetchone()
-        bins = connection.sql(f'select bin::varchar, count from histogram_values(sampled, "{name}", bin_count := 12)')
+    for name in (
+        name for name, kind in _kinds(connection, "sampled").items() if _is_compared(name, kind)
+    ):
+        (unknown,) = connection.sql(
+            f'select 1 - count("{name}") / count(*) from sampled'
+        ).fetchone()
+        bins = connection.sql(
+            f'select bin::varchar, count from histogram_values(sampled, "{name}", bin_count := 12)'
+        )
         described.append({"column_name": name, "unknown_share": unknown, "bins": bins.fetchall()})
     return described
 
@@ -80,7 +86,11 @@ def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> l
     Identifiers and times are left out, and nothing is compared where a side has no rows.
     """
     kinds = [_kinds(connection, side) for side in (before, after)]
-    shared = [name for name, kind in kinds[0].items() if kinds[1].get(name) == kind and _is_compared(name, kind)]
+    shared = [
+        name
+        for name, kind in kinds[0].items()
+        if kinds[1].get(name) == kind and _is_compared(name, kind)
+    ]
     if not shared:
         return []
     query = COMPARISON.format(

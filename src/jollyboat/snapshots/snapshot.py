@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.snapshots import distribution
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, default_store, quoted, read_json, write_json, write_text
 from jollyboat.warehouse.warehouse import connect, locked, published_queries, published_tables
 
@@ -52,15 +52,15 @@ class Snapshot:
         return self.manifest["positive_count"] / count if count else None
 
     def columns(self, table: str) -> dict[str, str]:
-        """The columns of a table with their DuckDB types; Refused where the snapshot has no such table."""
+        """The columns of a table with their DuckDB types; UserError where the snapshot has no such table."""
         return self._table(table)["columns"]
 
     def files(self, table: str) -> list[Path]:
-        """The Parquet files of a table; Refused where one is gone."""
+        """The Parquet files of a table; UserError where one is gone."""
         paths = [self.store.tables / table / entry["file"] for entry in self._table(table)["files"]]
         for path in paths:
             if not path.exists():
-                raise Refused(
+                raise UserError(
                     f"Snapshot {self.id} misses its file {path}; `make clean data` builds it again from the raw logs."
                 )
         return paths
@@ -68,10 +68,16 @@ class Snapshot:
     def scan(self, table: str) -> str:
         """A table or view as what stands after `from` in DuckDB's SQL, in any connection."""
         if view := self.manifest.get("views", {}).get(table):
-            return "(" + re.sub(r"\bwarehouse\.main\.(\w+)", lambda named: self.scan(named[1]), view) + ")"
+            return (
+                "("
+                + re.sub(r"\bwarehouse\.main\.(\w+)", lambda named: self.scan(named[1]), view)
+                + ")"
+            )
         if paths := [str(path) for path in self.files(table)]:
             return f"read_parquet({paths}, hive_partitioning = false)"
-        columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items())
+        columns = ", ".join(
+            f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items()
+        )
         return f"(select {columns} where false)"
 
     def sample(self) -> str:
@@ -90,14 +96,18 @@ class Snapshot:
     def rows_of(self, table: str, entities):
         """The rows of a table of the entities in a data frame (tenant_id, entity_id), as a data frame."""
         self._connection.register("asked", entities)
-        return self.relation(table).join(self._connection.table("asked"), "tenant_id, entity_id", how="semi").df()
+        return (
+            self.relation(table)
+            .join(self._connection.table("asked"), "tenant_id, entity_id", how="semi")
+            .df()
+        )
 
     def _table(self, table: str) -> dict:
         try:
             return self.manifest["tables"][table]
         except KeyError:
             known = ", ".join(self.manifest["tables"])
-            raise Refused(f"Snapshot {self.id} has no table {table!r}; it has {known}.") from None
+            raise UserError(f"Snapshot {self.id} has no table {table!r}; it has {known}.") from None
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -111,45 +121,65 @@ def find_latest(store: Store) -> Snapshot | None:
         for table in latest.manifest["tables"]:
             latest.files(table)
         return latest
-    except Refused:
+    except UserError:
         return None
 
 
 def open_latest(store: Store | None = None) -> Snapshot:
-    """The newest published snapshot; Refused where nothing is published yet."""
+    """The newest published snapshot; UserError where nothing is published yet."""
     return open("", store)
 
 
 def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
-    """A snapshot by its id ('' for the newest); Refused, with the ids there are, where it is unknown."""
+    """A snapshot by its id ('' for the newest); UserError, with the ids there are, where it is unknown."""
     store = store or default_store()
     snapshot_id = snapshot_id or read_json(store.latest_snapshot, default={}).get("snapshot", "")
     if not snapshot_id:
-        raise Refused("There is no snapshot yet: `make data` publishes one from the logs in data/raw.")
+        raise UserError(
+            "There is no snapshot yet: `make data` publishes one from the logs in data/raw."
+        )
     manifest = read_json(store.snapshots / snapshot_id / "manifest.json")
     if manifest is None:
         known = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
-        there_are = f"there are {', '.join(known)} (none means the latest)" if known else "`make data` publishes one"
-        raise Refused(f"There is no snapshot {snapshot_id!r}; {there_are}.")
+        there_are = (
+            f"there are {', '.join(known)} (none means the latest)"
+            if known
+            else "`make data` publishes one"
+        )
+        raise UserError(f"There is no snapshot {snapshot_id!r}; {there_are}.")
     return Snapshot(store, snapshot_id, manifest)
 
 
-def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> tuple[Snapshot, bool]:
+def publish(
+    store: Store, facts: Mapping, feature_sql: str, notes: Mapping
+) -> tuple[Snapshot, bool]:
     """Publish the warehouse's tables: files for what changed, a manifest, one pointer. Also says whether it is new.
 
     The snapshot's id is the hash of its content, `facts` among it, so that publishing the same rows again is the same
     snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
     """
     with connect(store) as connection:
-        tables = {name: _publish_table(store, connection, name, day) for name, day in published_tables(store).items()}
-        first, last = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
+        tables = {
+            name: _publish_table(store, connection, name, day)
+            for name, day in published_tables(store).items()
+        }
+        first, last = connection.sql(
+            "select min(started_at), max(ended_at) from sessions"
+        ).fetchone()
         counts = connection.sql(
             "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
         ).fetchall()
-        views = dict(connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall())
+        views = dict(
+            connection.sql(
+                "select view_name, sql from duckdb_views() where not internal"
+            ).fetchall()
+        )
         content = {
             "tables": tables,
-            "views": {name: views[name].partition(" AS ")[2].rstrip(";") for name in published_queries(store)},
+            "views": {
+                name: views[name].partition(" AS ")[2].rstrip(";")
+                for name in published_queries(store)
+            },
             "events_between": [str(first), str(last)],
             "statuses": {status: count for status, count, _ in counts},
             "positive_count": sum(positives for *_, positives in counts),
@@ -161,11 +191,16 @@ def publish(store: Store, facts: Mapping, feature_sql: str, notes: Mapping) -> t
         is_new = not (folder / "manifest.json").exists()
         if is_new:
             write_text(folder / "features.sql", feature_sql)
-            distribution.sampled(connection.table("session_features")).to_parquet(str(folder / SAMPLE))
+            distribution.sampled(connection.table("session_features")).to_parquet(
+                str(folder / SAMPLE)
+            )
     if is_new:
         _keep_moved_ids(Snapshot(store, snapshot_id, content), folder / "moved_ids.parquet")
         published_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        write_json(folder / "manifest.json", {"id": snapshot_id, "published_at": published_at, **content, **notes})
+        write_json(
+            folder / "manifest.json",
+            {"id": snapshot_id, "published_at": published_at, **content, **notes},
+        )
     write_json(store.latest_snapshot, {"snapshot": snapshot_id})
     return open(snapshot_id, store), is_new
 
@@ -183,7 +218,9 @@ def _keep_moved_ids(new: Snapshot, path: Path) -> None:
     ).to_parquet(str(path))
 
 
-def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: str, day: str) -> dict:
+def _publish_table(
+    store: Store, connection: duckdb.DuckDBPyConnection, table: str, day: str
+) -> dict:
     columns = {name: kind for name, kind, *_ in connection.sql(f"describe {table}").fetchall()}
     shape = hashlib.md5(json.dumps(columns).encode()).hexdigest()
     # A sum of hashes of rows does not depend on their order; DuckDB's own costs a tenth of MD5 over text.
@@ -206,7 +243,9 @@ def _publish_table(store: Store, connection: duckdb.DuckDBPyConnection, table: s
     return {"columns": columns, "rows": sum(entry["rows"] for entry in files), "files": files}
 
 
-def _write_days(connection: duckdb.DuckDBPyConnection, table: str, day: str, folder: Path, entries: list[dict]) -> None:
+def _write_days(
+    connection: duckdb.DuckDBPyConnection, table: str, day: str, folder: Path, entries: list[dict]
+) -> None:
     draft = folder / f".draft-{os.getpid()}"
     for leftover in folder.glob(".draft-*"):
         shutil.rmtree(leftover)
@@ -233,7 +272,9 @@ def all_of(store: Store) -> list[Snapshot]:
 def of_latest_run(store: Store) -> str | None:
     """The id of the snapshot that the latest training run began with, whether or not its model passed the gate."""
     run = read_json(store.latest_run, default={}).get("run")
-    return read_json(store.runs / run / "settings.json", default={}).get("snapshot") if run else None
+    return (
+        read_json(store.runs / run / "settings.json", default={}).get("snapshot") if run else None
+    )
 
 
 def uses(store: Store) -> dict[str, list[str]]:
@@ -277,7 +318,12 @@ def remove(store: Store, ids: list[str]) -> int:
     for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:
         if not (folder / "manifest.json").exists():
             shutil.rmtree(folder)
-    needed = {path for each in all_of(store) for table in each.manifest["tables"] for path in each.files(table)}
+    needed = {
+        path
+        for each in all_of(store)
+        for table in each.manifest["tables"]
+        for path in each.files(table)
+    }
     unneeded = [path for path in store.tables.glob("*/dt=*/*.parquet") if path not in needed]
     size = sum(path.stat().st_size for path in unneeded)
     for path in unneeded:
@@ -286,7 +332,7 @@ def remove(store: Store, ids: list[str]) -> int:
 
 
 def format_all(store: Store) -> str:
-    """A line for each snapshot, newest first; Refused where there is none."""
+    """A line for each snapshot, newest first; UserError where there is none."""
     open_latest(store)
     return "\n".join(_lines_of_all(store))
 
@@ -332,7 +378,9 @@ def _lines_of_difference(a: Snapshot, b: Snapshot) -> Iterator[str]:
     if a.manifest["code"] != b.manifest["code"]:
         yield f"code: {a.manifest['code']} -> {b.manifest['code']}"
     for name in {**a.manifest["tables"], **b.manifest["tables"]}:
-        before, after = (each.manifest["tables"].get(name, {"rows": 0, "columns": {}}) for each in (a, b))
+        before, after = (
+            each.manifest["tables"].get(name, {"rows": 0, "columns": {}}) for each in (a, b)
+        )
         yield f"{name}: {before['rows']:,} rows -> {after['rows']:,} ({after['rows'] - before['rows']:+,})"
         for column in {**before["columns"], **after["columns"]}:
             old, new = (each["columns"].get(column, "none") for each in (before, after))
@@ -340,7 +388,9 @@ def _lines_of_difference(a: Snapshot, b: Snapshot) -> Iterator[str]:
                 yield f"  {column}: {old} -> {new}"
     yield "distributions of session_features, the furthest apart first (0 is the same, above 0.25 is far):"
     with duckdb.connect() as connection:
-        rows = distribution.compare(connection, a.scan("session_features"), b.scan("session_features"))
+        rows = distribution.compare(
+            connection, a.scan("session_features"), b.scan("session_features")
+        )
     for row in [row for row in rows if row["distance"] >= 0.001]:
         yield f"  {row['column_name']:<32}{row['distance']:>8.3f}  {row['before']} -> {row['after']}"
 

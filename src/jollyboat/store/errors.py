@@ -1,16 +1,17 @@
-"""The one error that a person is meant to read, and what faults of the machine mean in a sentence."""
+"""The one error that a person reads, and what faults of the machine mean in a sentence."""
 
 FULL = ("No space left on device", "Disk quota exceeded")
 LOCKED = ("Could not set lock on file",)
-DAMAGED = ("not a valid DuckDB database file", "Corrupt database file", "Failed to load metadata pointer", "checksum")
+DAMAGED = (
+    "not a valid DuckDB database file",
+    "Corrupt database file",
+    "Failed to load metadata pointer",
+    "checksum",
+)
 
 
-class Refused(Exception):  # it is a decision, not a fault
-    """Something was refused; the message says what was found, where, and which command mends it."""
-
-
-class CannotLearn(ValueError):
-    """A sentence for a person: what was found, where, and which command mends it."""
+class UserError(Exception):
+    """Something that a person has to decide or fix: what happened, where, and what to type."""
 
 
 def explain(fault: str) -> str | None:

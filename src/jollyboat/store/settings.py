@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -64,7 +64,7 @@ class Decision(Section):
 
 class Evaluate(Section):
     resamples: Count
-    slices: list[Text]
+    segments: list[Text]
 
 
 class Score(Section):
@@ -77,7 +77,7 @@ class Deploy(Section):
 
 class Gate(Section):
     champion_margin: Share
-    slice_drop: Share
+    segment_drop: Share
     calibration_error: Share
     feature_auc: Share
     model_auc: Share
@@ -144,20 +144,20 @@ class Settings(Section):
 
 
 def parse(text: str) -> Settings:
-    """The settings in a TOML document; Refused with file, key, value and what would do."""
+    """The settings in a TOML document; UserError with file, key, value and what would do."""
     try:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:  # it names line and column
-        raise Refused(f"project.toml is not valid TOML: {error}.") from error
+        raise UserError(f"project.toml is not valid TOML: {error}.") from error
     return check(given)
 
 
 def check(given: Mapping[str, Any]) -> Settings:
-    """Settings from tables that are read already; Refused as by `parse`."""
+    """Settings from tables that are read already; UserError as by `parse`."""
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        raise Refused(f"project.toml: {_sentence(given, error.errors())}") from error
+        raise UserError(f"project.toml: {_sentence(given, error.errors())}") from error
 
 
 def _sentence(given: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:

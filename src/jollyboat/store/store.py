@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.project import find_project
 
 if TYPE_CHECKING:  # pydantic is imported by who needs it
@@ -73,14 +73,14 @@ def default_store() -> Store:
 
 
 def project_settings() -> "Settings":
-    """What project.toml says, for what is started without a flow; Refused where something in it is wrong."""
+    """What project.toml says, for what is started without a flow; UserError where something in it is wrong."""
     from jollyboat.store import settings
 
     path = PROJECT / "project.toml"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} cannot be read ({error}).") from error
+        raise UserError(f"{path} cannot be read ({error}).") from error
     return settings.parse(text)
 
 
@@ -91,7 +91,7 @@ def read_json(path: Path, default: object = None) -> object:
     except FileNotFoundError:
         return default
     except ValueError as error:
-        raise Refused(
+        raise UserError(
             f"{path} is not readable JSON ({error}); delete it and run the command that writes it again."
         ) from error
 
@@ -113,7 +113,9 @@ def write_text(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A draft for the block to write, which replaces the file in the end: a reader sees the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name[-50:]}.{os.getpid()}")  # the whole name may be as long as names can be
+    draft = path.with_name(
+        f".{path.name[-50:]}.{os.getpid()}"
+    )  # the whole name may be as long as names can be
     try:
         yield draft
         draft.replace(path)

@@ -21,13 +21,18 @@ MOST_ROWS = 20_000
 CUT_OFFS = 4
 SHARES = (0.125, 0.25, 0.5, 1.0)
 MUCH = 0.04  # of average precision: a share that moves less is noise on as many rows
-SHUFFLED, AT_ONCE = 3_000, 20  # rows of validation that importance is measured on; features that are asked at once
+SHUFFLED, AT_ONCE = (
+    3_000,
+    20,
+)  # rows of validation that importance is measured on; features that are asked at once
 
 
 def average_precision(part: Part, probability: np.ndarray) -> float | None:
     """Average precision of these probabilities; None without a positive."""
     return (
-        float(Ranking.of(part.label, probability).average_precision(np.ones(len(part)))) if part.label.any() else None
+        float(Ranking.of(part.label, probability).average_precision(np.ones(len(part))))
+        if part.label.any()
+        else None
     )
 
 
@@ -37,9 +42,14 @@ def importance(model: Model, part: Part, seed: int) -> dict[str, float]:
     order, columns = np.random.default_rng(seed).permutation(len(rows)), list(rows.features.columns)
     whole = average_precision(rows, model.predict_proba(rows.features)) or 0
     for names in [columns[start : start + AT_ONCE] for start in range(0, len(columns), AT_ONCE)]:
-        shuffled = [rows.features.assign(**{name: rows.features[name].to_numpy()[order]}) for name in names]
+        shuffled = [
+            rows.features.assign(**{name: rows.features[name].to_numpy()[order]}) for name in names
+        ]
         found = model.predict_proba(pd.concat(shuffled, ignore_index=True)).reshape(len(names), -1)
-        fell |= {name: whole - (average_precision(rows, each) or 0) for name, each in zip(names, found, strict=True)}
+        fell |= {
+            name: whole - (average_precision(rows, each) or 0)
+            for name, each in zip(names, found, strict=True)
+        }
     return dict(sorted(fell.items(), key=lambda item: -item[1]))
 
 
@@ -52,9 +62,16 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
     train, validation = thin(split.train, MOST_ROWS), thin(split.validation, MOST_ROWS // 3)
     sizes = [int(share * len(train)) for share in SHARES]
     past = join(train, validation)
-    edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(int)  # the first model has two stretches behind it
+    edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(
+        int
+    )  # the first model has two stretches behind it
     backtests = [
-        (each, rows_of(past, slice(0, edges[place - 1])), rows_of(past, slice(edges[place - 1], edges[place])), after)
+        (
+            each,
+            rows_of(past, slice(0, edges[place - 1])),
+            rows_of(past, slice(edges[place - 1], edges[place])),
+            after,
+        )
         for place in range(2, CUT_OFFS + 2)
         for after in [rows_of(past, slice(edges[place], edges[place + 1]))]
         for each in dict.fromkeys([BASELINE, name])
@@ -66,25 +83,52 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
         if any(len(np.unique(part.label)) < 2 for part in (known, tuning)):
             return None
         own = {"seed": settings["train"]["seed"], **settings.get(candidate, {})}
-        return average_precision(judged, fit(candidate, known, tuning, schema, own).predict_proba(judged.features))
+        return average_precision(
+            judged, fit(candidate, known, tuning, schema, own).predict_proba(judged.features)
+        )
 
-    find_candidate(name)  # imported here: threads that import one module at once wait for each other
+    find_candidate(
+        name
+    )  # imported here: threads that import one module at once wait for each other
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(judge, [*curve, *backtests]))
     told = [
-        {"candidate": job[0], "until": job[3].keys["point_at"].iloc[0].isoformat(), **_sizes(job[3]), "value": value}
+        {
+            "candidate": job[0],
+            "until": job[3].keys["point_at"].iloc[0].isoformat(),
+            **_sizes(job[3]),
+            "value": value,
+        }
         for job, value in zip(backtests, found[len(curve) :], strict=True)
     ]
-    steps = [{"rows": rows, "average_precision": value} for rows, value in zip(sizes, found, strict=False)]
-    return {"learning": steps, "backtest": told, "rows": len(past), "of_rows": len(split.train) + len(split.validation)}
+    steps = [
+        {"rows": rows, "average_precision": value}
+        for rows, value in zip(sizes, found, strict=False)
+    ]
+    return {
+        "learning": steps,
+        "backtest": told,
+        "rows": len(past),
+        "of_rows": len(split.train) + len(split.validation),
+    }
 
 
-def in_words(diagnosis: Mapping[str, Any], on_train: float, on_validation: float, name: str) -> list[str]:
+def in_words(
+    diagnosis: Mapping[str, Any], on_train: float, on_validation: float, name: str
+) -> list[str]:
     """A sentence each on more rows, on fit, and on luck."""
-    steps = [step["average_precision"] for step in diagnosis["learning"] if step["average_precision"] is not None]
+    steps = [
+        step["average_precision"]
+        for step in diagnosis["learning"]
+        if step["average_precision"] is not None
+    ]
     gained = steps[-1] - steps[-2] if len(steps) > 1 else 0.0
     more = f"The last doubling of the rows moved average precision by {gained:+.3f}: "
-    more += "more days of logs should help." if gained > MUCH / 2 * steps[-1] else "more days of logs will hardly help."
+    more += (
+        "more days of logs should help."
+        if gained > MUCH / 2 * steps[-1]
+        else "more days of logs will hardly help."
+    )
     gap = (on_train - on_validation) / max(on_train, 1e-9)
     fit = f"On train it is {on_train:.3f}, on validation {on_validation:.3f}: "
     if gap > 10 * MUCH:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import CannotLearn
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import PROJECT
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part
@@ -83,7 +83,7 @@ def fit(
     schema: FeatureSchema,
     settings: Mapping,
 ) -> Model:
-    """The candidate of this name, fitted on train beside validation. Raises `CannotLearn`."""
+    """The candidate of this name, fitted on train beside validation. Raises `UserError`."""
     rows, tuning = schema.matrix(train.features), schema.matrix(validation.features)
     return _call(name, (rows, train.label, tuning, validation.label), schema, settings)
 
@@ -103,7 +103,7 @@ def search_ranges(name: str) -> dict[str, tuple[float, float]]:
 
 
 def find_candidate(name: str) -> Callable:
-    """The function of this name in ml/candidates.py. Raises `CannotLearn` naming the others."""
+    """The function of this name in ml/candidates.py. Raises `UserError` naming the others."""
     module = read_candidates()
     functions = {
         key: function
@@ -111,7 +111,7 @@ def find_candidate(name: str) -> Callable:
         if function.__module__ == module.__name__ and not key.startswith("_")
     }
     if name not in functions:
-        raise CannotLearn(
+        raise UserError(
             f"There is no candidate {name!r}: write a function of that name in ml/candidates.py "
             f"or use one of {', '.join(sorted(functions))} under [train] candidates in project.toml."
         )
@@ -120,10 +120,10 @@ def find_candidate(name: str) -> Callable:
 
 @cache
 def read_candidates() -> ModuleType:
-    """The project's ml/candidates.py as a module. Raises `CannotLearn` where there is none."""
+    """The project's ml/candidates.py as a module. Raises `UserError` where there is none."""
     path = PROJECT / "ml" / "candidates.py"
     if not path.is_file():
-        raise CannotLearn(f"There is no {path}: write the functions there that fit a classifier.")
+        raise UserError(f"There is no {path}: write the functions there that fit a classifier.")
     spec = importlib.util.spec_from_file_location("candidates", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -133,7 +133,7 @@ def read_candidates() -> ModuleType:
 def _call(name: str, rows: tuple, schema: FeatureSchema, settings: Mapping) -> Model:
     classifier = find_candidate(name)(*rows, schema, settings)
     if not hasattr(classifier, "predict_proba"):
-        raise CannotLearn(
+        raise UserError(
             f"The candidate {name!r} returned {classifier!r:.100}, which has no predict_proba: "
             "let its function in ml/candidates.py return a fitted classifier."
         )

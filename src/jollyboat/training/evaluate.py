@@ -13,11 +13,15 @@ import pandas as pd
 BINS = 10
 TOP = 0.1
 MOST_POINTS = 200
-STEEPEST = 100.0  # a calibration slope beyond it means that the classes lie apart, where none is finite
+STEEPEST = (
+    100.0  # a calibration slope beyond it means that the classes lie apart, where none is finite
+)
 
 Array = np.ndarray
 Interval = dict[str, float | None]
-Figures = Callable[[Array], dict[str, float]]  # from how often each row counts to every figure by its name
+Figures = Callable[
+    [Array], dict[str, float]
+]  # from how often each row counts to every figure by its name
 
 
 def metrics(
@@ -44,10 +48,14 @@ def metrics(
     - expected_value_per_1000: hits times their value less false alarms times their cost, per 1,000 rows.
     """
     ranking = Ranking.of(label, probability, groups)
-    return _intervals(_figures(ranking, threshold, value_of_hit, cost_of_alarm), ranking, resamples, seed)
+    return _intervals(
+        _figures(ranking, threshold, value_of_hit, cost_of_alarm), ranking, resamples, seed
+    )
 
 
-def difference(label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None) -> Interval:
+def difference(
+    label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None
+) -> Interval:
     """Average precision of `a` less that of `b` on the same rows, by a paired bootstrap: {"value", "low", "high"}."""
     first, second = Ranking.of(label, a, groups), Ranking.of(label, b, groups)
 
@@ -71,7 +79,9 @@ def calibration_chance(probability: Array, seed: int, draws: int = 200) -> float
     probability = np.asarray(probability, dtype=float)
     bins, rng = _quantile_bins(probability), np.random.default_rng(seed)
     gaps = ((rng.random(len(probability)) < probability) - probability for _ in range(draws))
-    return float(np.quantile([np.abs(np.bincount(bins, gap)).sum() / len(bins) for gap in gaps], 0.95))
+    return float(
+        np.quantile([np.abs(np.bincount(bins, gap)).sum() / len(bins) for gap in gaps], 0.95)
+    )
 
 
 def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]]:
@@ -86,10 +96,16 @@ def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]
     ends = np.flatnonzero(np.diff(ranking.probability, append=-1))
     rows, hits = np.r_[0, ends + 1], np.r_[0, np.cumsum(ranking.label)[ends]]
     kept = np.unique(np.linspace(1, len(rows) - 1, MOST_POINTS - 1).round().astype(int))
-    cuts = pd.DataFrame({"rows": rows, "hits": hits, "threshold": np.r_[np.nan, ranking.probability[ends]]})
+    cuts = pd.DataFrame(
+        {"rows": rows, "hits": hits, "threshold": np.r_[np.nan, ranking.probability[ends]]}
+    )
     cuts = cuts.assign(recall=cuts["hits"] / hits[-1], precision=cuts["hits"] / cuts["rows"])
-    gains = cuts.assign(rows=cuts["rows"] / rows[-1], positives=cuts["recall"])[["rows", "positives"]]
-    drawn["precision_recall"] = cuts[["recall", "precision", "threshold"]].iloc[kept].to_dict("records")
+    gains = cuts.assign(rows=cuts["rows"] / rows[-1], positives=cuts["recall"])[
+        ["rows", "positives"]
+    ]
+    drawn["precision_recall"] = (
+        cuts[["recall", "precision", "threshold"]].iloc[kept].to_dict("records")
+    )
     drawn["gains"] = gains.iloc[np.r_[0, kept]].to_dict("records")
     return drawn
 
@@ -111,13 +127,21 @@ class Ranking:
         """The ranking of these rows; refuses what is no probability."""
         label, probability = np.asarray(label).astype(float), np.asarray(probability, dtype=float)
         if label.shape != probability.shape or not ((probability >= 0) & (probability <= 1)).all():
-            raise ValueError("Each row needs a probability from 0 to 1: look at the candidate's predict_proba.")
+            raise ValueError(
+                "Each row needs a probability from 0 to 1: look at the candidate's predict_proba."
+            )
         order = np.argsort(-probability, kind="stable")
-        unit = order if groups is None else pd.factorize(np.asarray(groups), use_na_sentinel=False)[0][order]
+        unit = (
+            order
+            if groups is None
+            else pd.factorize(np.asarray(groups), use_na_sentinel=False)[0][order]
+        )
         ends = np.flatnonzero(np.diff(probability[order], append=-1)) + 1
         hits = np.flatnonzero(label[order])
         runs, first = np.unique(np.searchsorted(ends, hits, side="right"), return_index=True)
-        return cls(label[order], probability[order], unit, hits, first, np.r_[0, ends][runs], ends[runs])
+        return cls(
+            label[order], probability[order], unit, hits, first, np.r_[0, ends][runs], ends[runs]
+        )
 
     def count(self, weights: Array) -> tuple[Array, Array]:
         """Of ranked weights: how many rows stand above each place, and how many positives each run holds."""
@@ -132,16 +156,23 @@ class Ranking:
     def precision_over(self, rows: Array, gained: Array) -> float:
         """Average precision of what `count` found; NaN without a positive."""
         with np.errstate(invalid="ignore"):
-            return (gained * np.cumsum(gained) / np.maximum(rows[self.until], 1)).sum() / gained.sum()
+            return (
+                gained * np.cumsum(gained) / np.maximum(rows[self.until], 1)
+            ).sum() / gained.sum()
 
 
-def _figures(ranking: Ranking, threshold: float, value_of_hit: float, cost_of_alarm: float) -> Figures:
+def _figures(
+    ranking: Ranking, threshold: float, value_of_hit: float, cost_of_alarm: float
+) -> Figures:
     """What computes every figure; all that does not depend on how often rows count is done before."""
     y, p = ranking.label, ranking.probability
     kept = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
     alarmed = int((p >= threshold).sum())  # rows, which stand first
     hits_alarmed = ranking.hits[: np.searchsorted(ranking.hits, alarmed)]
-    bins, gap = np.flatnonzero(np.diff(_quantile_bins(p), prepend=-1)), y - p  # bins are runs of ranked rows
+    bins, gap = (
+        np.flatnonzero(np.diff(_quantile_bins(p), prepend=-1)),
+        y - p,
+    )  # bins are runs of ranked rows
     slope, influence = _calibration_slope(y, np.log(kept / (1 - kept)))
     summed = np.stack([-np.where(y > 0, np.log(kept), np.log1p(-kept)), gap**2, influence])
 
@@ -149,9 +180,17 @@ def _figures(ranking: Ranking, threshold: float, value_of_hit: float, cost_of_al
         weights = times[ranking.unit]
         rows, gained = ranking.count(weights)
         above, until, hits = rows[ranking.above], rows[ranking.until], np.cumsum(gained)
-        n, positives, alarms, right = rows[-1], gained.sum(), rows[alarmed], weights[hits_alarmed].sum()
+        n, positives, alarms, right = (
+            rows[-1],
+            gained.sum(),
+            rows[alarmed],
+            weights[hits_alarmed].sum(),
+        )
         negatives_above = (above + until) / 2 - hits + gained / 2  # each run's own half
-        steps = np.stack([above, until], axis=1).ravel(), np.stack([hits - gained, hits], axis=1).ravel()
+        steps = (
+            np.stack([above, until], axis=1).ravel(),
+            np.stack([hits - gained, hits], axis=1).ravel(),
+        )
         # not `@`: it starts threads, and waits for them on a busy machine
         log_loss, brier, slope_moved = np.einsum("ij,j->i", summed, weights)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -162,10 +201,14 @@ def _figures(ranking: Ranking, threshold: float, value_of_hit: float, cost_of_al
                 "brier": brier / n,
                 "calibration_error": np.abs(np.add.reduceat(weights * gap, bins)).sum() / n,
                 "calibration_slope": slope + slope_moved,
-                "lift_top_decile": np.interp(TOP * n, *steps) / (TOP * positives) if positives else np.nan,
+                "lift_top_decile": np.interp(TOP * n, *steps) / (TOP * positives)
+                if positives
+                else np.nan,
                 "precision": right / alarms,
                 "recall": right / positives,
-                "expected_value_per_1000": 1000 * (value_of_hit * right - cost_of_alarm * (alarms - right)) / n,
+                "expected_value_per_1000": 1000
+                * (value_of_hit * right - cost_of_alarm * (alarms - right))
+                / n,
             }
 
     return figures
@@ -173,7 +216,9 @@ def _figures(ranking: Ranking, threshold: float, value_of_hit: float, cost_of_al
 
 def _calibration_slope(y: Array, log_odds: Array) -> tuple[float, Array]:
     """The slope (NaN where none is finite) and by how much each row moves it."""
-    from sklearn.linear_model import LogisticRegression  # not at the top: a deployment compares without it
+    from sklearn.linear_model import (
+        LogisticRegression,  # not at the top: a deployment compares without it
+    )
 
     if y.min() == y.max() or log_odds.min() == log_odds.max():
         return np.nan, np.zeros(len(y))
@@ -184,13 +229,18 @@ def _calibration_slope(y: Array, log_odds: Array) -> tuple[float, Array]:
     return slope if slope < STEEPEST else np.nan, inputs @ np.linalg.pinv(curvature)[1] * (y - mean)
 
 
-def _intervals(figures: Figures, ranking: Ranking, resamples: int, seed: int) -> dict[str, Interval]:
+def _intervals(
+    figures: Figures, ranking: Ranking, resamples: int, seed: int
+) -> dict[str, Interval]:
     units, rng, drawn = int(ranking.unit.max()) + 1, np.random.default_rng(seed), []
     for _ in range(resamples):
         times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units)
         drawn.append(figures(times.astype(float)))
     whole = figures(np.ones(units))
-    return {name: _interval(value, np.array([each[name] for each in drawn])) for name, value in whole.items()}
+    return {
+        name: _interval(value, np.array([each[name] for each in drawn]))
+        for name, value in whole.items()
+    }
 
 
 def _interval(value: float, drawn: Array) -> Interval:
@@ -213,5 +263,9 @@ def _calibration_points(ranking: Ranking) -> list[dict[str, float]]:
     points, z = bins.mean().assign(rows=bins.size()), 1.96
     rate, shrunk = points["rate"], 1 + z * z / points["rows"]
     middle = (rate + z * z / (2 * points["rows"])) / shrunk
-    half = z / shrunk * np.sqrt(rate * (1 - rate) / points["rows"] + (z / (2 * points["rows"])) ** 2)
-    return points.assign(low=(middle - half).clip(lower=0), high=(middle + half).clip(upper=1)).to_dict("records")
+    half = (
+        z / shrunk * np.sqrt(rate * (1 - rate) / points["rows"] + (z / (2 * points["rows"])) ** 2)
+    )
+    return points.assign(
+        low=(middle - half).clip(lower=0), high=(middle + half).clip(upper=1)
+    ).to_dict("records")

@@ -22,7 +22,9 @@ def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
       and two standard errors of that.
     """
     alone = _alone(split, schema)
-    train, validation, holdout = (_hashes(part) for part in (split.train, split.validation, split.holdout))
+    train, validation, holdout = (
+        _hashes(part) for part in (split.train, split.validation, split.holdout)
+    )
     by_chance = min(np.isin(validation, train).mean(), _repeats(train))
     error = np.sqrt(by_chance * (1 - by_chance) * (1 / len(holdout) + 1 / len(validation)))
     return {
@@ -36,7 +38,10 @@ def _alone(split: Split, schema: FeatureSchema) -> dict[str, float]:
     label = split.validation.label[:MOST_ROWS]
     positives = label.sum()
     pairs = positives * (len(label) - positives)
-    known, asked = schema.matrix(split.train.features), schema.matrix(split.validation.features[:MOST_ROWS])
+    known, asked = (
+        schema.matrix(split.train.features),
+        schema.matrix(split.validation.features[:MOST_ROWS]),
+    )
     found = {}
     for place, feature in enumerate(schema.features):
         values = asked[:, place]
@@ -56,7 +61,9 @@ def _alone(split: Split, schema: FeatureSchema) -> dict[str, float]:
 def _hashes(part: Any) -> np.ndarray:
     rows = part.features.assign(label=part.label)
     mixed = rows.select_dtypes("object").columns
-    return pd.util.hash_pandas_object(rows.astype(dict.fromkeys(mixed, "str")), index=False).to_numpy()
+    return pd.util.hash_pandas_object(
+        rows.astype(dict.fromkeys(mixed, "str")), index=False
+    ).to_numpy()
 
 
 def _repeats(hashes: np.ndarray) -> float:

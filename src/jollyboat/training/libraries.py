@@ -27,8 +27,14 @@ def licences() -> dict[str, str]:
 
 def _licence(package: Distribution) -> str:
     about = package.metadata
-    named = [each.split(" :: ") for each in about.get_all("Classifier", []) if each.startswith("License :: ")]
-    said = about.get("License-Expression") or ", ".join(name for _, _, *rest in named for name in rest)
+    named = [
+        each.split(" :: ")
+        for each in about.get_all("Classifier", [])
+        if each.startswith("License :: ")
+    ]
+    said = about.get("License-Expression") or ", ".join(
+        name for _, _, *rest in named for name in rest
+    )
     files = [file for file in package.files or [] if file.name.startswith("LICENSE")]
     return said or (files[0].read_text().strip().partition("\n")[0] if files else "unknown")
 

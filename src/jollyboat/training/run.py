@@ -12,9 +12,17 @@ import duckdb
 
 from jollyboat.pages import page
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import PROJECT, Store, default_store, hash_folder, read_json, write_json, write_text
+from jollyboat.store.store import (
+    PROJECT,
+    Store,
+    default_store,
+    hash_folder,
+    read_json,
+    write_json,
+    write_text,
+)
 from jollyboat.training.libraries import installed_libraries
 
 
@@ -82,7 +90,13 @@ class Run:
         return (read_json(self.folder / "run.json") or {}).get("cost", {})
 
     def finish(
-        self, metrics: Mapping, predictions, schema: Mapping, feature_sql: str, costs: Mapping, seconds: float
+        self,
+        metrics: Mapping,
+        predictions,
+        schema: Mapping,
+        feature_sql: str,
+        costs: Mapping,
+        seconds: float,
     ) -> None:
         """Keep what the run found; run.json comes last and says that all of it is there, and what it took."""
         draft = self.folder / f".holdout.{os.getpid()}.parquet"
@@ -98,10 +112,18 @@ class Run:
             "seconds": round(seconds, 1),
             "cpu_seconds": round(sum(each["cpu_seconds"] for each in costs.values()), 1),
             "peak_mb": max(each["peak_mb"] for each in costs.values()),
-            "disk_mb": round(sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6, 2),
+            "disk_mb": round(
+                sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6,
+                2,
+            ),
             "by_task": dict(costs),
         }
-        told = {"run": self.id, "chosen": metrics["chosen"], "finished_at": finished_at, "cost": cost}
+        told = {
+            "run": self.id,
+            "chosen": metrics["chosen"],
+            "finished_at": finished_at,
+            "cost": cost,
+        }
         write_json(self.folder / "run.json", told)
 
 
@@ -117,25 +139,31 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
 
 
 def open(run_id: str, store: Store | None = None) -> Run:
-    """A finished run by its id ('' for the latest); Refused, naming those there are, if it is unknown or unfinished."""
+    """A finished run by its id ('' for the latest); UserError, naming those there are, if it is unknown or unfinished."""
     store = store or default_store()
     finished = sorted(path.parent.name for path in store.runs.glob("*/run.json"))
     run_id = run_id or read_json(store.latest_run, default={}).get("run", "")
     if not run_id:
-        raise Refused("There is no training run yet: `make train` makes one.")
+        raise UserError("There is no training run yet: `make train` makes one.")
     run = Run(store, run_id)
     if run.is_finished:
         return run
     there_are = f"finished runs: {', '.join(finished)}" if finished else "no run has finished yet"
     is_begun = run.folder.exists()
-    what = "did not finish: `make train` takes it up again" if is_begun else "is unknown: `make train` makes a new one"
-    raise Refused(f"Training run {run_id!r} {what}; {there_are}.")
+    what = (
+        "did not finish: `make train` takes it up again"
+        if is_begun
+        else "is unknown: `make train` makes a new one"
+    )
+    raise UserError(f"Training run {run_id!r} {what}; {there_are}.")
 
 
 def format_summary(run: Run, stands: bool, seconds: float) -> str:
     """The leaderboard on the holdout, the choice, and where the page is."""
     metrics = run.metrics
-    lines = [f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the baseline':>28}"]
+    lines = [
+        f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the baseline':>28}"
+    ]
     for name, one in metrics["candidates"].items():
         precision, auc = one["holdout"]["average_precision"], one["holdout"]["roc_auc"]
         lines.append(
@@ -145,14 +173,21 @@ def format_summary(run: Run, stands: bool, seconds: float) -> str:
     parts = metrics["split"]
     rows = ", ".join(f"{part['rows']:,} {name}" for name, part in parts.items())
     what = "stands, nothing is new" if stands else "finished"
-    lines.append(f"train: {rows}; run {run.id} {what}; {metrics['chosen']} chosen on validation; {seconds:.1f} s")
+    lines.append(
+        f"train: {rows}; run {run.id} {what}; {metrics['chosen']} chosen on validation; {seconds:.1f} s"
+    )
     lines.append(f"page: {run.report}")
     return "\n".join(lines)
 
 
 def write_page(run: Run, title: str) -> str:
     """Write the run's report.html and return it."""
-    context = {"settings": run.settings, "metrics": run.metrics, "judged": _judged(run), "gates": _gates(run)}
+    context = {
+        "settings": run.settings,
+        "metrics": run.metrics,
+        "judged": _judged(run),
+        "gates": _gates(run),
+    }
     return page.write(run.report, "run.html", title=title, run=run, **context)
 
 
@@ -160,7 +195,7 @@ def _judged(run: Run) -> dict[str, int]:
     """How many sessions people judged which way, as the run's snapshot knew; none where it has no judgements."""
     try:
         said = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("stands")
-    except Refused:
+    except UserError:
         return {}
     return dict(said.aggregate("judgement, count(*)").fetchall())
 

@@ -7,12 +7,18 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import CannotLearn
+from jollyboat.store.errors import UserError
 
 MOST_CATEGORIES = 50
 FEW = 1_000  # rows
 LARGEST = 1e30  # XGBoost computes in float32, where larger numbers turn into infinity
-NUMBERS = ("floating", "integer", "mixed-integer-float", "boolean", "decimal")  # as pandas infers them
+NUMBERS = (
+    "floating",
+    "integer",
+    "mixed-integer-float",
+    "boolean",
+    "decimal",
+)  # as pandas infers them
 TEXTS = ("string", "empty")
 
 
@@ -31,7 +37,7 @@ class Feature:
         if pd.api.types.is_numeric_dtype(column) or inferred in NUMBERS:
             return cls(column.name, "number")
         if inferred not in TEXTS:
-            raise CannotLearn(
+            raise UserError(
                 f"The feature {column.name} holds {inferred} values, and a model reads numbers and text: "
                 "turn it into a number (say, seconds since) or a text in dbt's features_at_point, then `make data`."
             )
@@ -53,7 +59,9 @@ class Feature:
             codes = pd.Index(self.categories, dtype=object).get_indexer(column.astype(object))
             return np.where(codes >= 0, codes, np.nan)
         if self.kind == "category":  # a server asks for few rows at a time, where an index is slow
-            return np.array([self.codes.get(value, np.nan) for value in column.tolist()], dtype=float)
+            return np.array(
+                [self.codes.get(value, np.nan) for value in column.tolist()], dtype=float
+            )
         if column.dtype == object:
             values = [np.nan if value is pd.NA else value for value in column.tolist()]
             return np.array(values, dtype=float)  # a tenth of what pandas takes for few rows
@@ -74,7 +82,12 @@ class FeatureSchema:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self:
         """The schema that `to_dict` wrote."""
-        return cls(tuple(Feature(f["name"], f["kind"], tuple(f.get("categories", ()))) for f in stored["features"]))
+        return cls(
+            tuple(
+                Feature(f["name"], f["kind"], tuple(f.get("categories", ())))
+                for f in stored["features"]
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain values, for JSON."""
@@ -98,12 +111,16 @@ class FeatureSchema:
         features = [feature for feature in self.features if names is None or feature.name in names]
         missing = [feature.name for feature in features if feature.name not in frame.columns]
         if missing:
-            raise CannotLearn(
+            raise UserError(
                 f"The features lack {', '.join(missing)}, which the model was trained on: "
                 "put the column back into dbt's features_at_point, or train again with `make data train`."
             )
-        few = len(frame) <= FEW  # where taking a column out of a data frame costs more than reading it
-        columns = dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True)) if few else frame
+        few = (
+            len(frame) <= FEW
+        )  # where taking a column out of a data frame costs more than reading it
+        columns = (
+            dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True)) if few else frame
+        )
         numbers = np.array([feature.numbers(columns[feature.name]) for feature in features])
         return _finite(numbers.reshape(-1, len(frame)).T)
 

@@ -14,7 +14,12 @@ MOST_ROWS = 50_000  # of train, evenly taken, that a trial learns from
 
 
 def search(
-    name: str, split: Split, schema: FeatureSchema, own: Mapping, budget: Mapping[str, float], file: Path
+    name: str,
+    split: Split,
+    schema: FeatureSchema,
+    own: Mapping,
+    budget: Mapping[str, float],
+    file: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that lower the log loss on validation most (none where the usual ones do), and the history.
 
@@ -39,8 +44,12 @@ def search(
     def ended() -> list:
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
-    while len(ended()) <= budget["trials"] and (not ended() or time.monotonic() - began < budget["search_seconds"]):
-        study.sampler = optuna.samplers.TPESampler(seed=own["seed"] + len(ended()), n_startup_trials=8)
+    while len(ended()) <= budget["trials"] and (
+        not ended() or time.monotonic() - began < budget["search_seconds"]
+    ):
+        study.sampler = optuna.samplers.TPESampler(
+            seed=own["seed"] + len(ended()), n_startup_trials=8
+        )
         trial = study.ask()
         # the first trial is of the usual settings
         ranges = search_ranges(name) if ended() else {}
@@ -48,7 +57,11 @@ def search(
         study.tell(trial, loss(given))
     history = [{"log_loss": each.value, "settings": each.params} for each in ended()]
     best = min(history, key=lambda each: each["log_loss"])["settings"]
-    return best, {"trials": history, "is_cut_off": len(history) <= budget["trials"], "rows": len(train)}
+    return best, {
+        "trials": history,
+        "is_cut_off": len(history) <= budget["trials"],
+        "rows": len(train),
+    }
 
 
 def _suggest(trial: Any, name: str, low: float, high: float) -> float:

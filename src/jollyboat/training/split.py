@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import CannotLearn
+from jollyboat.store.errors import UserError
 
 KEYS = ["tenant_id", "entity_id", "point_at", "person_id"]
 NOT_FEATURES = [*KEYS, "status", "label"]
@@ -25,7 +25,11 @@ class Part:
         """The part that holds these rows; each column that is no key, status or label is a feature."""
         rows = rows.reset_index(drop=True)
         keys = rows[[name for name in KEYS if name in rows.columns]]
-        return cls(keys, rows.drop(columns=NOT_FEATURES, errors="ignore"), rows["label"].astype(int).to_numpy())
+        return cls(
+            keys,
+            rows.drop(columns=NOT_FEATURES, errors="ignore"),
+            rows["label"].astype(int).to_numpy(),
+        )
 
     def __len__(self) -> int:
         return len(self.label)
@@ -58,19 +62,24 @@ class Split:
 def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
     """The rows with status 'train', split in order of `point_at`; rows of one moment stay together.
 
-    `train` and `validation` are shares of the rows; the rest is the holdout. Raises `CannotLearn`.
+    `train` and `validation` are shares of the rows; the rest is the holdout. Raises `UserError`.
     """
     rows = frame[(frame["status"] == "train") & frame["label"].notna()]
     if rows.empty:
-        found = ", ".join(f"{count} {status}" for status, count in frame["status"].value_counts().items()) or "none"
-        raise CannotLearn(
+        found = (
+            ", ".join(
+                f"{count} {status}" for status, count in frame["status"].value_counts().items()
+            )
+            or "none"
+        )
+        raise UserError(
             f"No session teaches anything yet (sessions by status: {found}). Put more days of logs under data/raw, or "
             "let a session be looked at earlier (the point's vars in dbt/dbt_project.yml), then `make data`."
         )
     total, positives = len(rows), int(rows["label"].sum())
     if positives in (0, total):
         only = "had the outcome" if positives else "did not have the outcome"
-        raise CannotLearn(
+        raise UserError(
             f"All {total} sessions {only}, so there is nothing to tell apart: "
             "check `vars: outcome:` in dbt/dbt_project.yml, or add more days of logs, then `make data`."
         )
@@ -78,11 +87,13 @@ def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
     rows = rows.sort_values(["point_at", "tenant_id", "entity_id"], kind="stable")
     times = rows["point_at"].to_numpy()
     first, second = _cut(times, train), _cut(times, train + validation)
-    split = Split(Part.of(rows.iloc[:first]), Part.of(rows.iloc[first:second]), Part.of(rows.iloc[second:]))
+    split = Split(
+        Part.of(rows.iloc[:first]), Part.of(rows.iloc[first:second]), Part.of(rows.iloc[second:])
+    )
     for name, part in vars(split).items():
         found = int(part.label.sum())
         if found in (0, len(part)):
-            raise CannotLearn(
+            raise UserError(
                 f"Too few rows: of {total} sessions ({positives} with the outcome) the {name} part has {len(part)}, "
                 f"{found} of them with the outcome, and needs some with and some without. Add more days of logs, then "
                 "`make data`, or give that part a larger share under [split] in project.toml."
@@ -91,15 +102,21 @@ def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
 
 
 def rows_of(part: Part, rows: slice | np.ndarray) -> Part:
-    """These rows, numbered anew."""
+    """These rows, numbered from 0."""
     return Part(
-        part.keys.iloc[rows].reset_index(drop=True), part.features.iloc[rows].reset_index(drop=True), part.label[rows]
+        part.keys.iloc[rows].reset_index(drop=True),
+        part.features.iloc[rows].reset_index(drop=True),
+        part.label[rows],
     )
 
 
 def thin(part: Part, most: int) -> Part:
     """At most so many rows, evenly taken, in their order."""
-    return part if len(part) <= most else rows_of(part, np.linspace(0, len(part) - 1, most).astype(int))
+    return (
+        part
+        if len(part) <= most
+        else rows_of(part, np.linspace(0, len(part) - 1, most).astype(int))
+    )
 
 
 def join(first: Part, second: Part) -> Part:

@@ -56,7 +56,9 @@ def find(connection: duckdb.DuckDBPyConnection, store: Store, known: list[dict] 
     return sorted(renames + kept, key=lambda row: row["changed_on"], reverse=True)
 
 
-def _pairs(connection: duckdb.DuckDBPyConnection, store: Store, rows: list[dict]) -> list[tuple[dict, dict]]:
+def _pairs(
+    connection: duckdb.DuckDBPyConnection, store: Store, rows: list[dict]
+) -> list[tuple[dict, dict]]:
     """Fields that went beside fields that came about then, as often and with like values; the most alike first."""
     pairs = [
         (gone, new)
@@ -75,7 +77,9 @@ def _pairs(connection: duckdb.DuckDBPyConnection, store: Store, rows: list[dict]
     return [(gone, new) for _, gone, new in sorted(scored, key=lambda pair: -pair[0])]
 
 
-def _likeness(connection: duckdb.DuckDBPyConnection, store: Store, gone: dict, new: dict) -> tuple[float, float]:
+def _likeness(
+    connection: duckdb.DuckDBPyConnection, store: Store, gone: dict, new: dict
+) -> tuple[float, float]:
     """How alike the old field's values in the last file before are to the new one's in the first after it."""
     places = connection.execute(
         "select max_by(read_from, file_seq) filter (where arrived_on < $gone), "
@@ -99,7 +103,9 @@ def _both(gone: dict, new: dict) -> dict:
     old, name, model = gone["field"], new["field"], f"stg_{gone['source']}__events.sql"
     place = DBT / "models" / "staging" / model
     leaf = name.strip('"').rpartition('"' if '"' in name else ".")[2]
-    is_read = place.exists() and re.search(rf"\b{re.escape(leaf)}\b", place.read_text(encoding="utf-8"))
+    is_read = place.exists() and re.search(
+        rf"\b{re.escape(leaf)}\b", place.read_text(encoding="utf-8")
+    )
     both = f"coalesce(record ->> '{quoted(_path(old))}', record ->> '{quoted(_path(name))}')"
     mend = f"where dbt/models/staging/{model} reads {old}, write {both}"
     return {
@@ -107,7 +113,9 @@ def _both(gone: dict, new: dict) -> dict:
         "field": f"{old} → {name}",
         "was_after": new["was_after"],
         "is_news": gone["is_news"] or new["is_news"],
-        "hint": f"{model} reads {name} already" if is_read else f"{mend}; `make data` then reads all files again",
+        "hint": f"{model} reads {name} already"
+        if is_read
+        else f"{mend}; `make data` then reads all files again",
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.settings import Count, Section, Text, describe, suggest
 
 FILE = "dbt/dbt_project.yml"
@@ -30,16 +30,16 @@ class Variables(Section):
 
 
 def parse(text: str) -> Variables:
-    """The variables in dbt_project.yml; Refused with file, key, value and what would do."""
+    """The variables in dbt_project.yml; UserError with file, key, value and what would do."""
     try:
         given = yaml.safe_load(text)["vars"] or {}
         return Variables.model_validate(given)
     except yaml.YAMLError as error:  # it names line and column
-        raise Refused(f"{FILE} is not valid YAML: {error}") from error
+        raise UserError(f"{FILE} is not valid YAML: {error}") from error
     except (KeyError, TypeError) as error:
-        raise Refused(f"{FILE} has no vars: sources, outcome and the rest.") from error
+        raise UserError(f"{FILE} has no vars: sources, outcome and the rest.") from error
     except ValidationError as error:
-        raise Refused(f"{FILE}: vars: {_sentence(given, error.errors()[0])}") from error
+        raise UserError(f"{FILE}: vars: {_sentence(given, error.errors()[0])}") from error
 
 
 def _sentence(given: Mapping[str, Any], error: Mapping[str, Any]) -> str:

@@ -20,9 +20,17 @@ import yaml
 
 from jollyboat.landing import landing
 from jollyboat.landing.landing import Landing
-from jollyboat.store.errors import Refused, explain
+from jollyboat.store.errors import UserError, explain
 from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import PROJECT, Store, hash_folder, hash_text, is_alive, read_json, write_json
+from jollyboat.store.store import (
+    PROJECT,
+    Store,
+    hash_folder,
+    hash_text,
+    is_alive,
+    read_json,
+    write_json,
+)
 from jollyboat.warehouse.variables import Variables, parse
 
 DBT = PROJECT / "dbt"
@@ -30,7 +38,7 @@ TOO_LITTLE_BYTES = 1_000_000
 
 
 def variables() -> Variables:
-    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL; Refused where one is wrong."""
+    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL; UserError where one is wrong."""
     return parse((DBT / "dbt_project.yml").read_text(encoding="utf-8"))
 
 
@@ -76,12 +84,15 @@ def land(store: Store) -> Landing:
 
 @contextmanager
 def locked(
-    store: Store, build_id: str | None = None, run_process: int | None = None, patience_seconds: float = 60
+    store: Store,
+    build_id: str | None = None,
+    run_process: int | None = None,
+    patience_seconds: float = 60,
 ) -> Iterator[int]:
     """Hold the right to write the warehouse; yields the lock's descriptor, which dbt inherits, so that the leftovers of
     a killed run keep it until they end: those are waited for, a run that is under way (`run_process` lives) is not.
 
-    Raises Refused with who holds it since when, or, with `build_id`, that another run has built the tables since.
+    Raises UserError with who holds it since when, or, with `build_id`, that another run has built the tables since.
     """
     store.root.mkdir(parents=True, exist_ok=True)
     with (store.root / ".warehouse.lock").open("a+") as file:
@@ -89,10 +100,12 @@ def locked(
         file.seek(0)
         file.truncate()
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"pid": os.getpid(), "run": run_process or os.getppid(), "since": since}))
+        file.write(
+            json.dumps({"pid": os.getpid(), "run": run_process or os.getppid(), "since": since})
+        )
         file.flush()
         if build_id and read_json(store.dbt / "built.json", default={}).get("id") != build_id:
-            raise Refused(
+            raise UserError(
                 "Another data run has built the tables since these were audited; nothing was published. "
                 "`make data` again."
             )
@@ -108,8 +121,12 @@ def _acquire(file: TextIO, deadline: float) -> None:
             holder = json.loads(file.read() or "{}")
             is_under_way = is_alive(holder.get("pid")) and is_alive(holder.get("run"))
             if is_under_way or time.monotonic() > deadline:
-                who = "Another data run" if is_under_way else "What is left of a data run that was killed"
-                raise Refused(
+                who = (
+                    "Another data run"
+                    if is_under_way
+                    else "What is left of a data run that was killed"
+                )
+                raise UserError(
                     f"{who} (process {holder.get('pid')}) has been writing the warehouse since {holder.get('since')}. "
                     "Wait for it to end, then run the same command again."
                 ) from None
@@ -157,7 +174,7 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
 
 
 def finish_dbt(store: Store, build: Build) -> str:
-    """Wait for dbt and return the build's id; raise Refused with the model and the error where it failed."""
+    """Wait for dbt and return the build's id; raise UserError with the model and the error where it failed."""
     if build.process is None:
         return read_json(store.dbt / "built.json")["id"]
     if build.process.wait() == 0:
@@ -169,10 +186,10 @@ def finish_dbt(store: Store, build: Build) -> str:
     if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
         text += f"\nNo space left on device: {store.root}"  # dbt could not write its log either
     if sentence := explain(text):
-        raise Refused(sentence)
+        raise UserError(sentence)
     found = text.rfind("Failure in")
     where = text[found:] if found >= 0 else "\n".join(text.splitlines()[-25:])
-    raise Refused(
+    raise UserError(
         f"dbt could not build the tables; nothing was published.\n{where.strip()[:3000]}\n"
         "Mend the model named above, then `make data` (the whole log: data/dbt/logs/run.txt)."
     )
@@ -184,7 +201,9 @@ def _sweep_staged(store: Store) -> None:
     Those of the code before this one stay, so that the way back to it reads no raw line again.
     """
     with connect(store) as connection:
-        (views,) = connection.sql("select string_agg(sql, '') from duckdb_views() where not internal").fetchone()
+        (views,) = connection.sql(
+            "select string_agg(sql, '') from duckdb_views() where not internal"
+        ).fetchone()
     for source in store.staged.iterdir():
         used = [path for path in source.iterdir() if path.name in views]
         for path in used:
@@ -246,16 +265,26 @@ def _models(store: Store) -> dict:
     results = read_json(store.dbt / "target" / "run_results.json")["results"]
     manifest = read_json(store.dbt / "target" / "manifest.json")
     parents, nodes = manifest["parent_map"], manifest["nodes"].values()
-    meta = {node["name"]: node["config"].get("meta", {}) for node in nodes if node["resource_type"] == "model"}
+    meta = {
+        node["name"]: node["config"].get("meta", {})
+        for node in nodes
+        if node["resource_type"] == "model"
+    }
     return {
         "models": [
             {
                 "name": each["unique_id"].rpartition(".")[2],
                 "seconds": each["execution_time"],
-                "parents": sorted(parent.rpartition(".")[2] for parent in parents[each["unique_id"]]),
+                "parents": sorted(
+                    parent.rpartition(".")[2] for parent in parents[each["unique_id"]]
+                ),
             }
             for each in results
         ],
-        "published_by": {name: one["published_by"] for name, one in sorted(meta.items()) if "published_by" in one},
-        "published_queries": sorted(name for name, one in meta.items() if one.get("published_as") == "query"),
+        "published_by": {
+            name: one["published_by"] for name, one in sorted(meta.items()) if "published_by" in one
+        },
+        "published_queries": sorted(
+            name for name, one in meta.items() if one.get("published_as") == "query"
+        ),
     }

@@ -14,7 +14,9 @@ def _give_first(*given: str, **named: str) -> str:
 
 def _stand_ins() -> dict[str, Callable]:
     text = "".join(path.read_text(encoding="utf-8") for path in MACROS.glob("*.sql"))
-    columns = re.findall(r"'(\w+)'", re.search(r"canonical_columns\(\).*?return\((.*?)\)", text, re.DOTALL)[1])
+    columns = re.findall(
+        r"'(\w+)'", re.search(r"canonical_columns\(\).*?return\((.*?)\)", text, re.DOTALL)[1]
+    )
     return dict.fromkeys(re.findall(r"{% macro (\w+)", text), _give_first) | {
         "canonical_columns": lambda: columns,
         "canonical_events": lambda cte: f"select * from {cte}",

@@ -3,7 +3,7 @@
     which they arrived.
 #}
 with recursive first_records as not materialized ( -- noqa: PRS
-    select * from {{ ref('int_first_records') }}
+    select * from {{ ref('int_deduplicated_records') }}
 ),
 
 links as materialized (

@@ -3,7 +3,7 @@
     account of very many devices (a bot) identify no person: their links are cut.
 #}
 with first_records as (
-    select * from {{ ref('int_first_records') }}
+    select * from {{ ref('int_deduplicated_records') }}
 ),
 
 links as (

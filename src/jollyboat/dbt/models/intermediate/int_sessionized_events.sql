@@ -12,7 +12,7 @@ with events as not materialized (
         session_id as emitter_session_id,
         coalesce('a:' || anonymous_id, 'u:' || user_id) as visitor_device,
         source in ({{ back_end_sources }}) as is_back_end
-    from {{ ref('int_first_records') }}
+    from {{ ref('int_deduplicated_records') }}
     where same_order_as is null
 ),
 

@@ -3,7 +3,7 @@ with records as not materialized (
 ),
 
 firsts as not materialized (
-    select * from {{ ref('int_first_records') }}
+    select * from {{ ref('int_deduplicated_records') }}
 ),
 
 {# A repeat of an order whose web purchase is kept repeats that one. #}

@@ -4,7 +4,7 @@ with fields as (
 
 {# What this project feeds back comes when it likes, and says nothing of the days that the sources' logs should have. #}
 account as (
-    select * from {{ ref('record_account') }}
+    select * from {{ ref('record_reconciliation') }}
     where not {{ jollyboat.is_feedback('source') }}
 ),
 

@@ -10,21 +10,21 @@ from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part
 
 FEW_POSITIVES = 20  # with fewer, average precision of one model moves by 0.1 from sample to sample
-MOST_VALUES = 50  # of a column that slices: the largest are judged
+MOST_VALUES = 50  # of a column that segments: the largest are judged
 SPANS = 4  # that a number of many values is cut into
 LEAVES, LEAST_ROWS, NAMED = 12, 100, 6  # of the search
 COMMON_VALUES = 8  # of a category, which the search asks about
 
 
-def slice_columns(part: Part, names: list[str]) -> pd.DataFrame:
-    """The columns to slice by, each value as a text; `day` is the day of the point, a number of many values is cut."""
+def segment_columns(part: Part, names: list[str]) -> pd.DataFrame:
+    """The columns to segment by, each value as a text; `day` is the day of the point, a number of many values is cut."""
     rows = pd.concat([part.keys, part.features], axis=1)
     rows["day"] = part.keys["point_at"].dt.strftime("%Y-%m-%d")
     return pd.DataFrame({name: _texts(rows[name]) for name in names if name in rows})
 
 
-def by_slice(
-    slices: pd.DataFrame,
+def by_segment(
+    segments: pd.DataFrame,
     label: Array,
     probability: Array,
     baseline: Array | None = None,
@@ -32,20 +32,22 @@ def by_slice(
     seed: int = 0,
     groups: Array | None = None,
 ) -> list[dict[str, Any]]:
-    """One entry per value of each column of `slices`, the largest first.
+    """One entry per value of each column of `segments`, the largest first.
 
-    Each has slice, value, rows, positives, rate, mean_probability, average_precision and too_small, which says that
+    Each has segment, value, rows, positives, rate, mean_probability, average_precision and too_small, which says that
     there are too few positives (or negatives) to judge by; what can be judged has its lead `against_baseline`, too.
     Of a column with more than MOST_VALUES values the smallest are one entry together.
     """
     label, probability, entries = np.asarray(label), np.asarray(probability), []
-    for name in slices.columns:
-        texts, counts = slices[name], slices[name].value_counts()
+    for name in segments.columns:
+        texts, counts = segments[name], segments[name].value_counts()
         if len(counts) > MOST_VALUES:
-            texts = texts.where(texts.isin(counts.index[:MOST_VALUES]), f"({len(counts) - MOST_VALUES:,} others)")
+            texts = texts.where(
+                texts.isin(counts.index[:MOST_VALUES]), f"({len(counts) - MOST_VALUES:,} others)"
+            )
         for value in texts.value_counts().index:
             rows = (texts == value).to_numpy(dtype=bool)
-            entry = {"slice": name, "value": value, **_judge(label[rows], probability[rows])}
+            entry = {"segment": name, "value": value, **_judge(label[rows], probability[rows])}
             if baseline is not None and not entry["too_small"]:
                 by = None if groups is None else groups[rows]
                 entry["against_baseline"] = difference(
@@ -55,8 +57,10 @@ def by_slice(
     return entries
 
 
-def search_slices(part: Part, schema: FeatureSchema, probability: Array, seed: int) -> list[dict[str, Any]]:
-    """Where probabilities are furthest from what happened, the worst first, as entries like those of `by_slice`.
+def search_segments(
+    part: Part, schema: FeatureSchema, probability: Array, seed: int
+) -> list[dict[str, Any]]:
+    """Where probabilities are furthest from what happened, the worst first, as entries like those of `by_segment`.
 
     A shallow tree looks for them in one half of the rows, each is judged on the other half: what it is off by there
     (`gap`, rate less mean probability) has not been searched for.
@@ -66,7 +70,9 @@ def search_slices(part: Part, schema: FeatureSchema, probability: Array, seed: i
     names, asked = _questions(part.features, schema)
     here = np.arange(len(part)) % 2 == 0
     tree = DecisionTreeRegressor(
-        max_leaf_nodes=LEAVES, min_samples_leaf=max(LEAST_ROWS, int(here.sum()) // 50), random_state=seed
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=max(LEAST_ROWS, int(here.sum()) // 50),
+        random_state=seed,
     )
     if here.sum() < 2 * tree.min_samples_leaf:
         return []
@@ -75,7 +81,14 @@ def search_slices(part: Part, schema: FeatureSchema, probability: Array, seed: i
     for leaf, where in _paths(tree.tree_, names).items():
         if (rows := leaves == leaf).any():
             entry = _judge(part.label[~here][rows], probability[~here][rows])
-            found.append({"slice": "found", "value": where, **entry, "gap": entry["rate"] - entry["mean_probability"]})
+            found.append(
+                {
+                    "segment": "found",
+                    "value": where,
+                    **entry,
+                    "gap": entry["rate"] - entry["mean_probability"],
+                }
+            )
     return sorted(found, key=lambda entry: -abs(entry["gap"]) * np.sqrt(entry["rows"]))[:NAMED]
 
 
@@ -93,7 +106,11 @@ def _judge(label: Array, probability: Array) -> dict[str, Any]:
 
 
 def _texts(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and column.nunique() > 10:
+    if (
+        pd.api.types.is_numeric_dtype(column)
+        and not pd.api.types.is_bool_dtype(column)
+        and column.nunique() > 10
+    ):
         edges = np.unique(column.quantile(np.arange(1, SPANS) / SPANS))
         starts = ["below " + format(edges[0], "g"), *(f"from {edge:g}" for edge in edges)]
         spans = np.array(starts)[np.searchsorted(edges, column.to_numpy(dtype=float), side="right")]

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from jollyboat.bundles.bundle import POOLED, Bundle, Parts, assemble, open_bundle
+from jollyboat.bundles.bundle import SHARED, Bundle, Parts, assemble, open_bundle
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
 from jollyboat.gate.behaviour import judge, read_cases
 from jollyboat.gate.gate import Facts
@@ -17,12 +17,12 @@ from jollyboat.serving import batch
 from jollyboat.serving.ask import smoke
 from jollyboat.snapshots import snapshot as snapshots
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.training.evaluate import difference
 from jollyboat.training.run import Run
-from jollyboat.training.slices import by_slice, slice_columns
+from jollyboat.training.segments import by_segment, segment_columns
 from jollyboat.training.split import Part
-from jollyboat.training.training import SLICE_RESAMPLES
+from jollyboat.training.training import SEGMENT_RESAMPLES
 
 COMMON_COLUMNS = ("event_type", "page", "device", "channel", "country", "category", "currency")
 SESSIONS_COMPARED = 200
@@ -37,13 +37,17 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
     lookups = {name: snapshot.columns(name) for name in snapshot.lookups}
     request = sample_request(_common_values(snapshot))
     try:
-        sample = answer_sample(run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request)
+        sample = answer_sample(
+            run.model(chosen), run.feature_sql, schema, lookups, metrics["threshold"], request
+        )
     except duckdb.Error as error:
-        raise Refused(
+        raise UserError(
             f"A server cannot compute the features of run {run.id} ({str(error).partition(chr(10))[0]}): they may come "
             "from events_at_point and lookups only. Mend dbt's features_at_point, then `make data train`."
         ) from error
-    card = render("card.html", title=title, run=run, settings=run.settings, metrics=metrics, chosen=chosen)
+    card = render(
+        "card.html", title=title, run=run, settings=run.settings, metrics=metrics, chosen=chosen
+    )
     parts = Parts(
         candidate=chosen,
         model=run.model(chosen),
@@ -58,10 +62,12 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         code=run.settings["code"],
         metrics=metrics["candidates"][chosen]["holdout"],
     )
-    return assemble(parts, run.store, POOLED)
+    return assemble(parts, run.store, SHARED)
 
 
-def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> tuple[Facts, dict[str, Any]]:
+def gather_facts(
+    run: Run, bundle: Bundle, champion: tuple[str, str] | None
+) -> tuple[Facts, dict[str, Any]]:
     """What the gate decides on, and the smoke test's figures."""
     metrics = run.metrics
     one = metrics["candidates"][run.chosen]
@@ -74,15 +80,16 @@ def gather_facts(run: Run, bundle: Bundle, champion: tuple[str, str] | None) -> 
         against_baseline=one.get("against_baseline"),
         against_champion=against,
         champion_silence=silence,
-        slices=one["slices"],
-        champion_slices=theirs,
+        segments=one["segments"],
+        champion_segments=theirs,
         label_rate=metrics["split"]["holdout"]["label_rate"],
         calibration_error=one["holdout"]["calibration_error"]["value"],
         smoke_passed=figures is not None,
         smoke_sentence=smoke_sentence,
         p99_ms=figures and figures["p99_ms"],
         memory_mb=figures and figures["memory_mb"],
-        bundle_mb=sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file()) / 1e6,
+        bundle_mb=sum(path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file())
+        / 1e6,
         training_seconds=run.cost.get("seconds"),
         calibration_chance=one.get("calibration_chance"),
         misbehaving=misbehaving,
@@ -105,12 +112,17 @@ def try_out(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
     sessions = _sessions(snapshot, asked)
     keys = asked[["tenant_id", "entity_id"]]
     probability = predictions.rename(columns={run.chosen: "probability"})[[*keys, "probability"]]
-    expected = keys.merge(snapshot.frame("session_features"), how="left").merge(probability, how="left")
+    expected = keys.merge(snapshot.frame("session_features"), how="left").merge(
+        probability, how="left"
+    )
     types = {kind for (kind,) in snapshot.relation("events").aggregate("event_type").fetchall()}
     unknowing = LoadedModel(bundle)  # of visitors and products: what it says may rest on no id
     try:
         verdicts = judge(
-            read_cases(), lambda asked: [each.probability for each in unknowing.predict(asked)], sessions, types
+            read_cases(),
+            lambda asked: [each.probability for each in unknowing.predict(asked)],
+            sessions,
+            types,
         )
     finally:
         unknowing.close()
@@ -122,7 +134,9 @@ def try_out(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
         model.close()
     columns = [*(feature["name"] for feature in bundle.schema["features"]), "probability"]
     counts = {name: int((~_same(expected[name], found[name])).sum()) for name in columns}
-    return [each.sentence for each in verdicts if not each.passed], {name: n for name, n in counts.items() if n}
+    return [each.sentence for each in verdicts if not each.passed], {
+        name: n for name, n in counts.items() if n
+    }
 
 
 def _same(expected: pd.Series, found: pd.Series) -> np.ndarray:
@@ -145,43 +159,59 @@ def _sessions(snapshot: Snapshot, asked: pd.DataFrame) -> list[tuple[str, str, l
     ]
 
 
-def against_champion(champion: tuple[str, str], run: Run) -> tuple[dict | None, list[dict] | None, str]:
-    """The candidate's lead over the champion on the run's holdout, in all and by slice; None, and why, where the
+def against_champion(
+    champion: tuple[str, str], run: Run
+) -> tuple[dict | None, list[dict] | None, str]:
+    """The candidate's lead over the champion on the run's holdout, in all and by segment; None, and why, where the
     champion cannot be asked.
     """
     predictions, snapshot = run.predictions(), snapshots.open(run.snapshot_id, run.store)
     try:
         bundle = open_bundle(run.store.bundle(*champion))
-        LoadedModel(bundle).close()  # refuses where changed code makes it answer otherwise than when it was made
+        LoadedModel(
+            bundle
+        ).close()  # refuses where changed code makes it answer otherwise than when it was made
         if learned := Run(run.store, bundle.manifest["run"]).metrics.get("split"):
             # No row that it learned from: after a change of [split] the holdout may begin before its own.
-            predictions = predictions[predictions["point_at"] > pd.Timestamp(learned["validation"]["to"])]
+            predictions = predictions[
+                predictions["point_at"] > pd.Timestamp(learned["validation"]["to"])
+            ]
         if predictions["label"].nunique() < 2:
-            raise Refused("it has learned from nearly all of it")
+            raise UserError("it has learned from nearly all of it")
         theirs = batch.predict(bundle, snapshot, predictions)
-    except Exception as error:  # a candidate whose code has changed raises what it likes over what it saved before
+    except (
+        Exception
+    ) as error:  # a candidate whose code has changed raises what it likes over what it saved before
         why = str(error).partition("\n")[0]
         silence = f"Champion {champion[1]} cannot be asked about this holdout ({why}), so it may be better. "
         silence += 'Where that is meant, as after a change of what the logs hold: `make deploy FORCE="why"`.'
         return None, None, silence
     entity = ["tenant_id", "entity_id"]
     both = predictions.merge(theirs[[*entity, "probability"]], on=entity)
-    features = snapshot.rows_of("session_features", both[entity]).drop(columns=["point_at", "label", "status"])
+    features = snapshot.rows_of("session_features", both[entity]).drop(
+        columns=["point_at", "label", "status"]
+    )
     rows = both[[*entity, "point_at", "label"]].merge(features, on=entity)
     settings, label = run.settings, both["label"].to_numpy()
     asked = both[run.chosen].to_numpy(), both["probability"].to_numpy()
-    groups, seed = both["person"].to_numpy() if "person" in both else None, settings["train"]["seed"]
+    groups, seed = (
+        both["person"].to_numpy() if "person" in both else None,
+        settings["train"]["seed"],
+    )
     lead = difference(label, *asked, settings["evaluate"]["resamples"], seed, groups)
-    slices = slice_columns(Part.of(rows), settings["evaluate"]["slices"])
-    return lead, by_slice(slices, label, *asked, SLICE_RESAMPLES, seed, groups), ""
+    segments = segment_columns(Part.of(rows), settings["evaluate"]["segments"])
+    return lead, by_segment(segments, label, *asked, SEGMENT_RESAMPLES, seed, groups), ""
 
 
 def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
     try:
         figures = smoke(bundle.folder)
-    except Refused as refusal:
+    except UserError as refusal:
         return None, str(refusal)
-    return figures, f"The server was ready in {figures['start_seconds']:.1f} s and answered its sample as expected."
+    return (
+        figures,
+        f"The server was ready in {figures['start_seconds']:.1f} s and answered its sample as expected.",
+    )
 
 
 def _common_values(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -215,7 +245,10 @@ def sample_request(values: Mapping[str, Sequence[str]], event_count: int = 6) ->
             "anonymous_id": "sample-visitor",
             "product_id": f"sample-product-{number % 2}",
             "price": 10.0 + number,
-            **{name: known[number % len(known) if name in changing else 0] for name, known in others.items()},
+            **{
+                name: known[number % len(known) if name in changing else 0]
+                for name, known in others.items()
+            },
         }
         for number in range(event_count)
     ]

@@ -15,7 +15,7 @@ from jollyboat.champions import champion
 from jollyboat.monitoring.monitor import Facts
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store.errors import Refused
+from jollyboat.store.errors import UserError
 from jollyboat.store.store import Store, quoted
 from jollyboat.training import run
 from jollyboat.training.persistence import load
@@ -27,7 +27,7 @@ DAY = pd.Timedelta(days=1)
 
 
 def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
-    """The facts that `monitor.judge` takes, and what they are about. Refused where there is no champion or snapshot.
+    """The facts that `monitor.judge` takes, and what they are about. UserError where there is no champion or snapshot.
 
     Days are of 24 hours and end with the newest session, so that each holds all hours. Quality is of what the server
     answered where it has answered anything, else of the newest sessions as the champion would have scored them. A
@@ -35,18 +35,20 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     """
     found = champion.current(store)
     if found is None:
-        raise Refused("There is no champion to watch: `make deploy` makes one.")
+        raise UserError("There is no champion to watch: `make deploy` makes one.")
     own, newest = champion.own(store), snapshot.open_latest(store)
-    pooled, *others = [_past(open_bundle(store.bundle(*one)), store) for one in (found, *own.items())]
-    bundle, until = pooled.bundle, pooled.until
+    shared, *others = [
+        _past(open_bundle(store.bundle(*one)), store) for one in (found, *own.items())
+    ]
+    bundle, until = shared.bundle, shared.until
     sessions = _sessions(newest)
     live = sessions[sessions["point_at"] > until]
     end = max(live["point_at"].max(), until) if len(live) else until
-    reference, live = _of_whole_days(pooled.sessions, end), _with_day(live, end)
+    reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
     days = _whole_days(live["day"], until, end)
     log = predictions(newest)
     calls = _calls(log)
-    said = [_said(past, live, log, end, own) for past in (pooled, *others)]
+    said = [_said(past, live, log, end, own) for past in (shared, *others)]
     features = [feature["name"] for feature in bundle.schema["features"]]
     facts = Facts(
         days=days,
@@ -58,14 +60,14 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         arrivals=_arrivals(newest),
         latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
         age_hours=(pd.Timestamp(naive_utc(now)) - _last_arrival(newest)) / pd.Timedelta(hours=1),
-        days_since_training=(end - _data_end(_newest_training(store, pooled.learned))) / DAY,
+        days_since_training=(end - _data_end(_newest_training(store, shared.learned))) / DAY,
         owners=list(own),
     )
     return facts, {
         "champion": bundle.owner,
         "version": bundle.version,
         "own": own,
-        "run": pooled.trained.id,
+        "run": shared.trained.id,
         "snapshot": newest.id,
         "learned_until": str(until),
         "newest": str(end),
@@ -91,20 +93,20 @@ class Past:
 
 def _past(bundle: Bundle, store: Store) -> Past:
     learned = _learned(bundle, store)
-    sessions = _sessions(learned, "" if bundle.owner == champion.POOLED else bundle.owner)
+    sessions = _sessions(learned, "" if bundle.owner == champion.SHARED else bundle.owner)
     return Past(bundle, learned, run.open(bundle.manifest["run"], store), sessions)
 
 
 def _learned(bundle: Bundle, store: Store) -> Snapshot:
     try:
         return snapshot.open(bundle.manifest["snapshot"], store)
-    except Refused as error:
+    except UserError as error:
         pointer = store.champion(bundle.owner)
-        mend = f"promote a new one, or delete {pointer} and the pooled one answers {bundle.owner}"
-        raise Refused(
+        mend = f"promote a new one, or delete {pointer} and the shared one answers {bundle.owner}"
+        raise UserError(
             f"Snapshot {bundle.manifest['snapshot']}, which champion {bundle.version} learned from, is gone, as after "
             "`jollyboat erase`, so there is nothing to compare with: "
-            f"{'`make train deploy`' if bundle.owner == champion.POOLED else mend}."
+            f"{'`make train deploy`' if bundle.owner == champion.SHARED else mend}."
         ) from error
 
 
@@ -113,13 +115,19 @@ def _said(
 ) -> dict[str, pd.DataFrame]:
     """What a champion says, and said in training, of the tenants whom it answers: four of the monitor's frames."""
     bundle, split = past.bundle, past.trained.metrics["split"]
-    reference, live = (_mine(rows, bundle.owner, owners) for rows in (_of_whole_days(past.sessions, end), live))
+    reference, live = (
+        _mine(rows, bundle.owner, owners) for rows in (_of_whole_days(past.sessions, end), live)
+    )
     tested = reference[reference["point_at"] >= pd.Timestamp(split["validation"]["from"])]
-    holdout = past.trained.predictions()[[*KEYS, bundle.candidate]].rename(columns={bundle.candidate: "probability"})
+    holdout = past.trained.predictions()[[*KEYS, bundle.candidate]].rename(
+        columns={bundle.candidate: "probability"}
+    )
     scored = live.assign(probability=_score(bundle, live))
     return {
         "reference_scores": _scores(tested, bundle),
-        "live_scores": scored.rename(columns={"probability": "score"})[["tenant_id", "day", "score"]],
+        "live_scores": scored.rename(columns={"probability": "score"})[
+            ["tenant_id", "day", "score"]
+        ],
         "holdout": _with_label(reference.merge(holdout, on=KEYS)),
         "answers": _answers(_mine(log, bundle.owner, owners), bundle, end)
         if len(log)
@@ -154,8 +162,12 @@ def _whole_days(
     """The days between first and last, empty ones too, that lie between `begin` and `until`."""
     if days.empty:
         return []
-    spans = {day: (end + (day - 1) * DAY, end + day * DAY) for day in range(days.min(), days.max() + 1)}
-    covered = {day: min(until or last, last) - max(begin, first) for day, (first, last) in spans.items()}
+    spans = {
+        day: (end + (day - 1) * DAY, end + day * DAY) for day in range(days.min(), days.max() + 1)
+    }
+    covered = {
+        day: min(until or last, last) - max(begin, first) for day, (first, last) in spans.items()
+    }
     return [day for day, span in covered.items() if span >= COVERED * DAY]
 
 
@@ -163,7 +175,9 @@ def _score(bundle: Bundle, rows: pd.DataFrame) -> np.ndarray:
     """The bundle's probability for rows of features; its columns may lack none."""
     columns = FeatureSchema.from_dict(bundle.schema).names
     if missing := [name for name in columns if name not in rows.columns]:
-        raise Refused(f"The newest snapshot lacks {missing[0]}, which the champion reads: `make train deploy`.")
+        raise UserError(
+            f"The newest snapshot lacks {missing[0]}, which the champion reads: `make train deploy`."
+        )
     return load(bundle.model).predict_proba(rows[columns])
 
 
@@ -172,7 +186,9 @@ def _scores(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
 
 
 def _with_label(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[["tenant_id", "day", "event_count", "probability", "label"]].assign(label=rows["label"].astype(float))
+    return rows[["tenant_id", "day", "event_count", "probability", "label"]].assign(
+        label=rows["label"].astype(float)
+    )
 
 
 def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
@@ -181,14 +197,19 @@ def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
         return []
     calls = log.groupby("tenant_id")["answered_at"].agg(["size", "max"]).reset_index()
     return [
-        {"tenant_id": tenant, "count": int(n), "last": str(last)} for tenant, n, last in calls.itertuples(index=False)
+        {"tenant_id": tenant, "count": int(n), "last": str(last)}
+        for tenant, n, last in calls.itertuples(index=False)
     ]
 
 
 def _answers(log: pd.DataFrame, bundle: Bundle, end: pd.Timestamp) -> pd.DataFrame:
     """What this champion answered about people's sessions, once per session and k."""
     log = log[log["probability"].notna()]  # the others failed
-    own = log[(log["model_version"] == bundle.version) & ~log["had_outcome"] & ~log["status"].isin(["bot", "unfit"])]
+    own = log[
+        (log["model_version"] == bundle.version)
+        & ~log["had_outcome"]
+        & ~log["status"].isin(["bot", "unfit"])
+    ]
     own = _with_day(own.drop_duplicates([*KEYS, "event_count"], keep="last"), end)
     return _with_label(own.rename(columns={"outcome": "label"}))
 
@@ -203,12 +224,19 @@ def predictions(newest: Snapshot) -> pd.DataFrame:
     with duckdb.connect() as connection:
         connection.register("log", newest.frame("fct_predictions"))
         connection.register("sessions", sessions.df())
-        return connection.sql("from log left join sessions using (tenant_id, session_id) order by answered_at").df()
+        return connection.sql(
+            "from log left join sessions using (tenant_id, session_id) order by answered_at"
+        ).df()
 
 
 def _volumes(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
     started = newest.relation("sessions").project("tenant_id, started_at").df()
-    return _with_day(started, end, "started_at").groupby(["tenant_id", "day"]).size().reset_index(name="session_count")
+    return (
+        _with_day(started, end, "started_at")
+        .groupby(["tenant_id", "day"])
+        .size()
+        .reset_index(name="session_count")
+    )
 
 
 def _arrivals(newest: Snapshot) -> pd.DataFrame:
@@ -216,7 +244,7 @@ def _arrivals(newest: Snapshot) -> pd.DataFrame:
 
     The server's log lands under the server's day, which may be long after that of the logs.
     """
-    account = newest.relation("record_account").filter("arrived_on is not null").df()
+    account = newest.relation("record_reconciliation").filter("arrived_on is not null").df()
     arrived = pd.to_datetime(account["arrived_on"])
     return pd.DataFrame(
         {
@@ -239,7 +267,7 @@ def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
     found = snapshot.of_latest_run(store)
     try:
         return snapshot.open(found, store) if found else learned
-    except Refused:
+    except UserError:
         return learned
 
 
