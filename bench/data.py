@@ -129,7 +129,7 @@ GROWN = {
 AUDIT = """
 import time
 from jollyboat.audit import audit
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 audit.load_gx()
 began = time.perf_counter()
 findings = audit.audit(default_store())

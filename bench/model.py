@@ -75,7 +75,7 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
 
     sys.path[:0] = [str(project())]
     from jollyboat.snapshots import snapshot
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
 
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
     run(

@@ -213,7 +213,7 @@ def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> N
     from jollyboat.landing.prediction_log import PredictionLog
     from jollyboat.serving import metrics
     from jollyboat.serving.schema import PredictRequest
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
 
     request = 1e6 / max(ours.values())
     line = dict.fromkeys(
@@ -272,7 +272,7 @@ def changes_and_a_kill(
     """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
     from jollyboat.champions import champion
     from jollyboat.landing.prediction_log import land_leftovers
-    from jollyboat.store.store import Store, read_json
+    from jollyboat.store import Store, read_json
 
     kept, first = Store(store), champion.current(Store(store))[1]
     shutil.rmtree(store / "raw", ignore_errors=True)
@@ -433,7 +433,7 @@ def sessions(store: Path) -> tuple[list[bytes], Any, Path]:
     from jollyboat.bundles.bundle import open_bundle
     from jollyboat.champions.champion import current
     from jollyboat.snapshots import snapshot
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
     from jollyboat.training.schema import FeatureSchema
 
     opened, bundle = (

@@ -18,7 +18,7 @@ from runs import JOLLYBOAT
 
 import demo
 from jollyboat.snapshots import snapshot
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 
 UNSENT = {"tenant_id", "entity_id", "point_at", "event_number", "source"}
 

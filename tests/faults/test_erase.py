@@ -17,8 +17,8 @@ from jollyboat.erasure import erase, erase_plan
 from jollyboat.erasure.naming import Ids
 from jollyboat.landing import landing, records
 from jollyboat.snapshots import snapshot
+from jollyboat.store import Store, write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, write_json
 from jollyboat.warehouse import warehouse
 
 pytestmark = pytest.mark.faults
@@ -141,7 +141,7 @@ def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(
     account, ids = somebody
     code = (
         "import os, signal; from jollyboat.erasure import erase; from jollyboat.snapshots import snapshot; "
-        "from jollyboat.store.store import default_store; {} = lambda *_: os.kill(os.getpid(), 9); "
+        "from jollyboat.store import default_store; {} = lambda *_: os.kill(os.getpid(), 9); "
     )
     for place in KILLED_BEFORE:
         name = place if "." in place else f"erase.{place}"

@@ -16,7 +16,7 @@ from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import current
 from jollyboat.serving import batch
 from jollyboat.snapshots import snapshot as snapshots
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 
 SESSIONS, TOLERANCE = 1_000, 1e-9
 KEYS = ["tenant_id", "entity_id"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from whole_path import go_the_whole_path, need_simulated_sources
 
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 
 
 @pytest.fixture(scope="session")

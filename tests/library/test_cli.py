@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from whole_path import JOLLYBOAT, run
 
 from jollyboat.cli.main import GROUPS, jollyboat
-from jollyboat.store.store import PROJECT, Store, write_json
+from jollyboat.store import PROJECT, Store, write_json
 
 HEAVY = {"duckdb", "fastapi", "numpy", "pandas", "pydantic", "sklearn", "uvicorn", "xgboost"}
 

@@ -15,7 +15,7 @@ import pytest
 from whole_path import build, need_simulated_sources
 
 from jollyboat.landing.landing import land
-from jollyboat.store.store import PROJECT, Store
+from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
 # What is changed in a good event, and the columns or the quarantine's reason it must end with.

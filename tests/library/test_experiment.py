@@ -13,8 +13,8 @@ from jollyboat.champions import champion
 from jollyboat.cli.main import jollyboat
 from jollyboat.experiments.readout import read, sequence
 from jollyboat.serving import experiment
+from jollyboat.store import Store, project_settings, read_json, write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, project_settings, read_json, write_json
 
 PROJECT_SETTINGS = project_settings()
 SETTINGS = PROJECT_SETTINGS.experiment.model_dump()

@@ -18,8 +18,8 @@ from jollyboat.bundles.model import answer_sample
 from jollyboat.champions.champion import current
 from jollyboat.serving import batch, deployment_checks, experiment
 from jollyboat.snapshots import snapshot
+from jollyboat.store import PROJECT, project_settings, read_json, write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, project_settings, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.estimators import Model, fit
 from jollyboat.training.persistence import save

@@ -12,8 +12,8 @@ from jollyboat.review import review
 from jollyboat.serving import body
 from jollyboat.serving.app import app
 from jollyboat.snapshots import snapshot
+from jollyboat.store import Store, write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, write_json
 from jollyboat.training import run as runs
 
 JUDGED = ("acme", "s1", "2026-01-01T00:00:00Z")

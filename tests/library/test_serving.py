@@ -42,8 +42,8 @@ from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.ask import smoke
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
+from jollyboat.store import PROJECT, Store, write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, write_json
 from jollyboat.training import explanation
 
 WHO = {"by": "test", "why": "a test"}

@@ -5,9 +5,8 @@ from datetime import date
 import pytest
 from whole_path import run
 
-from jollyboat.store import settings, store
+from jollyboat.store import PROJECT, Store, project_settings, settings, store
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, project_settings
 
 TEXT = (PROJECT / "project.toml").read_text(encoding="utf-8")
 WRONG = {  # what is replaced, by what, and the sentence

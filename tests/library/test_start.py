@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from jollyboat.serving.app import app
 from jollyboat.serving.state import state
-from jollyboat.store.store import Store, write_json
+from jollyboat.store import Store, write_json
 
 AT = "2026-01-01T10:00:00+00:00"
 COUNT = {"rows": 3}

@@ -14,7 +14,7 @@ from jollyboat.audit import audit
 from jollyboat.landing.landing import land
 from jollyboat.simulate.simulate import simulate
 from jollyboat.snapshots import snapshot
-from jollyboat.store.store import PROJECT, Store
+from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
 SOME = "(select entity_id from session_features limit 2)"

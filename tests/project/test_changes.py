@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from jollyboat.landing.landing import land
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 from jollyboat.warehouse import changes, warehouse
 
 FIRST, DAYS, LINES, CHANGED = date(2026, 3, 2), 28, 80, 21

@@ -15,7 +15,7 @@ import pytest
 from runs import copy_project, follow, read_guide, take, type_in
 
 from demo import TEMPLATE, unwrap
-from jollyboat.store.store import hash_text
+from jollyboat.store import hash_text
 
 HEADERS = [
     ["when", "visitor", "action", "screen", "price"],

@@ -14,12 +14,12 @@ import pytest
 from runs import JOLLYBOAT, run
 
 from jollyboat.landing import landing
-from jollyboat.store.store import Store, hash_text
+from jollyboat.store import Store, hash_text
 from jollyboat.warehouse import warehouse
 
 BUILD = """
 from jollyboat.warehouse import warehouse
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 store = default_store()
 with warehouse.locked(store) as lock:
     warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, warehouse.land(store)))

@@ -160,7 +160,7 @@ from functools import partial
 
 from jollyboat.gate import gate
 from jollyboat.training import run as runs
-from jollyboat.store.store import write_json
+from jollyboat.store import write_json
 from jollyboat.serving import deployment_checks
 
 run, failed = runs.open(""), {}

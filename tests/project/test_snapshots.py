@@ -13,8 +13,8 @@ import pytest
 
 from jollyboat.cli.main import jollyboat
 from jollyboat.snapshots import snapshot
+from jollyboat.store import PROJECT, Store, write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, write_json
 
 COLUMNS = {
     "events": "'acme' as tenant_id, 'e' || i as event_id, i * 1.5 as price",
@@ -249,7 +249,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from jollyboat.snapshots import snapshot
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 replace, left, moment = os.replace, int(sys.argv[2]), sys.argv[3]
 def replace_or_die(*arguments):
     global left

@@ -19,7 +19,7 @@ class ScoreFlow(ProjectFlow):
         """Score each tenant's newest sessions with its champion."""
         from jollyboat.serving import batch
         from jollyboat.snapshots import snapshot
-        from jollyboat.store.store import read_json
+        from jollyboat.store import read_json
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())

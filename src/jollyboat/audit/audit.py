@@ -21,8 +21,8 @@ from sqlalchemy.dialects import registry
 
 from jollyboat.snapshots import distribution
 from jollyboat.snapshots.snapshot import Snapshot
+from jollyboat.store import PROJECT, Store, write_json, write_text
 from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import PROJECT, Store, write_json, write_text
 from jollyboat.warehouse import warehouse
 
 SUITES = (

@@ -8,7 +8,7 @@ from jollyboat.audit.audit import Finding
 from jollyboat.landing.landing import Landing
 from jollyboat.pages import page
 from jollyboat.snapshots import distribution, snapshot
-from jollyboat.store.store import Store, read_json
+from jollyboat.store import Store, read_json
 from jollyboat.warehouse import changes
 from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models, published_tables
 

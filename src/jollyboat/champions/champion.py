@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
+from jollyboat.store import Store, locked, read_json, replace_pointer
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, locked, read_json, replace_pointer
 from jollyboat.training.run import interval
 
 WHATEVER_IS_THERE = object()

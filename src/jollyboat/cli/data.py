@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jollyboat.store.store import default_store, project_settings
+from jollyboat.store import default_store, project_settings
 
 
 @click.command(epilog="Example: jollyboat simulate --days 33 --drift 31")

@@ -2,7 +2,7 @@
 
 import click
 
-from jollyboat.store.store import default_store, project_settings
+from jollyboat.store import default_store, project_settings
 
 
 @click.group(epilog="Example: jollyboat experiment start --share 0.2")

@@ -5,9 +5,9 @@ import sys
 import click
 
 from jollyboat.cli import data, experiment, models, project, server
+from jollyboat.store import PROJECT
 from jollyboat.store.errors import UserError
 from jollyboat.store.project import is_project
-from jollyboat.store.store import PROJECT
 
 GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),

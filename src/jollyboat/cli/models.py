@@ -2,7 +2,7 @@
 
 import click
 
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 
 
 @click.command(epilog="Example: jollyboat runs")

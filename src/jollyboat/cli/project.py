@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from jollyboat.store import PROJECT, Store, default_store, write_text
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, default_store, write_text
 
 COMPILE = ("--universal", "--python-version", "3.11", "--upgrade", "--generate-hashes", "--quiet")
 COMPILE += ("--no-strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import click
 
+from jollyboat.store import default_store, project_settings
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import default_store, project_settings
 
 # glibc keeps small pieces of memory at hand: a request takes a tenth less time.
 TUNABLES = "glibc.malloc.tcache_count=500"

@@ -22,8 +22,7 @@ from jollyboat.erasure import erase_plan
 from jollyboat.erasure.naming import Ids
 from jollyboat.landing import records
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import (
+from jollyboat.store import (
     Store,
     hash_file,
     quoted,
@@ -32,6 +31,7 @@ from jollyboat.store.store import (
     write_json,
     write_text,
 )
+from jollyboat.store.errors import UserError
 from jollyboat.warehouse import warehouse
 
 # What the rest is made from, and bundles, which hold no rows about anyone.

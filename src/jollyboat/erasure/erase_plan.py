@@ -11,9 +11,9 @@ import duckdb
 
 from jollyboat.erasure.naming import Ids
 from jollyboat.snapshots import snapshot
+from jollyboat.store import PROJECT, Store, hash_file, hash_text, quoted, read_json
 from jollyboat.store.errors import UserError
 from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import PROJECT, Store, hash_file, hash_text, quoted, read_json
 from jollyboat.warehouse import warehouse
 
 # Records with the ids that a prediction or a judgement has in its payload as if in columns.

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import duckdb
 from markupsafe import escape
 
-from jollyboat.store.store import quoted
+from jollyboat.store import quoted
 
 LETTER = "[A-Za-z0-9_@+-]"
 WORD = rf"{LETTER}+(?:[.]+{LETTER}+)*"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from jollyboat.champions.champion import person
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
+from jollyboat.store import PROJECT, Store, default_store
 from jollyboat.store.errors import UserError, explain
-from jollyboat.store.store import PROJECT, Store, default_store
 
 LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from jollyboat.store import PROJECT
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
 CASES = PROJECT / "ml" / "behaviour" / "purchase_intent.json"

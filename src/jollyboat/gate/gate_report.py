@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED
 from jollyboat.pages import page
-from jollyboat.store.store import write_json
+from jollyboat.store import write_json
 from jollyboat.training.run import Run, interval
 
 

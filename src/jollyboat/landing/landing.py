@@ -16,8 +16,8 @@ from pathlib import Path
 
 from jollyboat.landing import records
 from jollyboat.landing.prediction_log import land_leftovers
+from jollyboat.store import Store, hash_file, read_json, write_json, write_text
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, hash_file, read_json, write_json, write_text
 
 FURTHEST_DAYS = 366  # ahead of the clock: a day beyond that would end every session and empty every window of days
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from pydantic_core import to_json
 
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 
 SOURCE = "predictions"
 TAIL = 1 << 16

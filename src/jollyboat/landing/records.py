@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jollyboat.store.store import hash_file, quoted, replacing
+from jollyboat.store import hash_file, quoted, replacing
 
 SUFFIXES = (
     ".jsonl",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jollyboat.pages import page
-from jollyboat.store.store import Store, write_json
+from jollyboat.store import Store, write_json
 
 
 def incidents(checks: Sequence[Mapping]) -> dict[str, str]:

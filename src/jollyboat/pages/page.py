@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jollyboat.pages import plot
-from jollyboat.store.store import write_text
+from jollyboat.store import write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data

@@ -39,7 +39,7 @@ from jollyboat.serving.schema import (
     PredictRequest,
     body_of,
 )
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 
 MOST_BYTES = 4_000_000
 log = logging.getLogger("serving")

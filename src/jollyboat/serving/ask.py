@@ -20,8 +20,8 @@ import numpy as np
 from jollyboat.bundles.bundle import SHARED, open_bundle
 from jollyboat.bundles.model import TOLERANCE
 from jollyboat.champions.champion import current
+from jollyboat.store import PROJECT, Store
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store
 
 ROUNDS = 3
 

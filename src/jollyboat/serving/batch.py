@@ -13,8 +13,8 @@ import pandas as pd
 from jollyboat.bundles.bundle import Bundle, open_bundle
 from jollyboat.champions.champion import current
 from jollyboat.snapshots.snapshot import Snapshot
+from jollyboat.store import write_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import write_json
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 

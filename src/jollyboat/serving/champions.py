@@ -13,8 +13,8 @@ from jollyboat.bundles.bundle import SHARED, Bundle, open_bundle, refuse_unsafe_
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.experiments.pointer import advising, going
 from jollyboat.snapshots import snapshot
+from jollyboat.store import Store, read_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, read_json
 
 LOOKUP_DAYS = (
     7  # how long before the newest logs a session may lie and still be answered as of its own day

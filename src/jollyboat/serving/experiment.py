@@ -16,9 +16,9 @@ from jollyboat.monitoring import inputs
 from jollyboat.pages import page
 from jollyboat.serving import deployment_checks
 from jollyboat.snapshots import snapshot
+from jollyboat.store import Store, write_json
 from jollyboat.store.errors import UserError
 from jollyboat.store.settings import Settings
-from jollyboat.store.store import Store, write_json
 from jollyboat.training import run
 
 NEEDED = [

@@ -17,7 +17,7 @@ from prometheus_client import (
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jollyboat.store.store import is_alive
+from jollyboat.store import is_alive
 
 MILLISECONDS = [each / 1_000 for each in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000)]
 REQUEST_SECONDS = Histogram(

@@ -18,8 +18,8 @@ from jollyboat.review import review
 from jollyboat.serving.body import read
 from jollyboat.serving.state import state
 from jollyboat.snapshots import snapshot
+from jollyboat.store import default_store, project_settings
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import default_store, project_settings
 
 MOST_BYTES = 10_000
 COOKIE = "serve_token"

@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.pages import page
-from jollyboat.store.store import quoted, read_json
+from jollyboat.store import quoted, read_json
 
 BINS = 20
 

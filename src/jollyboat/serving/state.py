@@ -7,8 +7,8 @@ from typing import Any
 from jollyboat.experiments.pointer import going
 from jollyboat.pages.plot import moment_of
 from jollyboat.review import review
+from jollyboat.store import Store, read_json
 from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, read_json
 
 MOST_RUNS, MOST_STEPS = 10, 8
 UNREADABLE = (

@@ -3,6 +3,12 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jollyboat.store.errors import UserError
+
+if TYPE_CHECKING:  # pydantic is imported by who needs it
+    from jollyboat.store.settings import Settings
 
 LIBRARY = Path(__file__).resolve().parent.parent  # src/jollyboat, or where it is installed
 SIGN = Path("dbt") / "dbt_project.yml"
@@ -27,3 +33,18 @@ def find_project() -> Path:
 def is_project(folder: Path) -> bool:
     """Whether the folder holds a project."""
     return (folder / SIGN).is_file()
+
+
+PROJECT = find_project()
+
+
+def project_settings() -> "Settings":
+    """What project.toml says, for what is started without a flow; UserError where something in it is wrong."""
+    from jollyboat.store import settings
+
+    path = PROJECT / "project.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}).") from error
+    return settings.parse(text)

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jollyboat.pages import page
-from jollyboat.store.store import Store, read_json
+from jollyboat.store import Store, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.run import Run, interval
 

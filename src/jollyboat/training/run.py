@@ -12,9 +12,7 @@ import duckdb
 
 from jollyboat.pages import page
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import (
+from jollyboat.store import (
     PROJECT,
     Store,
     default_store,
@@ -23,6 +21,8 @@ from jollyboat.store.store import (
     write_json,
     write_text,
 )
+from jollyboat.store.errors import UserError
+from jollyboat.store.project import LIBRARY
 from jollyboat.training.libraries import installed_libraries
 
 

@@ -4,7 +4,7 @@ import re
 
 import duckdb
 
-from jollyboat.store.store import Store, quoted
+from jollyboat.store import Store, quoted
 from jollyboat.warehouse.warehouse import DBT
 
 DAYS_APART, LINES_READ = 3, 1_000

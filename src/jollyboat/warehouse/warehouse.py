@@ -20,9 +20,7 @@ import yaml
 
 from jollyboat.landing import landing
 from jollyboat.landing.landing import Landing
-from jollyboat.store.errors import UserError, explain
-from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import (
+from jollyboat.store import (
     PROJECT,
     Store,
     hash_folder,
@@ -31,6 +29,8 @@ from jollyboat.store.store import (
     read_json,
     write_json,
 )
+from jollyboat.store.errors import UserError, explain
+from jollyboat.store.project import LIBRARY
 from jollyboat.warehouse.variables import Variables, parse
 
 DBT = PROJECT / "dbt"
