@@ -8,7 +8,7 @@ PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-faults lint bench size pins clean
+.PHONY: help setup demo test test-faults lint bench size release pins clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,8 +59,12 @@ COUNT = $$2 != "total" { n = split($$2, part, "/"); room = n > 2 ? part[2] : "(t
 PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
+release: $(READY) ## write the library's wheel into dist/: the bytes that a generated project has in vendor/
+	@$(PY) -c 'import runpy; from pathlib import Path; \
+	print(runpy.run_path("hooks/post_gen_project.py")["build_wheel"](Path(), Path("dist")))'
+
 pins: $(READY) ## write requirements.txt again from requirements.in
 	$(PIN) requirements.in -o requirements.txt
 
-clean: ## remove build/ and the generated project in it
-	rm -rf build
+clean: ## remove build/, with the generated project in it, and dist/
+	rm -rf build dist

@@ -47,6 +47,8 @@ def refusals():
     others = [f"python3.{minor}" for minor in (11, 12, 13)]
     if not (3, 11) <= sys.version_info[:2] <= (3, 13) and not any(map(shutil.which, others)):
         yield "The project runs on Python 3.11, 3.12 and 3.13, and none of them was found; install one of them."
+    elif sys.version_info < (3, 11):  # noqa: UP036 - cookiecutter itself runs on 3.10
+        yield "cookiecutter runs on a Python before 3.11 here; install it on 3.11 or newer and run it again."
     for question, longest in LONGEST.items():
         yield from refusals_of_text(question, ANSWERS[question], longest)
     yield from refusals_of_slug(ANSWERS["__answered_slug"], ANSWERS["project_slug"])

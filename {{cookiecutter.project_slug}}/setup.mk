@@ -24,17 +24,19 @@ CREATE = "$(PYTHON)" -m venv --clear $(VENV) && awk '/^[a-z]/ {is_uv = /^uv==/} 
 INSTALL = $(VENV)/bin/uv pip install -q --compile-bytecode --python $(PY)
 endif
 
-# A project has the library's wheel in vendor/; the template in place has its source beside it.
-ifneq ($(wildcard vendor),)
-INSTALL_LIBRARY = test -s vendor/jollyboat.txt || { test -f ../src/jollyboat/__init__.py \
-	&& $(INSTALL) --no-deps --no-build-isolation -e ..; } || { echo "vendor/ names no version of the library: generate the project \
-	from a whole clone, with its hooks (cookiecutter --accept-hooks yes)" >&2; exit 1; }
+# A project pins the library in vendor/; the template in place has an empty pin and the source beside it.
+ifneq ($(wildcard project.toml),)
+CHECK_LIBRARY = test -s vendor/jollyboat.txt || test -f ../src/jollyboat/__init__.py || { echo "vendor/jollyboat.txt \
+	pins no version of the library: generate the project from a whole clone and accept its hooks, or see \"The library\" \
+	in README.md" >&2; exit 1; }
+LINK_LIBRARY = test -s vendor/jollyboat.txt || $(INSTALL) --no-deps --no-build-isolation -e ..
 endif
 
 $(READY): requirements.txt $(wildcard vendor/jollyboat.txt)
 	@case "$$(uname -s)" in Linux|Darwin) ;; *) echo "This runs on Linux and macOS; on Windows use WSL." >&2; exit 1;; esac
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c '$(IS_SUPPORTED)' || { echo "This runs on Python 3.11, 3.12 or 3.13, which \
 	$(or $(PYTHON),the python3 on PATH) is not; name one that is: make setup PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@$(CHECK_LIBRARY)
 	@echo "setting up $(VENV) with $(INSTALLER)"
 	@$(CREATE)
 	@$(INSTALL) --require-hashes -r requirements.txt

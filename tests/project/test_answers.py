@@ -136,11 +136,15 @@ def test_a_project_that_is_there_already_is_left_alone(ask, around):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [("platform", "win32", "inside WSL"), ("version_info", (3, 10, 9), "3.11, 3.12 and 3.13")],
+    ("name", "value", "other", "sentence"),
+    [
+        ("platform", "win32", None, "inside WSL"),
+        ("version_info", (3, 10, 9), None, "3.11, 3.12 and 3.13"),
+        ("version_info", (3, 10, 9), "/usr/bin/python3.13", "cookiecutter runs on a Python before 3.11"),
+    ],
 )
 def test_a_system_or_python_that_would_not_do_is_refused_before_anything_is_generated(
-    monkeypatch, name, value, sentence
+    monkeypatch, name, value, other, sentence
 ):
     answers = {
         "project_name": "a",
@@ -154,6 +158,6 @@ def test_a_system_or_python_that_would_not_do_is_refused_before_anything_is_gene
 
     exec(rendered, {})
     with monkeypatch.context() as patched, pytest.raises(SystemExit, match=sentence):
-        patched.setattr(shutil, "which", lambda name: None)
+        patched.setattr(shutil, "which", lambda name: other)
         patched.setattr(sys, name, value)
         exec(rendered, {})

@@ -30,9 +30,10 @@ def steps(template) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def app(template, tmp_path) -> Path:
+def app(project, tmp_path) -> Path:
     """What `COPY . .` puts into an empty folder of what a project's folder holds after work."""
-    folder = Path(shutil.copytree(template / demo.TEMPLATE, tmp_path / "project"))
+    ours = shutil.ignore_patterns(*demo.LEFTOVERS)
+    folder = Path(shutil.copytree(project, tmp_path / "project", ignore=ours))
     for name in SECRETS:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "secret").touch()
@@ -56,12 +57,9 @@ def test_packages_are_the_pinned_ones_and_the_process_is_not_root(steps, app):
     user = [what for name, what in after if name == "USER"][-1]
 
     assert all((app / source).exists() for source in sources)
-    assert any(
-        "--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN"
-    )
-    assert f"useradd --uid 1000 --create-home {user}" in " ".join(
-        what for name, what in after if name == "RUN"
-    )
+    assert list((app / "vendor").glob("jollyboat-*.whl"))
+    assert any("--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN")
+    assert f"useradd --uid 1000 --create-home {user}" in " ".join(what for name, what in after if name == "RUN")
     assert [name for name, _ in after].index("USER") < [name for name, _ in after].index("CMD")
     assert not [name for name in SECRETS if (app / name).exists()]
 
