@@ -3,9 +3,6 @@
 TEMPLATE = {{cookiecutter.project_slug}}
 include $(TEMPLATE)/setup.mk
 
-PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-strip-extras \
-	--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.txt
-
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo test test-faults lint bench size release pins clean
@@ -64,7 +61,8 @@ release: $(READY) ## write the library's wheel into dist/: the bytes that a gene
 	print(runpy.run_path("hooks/post_gen_project.py")["build_wheel"](Path(), Path("dist")))'
 
 pins: $(READY) ## write requirements.txt again from requirements.in
-	$(PIN) requirements.in -o requirements.txt
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-strip-extras \
+		--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.txt
 
 clean: ## remove build/, with the generated project in it, and dist/
 	rm -rf build dist

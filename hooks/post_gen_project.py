@@ -33,7 +33,8 @@ def build_wheel(repository: Path, folder: Path) -> Path:
     version = f"{release}+{sha256(ascii((files, project)).encode()).hexdigest()[:8]}"
     info = f"jollyboat-{version}.dist-info"
     metadata = f"Metadata-Version: 2.4\nName: jollyboat\nVersion: {version}\n"
-    metadata += f"Summary: {project['description']}\nRequires-Python: {project['requires-python']}\n"
+    metadata += f"Summary: {project['description']}\n"
+    metadata += f"Requires-Python: {project['requires-python']}\n"
     metadata += "".join(f"Requires-Dist: {package}\n" for package in project["dependencies"])
     scripts = "".join(f"{name} = {place}\n" for name, place in project.get("scripts", {}).items())
     files[f"{info}/METADATA"] = metadata.encode()
@@ -58,7 +59,7 @@ def record_hash(data: bytes) -> str:
 
 
 def pin_wheel(wheel: Path) -> None:
-    """Write jollyboat.txt, which requirements.txt includes, beside the wheel; delete other wheels."""
+    """Write jollyboat.txt, which requirements.txt includes, beside the wheel; delete others."""
     for other in set(wheel.parent.glob("jollyboat-*.whl")) - {wheel}:
         other.unlink()
     digest = sha256(wheel.read_bytes()).hexdigest()

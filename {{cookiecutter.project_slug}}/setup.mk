@@ -29,7 +29,7 @@ ifneq ($(wildcard project.toml),)
 CHECK_LIBRARY = test -s vendor/jollyboat.txt || test -f ../src/jollyboat/__init__.py || { echo "vendor/jollyboat.txt \
 	pins no version of the library: generate the project from a whole clone and accept its hooks, or see \"The library\" \
 	in README.md" >&2; exit 1; }
-LINK_LIBRARY = test -s vendor/jollyboat.txt || $(INSTALL) --no-deps --no-build-isolation -e ..
+INSTALL_LIBRARY = test -s vendor/jollyboat.txt || $(INSTALL) --no-deps --no-build-isolation -e ..
 endif
 
 $(READY): requirements.txt $(wildcard vendor/jollyboat.txt)

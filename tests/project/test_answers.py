@@ -140,7 +140,12 @@ def test_a_project_that_is_there_already_is_left_alone(ask, around):
     [
         ("platform", "win32", None, "inside WSL"),
         ("version_info", (3, 10, 9), None, "3.11, 3.12 and 3.13"),
-        ("version_info", (3, 10, 9), "/usr/bin/python3.13", "cookiecutter runs on a Python before 3.11"),
+        (
+            "version_info",
+            (3, 10, 9),
+            "/usr/bin/python3.13",
+            "cookiecutter runs on a Python before 3.11",
+        ),
     ],
 )
 def test_a_system_or_python_that_would_not_do_is_refused_before_anything_is_generated(

@@ -58,8 +58,12 @@ def test_packages_are_the_pinned_ones_and_the_process_is_not_root(steps, app):
 
     assert all((app / source).exists() for source in sources)
     assert list((app / "vendor").glob("jollyboat-*.whl"))
-    assert any("--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN")
-    assert f"useradd --uid 1000 --create-home {user}" in " ".join(what for name, what in after if name == "RUN")
+    assert any(
+        "--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN"
+    )
+    assert f"useradd --uid 1000 --create-home {user}" in " ".join(
+        what for name, what in after if name == "RUN"
+    )
     assert [name for name, _ in after].index("USER") < [name for name, _ in after].index("CMD")
     assert not [name for name in SECRETS if (app / name).exists()]
 

@@ -14,13 +14,16 @@ from jollyboat.cli.main import jollyboat
 
 VERBS = {
     *("help", "setup", "simulate", "data", "train", "deploy", "serve", "score", "monitor"),
-    *("pipeline", "smoke", "test", "lint", "docs", "clean"),
+    *("pipeline", "smoke", "test", "lint", "docs", "clean", "upgrade"),
 }
 COMMAND = re.compile(r"jollyboat ((?:[a-z]+ ?)+)")
 # Stands in for the tools, so that a verb shows what it would call them with.
 CALLED_WITH = ("READY=", "PY=printf '<%s>'")
-DOCUMENTS = sorted([*demo.HERE.glob("*.md"), *demo.HERE.glob("docs/*.md")])
-GENERATED_DOCUMENTS = [demo.HERE / path for path in demo.template_files() if path.suffix == ".md"]
+DOCUMENTS = sorted(
+    [*demo.HERE.glob("*.md"), *demo.HERE.glob("docs/*.md"), *demo.HERE.glob("src/jollyboat/*.md")]
+)
+GENERATED = [path for path in demo.template_files() if path.parts[0] == demo.TEMPLATE]
+GENERATED_DOCUMENTS = [demo.HERE / path for path in GENERATED if path.suffix == ".md"]
 
 
 def verbs(folder: Path) -> dict[str, str]:
@@ -46,7 +49,7 @@ def test_make_alone_lists_the_pipelines_verbs_with_a_line_each():
 
 
 def test_the_templates_own_verbs_are_listed():
-    assert {"demo", "test", "test-faults", "lint", "bench", "size", "clean"} <= set(
+    assert {"demo", "test", "test-faults", "lint", "bench", "size", "release", "clean"} <= set(
         verbs(demo.HERE)
     )
 

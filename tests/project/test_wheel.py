@@ -1,4 +1,4 @@
-"""A generated project has the library's wheel in vendor/, and installs that and nothing else of the name."""
+"""A generated project has the library's wheel in vendor/ and installs nothing else of that name."""
 
 import functools
 import http.server
@@ -21,23 +21,39 @@ import demo
 
 UV = Path(sys.executable).with_name("uv")
 CRUFT = [sys.executable, "-m", "cruft"]
-GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "protocol.file.allow=always"]
+GIT = [
+    "git",
+    "-c",
+    "user.name=a",
+    "-c",
+    "user.email=a@example.com",
+    "-c",
+    "protocol.file.allow=always",
+]
 PINNED = re.compile(r"--find-links \.\njollyboat==(\S+) --hash=sha256:([0-9a-f]{64})\n")
 
 
 def build(repository: Path, folder: Path) -> Path:
-    return runpy.run_path(str(repository / "hooks/post_gen_project.py"))["build_wheel"](repository, folder)
+    return runpy.run_path(str(repository / "hooks/post_gen_project.py"))["build_wheel"](
+        repository, folder
+    )
 
 
 def generate(template: Path | str, folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Cookiecutter with default answers, typed in `folder`."""
-    return call([sys.executable, "-m", "cookiecutter", "--no-input", *options, str(template)], folder)
+    return call(
+        [sys.executable, "-m", "cookiecutter", "--no-input", *options, str(template)], folder
+    )
 
 
 def call(command: list, folder: Path, **environment: str) -> subprocess.CompletedProcess:
     home = {"HOME": str(folder), "GIT_CONFIG_GLOBAL": os.devnull}
     return subprocess.run(
-        command, cwd=folder, env=demo.environment() | home | environment, capture_output=True, text=True
+        command,
+        cwd=folder,
+        env=demo.environment() | home | environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -70,10 +86,14 @@ def clone(template, tmp_path) -> Path:
 @pytest.fixture
 def fresh(project, tmp_path) -> Path:
     """A generated project that is not set up."""
-    return Path(shutil.copytree(project, tmp_path / "fresh", ignore=shutil.ignore_patterns(*demo.LEFTOVERS)))
+    return Path(
+        shutil.copytree(project, tmp_path / "fresh", ignore=shutil.ignore_patterns(*demo.LEFTOVERS))
+    )
 
 
-def test_the_same_source_gives_the_same_bytes_in_another_folder_at_another_time(template, wheel, tmp_path):
+def test_the_same_source_gives_the_same_bytes_in_another_folder_at_another_time(
+    template, wheel, tmp_path
+):
     copy = Path(shutil.copytree(template, tmp_path / "elsewhere"))
     for path in copy.rglob("*"):
         os.utime(path, (1e9, 1e9))
@@ -88,21 +108,36 @@ def test_another_source_or_requirement_is_another_version(template, wheel, tmp_p
     copy = Path(shutil.copytree(template, tmp_path / "elsewhere"))
     (copy / "src/jollyboat/added.sql").write_text("select 1\n")
     added = build(copy, tmp_path)
-    (copy / "pyproject.toml").write_text((copy / "pyproject.toml").read_text().replace("optuna", "optuna>4"))
+    (copy / "pyproject.toml").write_text(
+        (copy / "pyproject.toml").read_text().replace("optuna", "optuna>4")
+    )
 
     assert len({wheel.name, added.name, build(copy, tmp_path).name}) == 3
 
 
 def test_setuptools_builds_a_wheel_of_the_same_members_and_requirements(template, wheel, tmp_path):
     copy = Path(shutil.copytree(template, tmp_path / "copy"))
-    command = [UV, "build", "-q", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable]
+    command = [
+        UV,
+        "build",
+        "-q",
+        "--wheel",
+        "--offline",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+    ]
     subprocess.run([*command, "--out-dir", tmp_path, copy], check=True)
     (other,) = tmp_path.glob("*.whl")
 
     def contents(wheel: Path) -> tuple[dict, set, set]:
         with zipfile.ZipFile(wheel) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
-        info = {name.rpartition("/")[2]: members.pop(name) for name in list(members) if ".dist-info/" in name}
+        info = {
+            name.rpartition("/")[2]: members.pop(name)
+            for name in list(members)
+            if ".dist-info/" in name
+        }
         metadata = message_from_bytes(info["METADATA"])
         requirements = {str(Requirement(text)) for text in metadata.get_all("Requires-Dist")}
         fields = {(name, metadata[name]) for name in ("Name", "Summary")}
@@ -136,13 +171,17 @@ def test_generating_over_a_project_replaces_its_wheel(template, ask, around, whe
 
 
 @pytest.mark.parametrize("lacks", ["source", "hooks"])
-def test_a_project_without_its_wheel_says_so_before_anything_is_installed(template, around, tmp_path, lacks):
+def test_a_project_without_its_wheel_says_so_before_anything_is_installed(
+    template, around, tmp_path, lacks
+):
     (around / "out").mkdir(parents=True)
     copy = Path(shutil.copytree(template, tmp_path / "copy"))
     if lacks == "source":
         shutil.rmtree(copy / "src")
 
-    generated = generate(copy, around / "out", "--accept-hooks", "no" if lacks == "hooks" else "yes")
+    generated = generate(
+        copy, around / "out", "--accept-hooks", "no" if lacks == "hooks" else "yes"
+    )
     project = around / "out/shop_intent"
     setup = make(project, "setup")
 
@@ -160,10 +199,18 @@ def test_a_project_without_its_wheel_says_so_before_anything_is_installed(templa
 def test_each_way_of_naming_the_template_brings_the_wheel(clone, wheel, tmp_path, source):
     folder = tmp_path / "out"
     folder.mkdir()
-    named = {"relative": os.path.relpath(clone, folder), "git+file": f"git+{clone.as_uri()}", "replay": clone}
+    named = {
+        "relative": os.path.relpath(clone, folder),
+        "git+file": f"git+{clone.as_uri()}",
+        "replay": clone,
+    }
     if source == "zip":
         archive = tmp_path / "repository.zip"
-        subprocess.run(["git", "archive", "-o", archive, "--prefix=repository-main/", "HEAD"], cwd=clone, check=True)
+        subprocess.run(
+            ["git", "archive", "-o", archive, "--prefix=repository-main/", "HEAD"],
+            cwd=clone,
+            check=True,
+        )
         named["zip"] = archive
     if source == "replay":
         assert generate(clone, folder).returncode == 0
@@ -182,7 +229,9 @@ def test_cruft_creates_a_project_with_the_wheel_and_an_update_replaces_it(clone,
     folder.mkdir()
     project = folder / "shop_intent"
 
-    created = call([*CRUFT, "create", "--no-input", "--output-dir", str(folder), clone.as_uri()], folder)
+    created = call(
+        [*CRUFT, "create", "--no-input", "--output-dir", str(folder), clone.as_uri()], folder
+    )
     assert created.returncode == 0, created.stdout + created.stderr
     assert vendored(project) == wheel.read_bytes()
 
@@ -220,7 +269,7 @@ def test_a_wheel_whose_bytes_are_not_those_pinned_is_not_installed(fresh, instal
 
 @pytest.fixture
 def index(fresh, tmp_path):
-    """The address of a package index on loopback that has the project's wheel, which vendor/ has no longer."""
+    """The address of an index on loopback that has the wheel, which is moved there from vendor/."""
     folder = tmp_path / "index"
     (folder / "jollyboat").mkdir(parents=True)
     (wheel,) = (fresh / "vendor").glob("*.whl")
@@ -233,13 +282,17 @@ def index(fresh, tmp_path):
 
 
 @pytest.mark.faults
-def test_set_up_takes_the_library_from_an_index_while_vendor_has_no_wheel(fresh, index, monkeypatch):
+def test_set_up_takes_the_library_from_an_index_while_vendor_has_no_wheel(
+    fresh, index, monkeypatch
+):
     monkeypatch.setenv("UV_INDEX", index)
 
     said = make(fresh, "setup")
 
     assert said.returncode == 0, said.stdout
-    imported = call([".venv/bin/python", "-c", "import jollyboat; print(jollyboat.__file__)"], fresh)
+    imported = call(
+        [".venv/bin/python", "-c", "import jollyboat; print(jollyboat.__file__)"], fresh
+    )
     assert imported.stdout.startswith(str(fresh / ".venv")), imported.stderr
 
 
@@ -251,7 +304,9 @@ def test_uv_and_pip_resolve_the_pin_from_a_folder_or_an_index(fresh, index, tmp_
     pip = [UV, "pip"] if setting.startswith("UV") else [".venv/bin/python", "-m", "pip"]
 
     said = call(
-        [*pip, "install", "--no-deps", "--require-hashes", "-r", "vendor/jollyboat.txt"], fresh, **{setting: where}
+        [*pip, "install", "--no-deps", "--require-hashes", "-r", "vendor/jollyboat.txt"],
+        fresh,
+        **{setting: where},
     )
 
     assert said.returncode == 0, said.stderr

@@ -1,21 +1,13 @@
 """Commands about the project as a whole."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
-from jollyboat.store import PROJECT, Store, default_store, write_text
+from jollyboat.store import PROJECT, Store, default_store
 from jollyboat.store.errors import UserError
-
-COMPILE = ("--universal", "--python-version", "3.11", "--upgrade", "--generate-hashes", "--quiet")
-COMPILE += ("--no-strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url")
-COMPILE += ("--no-emit-package", "jollyboat", "--find-links", "vendor")
-LIBRARY_PIN = "vendor/jollyboat.txt"
 
 
 @click.command(epilog="Example: jollyboat status")
@@ -45,14 +37,24 @@ def pins() -> None:
     """Write requirements.txt from requirements.in and what the library needs.
 
     Every version is the newest that fits, with its hash."""
-    uv = Path(sys.executable).with_name("uv")
-    is_pinned = (PROJECT / LIBRARY_PIN).stat().st_size > 0  # else this is the template in place
-    inputs = ["requirements.in", LIBRARY_PIN if is_pinned else "../pyproject.toml"]
-    command = [uv, "pip", "compile", *COMPILE, *inputs]
-    done = subprocess.run(command, cwd=PROJECT, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError("requirements.txt was not written: uv says above why.")
-    write_text(PROJECT / "requirements.txt", f"-r {LIBRARY_PIN}\n{done.stdout}")
+    from jollyboat.upgrade import write_requirements
+
+    write_requirements(PROJECT)
+
+
+@click.command(epilog="Example: jollyboat upgrade --from ../jollyboat-0.2.0-py3-none-any.whl")
+@click.option("--from", "source", help="A wheel, a folder or an index of wheels, or a clone.")
+@click.option("--to", "version", help="The version; the newest by default.")
+@click.option("--check", is_flag=True, help="Only check what an older version left in data/.")
+def upgrade(source: str | None, version: str | None, check: bool) -> None:
+    """Take the project to another version of the library."""
+    from jollyboat import upgrade as upgrades
+
+    if not check and not source:
+        raise UserError("Say where the version comes from: jollyboat upgrade --from PLACE.")
+    store = default_store()
+    sentences = upgrades.check_store(store) if check else upgrades.upgrade(PROJECT, source, version)
+    click.echo("\n".join(sentences))
 
 
 def format_state(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
