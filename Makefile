@@ -53,9 +53,6 @@ COUNT = $$2 != "total" { n = split($$2, part, "/"); room = n > 2 ? part[2] : "(t
 	END { for (room in files) printf "  %-20s %4d files %6d lines\n", room, files[room], lines[room] | "sort"; \
 	close("sort"); printf "  %-20s %4d files %6d lines\n", "without tests, docs", f, l }
 
-PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes \
-	--no-strip-extras --no-header --no-annotate --no-emit-index-url
-
 release: $(READY) ## write the library's wheel into dist/: the bytes that a generated project has in vendor/
 	@$(PY) -c 'import runpy; from pathlib import Path; \
 	print(runpy.run_path("hooks/post_gen_project.py")["build_wheel"](Path(), Path("dist")))'
