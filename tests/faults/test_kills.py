@@ -31,7 +31,7 @@ BETWEEN_MODELS = [("dbt/logs/run.txt", f"  {number} of ") for number in range(2,
 MOMENTS = {
     "data": [
         ("landed/catalog.json", ""),
-        ("staged/web/*.parquet", ""),
+        ("staged/web-*.parquet", ""),
         *BETWEEN_MODELS,
         ("dbt/built.json", ""),
         ("reports/failed_rows.json", ""),

@@ -182,7 +182,7 @@ def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
     assert all(len(table) > 300 for table in before)
-    assert len(list(copied.staged.glob("web/*"))) > 10
+    assert len(list(copied.staged.glob("web-*"))) > 10
     assert before == rows()
 
 

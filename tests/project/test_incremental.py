@@ -183,7 +183,7 @@ def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
 
 def staged_files(store: Store) -> dict[str, int]:
     """The staged files, each with the number that the file system gave it when it was written."""
-    return {path.name: path.stat().st_ino for path in store.staged.glob("*/*")}
+    return {path.name: path.stat().st_ino for path in store.staged.iterdir()}
 
 
 def test_nothing_new_builds_nothing_and_the_next_run_builds_what_a_killed_one_landed(
@@ -253,12 +253,12 @@ def test_a_build_killed_while_staging_goes_on_from_the_portions_that_it_has(logs
     with warehouse.locked(store) as lock:
         landed = landing.land(store, *warehouse.source_names(), lines_at_once=300)
         killed = warehouse.start_dbt(store, lock, landed)
-        while len(list(store.staged.glob("web/[!t]*"))) < 3:
+        while len(list(store.staged.glob("web-*"))) < 3:
             assert killed.process.poll() is None
             time.sleep(0.001)
         killed.process.kill()
         killed.process.wait()
-        (store.staged / "web" / "tmp_killed.parquet").write_bytes(b"half a file")
+        (store.staged / "tmp_killed.parquet").write_bytes(b"half a file")
         before = {
             name: at for name, at in staged_files(store).items() if not name.startswith("tmp_")
         }

@@ -68,7 +68,9 @@ def erase(tenant: str | None, person: str | None) -> None:
 
     if not tenant and not person:
         raise click.UsageError("Name a --tenant or a --person.")
-    click.echo(erase.tell(erase.erase(default_store(), tenant or None, person or None)))
+    store = default_store()
+    report = erase.erase(store, tenant or None, person or None)
+    click.echo(erase.format_summary(report, erase.unknown_files(store)))
 
 
 @click.group(invoke_without_command=True, epilog="Example: jollyboat snapshots prune --keep 5")

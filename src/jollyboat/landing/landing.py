@@ -117,8 +117,7 @@ def land(
     removed = sorted(set(known) - set(found))
     _keep_salt(store)
     write_text(store.landed / "nothing.jsonl", "")
-    for source in [*sources, *feedback_sources]:
-        (store.staged / source).mkdir(parents=True, exist_ok=True)
+    store.staged.mkdir(exist_ok=True)
     write_json(_catalog(store), {"reader": reader, "files": [asdict(entry) for entry in files]})
     return Landing(
         files=files,

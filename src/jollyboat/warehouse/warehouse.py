@@ -204,22 +204,23 @@ def _sweep_staged(store: Store) -> None:
         (views,) = connection.sql(
             "select string_agg(sql, '') from duckdb_views() where not internal"
         ).fetchone()
-    for source in store.staged.iterdir():
-        used = [path for path in source.iterdir() if path.name in views]
-        for path in used:
-            path.touch()  # so that the code before is the one whose files are newest
-        portions = {_portion_and_code(path)[0] for path in used}
-        unused = sorted(set(source.iterdir()) - set(used), key=lambda path: path.stat().st_mtime_ns)
-        whole = [path for path in unused if _portion_and_code(path)[0] in portions]
-        for path in unused:
-            if path not in whole or _portion_and_code(path)[1] != _portion_and_code(whole[-1])[1]:
-                path.unlink()
+    files = sorted(store.staged.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    used = [path for path in files if path.name in views]
+    for path in used:
+        path.touch()  # so that the code before is the one whose files are newest
+    portions = {_parts(path)[:2] for path in used}
+    old = [path for path in files if path not in used and _parts(path)[:2] in portions]
+    last_codes = {source: code for source, _, code in map(_parts, old)}
+    kept = [path for path in old if last_codes[_parts(path)[0]] == _parts(path)[2]]
+    for path in set(files) - {*used, *kept}:
+        path.unlink()
 
 
-def _portion_and_code(staged: Path) -> tuple[str, str]:
-    """The two hashes in a staged file's name: of the raw files in it, and of the code that read them."""
-    portion, _, code = staged.stem.partition("-")
-    return portion, code
+def _parts(staged: Path) -> tuple[str, str, str]:
+    """The parts of a staged file's name: the source, the hash of its raw files, the hash of the code that read them."""
+    source, _, hashes = staged.stem.partition("-")
+    portion, _, code = hashes.partition("-")
+    return source, portion, code
 
 
 def link_package(project: Path = PROJECT) -> Path:

@@ -1,12 +1,12 @@
 {#
-    How a staging model is built: its rows as immutable Parquet files below data/staged/<source>, one
-    for each portion of raw files (landing.py), and a view over them. A file's name is a hash of
-    the raw files in it, then one of the code that reads them (the model's SQL and the salt): only a
+    How a staging model is built: its rows as immutable Parquet files below data/staged, one for each
+    portion of raw files (landing.py), and a view over them. A file's name is the source, a hash
+    of the raw files in it, and one of the code that reads them (the model's SQL and the salt): only a
     portion without a file of that name is read. A file appears under its name when it is complete.
 #}
 {% materialization staged, adapter='duckdb' %}
     {%- set target = this.incorporate(type='view') -%}
-    {%- set folder = jollyboat.store_root() ~ '/staged/' ~ jollyboat.source_of(this.name) ~ '/' -%}
+    {%- set folder = jollyboat.store_root() ~ '/staged/' -%}
 
     {% do run_query("set variable store_root = '" ~ jollyboat.store_root() ~ "'") %}
     {% do run_query("set variable salt = (select trim(content) from read_text('" ~ jollyboat.store_root() ~ "/.salt'))") %}
@@ -38,7 +38,8 @@
 #}
 {% macro portions(code) -%}
     select
-        md5(string_agg(concat_ws('|', file_seq, file, sha256, reader), '|' order by file_seq))
+        '{{ jollyboat.source_of(this.name) }}-'
+        || md5(string_agg(concat_ws('|', file_seq, file, sha256, reader), '|' order by file_seq))
         || '-' || md5('{{ code }}' || getvariable('salt')) || '.parquet' as name,
         list(getvariable('store_root') || '/' || read_from order by file_seq) as paths
     from (
