@@ -42,16 +42,8 @@ bench: demo ## measure the whole path at growing sizes, the data run beside a ba
 	@build/demo/.venv/bin/python bench/data.py 100000 --days 0
 	@build/demo/.venv/bin/python bench/serving.py
 
-# Not counted: what is generated, and what a project's owner need not read to own it.
-size: ## files and lines of a generated project and of the library, by folder
-	@for half in "$(TEMPLATE)" src/jollyboat; do test ! -d "$$half" || { echo "$$half"; cd "$$half"; find . -type f \
-		! -path './data/*' ! -path './.venv/*' ! -path './.metaflow/*' ! -path '*cache*/*' ! -path './*.egg-info/*' \
-		! -path './vendor/*' ! -name requirements.txt -exec wc -l {} + | awk '$(COUNT)'; cd "$(CURDIR)"; }; done
-COUNT = $$2 != "total" { n = split($$2, part, "/"); room = n > 2 ? part[2] : "(top)"; \
-	if (part[3] == "unit_tests") room = "tests"; files[room]++; lines[room] += $$1; \
-	if (room != "tests" && room != "docs") { f++; l += $$1 } } \
-	END { for (room in files) printf "  %-20s %4d files %6d lines\n", room, files[room], lines[room] | "sort"; \
-	close("sort"); printf "  %-20s %4d files %6d lines\n", "without tests, docs", f, l }
+size: $(READY) ## files and lines of a generated project and of the library, by folder
+	@$(PY) tools/size.py
 
 release: $(READY) ## write the library's wheel into dist/: the bytes that a generated project has in vendor/
 	@$(PY) -c 'import runpy; from pathlib import Path; \
