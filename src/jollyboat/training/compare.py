@@ -60,7 +60,7 @@ class Comparison:
         ]
 
     @cached_property
-    def slices(self) -> list[tuple[str, Mapping, Mapping]]:
+    def segments(self) -> list[tuple[str, Mapping, Mapping]]:
         """The segments that both can judge, the largest change of average precision first."""
         before = {
             (each["segment"], each["value"]): each
