@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import make, run
+from runs import copy_project, make, run
 
 import demo
 
@@ -106,6 +106,7 @@ def test_a_project_goes_to_a_newer_version_and_back_with_its_data_and_its_champi
         "By hand: nothing.",
     ):
         assert sentence in upgraded.stdout
+    assert "" not in upgraded.stdout.splitlines()
     (version,) = re.findall(
         r"^The model (\w+) of \w+ answers its sample as before\.$", upgraded.stdout, re.MULTILINE
     )
@@ -121,32 +122,33 @@ def test_a_project_goes_to_a_newer_version_and_back_with_its_data_and_its_champi
 
 
 def test_an_upgrade_whose_requirements_cannot_be_met_leaves_the_project_as_it_was(
-    older, newer, tmp_path
+    project, newer, tmp_path
 ):
     impossible = Path(shutil.copytree(newer, tmp_path / "impossible"))
     edit(impossible / "pyproject.toml", '"humanize"', '"humanize>9999"')
     wheel = runpy.run_path(str(impossible / "hooks/post_gen_project.py"))["build_wheel"](
         impossible, tmp_path
     )
-    before = contents(older)
+    copy = copy_project(project, tmp_path / "copy")
+    before = contents(copy)
 
-    said = make(older, "upgrade", f"FROM={wheel}")
+    said = make(copy, "upgrade", f"FROM={wheel}")
 
     assert said.returncode == 2
     assert "requirements.txt was not written" in said.stdout
     assert "humanize" in said.stdout
-    assert contents(older) == before
-    assert make(older, "setup").stdout == ".venv is ready\n"
+    assert contents(copy) == before
+    assert make(copy, "setup").stdout == ".venv is ready\n"
 
 
-def test_pins_are_written_again_without_an_address_and_keep_the_library_apart(older):
-    said = make(older, "pins")
+def test_pins_are_written_again_without_an_address_and_keep_the_library_apart(project, tmp_path):
+    copy = copy_project(project, tmp_path / "copy")
+
+    said = make(copy, "pins")
 
     assert said.returncode == 0, said.stdout
-    text = (older / "requirements.txt").read_text()
+    text = (copy / "requirements.txt").read_text()
     assert text.startswith("-r vendor/jollyboat.txt\n")
     assert not re.search("^jollyboat==|https?://|--find-links|--index", text, re.MULTILINE)
-    assert {"metaflow", "pytest"} <= {
-        version.partition("==")[0] for version in read_versions(older)
-    }
+    assert {"metaflow", "pytest"} <= {version.partition("==")[0] for version in read_versions(copy)}
     assert text.count("==") < text.count("--hash=sha256:")

@@ -54,7 +54,8 @@ def upgrade(source: str | None, version: str | None, check: bool) -> None:
         raise UserError("Say where the version comes from: jollyboat upgrade --from PLACE.")
     store = default_store()
     sentences = upgrades.check_store(store) if check else upgrades.upgrade(PROJECT, source, version)
-    click.echo("\n".join(sentences))
+    for sentence in sentences:
+        click.echo(sentence)
 
 
 def format_state(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,9 @@ def upgrade(project: Path, source: str, version: str | None = None) -> list[str]
         wheel = fetch_wheel(source, version, Path(folder))
         new_version = wheel.name.split("-")[1]
         if version and version not in (new_version, new_version.partition("+")[0]):
-            raise UserError(f"{source} is jollyboat {new_version}, not {version}: TO={new_version}")
+            raise UserError(
+                f"{source} is jollyboat {new_version}, not {version}; name one of the two alone."
+            )
         if new_version == old_version:
             return [f"The project already has jollyboat {old_version}; nothing was changed."]
         old, new = read_installed(), read_wheel(wheel)
