@@ -216,7 +216,7 @@ def _sweep_staged(store: Store) -> None:
 
 
 def _parts(staged: Path) -> tuple[str, str, str]:
-    """A staged file's source, the hash of its raw files, and the hash of the code that read them."""
+    """A staged file's source, the hash of its raw files, and the hash of its code."""
     source, _, hashes = staged.stem.partition("-")
     portion, _, code = hashes.partition("-")
     return source, portion, code
