@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 from whole_path import run
 
-from jollyboat.store import PROJECT, Store, project_settings, settings, store
+from jollyboat.store import PROJECT, Store, project, project_settings, settings
 from jollyboat.store.errors import UserError
 
 TEXT = (PROJECT / "project.toml").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def test_settings_survive_the_way_through_json():
 def test_the_projects_file_is_named_where_it_is_wrong_or_gone(tmp_path, monkeypatch):
     wrong = broken("sessions_per_day = 800", "sessions_per_day = -1")
     (tmp_path / "project.toml").write_text(wrong)
-    monkeypatch.setattr(store, "PROJECT", tmp_path)
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
 
     with pytest.raises(UserError, match=r"\[simulate\] sessions_per_day is -1"):
         project_settings()

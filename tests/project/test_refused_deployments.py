@@ -42,7 +42,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     by = "beats_the_baseline, not_worse_than_champion, no_segment_falls"
     assert f"refused by {by}; champion {champion} stays" in demo.unwrap(refused.stdout)
     assert 'make deploy FORCE="why"' in demo.unwrap(refused.stdout)
-    assert "Say in words why, not '1'" in short.stdout
+    assert "FORCE is '1'; it needs a reason" in short.stdout
     assert forced.returncode == back.returncode == 0, forced.stdout + back.stdout
     assert (
         sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in told) == 1

@@ -117,10 +117,10 @@ def test_a_raw_folder_without_files_of_the_sources_is_refused_and_another_is_nam
     sentence = refusal(run(untouched, tmp_path, "flows/data.py", "run"))
 
     assert "no file of the sources web, orders" in sentence
-    assert "Name mine, which is there, under vars: sources in dbt/dbt_project.yml" in sentence
+    assert "It has mine; name a source under vars: sources in dbt/dbt_project.yml" in sentence
 
 
-def test_a_raw_folder_that_cannot_be_read_is_named_with_what_mends_it(untouched, tmp_path):
+def test_a_raw_folder_that_cannot_be_read_is_named_with_its_fix(untouched, tmp_path):
     closed = tmp_path / "raw/web"
     closed.mkdir(parents=True)
     closed.chmod(0)

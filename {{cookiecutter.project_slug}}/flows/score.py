@@ -1,4 +1,4 @@
-"""The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
+"""Batch scores of a snapshot: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
 
 from jollyboat.flows import ProjectFlow, report_errors
 
@@ -6,7 +6,7 @@ from metaflow import Parameter, card, step
 
 
 class ScoreFlow(ProjectFlow):
-    """Score the sessions that are still open and those of the last days, to Parquet and CSV, and leave a page."""
+    """Score open sessions and those of the last days; write Parquet, CSV and a page."""
 
     snapshot = Parameter(
         "snapshot", default="", help="the snapshot to score; the latest by default"
@@ -32,7 +32,7 @@ class ScoreFlow(ProjectFlow):
     @step
     @report_errors
     def end(self):
-        """Leave the page."""
+        """Write the page."""
         from jollyboat.serving import score_report
 
         folder = self.store().scores / self.scores_id

@@ -36,11 +36,13 @@ def read() -> None:
 
 
 @experiment.command(epilog="Example: jollyboat experiment promote --force 'the shop moves'")
-@click.option("--force", default="", metavar="WHY", help="Promote one that is not better; say why.")
+@click.option(
+    "--force", default="", metavar="WHY", help="Promote one that is not better; the reason."
+)
 def promote(force: str) -> None:
     """Make the challenger champion and end the experiment.
 
-    It must be significantly better, or --force says why not."""
+    It must be significantly better, or --force gives a reason."""
     from jollyboat.serving import experiment
 
     click.echo(f"promote: {experiment.promote(default_store(), project_settings(), force)}")

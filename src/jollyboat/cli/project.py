@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from jollyboat.store import PROJECT, Store, default_store
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, Store, UserError, default_store
 
 
 @click.command(epilog="Example: jollyboat status")
@@ -16,12 +15,12 @@ def status() -> None:
     from jollyboat.serving.state import state
 
     store = default_store()
-    found = state(store)
-    for name, line in format_state(found):
+    parts = state(store)
+    for name, line in format_state(parts):
         click.echo(f"{name:<12}{line}")
-    for sentence in found["troubles"].values():
+    for sentence in parts["troubles"].values():
         click.echo(f"{'unreadable':<12}{sentence}")
-    click.echo(f"{'next':<12}{next_step(found, store)}")
+    click.echo(f"{'next':<12}{next_step(parts, store)}")
 
 
 @click.command(epilog="Example: jollyboat link && .venv/bin/dbt build --project-dir dbt")
@@ -34,9 +33,9 @@ def link() -> None:
 
 @click.command(epilog="Example: jollyboat pins && make setup")
 def pins() -> None:
-    """Write requirements.txt from requirements.in and what the library needs.
+    """Write requirements.txt from requirements.in and the library's needs.
 
-    Every version is the newest that fits, with its hash."""
+    Every package gets its newest version that fits, with its hash."""
     from jollyboat.upgrade import write_requirements
 
     write_requirements(PROJECT)
@@ -58,29 +57,29 @@ def upgrade(source: str | None, version: str | None, check: bool) -> None:
         click.echo(sentence)
 
 
-def format_state(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each part of a project's state (jollyboat.serving.state) by its name, as a line."""
-    yield "snapshot", _snapshot(found["data"]) if found["data"] else "none"
-    yield "run", _run(found["runs"][0]) if found["runs"] else "none"
-    for owner, (step, *_) in found["champions"].items():
+def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A name and a line for each part of a project's state (jollyboat.serving.state)."""
+    yield "snapshot", _snapshot(parts["data"]) if parts["data"] else "none"
+    yield "run", _run(parts["runs"][0]) if parts["runs"] else "none"
+    for owner, (step, *_) in parts["champions"].items():
         yield "champion", f"{owner}: {step['version']}, since {_moment(step['at'])}"
-    if not found["champions"]:
+    if not parts["champions"]:
         yield "champion", "none"
-    yield "experiment", _experiment(found["experiment"]) if found["experiment"] else "none"
-    yield "monitor", _monitor(found["monitor"]) if found["monitor"] else "none"
+    yield "experiment", _experiment(parts["experiment"]) if parts["experiment"] else "none"
+    yield "monitor", _monitor(parts["monitor"]) if parts["monitor"] else "none"
 
 
-def next_step(found: Mapping[str, Any], store: Store) -> str:
-    """The command that goes on from this state."""
-    if not found["data"]:
+def next_step(parts: Mapping[str, Any], store: Store) -> str:
+    """The command to type next in this state."""
+    if not parts["data"]:
         has_logs = any(store.raw.glob("*/dt=*"))
         logs = "make simulate, or put your own logs below data/raw; then make data"
         return "make data" if has_logs else logs
-    if not found["runs"]:
+    if not parts["runs"]:
         return "make train"
-    if not found["champions"]:
+    if not parts["champions"]:
         return "make deploy"
-    if found["experiment"]:
+    if parts["experiment"]:
         return "make data, then jollyboat experiment read"
     return "jollyboat serve --open, make score, or make monitor"
 

@@ -1,4 +1,4 @@
-"""How files are read, replaced as a whole and hashed."""
+"""Files are replaced as a whole: a reader sees the old content or the new."""
 
 import hashlib
 import json
@@ -11,24 +11,25 @@ from jollyboat.store.errors import UserError
 
 
 def read_json(path: Path, default: object = None) -> object:
-    """What the file holds, or `default` where there is none; a file that is not JSON is refused by its name."""
+    """The file's content, or `default` where there is no file; UserError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
     except ValueError as error:
         raise UserError(
-            f"{path} is not readable JSON ({error}); delete it and run the command that writes it again."
+            f"{path} is not readable JSON ({error}). "
+            "Delete it, then run the command that writes it again."
         ) from error
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write the file whole or not at all: a reader sees the old content or the new."""
+    """Replace the file with the value as JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the file whole or not at all: a reader sees the old content or the new."""
+    """Replace the file with the text, which is on disk when this returns."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -37,11 +38,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft for the block to write, which replaces the file in the end: a reader sees the old content or the new."""
+    """A draft for the block to write; it replaces the file when the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(
-        f".{path.name[-50:]}.{os.getpid()}"
-    )  # the whole name may be as long as names can be
+    # The draft's name is longer than the file's, which may be as long as the file system allows.
+    draft = path.with_name(f".{path.name[-50:]}.{os.getpid()}")
     try:
         yield draft
         draft.replace(path)
@@ -56,10 +56,13 @@ def hash_file(path: Path) -> str:
 
 
 def hash_folder(folder: Path, *suffixes: str) -> str:
-    """Sixteen hex digits of the names and contents of the files below a folder that end so, but no unit tests."""
+    """Sixteen hex digits of the names and contents of the files with these suffixes.
+
+    dbt's target folder and unit tests do not count.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        if path.suffix in suffixes and place.parts[0] not in {"target", "unit_tests"}:
-            digest.update(f"{place}\0".encode() + path.read_bytes())
+        name = path.relative_to(folder)
+        if path.suffix in suffixes and name.parts[0] not in {"target", "unit_tests"}:
+            digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Where everything below `data/` lies. Nothing else builds these paths."""
+"""Every path below `data/`. No other module builds these paths."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from jollyboat.store.project import PROJECT
 
 
 class Store:
-    """The folders of one project's data below `root`, which is the only setting."""
+    """The files and folders of one project's data, all below `root`."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -35,7 +35,7 @@ class Store:
         self.failed_rows = root / "reports" / "failed_rows.json"
 
     def read_salt(self) -> str:
-        """What personal texts are hashed with; empty before the first landing makes it."""
+        """The salt that personal texts are hashed with; empty before the first landing."""
         return self.salt.read_text(encoding="utf-8").strip() if self.salt.exists() else ""
 
     def bundle(self, owner: str, version: str) -> Path:
@@ -43,7 +43,7 @@ class Store:
         return self.models / owner / version
 
     def gate(self, owner: str, version: str) -> Path:
-        """What the gate said of a bundle, beside it."""
+        """The gate's report on a bundle."""
         return self.models / owner / f"{version}-gate.json"
 
     def champion(self, owner: str) -> Path:
@@ -52,5 +52,5 @@ class Store:
 
 
 def default_store() -> Store:
-    """The project's own `data/`, or the folder that the environment variable STORE_ROOT names."""
+    """The store of the project's `data/`, or of the folder that STORE_ROOT names."""
     return Store(Path(os.environ.get("STORE_ROOT") or PROJECT / "data").absolute())
