@@ -42,7 +42,7 @@ class Report:
 
 
 def write_page(report: Report, title: str) -> str:
-    """Write the page and the decision beside the bundle, unless there is none; returns the page."""
+    """Write page and decision beside the bundle, unless there is none; returns the page."""
     if report.decision is None:
         return report.page.read_text(encoding="utf-8") if report.page.exists() else ""
     html = page.write(
@@ -81,8 +81,8 @@ def refusal(report: Report) -> str:
     lines += [check["sentence"] for check in report.failed]
     if "smoke" not in names:
         lines.append(
-            'To deploy it anyway, run `make deploy FORCE="why"`; the reason is shown as long as it '
-            "is the champion."
+            'To deploy it anyway, run `make deploy FORCE="why"`; the reason is shown while '
+            "it is the champion."
         )
     elif report.force:
         lines.append("A bundle that fails the smoke test cannot be forced: servers refuse it.")
