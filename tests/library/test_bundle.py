@@ -1,4 +1,4 @@
-"""A bundle is whole or refused, and the refusal names the file and the way out."""
+"""A broken bundle is refused; the message names the file and the command that helps."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_assembling_leaves_nothing_half_made(store, bundle, monkeypatch):
     assert [path.name for path in (store.models / "shared").iterdir()] == [bundle.version]
 
 
-def test_a_broken_bundle_is_mended_by_assembling_it_again(store, bundle):
+def test_a_broken_bundle_is_replaced_by_assembling_it_again(store, bundle):
     (bundle.folder / "features.sql").write_text("select 1")
 
     make_bundle(store)
