@@ -16,8 +16,7 @@ from runs import JOLLYBOAT, refusal, run
 from jollyboat.erasure import erase, erase_plan
 from jollyboat.landing import landing, records
 from jollyboat.snapshots import snapshot
-from jollyboat.store import Store, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, write_json
 from jollyboat.warehouse import warehouse
 
 pytestmark = pytest.mark.faults

@@ -14,7 +14,7 @@ from jollyboat.bundles.bundle import open_bundle
 from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import current
-from jollyboat.serving import batch
+from jollyboat.serving import batch_scores
 from jollyboat.snapshots import snapshot as snapshots
 from jollyboat.store import default_store
 
@@ -32,7 +32,7 @@ def main() -> None:
     asked = pd.concat([asked, late]).drop_duplicates().reset_index(drop=True)
     columns = [feature["name"] for feature in bundle.schema["features"]]
     expected = asked.merge(features, how="left")[columns]
-    scores = asked.merge(batch.predict(bundle, snapshot, asked), how="left")[
+    scores = asked.merge(batch_scores.predict(bundle, snapshot, asked), how="left")[
         "probability"
     ].to_numpy()
     events = snapshot.rows_of("events_at_point", asked)

@@ -9,7 +9,7 @@ import pytest
 from ml_data import split
 
 from jollyboat.gate.behaviour import judge, read_cases
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.training.leak import look_for_leaks
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part

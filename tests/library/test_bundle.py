@@ -7,8 +7,7 @@ from serving_data import make_bundle
 
 from jollyboat.bundles import bundle as bundles
 from jollyboat.bundles.bundle import open_bundle
-from jollyboat.store import Store
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from jollyboat.store import PROJECT
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, UserError
 from jollyboat.training.estimators import Model, find_candidate, fit, read_candidates, refit
 from jollyboat.training.explanation import describe, explain, is_estimate
 from jollyboat.training.persistence import load, save

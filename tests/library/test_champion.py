@@ -12,8 +12,7 @@ from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions.champion import current, format_versions, promote, prune, rollback
-from jollyboat.store import Store, read_json, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, read_json, write_json
 
 WHO = {"by": "test", "why": "a test"}
 

@@ -13,8 +13,7 @@ from jollyboat.champions import champion
 from jollyboat.cli.main import jollyboat
 from jollyboat.experiments.readout import read, sequence
 from jollyboat.serving import experiment
-from jollyboat.store import Store, project_settings, read_json, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, project_settings, read_json, write_json
 
 PROJECT_SETTINGS = project_settings()
 SETTINGS = PROJECT_SETTINGS.experiment.model_dump()
@@ -163,8 +162,7 @@ def test_a_file_that_holds_no_experiment_is_ended_as_one_is(tmp_path, text):
     said = experiment.stop(store)
 
     assert (
-        said
-        == f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
+        said == f"{store.experiment} held no experiment and was deleted; the champion serves all."
     )
     with pytest.raises(UserError, match="There is no experiment"):
         experiment.stop(store)
@@ -180,7 +178,7 @@ def test_who_answers_after_an_experiment_is_the_champion_of_then(tmp_path):
     store.champion("shared").write_text("{broken")
     without = experiment.stop(store)
 
-    assert said == "v2 is no longer the challenger. Champion v3 answers everybody."
+    assert said == "v2 is no longer the challenger. Champion v3 serves all visitors."
     assert without.startswith(
         f"v2 is no longer the challenger. {store.champion('shared')} is not readable JSON"
     )
@@ -215,7 +213,7 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
 
     assert sum(one["visitors"] for one in found["variants"]) == 4
     with pytest.raises(
-        UserError, match=r"champion is now v3, .* compared with v1: `jollyboat experiment stop`"
+        UserError, match=r"champion is now v3, .* v2 with v1: `jollyboat experiment stop`"
     ):
         experiment.readout(store, PROJECT_SETTINGS)
 
@@ -244,16 +242,16 @@ def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promo
     write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
 
     found = experiment.readout(copied, PROJECT_SETTINGS)
-    said = experiment.tell(found, copied)
+    said = experiment.format_summary(found, copied)
     with pytest.raises(UserError, match="jollyboat experiment promote --force"):
         experiment.promote(copied, PROJECT_SETTINGS)
     experiment.promote(copied, PROJECT_SETTINGS, force="the shop moves tomorrow")
 
     (copied.bundle(owner, version) / "features.sql").unlink()
-    of_a_broken_one = experiment.tell(found, copied)
+    of_a_broken_one = experiment.format_summary(found, copied)
 
-    assert "No outcome of both variants is known yet." in said and "not taken up" not in said
-    assert "challenger: not taken up by a server. The bundle at" in of_a_broken_one
+    assert "No outcome of both variants is known yet." in said and "not in use" not in said
+    assert "challenger: not in use. The bundle at" in of_a_broken_one
     assert (
         "features.sql; `jollyboat experiment stop`, then `jollyboat experiment start"
         in of_a_broken_one

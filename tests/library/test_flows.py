@@ -16,10 +16,9 @@ from whole_path import run_together
 from jollyboat.bundles.bundle import Parts, assemble
 from jollyboat.bundles.model import answer_sample
 from jollyboat.champions.champion import current
-from jollyboat.serving import batch, deployment_checks, experiment
+from jollyboat.serving import batch_scores, deployment_checks, experiment
 from jollyboat.snapshots import snapshot
-from jollyboat.store import PROJECT, project_settings, read_json, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, UserError, project_settings, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.estimators import Model, fit
 from jollyboat.training.persistence import save
@@ -138,13 +137,13 @@ def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
 
 
 def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
-    monkeypatch.setattr(batch, "MOST_IN_A_PART", 100)
+    monkeypatch.setattr(batch_scores, "MOST_IN_A_PART", 100)
     opened = snapshot.open_latest(copied)
     whole = duckdb.read_parquet(str(next(copied.scores.glob("*/scores.parquet")))).df()
     tenant = whole["tenant_id"][0]
 
     one = duckdb.read_parquet(
-        str(copied.scores / batch.score(opened, 7, tenant) / "scores.parquet")
+        str(copied.scores / batch_scores.score(opened, 7, tenant) / "scores.parquet")
     ).df()
 
     expected = whole[whole["tenant_id"] == tenant]["probability"].to_numpy()
@@ -152,7 +151,7 @@ def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
         one["probability"], expected, rtol=1e-12
     )  # sums differ by the rows in a part
     with pytest.raises(UserError, match=tenant):
-        batch.score(opened, 7, "nobody")
+        batch_scores.score(opened, 7, "nobody")
 
 
 def test_the_same_commands_again_change_nothing(copied):

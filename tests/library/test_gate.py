@@ -9,7 +9,7 @@ from test_pages import gate_context
 from jollyboat.gate.gate import Facts, decide
 from jollyboat.gate.gate_report import format_checks
 from jollyboat.pages import page
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.training.training import choose
 
 LIMITS = {

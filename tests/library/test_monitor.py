@@ -27,8 +27,7 @@ from jollyboat.monitoring import alerts, inputs, monitor
 from jollyboat.monitoring.drift import Group, watch
 from jollyboat.monitoring.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
 from jollyboat.snapshots import snapshot
-from jollyboat.store import PROJECT, Store, read_json, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, Store, UserError, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.schema import FeatureSchema
 

@@ -9,11 +9,10 @@ from fastapi.testclient import TestClient
 from whole_path import build
 
 from jollyboat.review import review
-from jollyboat.serving import body
+from jollyboat.serving import request_body
 from jollyboat.serving.app import app
 from jollyboat.snapshots import snapshot
-from jollyboat.store import Store, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, write_json
 from jollyboat.training import run as runs
 
 JUDGED = ("acme", "s1", "2026-01-01T00:00:00Z")
@@ -104,7 +103,7 @@ def test_another_sites_page_and_what_is_no_judgement_are_refused(store):
 
 
 def test_a_judgement_that_is_never_sent_to_its_end_is_not_waited_for(store, monkeypatch):
-    monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(request_body, "BODY_SECONDS", 0.1)
 
     async def never():
         yield b"tenant_id=acme"

@@ -5,8 +5,7 @@ from datetime import date
 import pytest
 from whole_path import run
 
-from jollyboat.store import PROJECT, Store, project, project_settings, settings
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, Store, UserError, project, project_settings, settings
 
 TEXT = (PROJECT / "project.toml").read_text(encoding="utf-8")
 WRONG = {  # what is replaced, by what, and the sentence

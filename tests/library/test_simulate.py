@@ -5,7 +5,7 @@ import pytest
 
 from jollyboat.simulate import raw_files, shop
 from jollyboat.simulate.simulate import simulate
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 SETTINGS = {"seed": 7, "start": date(2026, 1, 1), "days": 24, "sessions_per_day": 400}
 TINY = SETTINGS | {"days": 2, "sessions_per_day": 40}

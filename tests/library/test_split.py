@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from ml_data import sessions
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.training.split import by_time
 
 

@@ -11,8 +11,7 @@ import pytest
 from ml_data import sessions, split
 
 from jollyboat.pages.page import render
-from jollyboat.store import PROJECT, Store
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, Store, UserError
 from jollyboat.training import run as runs
 from jollyboat.training import search, training
 from jollyboat.training.compare import Comparison, table, tell

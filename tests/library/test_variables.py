@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.warehouse import variables, warehouse
 
 TEXT = (warehouse.DBT / "dbt_project.yml").read_text(encoding="utf-8")

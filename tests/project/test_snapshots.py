@@ -13,8 +13,7 @@ import pytest
 
 from jollyboat.cli.main import jollyboat
 from jollyboat.snapshots import snapshot
-from jollyboat.store import PROJECT, Store, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, Store, UserError, write_json
 
 COLUMNS = {
     "events": "'acme' as tenant_id, 'e' || i as event_id, i * 1.5 as price",

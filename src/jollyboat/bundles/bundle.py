@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jollyboat.store import Store, hash_file, read_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, hash_file, read_json
 from jollyboat.training.libraries import installed_libraries, licences
 
 SHARED = "shared"  # the owner of the model that all tenants share

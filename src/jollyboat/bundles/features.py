@@ -16,8 +16,7 @@ import pandas as pd
 from pydantic_core import from_json, to_json
 
 from jollyboat.bundles.bundle import REASSEMBLE
-from jollyboat.store import hash_text, quoted
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError, hash_text, quoted
 
 EVENT_COLUMNS = {
     "event_id": "varchar",

@@ -12,7 +12,7 @@ import pandas as pd
 
 from jollyboat.bundles.bundle import REASSEMBLE, SHARED, Bundle
 from jollyboat.bundles.features import FeatureQuery, refuse_missing, rows_of_request
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.training.estimators import Model
 from jollyboat.training.explanation import explain, is_estimate
 from jollyboat.training.persistence import load

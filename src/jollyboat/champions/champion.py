@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
-from jollyboat.store import Store, locked, read_json, replace_pointer
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, locked, read_json, replace_pointer
 from jollyboat.training.run import interval
 
 ANY_CHAMPION = object()

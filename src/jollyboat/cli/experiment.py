@@ -32,7 +32,7 @@ def read() -> None:
     from jollyboat.serving import experiment
 
     store = default_store()
-    click.echo(experiment.tell(experiment.readout(store, project_settings()), store))
+    click.echo(experiment.format_summary(experiment.readout(store, project_settings()), store))
 
 
 @experiment.command(epilog="Example: jollyboat experiment promote --force 'the shop moves'")

@@ -12,10 +12,10 @@ from jollyboat.store import PROJECT, Store, UserError, default_store
 @click.command(epilog="Example: jollyboat status")
 def status() -> None:
     """Show what exists and what to type next."""
-    from jollyboat.serving.state import state
+    from jollyboat.serving.project_state import read_state
 
     store = default_store()
-    parts = state(store)
+    parts = read_state(store)
     for name, line in format_state(parts):
         click.echo(f"{name:<12}{line}")
     for sentence in parts["troubles"].values():
@@ -58,7 +58,7 @@ def upgrade(source: str | None, version: str | None, check: bool) -> None:
 
 
 def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A name and a line for each part of a project's state (jollyboat.serving.state)."""
+    """A name and a line for each part of a project's state (jollyboat.serving.project_state)."""
     yield "snapshot", _snapshot(parts["data"]) if parts["data"] else "none"
     yield "run", _run(parts["runs"][0]) if parts["runs"] else "none"
     for owner, (step, *_) in parts["champions"].items():

@@ -49,10 +49,10 @@ def ask() -> None:
     """Send the champion's sample request and print the answer.
 
     The command starts a server for it."""
-    from jollyboat.serving.ask import ask
+    from jollyboat.serving.smoke_test import send_sample
 
     began = time.monotonic()
-    request, status, answer = ask(default_store())
+    request, status, answer = send_sample(default_store())
     click.echo(f"POST /predict?explain=true {json.dumps(request)}\n{status} {json.dumps(answer)}")
     if status != 200:
         raise UserError(f"The server answered with {status}.")

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jollyboat.bundles.bundle import REASSEMBLE
-from jollyboat.store import Store, read_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, read_json
 
 TEXTS = ("owner", "version", "champion", "salt", "since")
 NOTHING = object()

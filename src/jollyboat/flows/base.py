@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 from jollyboat.champions.champion import person
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
-from jollyboat.store import PROJECT, Store, UserError, default_store
-from jollyboat.store.errors import explain
+from jollyboat.store import PROJECT, Store, UserError, default_store, explain
 
 if TYPE_CHECKING:
     from jollyboat.store.settings import Settings

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from jollyboat.store import PROJECT
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, UserError
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
 Predict = Callable[[list[Session]], Sequence[float]]

@@ -10,8 +10,7 @@ from typing import Any
 
 from jollyboat.gate.checks import CHECKS, LibraryCheck
 from jollyboat.gate.facts import Facts
-from jollyboat.store import PROJECT
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, UserError
 
 __all__ = ["Check", "Decision", "Facts", "decide"]
 OWN_CHECKS = Path("ml") / "gate_checks.py"

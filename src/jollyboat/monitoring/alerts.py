@@ -18,8 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from jollyboat.store import Store, read_json, write_json
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, read_json, write_json
 
 TRIES, PATIENCE_SECONDS = 3, 10
 WAIT_SECONDS = 60  # for another monitor to have told; a hook that hangs costs it 33

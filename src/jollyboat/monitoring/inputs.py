@@ -15,8 +15,7 @@ from jollyboat.champions import champion
 from jollyboat.monitoring.monitor import Facts
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import Store, quoted
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, quoted
 from jollyboat.training import run
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema

@@ -16,8 +16,7 @@ from jollyboat.bundles.model import LoadedModel
 from jollyboat.pages.plot import moment_of
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import Store, write_text
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, write_text
 
 KEYS = ["tenant_id", "entity_id"]
 NEEDED = (*KEYS, "judgement_id", "judged_at", "judgement")

@@ -17,8 +17,15 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.snapshots import distribution
-from jollyboat.store import Store, default_store, quoted, read_json, write_json, write_text
-from jollyboat.store.errors import UserError
+from jollyboat.store import (
+    Store,
+    UserError,
+    default_store,
+    quoted,
+    read_json,
+    write_json,
+    write_text,
+)
 from jollyboat.warehouse.warehouse import connect, locked, published_queries, published_tables
 
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.store import PROJECT
-from jollyboat.store.errors import UserError
+from jollyboat.store import PROJECT, UserError
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part
 

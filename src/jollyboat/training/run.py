@@ -15,13 +15,13 @@ from jollyboat.snapshots import snapshot
 from jollyboat.store import (
     PROJECT,
     Store,
+    UserError,
     default_store,
     hash_folder,
     read_json,
     write_json,
     write_text,
 )
-from jollyboat.store.errors import UserError
 from jollyboat.store.project import LIBRARY
 from jollyboat.training.libraries import installed_libraries
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 MOST_CATEGORIES = 50
 FEW = 1_000  # rows

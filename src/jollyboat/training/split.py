@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 KEYS = ["tenant_id", "entity_id", "point_at", "person_id"]
 NOT_FEATURES = [*KEYS, "status", "label"]

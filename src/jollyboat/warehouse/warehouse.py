@@ -25,13 +25,13 @@ from jollyboat.store import (
     PROJECT,
     Store,
     UserError,
+    explain,
     hash_folder,
     hash_text,
     is_alive,
     read_json,
     write_json,
 )
-from jollyboat.store.errors import explain
 from jollyboat.warehouse.variables import Variables, parse
 
 DBT = PROJECT / "dbt"
