@@ -82,7 +82,7 @@ def test_a_project_goes_to_a_newer_version_and_back_with_its_data_and_its_champi
     shutil.copy(old_wheel, tmp_path)
 
     upgraded = make(older, "upgrade", f"FROM={newer}")
-    answer = run(older, older / "data", "-m", "jollyboat.serving.ask")
+    answer = run(older, older / "data", "-m", "jollyboat.cli", "ask")
     pipeline = make(older, "pipeline")
 
     assert upgraded.returncode == 0, upgraded.stdout

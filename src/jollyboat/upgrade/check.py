@@ -10,9 +10,9 @@ def check_store(store: Store) -> Iterator[str]:
     """A sentence for each champion, and for each file that this version cannot read."""
     from jollyboat.bundles.bundle import open_bundle
     from jollyboat.bundles.model import LoadedModel
-    from jollyboat.serving.state import state
+    from jollyboat.serving.project_state import read_state
 
-    present = state(store)
+    present = read_state(store)
     yield from (" ".join(sentence.split()) for sentence in present["troubles"].values())
     for owner, steps in present["champions"].items():
         version = steps[0]["version"]
