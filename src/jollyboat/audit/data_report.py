@@ -236,7 +236,8 @@ def _format_notes(totals: dict, landing: Landing) -> list[str]:
     if totals["cut_link_count"]:
         lines.append(
             f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared "
-            "devices and accounts join no person (vars: accounts_of_a_device, devices_of_an_account)"
+            "devices and accounts join no person "
+            "(vars: accounts_of_a_device, devices_of_an_account)"
         )
     if landing.changed or landing.removed:
         lines.append(

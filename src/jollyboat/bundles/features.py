@@ -143,8 +143,8 @@ class FeatureQuery:
         """Empty DuckDB's list of evictable buffers, most of which no longer exist.
 
         Under a limit that `ballast` alone exceeds DuckDB walks through the whole list, which it
-        otherwise does from 32,768 entries on. It takes 3 ms and spills nothing, because there is no
-        temporary directory. Without it 3,000 runs took a sixth more memory and made queries a
+        otherwise does from 32,768 entries on. It takes 3 ms and spills nothing, because there is
+        no temporary directory. Without it 3,000 runs took a sixth more memory and made queries a
         quarter slower.
         """
         with suppress(duckdb.OutOfMemoryException):
