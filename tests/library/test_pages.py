@@ -317,7 +317,7 @@ def experiment_context() -> dict:
         {
             "variant": name,
             "visitors": 9,
-            "known": 8,
+            "observed": 8,
             "outcomes": 1,
             "rate": 0.1,
             "p99_ms": None,
@@ -327,14 +327,14 @@ def experiment_context() -> dict:
     ]
     days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
     days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03}]
-    result = {
+    readout = {
         "verdict": "open",
         "sentence": HOSTILE,
         "share": 0.5,
         "since": "2026-01-01T00:00:00+00:00",
         "days": days,
     }
-    result |= {
+    readout |= {
         "variants": variants,
         "t_test_p": 0.4,
         "ratio_p": 0.5,
@@ -342,7 +342,7 @@ def experiment_context() -> dict:
         "waiting": 2,
         "slower_ms": None,
     }
-    return {"found": result | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
+    return {"readout": readout | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
 
 
 SIZES = {"session_count": 3, "version": HOSTILE, "snapshot": HOSTILE}
@@ -374,7 +374,7 @@ def test_a_session_under_review_is_shown_without_running_what_it_holds():
     }
     session |= {"tenant_id": HOSTILE, "entity_id": HOSTILE, "reasons": [{"text": HOSTILE}]}
     context = {
-        "asked": session,
+        "session": session,
         "last": None,
         "waiting": 1,
         "done": 0,

@@ -58,8 +58,8 @@ class MonitorFlow(ProjectFlow):
         webhook = os.environ.get("ALERT_WEBHOOK") or hook.webhook
         alarms = monitor_report.incidents(self.checks)
         page = str(store.monitor / "report.html")
-        alert_results = alerts.tell(store, alarms, page, alerts.hooks_of(hook.command, webhook))
-        report = monitor_report.keep(store, self.about, self.checks, self.decision, alert_results)
+        sent = alerts.send_alerts(store, alarms, page, alerts.hooks_of(hook.command, webhook))
+        report = monitor_report.write_report(store, self.about, self.checks, self.decision, sent)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.format_summary(store, report, self.seconds_since(self.began_at)))
         if self.auto and store.experiment.exists():

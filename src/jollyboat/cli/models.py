@@ -10,7 +10,7 @@ def runs() -> None:
     """List the finished training runs, newest first."""
     from jollyboat.training import compare
 
-    click.echo(compare.table(default_store()))
+    click.echo(compare.format_runs(default_store()))
 
 
 @click.command(epilog="Example: jollyboat compare 5d41402abc4b 7d793037a076")
@@ -23,7 +23,7 @@ def compare(run_a: str, run_b: str) -> None:
     from jollyboat.training import compare
 
     comparison, page = compare.compare(default_store(), run_a, run_b)
-    click.echo(f"{compare.tell(comparison)}\npage: {page}")
+    click.echo(f"{compare.format_comparison(comparison)}\npage: {page}")
 
 
 @click.command(epilog="Example: jollyboat models")

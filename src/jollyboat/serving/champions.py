@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED, Bundle, open_bundle, refuse_unsafe_owner
 from jollyboat.bundles.model import LoadedModel
-from jollyboat.experiments.pointer import advising, going
+from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, read_json
 
@@ -114,14 +114,14 @@ class Champions:
 
     def _load_challenger(self) -> LoadedModel | None:
         """The challenger's model, loaded again only where version or lookups changed."""
-        experiment = going(self.store)
+        experiment = running_experiment(self.store)
         if experiment is None:
             return None
         owner, version = experiment["owner"], experiment["version"]
         names = (owner, version, _changed_at(self.store.latest_snapshot))
         model = self.models.get(CHALLENGER)
         if not model or self.experiment.get("names") != names:
-            with advising(experiment):
+            with suggest_restart(experiment):
                 model = self._load_version(owner, version)
         share, salt = experiment["share"], experiment["salt"]
         self.experiment = {"names": names, "share": share, "salt": salt}
@@ -154,7 +154,7 @@ class Champions:
     def _newest_change(self, owner: str) -> int | None:
         """When a file of the owner's bundles last changed; for the challenger, of its owner's."""
         with suppress(UserError, OSError):
-            experiment = going(self.store) if owner == CHALLENGER else None
+            experiment = running_experiment(self.store) if owner == CHALLENGER else None
             owner = experiment["owner"] if experiment else owner
             folder = self.store.models / refuse_unsafe_owner(owner)
             return max(path.lstat().st_ctime_ns for path in [folder, *folder.rglob("*")])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions import champion
-from jollyboat.experiments.pointer import advising, going
+from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.experiments.readout import read
 from jollyboat.gate import gate
 from jollyboat.monitoring import inputs
@@ -34,7 +34,7 @@ def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
             f"A challenger's share is between 0 and 1, not {share:g}: "
             "`jollyboat experiment start --share 0.5`."
         )
-    if (other := going(store)) is not None:
+    if (other := running_experiment(store)) is not None:
         raise UserError(
             f"{other['version']} is the challenger already: "
             "first `jollyboat experiment stop` or `promote`."
@@ -99,7 +99,7 @@ def readout(store: Store, settings: Settings) -> dict[str, Any]:
         store.reports / "experiment.html",
         "experiment.html",
         title=f"Experiment · {settings.project.name}",
-        found=result,
+        readout=result,
         alpha=settings.experiment.alpha,
     )
     return result
@@ -153,7 +153,7 @@ def stop(store: Store) -> str:
 
 
 def _running(store: Store) -> dict[str, Any]:
-    experiment = going(store)
+    experiment = running_experiment(store)
     if experiment is None:
         raise UserError(
             "There is no experiment: `jollyboat experiment start` begins one with the latest run."
@@ -163,15 +163,15 @@ def _running(store: Store) -> dict[str, Any]:
 
 def format_summary(result: Mapping[str, Any], store: Store) -> str:
     """The variants, whether the challenger's bundle can be used, the conclusion and the page."""
-    lines = [f"{'variant':<12}{'visitors':>10}{'known':>10}{'outcomes':>10}{'rate':>9}"]
+    lines = [f"{'variant':<12}{'visitors':>10}{'observed':>10}{'outcomes':>10}{'rate':>9}"]
     for arm in result["variants"]:
-        counts = "".join(f"{arm[name]:>10,}" for name in ("visitors", "known", "outcomes"))
+        counts = "".join(f"{arm[name]:>10,}" for name in ("visitors", "observed", "outcomes"))
         rate = "" if arm["rate"] is None else f"{arm['rate']:.2%}"
         lines.append(f"{arm['variant']:<12}{counts}{rate:>9}")
     crossed, waiting = result["crossed"], result["waiting"]
     lines.append(f"{crossed:,} visitors met both variants; {waiting:,} outcomes are pending.")
     try:
-        with advising(result):
+        with suggest_restart(result):
             open_bundle(store.bundle(result["owner"], result["version"]))
     except UserError as error:
         lines.append(f"challenger: not in use. {error}")

@@ -117,7 +117,7 @@ def show_session(request: Request) -> HTMLResponse:
         nonce=secrets.token_urlsafe(12),
         waiting=len(pending),
         done=len(judgements),
-        asked=session,
+        session=session,
         last=judgements[-1] if judgements else None,
         judgements=review.JUDGEMENTS,
         kinds=review.KINDS,

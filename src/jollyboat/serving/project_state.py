@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jollyboat.experiments.pointer import going
+from jollyboat.experiments.pointer import running_experiment
 from jollyboat.pages.plot import moment_of
 from jollyboat.review import review
 from jollyboat.store import Store, UserError, read_json
@@ -38,7 +38,7 @@ def read_state(store: Store) -> dict[str, Any]:
 
     def read_experiment() -> dict[str, Any] | None:
         try:
-            return going(store)
+            return running_experiment(store)
         except UserError as error:
             troubles[store.experiment] = str(error)
             return None
