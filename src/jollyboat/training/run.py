@@ -187,7 +187,8 @@ def write_page(run: Run, title: str) -> str:
 def _count_judgements(run: Run) -> dict[str, int]:
     """The number of sessions by judgement in the run's snapshot; empty if it has no judgements."""
     try:
-        rows = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("stands")
+        opened = snapshot.open(run.snapshot_id, run.store)
+        rows = opened.relation("judgements").filter("is_in_effect")
     except UserError:
         return {}
     return dict(rows.aggregate("judgement, count(*)").fetchall())
