@@ -190,7 +190,7 @@ def test_a_project_without_its_wheel_says_so_before_anything_is_installed(
     assert [path.name for path in (project / "vendor").iterdir()] == ["jollyboat.txt"]
     assert (project / "vendor/jollyboat.txt").read_text() == ""
     assert setup.returncode == 2
-    assert setup.stdout.startswith("vendor/jollyboat.txt pins no version of the library: ")
+    assert setup.stdout.startswith("vendor/jollyboat.txt pins no version of the library. ")
     assert not (project / ".venv").exists()
 
 
