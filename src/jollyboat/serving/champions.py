@@ -4,12 +4,11 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jollyboat.bundles.bundle import SHARED, Bundle, open_bundle, refuse_unsafe_owner
+from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.snapshots import snapshot
@@ -96,7 +95,7 @@ class Champions:
 
     def _load(self, owner: str) -> LoadedModel | None:
         if self.only:
-            return self._load_bundle(open_bundle(self.only))
+            return self._load_bundle(self.only)
         if owner == CHALLENGER:
             return self._load_challenger()
         path = self.store.champion(owner)
@@ -128,12 +127,13 @@ class Champions:
         return model
 
     def _load_version(self, owner: str, version: str) -> LoadedModel:
-        return self._load_bundle(
-            open_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
-        )
+        return self._load_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
 
-    def _load_bundle(self, bundle: Bundle) -> LoadedModel:
-        files = _lookup_files(bundle, self.store)
+    def _load_bundle(self, folder: Path) -> LoadedModel:
+        bundle, files = open_bundle(folder), {}
+        if self.store.latest_snapshot.exists():
+            newest = snapshot.open_latest(self.store)
+            files = {table: newest.files(table) for table in bundle.lookups}
         return LoadedModel(bundle, files, days=LOOKUP_DAYS, salt=self.store.read_salt())
 
     def _pointers(self) -> dict[str, object]:
@@ -166,14 +166,6 @@ class Champions:
             self.models[owner] = model
         if before and before is not model:
             before.close()
-
-
-def _lookup_files(bundle: Bundle, store: Store) -> Mapping[str, list[Path]]:
-    """The newest snapshot's files of each of the bundle's lookup tables, if there is a snapshot."""
-    if not store.latest_snapshot.exists():
-        return {}
-    newest = snapshot.open_latest(store)
-    return {table: newest.files(table) for table in bundle.lookups}
 
 
 def _changed_at(path: Path) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from jollyboat.champions.champion import current
 from jollyboat.store import PROJECT, Store, UserError
 
 ROUNDS = 3
+START_SECONDS = 60
 
 
 @dataclass
@@ -39,13 +40,13 @@ class Server:
         """A connection for the block."""
         return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout))
 
-    def last_lines(self, lines: int = 10) -> str:
+    def last_lines(self) -> str:
         """The end of what the server printed."""
         self.output.seek(0)
         text = self.output.read().decode(errors="replace").strip()
         if not text:
             return "It printed nothing."
-        return "Its last lines: " + "\n".join(text.splitlines()[-lines:])
+        return "Its last lines: " + "\n".join(text.splitlines()[-10:])
 
 
 def run_smoke_test(bundle_folder: Path, requests: int = 50) -> dict[str, Any]:
@@ -81,9 +82,7 @@ def send_sample(store: Store) -> tuple[dict[str, Any], int, dict[str, Any]]:
 
 
 @contextmanager
-def running_server(
-    bundle_folder: Path | None = None, patience_seconds: float = 60
-) -> Iterator[Server]:
+def running_server(bundle_folder: Path | None = None) -> Iterator[Server]:
     """A ready server of one bundle, or of the store's champions, until the block ends.
 
     UserError with the server's last lines where it is not ready in time, or stops answering.
@@ -92,7 +91,7 @@ def running_server(
         began = time.perf_counter()
         server = _start(bundle_folder, output)
         try:
-            _wait_until_ready(server, began + patience_seconds)
+            _wait_until_ready(server, began + START_SECONDS)
             server.start_seconds = time.perf_counter() - began
             yield server
         except (UserError, OSError, http.client.HTTPException) as error:
