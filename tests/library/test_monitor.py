@@ -341,9 +341,9 @@ def test_a_hook_gets_an_incident_once_even_if_another_fails_and_an_invalid_addre
     store, heard = Store(tmp_path), []
     hooks = alerts.hooks_of("nowhere/to-be-found", "http://127.0.0.1:1/a secret")
     hooks["healthy"] = lambda text: heard.append(json.loads(text))
-    say = lambda incidents: alerts.send_alerts(store, incidents, "page", hooks, wait_seconds=0)[
-        "failed"
-    ]
+
+    def say(incidents: dict[str, str]) -> list[str]:
+        return alerts.send_alerts(store, incidents, "page", hooks, wait_seconds=0)["failed"]
 
     failed = say({"a": "A moved."})
     say({"a": "A moved.", "b": "B moved."})
