@@ -38,11 +38,13 @@ group by tenant_id, person_id having count(*) > 1 and account is not null order 
 
 def search(store: Path, ids: set[str]) -> set[str]:
     """The files that hold one of the ids: tables decoded, what is zipped unzipped, the rest as it lies there."""
-    known = {one.encode() for one in ids}
-    anywhere = re.compile(b"|".join(map(re.escape, sorted(known)[:200])))  # as part of a word, too
+    existing = {one.encode() for one in ids}
+    anywhere = re.compile(
+        b"|".join(map(re.escape, sorted(existing)[:200]))
+    )  # as part of a word, too
 
     def holds(content: bytes) -> bool:
-        return bool(anywhere.search(content)) or not known.isdisjoint(
+        return bool(anywhere.search(content)) or not existing.isdisjoint(
             re.findall(rb"[\w.-]+", content)
         )
 
@@ -116,10 +118,10 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(
         "truth.parquet",
     }
 
-    said = run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS)
+    result = run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS)
 
-    assert said.returncode == 0, said.stdout
-    assert "learned from them: shared/" in said.stdout
+    assert result.returncode == 0, result.stdout
+    assert "learned from them: shared/" in result.stdout
     assert search(copied, ids) == set()
     assert others(copied, ids) == of_others
     (record,) = map(json.loads, (copied / "erasures.jsonl").read_text().splitlines())
@@ -151,9 +153,9 @@ def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(
     other = refusal(run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", "acme"))
     assert f"jollyboat erase --person {account}` again" in other
 
-    said = run(untouched, copied, *JOLLYBOAT, "erase", "--person", account)
+    result = run(untouched, copied, *JOLLYBOAT, "erase", "--person", account)
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     assert search(copied, ids) == set()
     assert not (copied / ".erasing.json").exists()
 
@@ -178,9 +180,9 @@ def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
             "select id from int_identities where tenant_id != ?", [gone]
         ).fetchall()
 
-    said = run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", gone)
+    result = run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", gone)
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     assert search(copied, ids - {one for (one,) in shared}) == set()
     with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
         assert connection.sql(query).fetchall() == kept
@@ -273,10 +275,10 @@ def small(tmp_path_factory) -> Store:
         landed = landing.land(store, *warehouse.source_names())
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
     snapshot.publish(store, {}, "select 1", {})
-    said = " and ".join(visit["visitor"]["user_id"] for visit in VISITS[:2]) + "."
+    result = " and ".join(visit["visitor"]["user_id"] for visit in VISITS[:2]) + "."
     for name in ("reports/x.html", "reports/x.json", "landed/.draft.jsonl.17"):
         (store.root / name).parent.mkdir(exist_ok=True)
-        (store.root / name).write_text(json.dumps({"warning": said}))
+        (store.root / name).write_text(json.dumps({"warning": result}))
     return store
 
 
@@ -308,21 +310,23 @@ def web(
     event: dict | None = None,
     **context: object,
 ) -> str:
-    told = {"id": f"event-of-{name}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | (
+    summary = {"id": f"event-of-{name}", "type": "page_view", "ts": "2026-01-01T10:00:00Z"} | (
         event or {}
     )
     visitor = {"anonymous_id": cookie, "user_id": user}
-    return json.dumps({"event": told, "shop": shop, "visitor": visitor, "context": context})
+    return json.dumps({"event": summary, "shop": shop, "visitor": visitor, "context": context})
 
 
 def answered(name: str, shop: str, **ids: str | None) -> str:
-    told = {
+    summary = {
         "request_id": f"request-{name}",
         "answered_at": "2026-01-01T10:00:00Z",
         "tenant_id": shop,
     }
     return json.dumps(
-        told | {"entity_id": None, "anonymous_id": None, "user_id": None, "probability": 0.5} | ids
+        summary
+        | {"entity_id": None, "anonymous_id": None, "user_id": None, "probability": 0.5}
+        | ids
     )
 
 
@@ -396,7 +400,7 @@ def crowded(tmp_path_factory) -> Store:
 
 def left(store: Store) -> set[str]:
     """Which of the records are still there."""
-    found = {
+    actual = {
         source: (store.raw / source / "dt=2026-01-01/a.jsonl").read_text().splitlines()
         for source in LINES
     }
@@ -404,7 +408,7 @@ def left(store: Store) -> set[str]:
         name
         for source, lines in LINES.items()
         for name, line in lines.items()
-        if line in found[source]
+        if line in actual[source]
     }
 
 

@@ -47,8 +47,8 @@ def older(project, built, tmp_path) -> Path:
     for name, text in OWNED.items():
         with (folder / name).open("a", encoding="utf-8") as file:
             file.write(text)
-    said = make(folder, "setup")
-    assert said.returncode == 0, said.stdout
+    result = make(folder, "setup")
+    assert result.returncode == 0, result.stdout
     return folder
 
 
@@ -132,11 +132,11 @@ def test_an_upgrade_whose_requirements_cannot_be_met_leaves_the_project_as_it_wa
     copy = copy_project(project, tmp_path / "copy")
     before = contents(copy)
 
-    said = make(copy, "upgrade", f"FROM={wheel}")
+    result = make(copy, "upgrade", f"FROM={wheel}")
 
-    assert said.returncode == 2
-    assert "requirements.txt was not written" in said.stdout
-    assert "humanize" in said.stdout
+    assert result.returncode == 2
+    assert "requirements.txt was not written" in result.stdout
+    assert "humanize" in result.stdout
     assert contents(copy) == before
     assert make(copy, "setup").stdout == ".venv is ready\n"
 
@@ -144,9 +144,9 @@ def test_an_upgrade_whose_requirements_cannot_be_met_leaves_the_project_as_it_wa
 def test_pins_are_written_again_without_an_address_and_keep_the_library_apart(project, tmp_path):
     copy = copy_project(project, tmp_path / "copy")
 
-    said = make(copy, "pins")
+    result = make(copy, "pins")
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     text = (copy / "requirements.txt").read_text()
     assert text.startswith("-r vendor/jollyboat.txt\n")
     assert not re.search("^jollyboat==|https?://|--find-links|--index", text, re.MULTILINE)

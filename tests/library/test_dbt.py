@@ -128,7 +128,7 @@ def hashed(expected: str | dict | None, staged: duckdb.DuckDBPyConnection) -> st
     text = json.dumps(expected, separators=(",", ":")) if isinstance(expected, dict) else expected
     return re.sub(
         r"hash of (\w+(?:@[\w.]+)?)",
-        lambda found: sha256((salt + found[1]).encode()).hexdigest()[:32],
+        lambda actual: sha256((salt + actual[1]).encode()).hexdigest()[:32],
         text,
     )
 
@@ -138,14 +138,14 @@ def test_an_odd_event_has_its_rule(staged, name):
     number, (_, expected) = list(ODD_EVENTS).index(name) + 1, ODD_EVENTS[name]
 
     columns = ", ".join(f"cast({column} as varchar)" for column in expected)
-    (found,) = staged.sql(
+    (actual,) = staged.sql(
         f"select {columns} from stg_web__events where line_number = {number}"
     ).fetchall()
-    assert tuple(hashed(value, staged) for value in expected.values()) == found
+    assert tuple(hashed(value, staged) for value in expected.values()) == actual
 
 
 def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
-    found = staged.sql(
+    actual = staged.sql(
         f"select line, reason from quarantined_events where line_number > {len(ODD_EVENTS)}"
     ).fetchall()
 
@@ -153,7 +153,7 @@ def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
         hashed(line.replace("ann", "hash of ann"), staged): reason
         for line, reason in ODD_LINES.items()
     }
-    assert lines == dict(found)
+    assert lines == dict(actual)
 
 
 def test_orders_without_a_number_are_not_one(staged):
@@ -223,8 +223,8 @@ def test_nothing_after_the_point_is_used(copied):
                 [day],
             ).fetchall()
         )
-        known = "select tenant_id, max_by(key[3:], outcome_count) from lookup_visitor where key like 'u:%' group by all"
-        customers = dict(connection.sql(known).fetchall())
+        existing = "select tenant_id, max_by(key[3:], outcome_count) from lookup_visitor where key like 'u:%' group by all"
+        customers = dict(connection.sql(existing).fetchall())
 
     lines = []
     for line in gzip.decompress(file.read_bytes()).splitlines():

@@ -44,28 +44,28 @@ HEADING = re.compile(r"<h1>(.+?)</h1>", re.DOTALL)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_succeeds_and_sums_up_in_one_line(said, verb):
-    assert said[verb].returncode == 0, said[verb].stdout + said[verb].stderr
-    assert f"{verb}: " in said[verb].stdout
+def test_every_verb_succeeds_and_sums_up_in_one_line(result, verb):
+    assert result[verb].returncode == 0, result[verb].stdout + result[verb].stderr
+    assert f"{verb}: " in result[verb].stdout
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_prints_lines_of_at_most_100_columns(said, built, verb):
-    lines = said[verb].stdout.replace(str(built.root), "data").splitlines()
+def test_every_verb_prints_lines_of_at_most_100_columns(result, built, verb):
+    lines = result[verb].stdout.replace(str(built.root), "data").splitlines()
 
     assert [line for line in lines if len(line) > 100] == []
 
 
 @pytest.mark.parametrize("flow", STAGES)
-def test_a_flow_prints_each_of_its_stages_and_nothing_of_metaflows(said, flow):
-    stages = re.findall(r"^(\S.*?)(?: +[\d,]+ rows)? +[\d.]+ s$", said[flow].stdout, re.MULTILINE)
+def test_a_flow_prints_each_of_its_stages_and_nothing_of_metaflows(result, flow):
+    stages = re.findall(r"^(\S.*?)(?: +[\d,]+ rows)? +[\d.]+ s$", result[flow].stdout, re.MULTILINE)
 
     assert [name for name in stages if ":" not in name] == STAGES[flow]
-    assert said[flow].stderr == ""
-    assert not re.search(r"\(pid \d+\)|Task is |Workflow starting|Done!", said[flow].stdout)
+    assert result[flow].stderr == ""
+    assert not re.search(r"\(pid \d+\)|Task is |Workflow starting|Done!", result[flow].stdout)
 
 
-def test_the_card_of_each_flow_is_its_page(said, built, tmp_path):
+def test_the_card_of_each_flow_is_its_page(result, built, tmp_path):
     commands = {
         flow: [f"flows/{flow}.py", "card", "get", "end", str(tmp_path / flow)] for flow in PAGES
     }
@@ -94,8 +94,8 @@ def test_card_view_alone_opens_the_page_of_the_latest_run(built, tmp_path):
     )
 
 
-def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(said, built):
-    assert "quarantined: web: " in said["data"].stdout
+def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(result, built):
+    assert "quarantined: web: " in result["data"].stdout
     account = snapshot.open_latest(built).frame("record_reconciliation")
 
     assert account["line_count"].sum() > 2_000
@@ -160,11 +160,11 @@ def test_the_same_commands_again_change_nothing(copied):
         for path in (copied.latest_snapshot, copied.latest_run, copied.champion("shared"))
     }
 
-    said = run_together(
+    result = run_together(
         copied, {verb: [f"flows/{verb}.py", "run"] for verb in ("data", "train", "deploy")}
     )
 
-    assert [0, 0, 0] == [each.returncode for each in said.values()]
+    assert [0, 0, 0] == [each.returncode for each in result.values()]
     assert before == {path: read_json(path) for path in before}
 
 
@@ -242,14 +242,14 @@ def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_th
     copied, tmp_path
 ):
     owner, version = champion_of_other_features(copied, tmp_path / "baseline")
-    told = {
+    summary = {
         "salt": "s",
         "share": 0.5,
         "owner": owner,
         "version": version,
         "champion": current(copied)[1],
     }
-    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+    write_json(copied.experiment, summary | {"since": "2026-01-01T00:00:00+00:00"})
 
     with pytest.raises(UserError, match="jollyboat experiment promote --force"):
         experiment.promote(copied, project_settings())

@@ -77,11 +77,11 @@ def broken(old: str, new: str) -> str:
 
 
 def test_the_projects_own_settings_are_typed():
-    found = project_settings()
+    actual = project_settings()
 
-    assert found.simulate.start == date(2026, 1, 1)
-    assert 0 < found.split.train + found.split.validation < 1
-    assert found.train.candidates
+    assert actual.simulate.start == date(2026, 1, 1)
+    assert 0 < actual.split.train + actual.split.validation < 1
+    assert actual.train.candidates
 
 
 @pytest.mark.parametrize(("old", "new", "sentence"), WRONG.values(), ids=WRONG)
@@ -94,15 +94,15 @@ def test_a_wrong_entry_is_one_sentence_with_file_key_value_and_what_would_do(old
 
 
 def test_any_other_table_is_a_candidates_own():
-    found = settings.parse(f"{TEXT}\n[bayes]\nstrength = 1\ndeep = {{ a = 1 }}\n")
+    actual = settings.parse(f"{TEXT}\n[bayes]\nstrength = 1\ndeep = {{ a = 1 }}\n")
 
-    assert found.model_dump()["bayes"] == {"strength": 1, "deep": {"a": 1}}
+    assert actual.model_dump()["bayes"] == {"strength": 1, "deep": {"a": 1}}
 
 
 def test_settings_survive_the_way_through_json():
-    found = project_settings()
+    actual = project_settings()
 
-    assert settings.check(found.model_dump(mode="json")) == found
+    assert settings.check(actual.model_dump(mode="json")) == actual
 
 
 def test_the_projects_file_is_named_where_it_is_wrong_or_gone(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_flow_names_what_is_wrong_without_a_traceback(tmp_path, flow):
     wrong.write_text(broken("latency_ms = 250", "latencyms = 250"))
 
     command = [f"flows/{flow}.py", "--config", "project", str(wrong), "run"]
-    said = run(Store(tmp_path / "data"), *command)
+    result = run(Store(tmp_path / "data"), *command)
 
-    assert said.returncode == 1
-    assert "Did you mean latency_ms?" in said.stderr and "Traceback" not in said.stderr
+    assert result.returncode == 1
+    assert "Did you mean latency_ms?" in result.stderr and "Traceback" not in result.stderr

@@ -74,13 +74,13 @@ def test_the_image_answers_its_own_health_check_and_has_the_flows(steps, app, pr
         port = str(free.getsockname()[1])
     (check,) = [what.partition("CMD ")[2] for name, what in steps if name == "HEALTHCHECK"]
     (command,) = [json.loads(what) for name, what in steps if name == "CMD"]
-    (told,) = [
+    (report,) = [
         dict(each.split("=", 1) for each in what.split()) for name, what in steps if name == "ENV"
     ]
-    told |= {"PORT": port, "HOST": "127.0.0.1", "PYTHONPATH": str(app)}
+    report |= {"PORT": port, "HOST": "127.0.0.1", "PYTHONPATH": str(app)}
     environment = (
         os.environ
-        | told
+        | report
         | {"PATH": f"{project / '.venv/bin'}:{os.environ['PATH']}", "HOME": str(app)}
     )
 

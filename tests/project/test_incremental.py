@@ -65,9 +65,9 @@ def logs(untouched: Path, tmp_path_factory) -> Path:
 
 def build(project: Path, store: Path, code: str = BUILD) -> str:
     (store / ".salt").write_text("the same in all stores")
-    said = run(project, store, "-c", code)
-    assert said.returncode == 0, said.stdout
-    return said.stdout
+    result = run(project, store, "-c", code)
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 def land(logs: Path, store: Path, files: list[Path]) -> None:
@@ -86,7 +86,7 @@ def tables(store: Path) -> dict[str, Counter]:
                 "select table_name from information_schema.tables"
             ).fetchall()
         }
-        found = {}
+        actual = {}
         for name in names - {"landed_files"}:
             columns = connection.table(name).columns
             given = [column for column in ("file_seq", "file") if column in columns]
@@ -94,12 +94,12 @@ def tables(store: Path) -> dict[str, Counter]:
             if "file_seq" in columns:
                 kept = f"t.* exclude ({', '.join(given)})"
                 query = f"select {kept}, landed.file from {name} as t join landed_files as landed using (file_seq)"
-            found[name] = Counter(connection.sql(query).fetchall())
-        return found
+            actual[name] = Counter(connection.sql(query).fetchall())
+        return actual
 
 
-def assert_same(expected: Path, found: Path) -> None:
-    one, other = tables(expected), tables(found)
+def assert_same(expected: Path, actual: Path) -> None:
+    one, other = tables(expected), tables(actual)
     assert one.keys() == other.keys()
     assert sum(one["session_features"].values()) > 300
     assert [] == [
@@ -317,8 +317,8 @@ def test_days_one_by_one_give_the_rows_of_one_build(untouched, tmp_path):
     published = []
     for day in days:
         land(logs, store, sorted(logs.glob(f"raw/*/{day}/*")))
-        said = build(untouched, store, PUBLISH if day in days[-2:] else BUILD)
-        published += [json.loads(said.splitlines()[-1])] if day in days[-2:] else []
+        result = build(untouched, store, PUBLISH if day in days[-2:] else BUILD)
+        published += [json.loads(result.splitlines()[-1])] if day in days[-2:] else []
     whole = tmp_path / "whole"
     land(logs, whole, sorted(logs.glob("raw/*/*/*")))
     build(untouched, whole)

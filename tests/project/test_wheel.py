@@ -215,11 +215,11 @@ def test_each_way_of_naming_the_template_brings_the_wheel(clone, wheel, tmp_path
     if source == "replay":
         assert generate(clone, folder).returncode == 0
         shutil.rmtree(folder / "shop_intent")
-        said = call([sys.executable, "-m", "cookiecutter", "--replay", str(clone)], folder)
+        result = call([sys.executable, "-m", "cookiecutter", "--replay", str(clone)], folder)
     else:
-        said = generate(named[source], folder)
+        result = generate(named[source], folder)
 
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert vendored(folder / "shop_intent") == wheel.read_bytes()
 
 
@@ -260,10 +260,10 @@ def test_a_wheel_whose_bytes_are_not_those_pinned_is_not_installed(fresh, instal
     # Nothing but the library, so that pip does not fetch 150 packages before it refuses one.
     (fresh / "requirements.txt").write_text("-r vendor/jollyboat.txt\n")
 
-    said = make(fresh, "setup", f"INSTALLER={installer}")
+    result = make(fresh, "setup", f"INSTALLER={installer}")
 
-    assert said.returncode == 2
-    assert re.search("hash", said.stdout, re.IGNORECASE), said.stdout
+    assert result.returncode == 2
+    assert re.search("hash", result.stdout, re.IGNORECASE), result.stdout
     assert not list((fresh / ".venv").glob(".ready-*"))
 
 
@@ -287,9 +287,9 @@ def test_set_up_takes_the_library_from_an_index_while_vendor_has_no_wheel(
 ):
     monkeypatch.setenv("UV_INDEX", index)
 
-    said = make(fresh, "setup")
+    result = make(fresh, "setup")
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     imported = call(
         [".venv/bin/python", "-c", "import jollyboat; print(jollyboat.__file__)"], fresh
     )
@@ -303,11 +303,11 @@ def test_uv_and_pip_resolve_the_pin_from_a_folder_or_an_index(fresh, index, tmp_
     subprocess.run([sys.executable, "-m", "venv", fresh / ".venv"], check=True)
     pip = [UV, "pip"] if setting.startswith("UV") else [".venv/bin/python", "-m", "pip"]
 
-    said = call(
+    result = call(
         [*pip, "install", "--no-deps", "--require-hashes", "-r", "vendor/jollyboat.txt"],
         fresh,
         **{setting: where},
     )
 
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     assert list((fresh / ".venv").glob("lib/*/site-packages/jollyboat/py.typed"))

@@ -1,4 +1,4 @@
-"""Wrong use is answered by a sentence and the command that mends it, never by a traceback; it stands last."""
+"""Wrong use is answered by a sentence and the command that fixes it, never by a traceback."""
 
 import json
 import os
@@ -79,23 +79,23 @@ def ready(address: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("verb", TOO_EARLY)
 def test_a_verb_before_its_time_says_which_comes_first(untouched, tmp_path, verb):
-    command, found, mend = TOO_EARLY[verb]
+    command, actual, remedy = TOO_EARLY[verb]
 
     sentence = refusal(run(untouched, tmp_path / "store", *command))
 
-    assert found in sentence
-    assert mend in sentence
+    assert actual in sentence
+    assert remedy in sentence
 
 
 @pytest.mark.parametrize("verb", UNKNOWN)
 def test_an_unknown_name_is_told_with_those_there_are(untouched, built, verb):
-    command, found, mend = UNKNOWN[verb]
+    command, actual, remedy = UNKNOWN[verb]
     folder = "runs" if verb == "deploy" else "snapshots"
 
     sentence = refusal(run(untouched, built, *command))
 
-    assert found in sentence
-    assert mend in sentence
+    assert actual in sentence
+    assert remedy in sentence
     assert json.loads((built / folder / "latest.json").read_text()).popitem()[1] in sentence
 
 
@@ -140,10 +140,10 @@ def test_a_port_in_use_is_named_with_the_way_to_another(untouched, built):
         taken.listen()
         port = taken.getsockname()[1]
 
-        said = run(untouched, built, *JOLLYBOAT, "serve", before=("env", f"PORT={port}"))
+        result = run(untouched, built, *JOLLYBOAT, "serve", before=("env", f"PORT={port}"))
 
-    assert f"127.0.0.1:{port}" in refusal(said)
-    assert "`jollyboat serve --port 8001`" in refusal(said)
+    assert f"127.0.0.1:{port}" in refusal(result)
+    assert "`jollyboat serve --port 8001`" in refusal(result)
 
 
 def test_a_server_without_a_champion_starts_and_says_what_is_missing(untouched, tmp_path):

@@ -1,8 +1,8 @@
-"""Everything about a tenant or a person goes: raw records, then all that was made from them, which is built again.
+"""Erasure: raw records about a tenant or person go, and all made from them is built again.
 
-What goes is planned (`erase_plan.py`) and kept in `data/.erasing.json` until all of it is done, so that the same
-command finishes what a kill left. Nothing is edited but raw files: what could name them is removed whole. Bundles hold
-no rows about anyone. `data/erasures.jsonl` records the erasure without the ids.
+The plan (`erase_plan.py`) is kept in `data/.erasing.json` until all of it is done: the same command
+finishes what a kill left. Only raw files are edited; what could name somebody is removed whole.
+Bundles hold no rows about anyone. `data/erasures.jsonl` records an erasure without the ids.
 """
 
 import glob
@@ -61,10 +61,11 @@ OTHERS = {
 
 
 def erase(store: Store, tenant: str | None, person: str | None) -> dict:
-    """Remove every record about a tenant, or about a person (by any id, of one tenant or of all); what was removed.
+    """Remove every record about a tenant or a person; return what was removed.
 
-    Raises UserError where nothing is known of them, where another erasure is unfinished, where a server is writing about
-    them right now, or, when all is done, where the rest cannot be published.
+    A person is given by any id, of one tenant or of all. Raises UserError where there is nothing to
+    remove, another erasure is unfinished, or a server is writing about them; and, when everything
+    is removed, where the rest cannot be published.
     """
     requested = {"tenant": tenant, "person": person}
     with warehouse.locked(store) as lock:
@@ -103,7 +104,8 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
     store.erasing.unlink()
     if critical:
         raise UserError(
-            f"The {report['what']} is erased and every snapshot about them is gone, but the rest cannot be published: "
+            f"The {report['what']} is erased, and so is every snapshot about them. "
+            "The rest cannot be published: "
             f"{critical}. Fix it, then `make data`."
         )
     return report
@@ -117,10 +119,10 @@ def _remove_derived(store: Store, runs: list[str]) -> None:
 
 
 def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | None]:
-    """All tables from what is left of the raw files (an old file would keep what was deleted), audited and published.
+    """Build, audit and publish all tables from the raw files that are left.
 
-    Staged files of raw files that have changed go with the build. Where something critical is found there is no
-    snapshot, but what was found.
+    The warehouse file goes first, because an old file would keep what was deleted. Returns the
+    snapshot, or None and what is critical.
     """
     for path in [store.warehouse, store.warehouse.with_suffix(".duckdb.wal")]:
         path.unlink(missing_ok=True)
@@ -143,9 +145,9 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
 
 
 def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
-    """Incidents, and of the models that learned from the tenant those that do not serve; those that do are returned.
+    """Remove incidents and the models that learned from the tenant; return those that serve.
 
-    Cards and reports of a gate judge each tenant by name.
+    Cards and reports of a gate judge each tenant by name. A model that serves stays.
     """
     (store.monitor / "alerts.json").unlink(missing_ok=True)
     pointers = [*store.models.glob("*/champion.json"), store.experiment]
@@ -165,7 +167,7 @@ def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
 def _rewrite(path: Path, lines: set[int]) -> None:
     """The file without these records, numbered as the landing numbers them; whole or not at all.
 
-    Records that stay keep their bytes (Parquet: their values). Of a link it is the file that it leads to.
+    Records that stay keep their bytes (Parquet: their values). A link's own file is rewritten.
     """
     if not lines:
         path.resolve().unlink()  # it cannot be read, and names them
@@ -214,14 +216,17 @@ def format_summary(report: dict, unknown: list[str]) -> str:
 
 def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:
     yield (
-        f"removed: {report['records']:,} records of {report['files']} files, {len(report['snapshots'])} snapshots and "
-        f"{len(report['runs'])} training runs that held them"
+        f"removed: {report['records']:,} records of {report['files']} files, "
+        f"{len(report['snapshots'])} snapshots and {len(report['runs'])} training runs that held them"
     )
     yield "removed, as they could name them: all scores, pages, logs and Metaflow's runs"
     if unknown:
         yield f"not looked at: {', '.join(unknown)} in data/, which this project did not write"
     for model in report["cards"]:
-        yield f"{model} serves, and its card names them: `make train deploy`, then `rm -r data/models/{model}*`"
+        yield (
+            f"{model} serves, and its card names them: run `make train deploy`, "
+            f"then `rm -r data/models/{model}*`"
+        )
     learned = ", ".join(report["models"])
     yield (
         f"learned from them: {learned}; `make train deploy` makes a model that did not"

@@ -1,4 +1,4 @@
-"""What an erasure removes: the raw records about a tenant or a person, and what was made from them."""
+"""What an erasure removes: the raw records about a tenant or person and all made from them."""
 
 import gzip
 import json
@@ -21,17 +21,22 @@ select * exclude (body) replace (
     coalesce(session_id, body ->> 'entity_id') as session_id
 )
 from (
-    select *, case when source in ({feedback}) and json_valid(payload) then cast(payload as json) end as body
+    select
+        *,
+        case
+            when source in ({feedback}) and json_valid(payload) then cast(payload as json)
+        end as body
     from {source}
 )
 """
-# The ids of the person, then the sessions, orders and events that carry one of them, then all records of these.
+# The ids of the person; the sessions, orders and events that carry one of them; all their records.
 RECORDS_ABOUT = """
 create temp table people as
 select tenant_id, id_kind, id from warehouse.int_identities
 where (tenant_id, person_id) in (
     select tenant_id, person_id from warehouse.int_identities
-    where ($person is null or $person in (id, person_id)) and ($tenant is null or tenant_id = $tenant)
+    where ($person is null or $person in (id, person_id))
+        and ($tenant is null or tenant_id = $tenant)
 )
 union
 select tenant_id, id_kind, id from (
@@ -55,7 +60,8 @@ union select tenant_id, 'event', event_id from carriers
 union select tenant_id, 'order', order_id from carriers;
 delete from ids where id is null;
 create temp table erased as
-select file, line_number from records as r where ($person is null and tenant_id = $tenant) or {carries_an_id}
+select file, line_number from records as r
+where ($person is null and tenant_id = $tenant) or {carries_an_id}
 """
 CARRIES_AN_ID = " or ".join(
     f"(r.tenant_id, '{kind}', r.{kind}_id) in (select (tenant_id, kind, id) from ids)"
@@ -72,15 +78,16 @@ TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s",;:{}\[\]\\]+)')
 
 
 def plan(store: Store, requested: dict) -> dict:
-    """What goes for a request; UserError where nothing is known of them, or it cannot be removed right now."""
+    """What a request removes; UserError where there is nothing, or it cannot be removed now."""
     if not store.warehouse.exists():
         raise UserError(
-            "Nothing is built yet, so that nobody's ids are known: `make data`, then the same command again."
+            "No table is built yet, so nobody's ids can be looked up. "
+            "Run `make data`, then the same command again."
         )
     landed = warehouse.land(store)
     if read_json(store.dbt / "built.json", default={}).get("landed") != landed.fingerprint:
         raise UserError(
-            "Not all raw files are in the tables yet: `make data`, then the same command again."
+            "Not all raw files are in the tables yet. Run `make data`, then the same command again."
         )
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
@@ -116,7 +123,7 @@ def plan(store: Store, requested: dict) -> dict:
 def _records_about(
     store: Store, connection: duckdb.DuckDBPyConnection, requested: dict
 ) -> tuple[dict[str, list[int]], set[str]]:
-    """The lines of each file that are about them, and all that names them. An unreadable line goes if it names them."""
+    """The lines of each file about them, and their names. An unreadable line counts if it names them."""
     person = requested["person"]
     kept_as = hash_text(person, store.read_salt()) if person and "@" in person else person
     connection.execute(f"create temp view records as {_records('warehouse.int_records')}")
@@ -126,7 +133,8 @@ def _records_about(
     lines: dict[str, list[int]] = dict(connection.sql(by_file).fetchall())
     if not lines:
         raise UserError(
-            f"Nothing is known of {' '.join(filter(None, requested.values()))}; there is nothing to erase."
+            f"Nothing is known of {' '.join(filter(None, requested.values()))}; "
+            "there is nothing to erase."
         )
     names = {
         one
@@ -159,7 +167,8 @@ def _holds(connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, reques
     """Whether a snapshot was made from a record about them."""
     where = CARRIES_AN_ID if requested["person"] else "tenant_id = $tenant"
     events = f"select 1 from ({_records(one.scan('events'))}) as r where {where} limit 1"
-    unreadable = f"select 1 from {one.scan('quarantined_events')} semi join erased using (file, line_number) limit 1"
+    quarantined = one.scan("quarantined_events")
+    unreadable = f"select 1 from {quarantined} semi join erased using (file, line_number) limit 1"
     return bool(
         _run(connection, events, requested).fetchall() or connection.execute(unreadable).fetchall()
     )
@@ -169,13 +178,15 @@ def _refuse_what_cannot_be_removed(store: Store, files: Iterable[str], names: se
     for path in store.live.glob("*.jsonl"):
         if _file_names(path, names):
             raise UserError(
-                f"A server is writing about them ({path.name}); stop it, `make data`, then this again."
+                f"A server is writing about them ({path.name}). Stop it, run `make data`, then the "
+                "same command again."
             )
     for path in map(store.root.joinpath, files):
-        if not os.access(path.resolve().parent, os.W_OK):
+        folder = path.resolve().parent
+        if not os.access(folder, os.W_OK):
             raise UserError(
-                f"{path} names them, and {path.resolve().parent} cannot be written; `chmod u+w` it, or put a copy of "
-                "the file in place of a link to it, then the same command again."
+                f"{path} names them, and {folder} cannot be written. Run `chmod u+w {folder}`, or "
+                "put a copy of the file in place of the link, then run the same command again."
             )
 
 
@@ -191,7 +202,7 @@ def _file_names(path: Path, names: set[str]) -> bool:
 
 
 def _text_names(text: str, names: set[str]) -> bool:
-    """Whether one of the names stands in a text between quotes, or between spaces and punctuation."""
+    """Whether a text has one of the names between quotes, or between spaces and punctuation."""
     tokens = TOKEN.findall(text)
     return any(
         not names.isdisjoint((word, between, _unescaped(between))) for between, word in tokens

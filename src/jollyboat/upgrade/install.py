@@ -20,7 +20,7 @@ def upgrade(project: Path, source: str, version: str | None = None) -> list[str]
     """Install the library's `version` (the newest) from `source`; return what changed.
 
     `source` is a wheel, a folder of wheels, the address of a package index, or a clone of the
-    library's repository. Raises UserError where that is not possible; the project is then as before.
+    library's repository. Raises UserError where that fails, and leaves the project as it was.
     """
     old_version, old_packages = read_pinned_version(project), read_versions(project)
     with tempfile.TemporaryDirectory() as folder:

@@ -25,13 +25,13 @@ def fetch_wheel(source: str, version: str | None, folder: Path) -> Path:
         return path
     if not source or not (path.is_dir() or "://" in source):
         raise UserError(
-            f"There is no version of the library at {source!r}. Name a wheel, a folder of wheels, a "
-            "package index or a clone of the library's repository: make upgrade FROM=path/or/address"
+            f"There is no version of the library at {source!r}. Name a wheel, a folder of wheels, "
+            "a package index or a clone of the library: make upgrade FROM=path/or/address"
         )
     if (path / HOOK).is_file():
         return runpy.run_path(str(path / HOOK))["build_wheel"](path.resolve(), folder)
-    found = _resolve(source, version)
-    url, digest = found["url"], found["hashes"]["sha256"]
+    download = _resolve(source, version)
+    url, digest = download["url"], download["hashes"]["sha256"]
     wheel = folder / urllib.parse.unquote(PurePosixPath(urllib.parse.urlparse(url).path).name)
     try:
         with urllib.request.urlopen(url) as response:
@@ -69,7 +69,7 @@ def read_installed() -> dict[str, bytes]:
 
 
 def read_wheel(wheel: Path) -> dict[str, bytes]:
-    """The members of the library's wheel by their names; UserError where it is another package's."""
+    """The members of the library's wheel by name; UserError where it is another package's."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
