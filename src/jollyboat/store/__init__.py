@@ -1,6 +1,6 @@
 """A project's paths, its files, locks and settings, and the error that a person reads."""
 
-from jollyboat.store.errors import UserError
+from jollyboat.store.errors import UserError, explain
 from jollyboat.store.files import (
     hash_file,
     hash_folder,
@@ -21,6 +21,7 @@ __all__ = [
     "Store",
     "UserError",
     "default_store",
+    "explain",
     "find_project",
     "hash_file",
     "hash_folder",
