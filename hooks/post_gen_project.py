@@ -36,10 +36,13 @@ def build_wheel(repository: Path, folder: Path) -> Path:
     metadata += f"Summary: {project['description']}\n"
     metadata += f"Requires-Python: {project['requires-python']}\n"
     metadata += "".join(f"Requires-Dist: {package}\n" for package in project["dependencies"])
-    scripts = "".join(f"{name} = {place}\n" for name, place in project.get("scripts", {}).items())
+    points = {"console_scripts": project.get("scripts", {}), **project.get("entry-points", {})}
     files[f"{info}/METADATA"] = metadata.encode()
     files[f"{info}/WHEEL"] = WHEEL.encode()
-    files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{scripts}".encode()
+    files[f"{info}/entry_points.txt"] = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in each.items())
+        for group, each in points.items()
+    ).encode()
     records = [f"{name},{record_hash(data)},{len(data)}\n" for name, data in files.items()]
     files[f"{info}/RECORD"] = f"{''.join(records)}{info}/RECORD,,\n".encode()
 
