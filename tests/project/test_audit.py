@@ -24,9 +24,9 @@ CHANGE = "insert into source_changes select 'web', '{}', 'a', current_date, 'x',
 CASES = {
     ("events", "there are events"): (
         "delete from events",
-        {"a duplicate repeats an event"},
+        {"every duplicate repeats an event"},
     ),
-    ("events", "an event stands once"): (
+    ("events", "event ids are unique"): (
         f"insert into events select * from events where {EVENT} limit 1",
         set(),
     ),
@@ -79,11 +79,11 @@ CASES = {
         "update record_reconciliation set arrived_on = arrived_on - 5 where source = 'orders'",
         set(),
     ),
-    ("duplicate_events", "a duplicate repeats an event"): (
+    ("duplicate_events", "every duplicate repeats an event"): (
         "update duplicate_events set repeats_event_id = 'nothing'",
         set(),
     ),
-    ("quarantined_events", "what is quarantined says why"): (
+    ("quarantined_events", "every quarantined line has a reason"): (
         "update quarantined_events set reason = null",
         set(),
     ),
@@ -96,7 +96,7 @@ CASES = {
         "(select (file, line_number) from quarantined_events limit 1)",
         set(),
     ),
-    ("sessions", "a session stands once"): (
+    ("sessions", "session ids are unique"): (
         "insert into sessions select * from sessions limit 1",
         set(),
     ),
@@ -106,20 +106,20 @@ CASES = {
     ),
     ("sessions", "a session has events"): ("update sessions set event_count = 0", set()),
     ("sessions", "every session has a start"): ("update sessions set started_at = null", set()),
-    ("session_features", "a session is looked at once"): (
+    ("session_features", "each session has one prediction point"): (
         "insert into session_features select * from session_features limit 1",
         set(),
     ),
-    ("session_features", "every session teaches or says why not"): (
+    ("session_features", "every session has a valid status"): (
         "update session_features set status = 'asleep' where status = 'short'",
         {"no feature's distribution is far from the last snapshot's"},
     ),
-    ("session_features", "a label is known for the sessions that teach, and for no other"): (
+    ("session_features", "sessions with status train have a label, and no others"): (
         "update session_features set label = false where entity_id in "
         "(select entity_id from session_features where status = 'short' limit 2)",
         set(),
     ),
-    ("session_features", "no session has lasted a negative time"): (
+    ("session_features", "no session lasts less than 0 seconds"): (
         f"update session_features set seconds_so_far = -1 where entity_id in {SOME}",
         set(),
     ),
@@ -131,15 +131,15 @@ CASES = {
             "the label's rate is near the last snapshot's",
         },
     ),
-    ("session_features", "every session has a point at which it is looked at"): (
+    ("session_features", "every session has a prediction point"): (
         f"update session_features set point_at = null where entity_id in {SOME}",
         set(),
     ),
-    ("session_features", "what is looked at is in sessions"): (
+    ("session_features", "every session with features is in sessions"): (
         f"update session_features set entity_id = 'nowhere' || entity_id where entity_id in {SOME}",
         set(),
     ),
-    ("session_features", "the outcome happens, and not always"): (
+    ("session_features", "the outcome is neither always true nor always false"): (
         "update session_features set label = false where label",
         {
             "the label's rate of each tenant is between 0.1 % and 60 %",
@@ -147,7 +147,7 @@ CASES = {
             "no feature's distribution is far from the last snapshot's",
         },
     ),
-    ("fct_predictions", "an answer stands once"): (
+    ("fct_predictions", "request ids are unique"): (
         "insert into fct_predictions (tenant_id, request_id) values ('acme', 'r'), ('acme', 'r')",
         set(),
     ),
@@ -155,29 +155,29 @@ CASES = {
         "insert into fct_predictions (tenant_id, request_id, probability) values ('acme', 'r', 1.5)",
         set(),
     ),
-    ("judgements", "one judgement of a session stands"): (
-        "insert into judgements (tenant_id, entity_id, judgement, stands) "
+    ("judgements", "at most one judgement of a session is in effect"): (
+        "insert into judgements (tenant_id, entity_id, judgement, is_in_effect) "
         "values ('acme', 's', 'fit', true), ('acme', 's', 'cannot_say', true)",
         set(),
     ),
-    ("judgements", "a judgement is one that is known"): (
-        "insert into judgements (tenant_id, entity_id, judgement, stands) values ('acme', 's', 'good', true)",
+    ("judgements", "every judgement has a valid value"): (
+        "insert into judgements (tenant_id, entity_id, judgement, is_in_effect) values ('acme', 's', 'good', true)",
         set(),
     ),
-    ("source_changes", "no field of a source has gone lately"): (CHANGE.format("gone"), set()),
-    ("source_changes", "no field of a source has another type lately"): (
+    ("source_changes", "no field of a source disappeared recently"): (CHANGE.format("gone"), set()),
+    ("source_changes", "no field of a source changed its type recently"): (
         CHANGE.format("retyped"),
         set(),
     ),
-    ("source_changes", "no field of a source is empty much more or less often lately"): (
+    ("source_changes", "no field's share of empty values changed much recently"): (
         CHANGE.format("nulls"),
         set(),
     ),
-    ("source_changes", "no day of a source is far from the usual for its weekday lately"): (
+    ("source_changes", "no recent day of a source has an unusual number of records"): (
         CHANGE.format("volume"),
         set(),
     ),
-    ("source_changes", "no field and no event type is new lately"): (CHANGE.format("new"), set()),
+    ("source_changes", "no field and no event type is new"): (CHANGE.format("new"), set()),
     ("distributions", "no feature's distribution is far from the last snapshot's"): (
         "update session_features set max_price = max_price * 10",
         set(),

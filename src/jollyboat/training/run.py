@@ -194,7 +194,7 @@ def write_page(run: Run, title: str) -> str:
 def _judged(run: Run) -> dict[str, int]:
     """How many sessions people judged which way, as the run's snapshot knew; none where it has no judgements."""
     try:
-        said = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("stands")
+        said = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("is_in_effect")
     except UserError:
         return {}
     return dict(said.aggregate("judgement, count(*)").fetchall())

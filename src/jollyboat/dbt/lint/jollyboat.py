@@ -1,4 +1,4 @@
-"""Stand-ins for the package's macros: sqlfluff renders a model without dbt and without the package."""
+"""Stand-ins for the package's macros: sqlfluff renders a model without dbt."""
 
 import re
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from pathlib import Path
 MACROS = Path(__file__).resolve().parent.parent / "macros"
 
 
-def _give_first(*given: str, **named: str) -> str:
-    """What most macros do to the linter's eye: wrap an expression."""
-    return given[0] if given else "records"
+def _return_first(*arguments: str, **named: str) -> str:
+    """The first argument: most macros wrap an expression."""
+    return arguments[0] if arguments else "records"
 
 
 def _stand_ins() -> dict[str, Callable]:
@@ -17,10 +17,10 @@ def _stand_ins() -> dict[str, Callable]:
     columns = re.findall(
         r"'(\w+)'", re.search(r"canonical_columns\(\).*?return\((.*?)\)", text, re.DOTALL)[1]
     )
-    return dict.fromkeys(re.findall(r"{% macro (\w+)", text), _give_first) | {
+    return dict.fromkeys(re.findall(r"{% macro (\w+)", text), _return_first) | {
         "canonical_columns": lambda: columns,
         "canonical_events": lambda cte: f"select * from {cte}",
-        "feedback_events": lambda *given: "select 1 as tenant_id",
+        "feedback_events": lambda *arguments: "select 1 as tenant_id",
     }
 
 

@@ -1,18 +1,26 @@
 {% macro canonical_columns() -%}
     {{ return([
-        'tenant_id', 'event_id', 'event_type', 'occurred_at', 'received_at', 'anonymous_id', 'user_id', 'session_id', 'order_id',
-        'product_id', 'price', 'quantity', 'currency', 'category', 'query', 'page', 'url', 'referrer', 'channel', 'device',
-        'country', 'payload'
+        'tenant_id', 'event_id', 'event_type', 'occurred_at', 'received_at',
+        'anonymous_id', 'user_id', 'session_id', 'order_id', 'product_id',
+        'price', 'quantity', 'currency', 'category', 'query',
+        'page', 'url', 'referrer', 'channel', 'device', 'country', 'payload'
     ]) }}
 {%- endmacro %}
 
 {#
-    The end of a staging model: canonical events from a CTE that holds raw_records() and whatever canonical columns the source
-    has, as text. Columns the CTE lacks are null; received_at defaults to occurred_at, payload to the whole record, event_id to
-    the md5 of tenant, source and record. What cannot be an event keeps its line and a reason; reasons are listed in
-    models/marts/quarantined_events.yml.
+    The end of a staging model: canonical events from a CTE with the columns of raw_records() and
+    the canonical columns that the source has, as text. Columns that the CTE lacks are null.
+    received_at defaults to occurred_at, payload to the whole record, event_id to the md5 of
+    tenant, source and record. A record that cannot be an event keeps its line and a reason;
+    models.yml lists the reasons under quarantined_events.
 #}
 {% macro canonical_events(cte) -%}
+    {%- set hashed_columns = [
+        'event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id',
+        'query', 'page', 'url', 'referrer'
+    ] -%}
+    {%- set latest = 'arrived_on + interval (' ~ var('future_tolerance_days') ~ ') day' -%}
+    {%- set earliest_year = var('first_year') -%}
     , template as (
         select
             {%- for column in jollyboat.canonical_columns() %}
@@ -42,7 +50,7 @@
     typed as (
         select
             * exclude (occurred_at, received_at) replace (
-                {%- for column in ['event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id', 'query', 'page', 'url', 'referrer'] %}
+                {%- for column in hashed_columns %}
                 {{ jollyboat.hash_addresses(column) }} as {{ column }},
                 {%- endfor %}
                 {{ jollyboat.amount('price') }} as price,
@@ -55,14 +63,16 @@
         from trimmed
     ),
 
-    judged as (
+    classified as (
         select
             * exclude (event_id, parsed_occurred_at, parsed_received_at),
             parsed_occurred_at as occurred_at,
             case
-                when parsed_received_at between make_timestamp({{ var('first_year') }}, 1, 1, 0, 0, 0) and
-                    arrived_on + interval ({{ var('future_tolerance_days') }}) day
-                then parsed_received_at else parsed_occurred_at
+                when
+                    year(parsed_received_at) >= {{ earliest_year }}
+                    and parsed_received_at <= {{ latest }}
+                    then parsed_received_at
+                else parsed_occurred_at
             end as received_at,
             case
                 when length(event_id) <= 200 then event_id
@@ -70,15 +80,17 @@
             end as event_id,
             case
                 when landing_reason is not null then landing_reason
-                when record is null and left(ltrim(line, e' \t'), 1) in ('{', '') then 'unparsable'
+                when record is null and left(ltrim(line, e' \t'), 1) in ('{', '')
+                    then 'unparsable'
                 when record is null then 'not_an_object'
                 when tenant_id is null then 'no_tenant'
-                when not regexp_matches(tenant_id, '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then 'malformed_tenant'
+                when not regexp_matches(tenant_id, '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$')
+                    then 'malformed_tenant'
                 when event_type is null then 'no_event_type'
                 when given_occurred_at is null then 'no_time'
                 when parsed_occurred_at is null then 'malformed_time'
-                when parsed_occurred_at > arrived_on + interval ({{ var('future_tolerance_days') }}) day then 'in_the_future'
-                when year(parsed_occurred_at) < {{ var('first_year') }} then 'too_long_ago'
+                when parsed_occurred_at > {{ latest }} then 'in_the_future'
+                when year(parsed_occurred_at) < {{ earliest_year }} then 'too_long_ago'
             end as reason
         from typed
     )
@@ -90,16 +102,22 @@
         arrived_on,
         line_number,
         reason,
-        case when reason is not null then {{ jollyboat.hash_addresses(jollyboat.hash_personal('line')) }} end as line,
-        {# Its fields and their types, of a sample of the lines, for it costs ten times what reading a line does. #}
-        case when line_number <= 500 or line_number % 100 = 0 then cast(json_structure(record) as varchar) end as structure,
+        case
+            when reason is not null
+                then {{ jollyboat.hash_addresses(jollyboat.hash_personal('line')) }}
+        end as line,
+        {# The record's fields and types, for a sample: it costs ten times what reading does. #}
+        case
+            when line_number <= 500 or line_number % 100 = 0
+                then cast(json_structure(record) as varchar)
+        end as structure,
         {{ jollyboat.canonical_columns() | join(',\n        ') }}
-    from judged
+    from classified
 {%- endmacro %}
 
 {#
-    A staging model of what this project feeds back, by the names of its fields. Ids stay in the payload: the canonical columns
-    make sessions and persons, which it is no part of.
+    A staging model of what this project feeds back, by the names of its fields. Ids stay in the
+    payload: canonical columns make sessions and persons, and a prediction is part of neither.
 #}
 {% macro feedback_events(event_type, event_id, occurred_at) -%}
     with records as (
@@ -123,14 +141,18 @@
     nullif(trim({{ column }}), '')
 {%- endmacro %}
 
-{# A text's hash with the project's salt: the same text has the same hash in every source, and nobody finds the text by it. #}
+{#
+    A text's hash with the project's salt. The same text has the same hash in every source, and the
+    hash does not reveal the text.
+#}
 {% macro hash_text(text) -%}
     left(sha256(getvariable('salt') || ({{ text }})), 32)
 {%- endmacro %}
 
 {#
-    JSON text, broken or not, in which the values of the keys in vars: personal_fields are hashed, at any depth; a value may itself
-    be four groups deep. In JSON that stands in a text, where each quote is escaped, only texts and numbers are.
+    JSON text, valid or not, in which the values of the keys in vars: personal_fields are hashed,
+    at any depth. A value may itself be four groups deep. In JSON inside a text, where each quote
+    is escaped, only texts and numbers are hashed.
 #}
 {% macro hash_personal(json) -%}
     {%- set key %}\\*"(?:{{ var('personal_fields') | join('|') }})\\*"\s*:\s*{% endset -%}
@@ -140,26 +162,32 @@
         {%- set group.inner = '|[\\[{](?:[^\\[\\]{}"]|' ~ text ~ group.inner ~ ')*[\\]}]?' -%}
     {%- endfor -%}
     {%- set escaped %}|\\+"[^"\\]*\\*"?{% endset -%}
+    {%- set pair_value = "trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"\\')" -%}
     {%- set value = text ~ '|[-0-9][-+.0-9eE]*' ~ group.inner ~ escaped -%}
     list_reduce(
-        list_reverse_sort(list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))),
+        list_reverse_sort(
+            list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))
+        ),
         (hashed, pair) -> replace(
             hashed,
             pair,
             regexp_extract(pair, '(?i)^{{ key }}') || regexp_extract(pair, '^\\*"')
-            || {{ jollyboat.hash_text("trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"\\')") }} || regexp_extract(pair, '^\\*"')
+            || {{ jollyboat.hash_text(pair_value) }} || regexp_extract(pair, '^\\*"')
         ),
         {{ json }}
     )
 {%- endmacro %}
 
-{# Text in which whatever looks like an e-mail address is its hash, as an id or in an address. #}
+{# Text in which everything that looks like an e-mail address is replaced by its hash. #}
 {% macro hash_addresses(text) -%}
+    {%- set part %}[^\s"\\<>,;:/?&=]+{% endset -%}
     case
         when contains({{ text }}, '@') or contains({{ text }}, '%40')
         then list_reduce(
-            list_distinct(regexp_extract_all({{ text }}, '[^\s"\\<>,;:/?&=]+(?:@|%40)[^\s"\\<>,;:/?&=]+')),
-            (hashed, address) -> replace(hashed, address, {{ jollyboat.hash_text("replace(address, '%40', '@')") }}),
+            list_distinct(regexp_extract_all({{ text }}, '{{ part }}(?:@|%40){{ part }}')),
+            (hashed, address) -> replace(
+                hashed, address, {{ jollyboat.hash_text("replace(address, '%40', '@')") }}
+            ),
             {{ text }}
         )
         else {{ text }}
@@ -167,30 +195,40 @@
 {%- endmacro %}
 
 {#
-    A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch seconds, milli- or microseconds.
-    Of zones by name only UTC and GMT, for many a name (BST, IST) is of several; after any other DuckDB reads the times without a
-    zone that follow in that zone.
+    A timestamp in UTC without zone from text: ISO with or without an offset, comma decimals, epoch
+    seconds, milli- or microseconds. UTC and GMT are the only zones that may have a name, because
+    names such as BST and IST are ambiguous. After any other name DuckDB reads the following times
+    without a zone in that zone.
 #}
 {% macro utc_timestamp(column) -%}
     {%- set number = "try_cast(" ~ column ~ " as double)" -%}
     {%- set plain = "replace(" ~ column ~ ", ',', '.')" -%}
-    {%- set mended = "regexp_replace(upper(" ~ plain ~ "), ' ?(?:UTC|GMT|Z)$', 'Z')" -%}
-    {%- set mended = "regexp_replace(" ~ mended ~ ", '(?: ?(?:UTC|GMT))? ?([-+][0-9]{2}):?([0-9]{2})$', '\\1:\\2')" -%}
-    {%- set mended = "regexp_replace(" ~ mended ~ ", '([T ][0-9]{2}:[0-9]{2})([-+Z])', '\\1:00\\2')" -%}
+    {%- set zone = '(?: ?(?:UTC|GMT))? ?([-+][0-9]{2}):?([0-9]{2})$' -%}
+    {%- set minutes = '([T ][0-9]{2}:[0-9]{2})([-+Z])' -%}
+    {%- set iso = "regexp_replace(upper(" ~ plain ~ "), ' ?(?:UTC|GMT|Z)$', 'Z')" -%}
+    {%- set iso = "regexp_replace(" ~ iso ~ ", '" ~ zone ~ "', '\\1:\\2')" -%}
+    {%- set iso = "regexp_replace(" ~ iso ~ ", '" ~ minutes ~ "', '\\1:00\\2')" -%}
+    {%- set moment = "coalesce(" ~ jollyboat.moment(plain) ~ ", " ~ jollyboat.moment(iso) ~ ")" -%}
     case
         when not isfinite({{ number }}) then null
-        when {{ number }} is null then make_timestamp(epoch_us(coalesce({{ jollyboat.moment(plain) }}, {{ jollyboat.moment(mended) }})))
-        when {{ number }} between 1e8 and 1e11 then make_timestamp(cast({{ number }} * 1e6 as bigint))
-        when {{ number }} between 1e11 and 1e14 then make_timestamp(cast({{ number }} * 1e3 as bigint))
-        when {{ number }} between 1e14 and 1e17 then make_timestamp(cast({{ number }} as bigint))
+        when {{ number }} is null then make_timestamp(epoch_us({{ moment }}))
+        when {{ number }} between 1e8 and 1e11
+            then make_timestamp(cast({{ number }} * 1e6 as bigint))
+        when {{ number }} between 1e11 and 1e14
+            then make_timestamp(cast({{ number }} * 1e3 as bigint))
+        when {{ number }} between 1e14 and 1e17
+            then make_timestamp(cast({{ number }} as bigint))
     end
 {%- endmacro %}
 
 {% macro moment(text) -%}
-    try_cast(case when regexp_full_match({{ text }}, '[-+0-9T:./ ]+Z?') then {{ text }} end as timestamptz)
+    try_cast(
+        case when regexp_full_match({{ text }}, '[-+0-9T:./ ]+Z?') then {{ text }} end
+        as timestamptz
+    )
 {%- endmacro %}
 
-{# A non-negative exact number from text, with a point or a comma before the decimals; null where it is none. #}
+{# An exact number, at least 0, from text with a decimal point or comma; else null. #}
 {% macro amount(column) -%}
     case
         when try_cast(replace({{ column }}, ',', '.') as decimal(18, 4)) >= 0

@@ -3,14 +3,14 @@
     {{ model_name.removeprefix('stg_').removesuffix('__events') }}
 {%- endmacro %}
 
-{# Whether an event is this project's own: a prediction says nothing of when the logs end or what a session is. #}
+{# Whether an event is the project's own: a prediction does not say when the logs end. #}
 {% macro is_feedback(column) -%}
     ({{ column }} in ('{{ var('feedback_sources') | join("', '") }}'))
 {%- endmacro %}
 
 {#
-    The data's folder as text in SQL. A relative one is the project's, which is around dbt's: a view
-    must find its files from any working directory.
+    The data folder as text in SQL. A relative path starts in the project, the folder around dbt's,
+    so that a view finds its files from any working directory.
 #}
 {% macro store_root() -%}
     {%- set root = env_var('STORE_ROOT', 'data') -%}
@@ -21,13 +21,12 @@
 
 {#
     The records of the raw files of one portion (see `staged`): source, file, file_seq, arrived_on,
-    line_number, line (text), and record (JSON), which is null where the line is no JSON object;
-    landing_reason then says so where landing has seen why. Blank lines are no records. Lines are read
-    as text, so that a broken line costs one line. Numbering lines keeps a reader to one thread, so
-    four share the files; a reader's lines come in the order of its files. DuckDB takes numbered rows
-    to be in order up to the output, which would keep all that follows to one thread, too: so lines
-    are held in memory first.
-    No path may stand in this text: the files that it makes are named by a hash of it.
+    line_number, line (text), record (JSON; null where the line is no JSON object) and
+    landing_reason (why, where landing knows it). Blank lines are no records. Lines are read as
+    text, so that a broken line costs one line. DuckDB numbers lines in one thread, so four readers
+    share the files. It also keeps numbered rows in order, in one thread, up to the output:
+    `materialized` avoids that. This text contains no path, because the names of the staged files
+    are a hash of it.
 #}
 {% macro raw_records() -%}
     {%- set readers = 4 -%}
@@ -37,11 +36,15 @@
             select line, filename, row_number() over () as position
             from read_csv(
                 list_append(
-                    list_filter(getvariable('raw_files'), (file, place) -> place % {{ readers }} = {{ reader }}),
+                    list_filter(
+                        getvariable('raw_files'),
+                        (file, place) -> place % {{ readers }} = {{ reader }}
+                    ),
                     getvariable('store_root') || '/landed/nothing.jsonl'
                 ),
-                columns = {'line': 'VARCHAR'}, delim = e'\x1f', quote = '', escape = '', header = false, auto_detect = false,
-                strict_mode = false, null_padding = true, new_line = '\n', max_line_size = 8000000, filename = true
+                columns = {'line': 'VARCHAR'}, delim = e'\x1f', quote = '', escape = '',
+                header = false, auto_detect = false, strict_mode = false, null_padding = true,
+                new_line = '\n', max_line_size = 8000000, filename = true
             )
             {%- if not loop.last %}
             union all
@@ -55,17 +58,26 @@
             landed.file_seq,
             landed.arrived_on,
             cast(lines.position - landed.lines_before as bigint) as line_number,
-            case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[1]' else lines.line end as line,
-            case when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[0]' end as landing_reason,
-            case when left(ltrim(lines.line, e' \t'), 1) = '{' and json_valid(lines.line) then lines.line end as record
+            case
+                when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[1]'
+                else lines.line
+            end as line,
+            case
+                when landed.is_copy and left(lines.line, 1) = '[' then lines.line ->> '$[0]'
+            end as landing_reason,
+            case
+                when left(ltrim(lines.line, e' \t'), 1) = '{' and json_valid(lines.line)
+                    then lines.line
+            end as record
         from lines
         inner join (
             select
                 files.*,
                 portion.path,
                 files.read_from like 'landed/%' as is_copy,
-                sum(files.line_count) over (partition by portion.place % {{ readers }} order by portion.place)
-                - files.line_count as lines_before
+                sum(files.line_count) over (
+                    partition by portion.place % {{ readers }} order by portion.place
+                ) - files.line_count as lines_before
             from (
                 select
                     unnest(getvariable('raw_files')) as path,

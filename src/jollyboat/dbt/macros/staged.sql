@@ -1,21 +1,26 @@
 {#
-    How a staging model is built: its rows as immutable Parquet files below data/staged/<source>, one
-    for each portion of raw files (landing.py), and a view over them. A file's name is a hash of
-    the raw files in it, then one of the code that reads them (the model's SQL and the salt): only a
-    portion without a file of that name is read. A file appears under its name when it is complete.
+    Builds a staging model: immutable Parquet files below data/staged/<source>, one for each
+    portion of raw files (landing.py), and a view over them. A file's name is a hash of its raw
+    files and a hash of the code that reads them (the model's SQL and the salt). Only a portion
+    without such a file is read. A file gets its name when it is complete.
 #}
 {% materialization staged, adapter='duckdb' %}
     {%- set target = this.incorporate(type='view') -%}
     {%- set folder = jollyboat.store_root() ~ '/staged/' ~ jollyboat.source_of(this.name) ~ '/' -%}
+    {%- set salt_file = jollyboat.store_root() ~ '/.salt' -%}
+    {%- set salt = "select trim(content) from read_text('" ~ salt_file ~ "')" -%}
+    {%- set portions = jollyboat.portions(local_md5(compiled_code)) -%}
 
     {% do run_query("set variable store_root = '" ~ jollyboat.store_root() ~ "'") %}
-    {% do run_query("set variable salt = (select trim(content) from read_text('" ~ jollyboat.store_root() ~ "/.salt'))") %}
-    {% do run_query("create or replace temp table portions as " ~ jollyboat.portions(local_md5(compiled_code))) %}
+    {% do run_query("set variable salt = (" ~ salt ~ ")") %}
+    {% do run_query("create or replace temp table portions as " ~ portions) %}
     {%- set missing = run_query(
-        "select name from portions where '" ~ folder ~ "' || name not in (select file from glob('" ~ folder ~ "*'))"
+        "select name from portions where '" ~ folder ~ "' || name not in "
+        ~ "(select file from glob('" ~ folder ~ "*'))"
     ) -%}
     {% for name in missing.columns[0].values() %}
-        {% do run_query("set variable raw_files = (select paths from portions where name = '" ~ name ~ "')") %}
+        {%- set paths = "select paths from portions where name = '" ~ name ~ "'" -%}
+        {% do run_query("set variable raw_files = (" ~ paths ~ ")") %}
         {% do run_query(
             "copy (" ~ compiled_code ~ ") to '" ~ folder ~ name
             ~ "' (format parquet, compression zstd, use_tmp_file true)"
@@ -33,8 +38,8 @@
 {% endmaterialization %}
 
 {#
-    The portions of this model's source: the name of the Parquet file, and the paths of the raw files.
-    Every source has one with an empty file, from which the view has its columns where nothing landed.
+    The portions of this model's source: each Parquet file's name and the paths of its raw files.
+    One portion has an empty file, so that the view has its columns before anything lands.
 #}
 {% macro portions(code) -%}
     select

@@ -1,18 +1,21 @@
 {#
-    How features are built: as a table, filled for a part of the sessions at a time (vars:
-    sessions_at_once). An aggregate's states that hold texts stay in memory, and DuckDB cannot write
-    them to disk. The model reads events_at_point, which lets one chunk through.
+    Builds features: a table that is filled for one chunk of the sessions at a time (vars:
+    sessions_at_once). DuckDB keeps an aggregate's texts in memory and cannot write them to disk.
+    The model reads events_at_point, which has the events of one chunk.
 #}
 {% materialization table_in_chunks, adapter='duckdb' %}
     {%- set target = this.incorporate(type='table') -%}
-    {%- set count = "select 1 + count(*) // " ~ var('sessions_at_once') ~ " from " ~ ref('sessions') -%}
+    {%- set count = (
+        "select 1 + count(*) // " ~ var('sessions_at_once') ~ " from " ~ ref('sessions')
+    ) -%}
 
     {% do drop_relation_if_exists(load_cached_relation(this)) %}
     {% do run_query("set variable chunk_count = (" ~ count ~ ")") %}
-    {% for chunk in range(run_query("select getvariable('chunk_count')").rows[0][0]) %}
+    {%- set chunk_count = run_query("select getvariable('chunk_count')").rows[0][0] -%}
+    {% for chunk in range(chunk_count) %}
         {% do run_query("set variable chunk = " ~ chunk) %}
         {% call statement('main') -%}
-            {% if loop.first %}create table {{ target }} as{% else %}insert into {{ target }}{% endif %}
+            {{ 'create table ' ~ target ~ ' as' if loop.first else 'insert into ' ~ target }}
             {{ compiled_code }}
         {%- endcall %}
     {% endfor %}
@@ -21,10 +24,8 @@
     {{ return({'relations': [target]}) }}
 {% endmaterialization %}
 
-{# Whether a session is in the chunk that is being built; each is, where none is. #}
+{# Whether a session is in the chunk that is being built; true where there are no chunks. #}
 {% macro in_chunk(session_id) -%}
-    (
-        getvariable('chunk') is null
-        or {{ jollyboat.hash_bucket(session_id, "getvariable('chunk_count')") }} = getvariable('chunk')
-    )
+    {%- set chunk = jollyboat.hash_bucket(session_id, "getvariable('chunk_count')") -%}
+    (getvariable('chunk') is null or {{ chunk }} = getvariable('chunk'))
 {%- endmacro %}

@@ -1,4 +1,4 @@
-{# The statistics of a product before each day, from what had arrived by then. #}
+{# A product's statistics as of the day before: they use what had arrived by then. #}
 with events as not materialized (
     select * from {{ ref('events') }}
 ),
@@ -11,17 +11,17 @@ outcomes as (
 ),
 
 views as (
-    select tenant_id, product_id, session_id, min(received_at) as viewed_received_at
+    select tenant_id, product_id, session_id, min(received_at) as view_received_at
     from events
     where product_id is not null and session_id is not null and not is_outcome
     group by all
 ),
 
-moments as (
+changes as (
     select
         tenant_id,
         product_id as key,
-        cast(viewed_received_at as date) as arrived_on,
+        cast(view_received_at as date) as arrived_on,
         1 as view_session_count,
         0 as outcome_session_count
     from views
@@ -29,7 +29,7 @@ moments as (
     select
         views.tenant_id,
         views.product_id as key,
-        cast(greatest(views.viewed_received_at, outcomes.outcome_received_at) as date) as arrived_on,
+        cast(greatest(views.view_received_at, outcomes.outcome_received_at) as date) as arrived_on,
         0 as view_session_count,
         1 as outcome_session_count
     from views
@@ -44,7 +44,7 @@ days as (
         arrived_on,
         sum(view_session_count) as view_session_count,
         sum(outcome_session_count) as outcome_session_count
-    from moments
+    from changes
     group by all
 ),
 

@@ -1,9 +1,9 @@
-{# The statistics of a visitor's device or account before each day, from what had arrived by then. #}
+{# A device's or account's statistics as of the day before: they use what had arrived by then. #}
 with events as (
     select * from {{ ref('events') }}
 ),
 
-carried as (
+visitor_events as (
     select tenant_id, session_id, received_at, is_outcome, 'a:' || anonymous_id as key
     from events
     where session_id is not null and anonymous_id is not null
@@ -20,11 +20,11 @@ visits as (
         session_id,
         cast(min(received_at) as date) as arrived_on,
         cast(min(received_at) filter (where is_outcome) as date) as outcome_arrived_on
-    from carried
+    from visitor_events
     group by all
 ),
 
-moments as (
+changes as (
     select tenant_id, key, arrived_on, 1 as session_count, 0 as outcome_count
     from visits
     union all
@@ -34,8 +34,13 @@ moments as (
 ),
 
 days as (
-    select tenant_id, key, arrived_on, sum(session_count) as session_count, sum(outcome_count) as outcome_count
-    from moments
+    select
+        tenant_id,
+        key,
+        arrived_on,
+        sum(session_count) as session_count,
+        sum(outcome_count) as outcome_count
+    from changes
     group by all
 ),
 

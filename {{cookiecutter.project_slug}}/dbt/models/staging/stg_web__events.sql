@@ -12,11 +12,13 @@ parsed as (
             "visitor": {"anonymous_id": "VARCHAR", "user_id": "VARCHAR"},
             "session": {"id": "VARCHAR"},
             "context": {
-                "page": {"name": "VARCHAR", "url": "VARCHAR", "referrer": "VARCHAR"}, "device": {"type": "VARCHAR"},
+                "page": {"name": "VARCHAR", "url": "VARCHAR", "referrer": "VARCHAR"},
+                "device": {"type": "VARCHAR"},
                 "channel": "VARCHAR", "utm_medium": "VARCHAR", "country": "VARCHAR"
             },
             "product": {
-                "id": "VARCHAR", "price": "VARCHAR", "quantity": "VARCHAR", "currency": "VARCHAR", "category": "VARCHAR"
+                "id": "VARCHAR", "price": "VARCHAR", "quantity": "VARCHAR", "currency": "VARCHAR",
+                "category": "VARCHAR"
             },
             "search": {"query": "VARCHAR"},
             "order": {"id": "VARCHAR"}
@@ -48,7 +50,7 @@ mapped as (
         coalesce(web.context.channel, web.context.utm_medium) as channel,
         web.context.device.type as device,
         web.context.country,
-        {# The rest, so that a field nobody has mapped yet is kept; the address of a person is not. #}
+        {# The rest keeps the fields that are not mapped yet, but not the visitor's IP address. #}
         json_merge_patch(record, '{
             "received": null, "shop": null,
             "event": {"id": null, "type": null, "ts": null},
@@ -57,18 +59,22 @@ mapped as (
                 "page": {"name": null, "url": null, "referrer": null}, "device": {"type": null},
                 "channel": null, "utm_medium": null, "country": null, "ip": null
             },
-            "product": {"id": null, "price": null, "quantity": null, "currency": null, "category": null},
+            "product": {
+                "id": null, "price": null, "quantity": null, "currency": null, "category": null
+            },
             "search": {"query": null}, "order": {"id": null}
         }') as rest
     from parsed
 ),
 
-{# Groups of which nothing is left would be most of it. #}
+{# Most of the rest would be empty groups. #}
 shortened as (
     select
         * exclude (rest),
-        {% set emptied = '"(?:event|visitor|session|page|device|search|order)":\\{\\}' -%}
-        regexp_replace(cast(rest as varchar), ',{{ emptied }}|{{ emptied }},', '', 'g') as payload
+        {% set empty_group = '"(?:event|visitor|session|page|device|search|order)":\\{\\}' -%}
+        regexp_replace(
+            cast(rest as varchar), ',{{ empty_group }}|{{ empty_group }},', '', 'g'
+        ) as payload
     from mapped
 )
 

@@ -1,4 +1,7 @@
-{# The record that is kept of each event, without its wide columns: the one received first, and one purchase of each order. #}
+{#
+    The record that is kept of each event, without its wide columns: the one received first.
+    When two sources record the same order, the purchase of one source is kept.
+#}
 with records as not materialized (
     select
         file_seq,
@@ -18,55 +21,74 @@ with records as not materialized (
     where reason is null
 ),
 
-{# Few are repeats, and only these need an order. #}
-repeated as (
+{# Few events are repeated, and only these need sorting. #}
+repeated_ids as (
     select tenant_id, event_id
     from records
     group by all
     having count(*) > 1
 ),
 
-firsts as (
+first_records as (
     select *
     from records
-    anti join repeated
-        on records.tenant_id = repeated.tenant_id and records.event_id = repeated.event_id
+    anti join repeated_ids
+        on records.tenant_id = repeated_ids.tenant_id
+        and records.event_id = repeated_ids.event_id
     union all
     select *
     from records
-    semi join repeated
-        on records.tenant_id = repeated.tenant_id and records.event_id = repeated.event_id
-    qualify row_number() over (partition by tenant_id, event_id order by received_at, file, line_number) = 1
+    semi join repeated_ids
+        on records.tenant_id = repeated_ids.tenant_id
+        and records.event_id = repeated_ids.event_id
+    qualify row_number() over (
+        partition by tenant_id, event_id order by received_at, file, line_number
+    ) = 1
+),
+
+purchases as (
+    select
+        tenant_id,
+        order_id,
+        event_id,
+        source,
+        occurred_at,
+        list_position({{ var('sources') }}, source) as source_rank
+    from first_records
+    where event_type = 'purchase' and order_id is not null
 ),
 
 order_keepers as (
     select
         tenant_id,
         order_id,
-        min_by(event_id, (list_position({{ var('sources') }}, source), occurred_at, event_id)) as kept_event_id,
-        min_by(source, (list_position({{ var('sources') }}, source), occurred_at, event_id)) as kept_source
-    from firsts
-    where event_type = 'purchase' and order_id is not null
+        min_by(event_id, (source_rank, occurred_at, event_id)) as kept_event_id,
+        min_by(source, (source_rank, occurred_at, event_id)) as kept_source
+    from purchases
     group by all
     having count(distinct source) > 1
 ),
 
 same_orders as (
-    select firsts.file_seq, firsts.line_number, order_keepers.kept_event_id
-    from firsts
+    select first_records.file_seq, first_records.line_number, order_keepers.kept_event_id
+    from first_records
     inner join order_keepers
-        on firsts.tenant_id = order_keepers.tenant_id and firsts.order_id = order_keepers.order_id
-    where firsts.event_type = 'purchase' and firsts.source != order_keepers.kept_source
+        on first_records.tenant_id = order_keepers.tenant_id
+        and first_records.order_id = order_keepers.order_id
+    where
+        first_records.event_type = 'purchase'
+        and first_records.source != order_keepers.kept_source
 ),
 
-{# By the record's place: a join by the order would compare all events that have none with each other. #}
-marked as (
+{# The join is by file and line: a join by order would compare all events without an order. #}
+records_with_order as (
     select
-        firsts.* exclude (received_at, file),
+        first_records.* exclude (received_at, file),
         same_orders.kept_event_id as same_order_as
-    from firsts
+    from first_records
     left join same_orders
-        on firsts.file_seq = same_orders.file_seq and firsts.line_number = same_orders.line_number
+        on first_records.file_seq = same_orders.file_seq
+        and first_records.line_number = same_orders.line_number
 )
 
-select * from marked
+select * from records_with_order

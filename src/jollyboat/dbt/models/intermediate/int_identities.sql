@@ -1,6 +1,6 @@
 {#
-    The person behind each id: the one first seen of all ids that links connect, whatever the order in
-    which they arrived.
+    The person behind each id: links connect ids, and the id first seen names the person. The order
+    in which records arrive changes nothing.
 #}
 with recursive first_records as not materialized ( -- noqa: PRS
     select * from {{ ref('int_deduplicated_records') }}
@@ -12,7 +12,7 @@ links as materialized (
     where not is_cut
 ),
 
-carried as (
+sightings as (
     select tenant_id, occurred_at, 'anonymous' as id_kind, anonymous_id as id
     from first_records
     union all
@@ -28,7 +28,7 @@ ids as materialized (
         left(id_kind, 1) || ':' || id as key,
         min(occurred_at) as first_seen_at,
         row_number() over () as number
-    from carried
+    from sightings
     where id is not null
     group by tenant_id, id_kind, id
 ),
@@ -43,9 +43,9 @@ edges as materialized (
 ),
 
 {#
-    Connected components, each named by its smallest number. In each round the larger name of an edge
-    takes the smaller one, and each number the name of its name: a chain of n ids needs about log n
-    rounds.
+    Connected components, each named by its smallest number. In each round the larger name of an
+    edge takes the smaller one, and each number takes the name of its name. A chain of n ids
+    needs about log n rounds.
 #}
 components (number, component) using key (number) as (
     select one as number, one as component from edges
@@ -54,7 +54,9 @@ components (number, component) using key (number) as (
     union
     select candidates.number, min(candidates.component) as component
     from (
-        select greatest(a.component, b.component) as number, least(a.component, b.component) as component
+        select
+            greatest(a.component, b.component) as number,
+            least(a.component, b.component) as component
         from edges
         inner join recurring.components as a
             on edges.one = a.number

@@ -1,6 +1,6 @@
 {#
-    Which device was seen with which account. A device of very many accounts (a shop's tablet) and an
-    account of very many devices (a bot) identify no person: their links are cut.
+    Which device was seen with which account. A device of very many accounts (a shop's tablet) and
+    an account of very many devices (a bot) identify no person: their links are cut.
 #}
 with first_records as (
     select * from {{ ref('int_deduplicated_records') }}
@@ -13,7 +13,7 @@ links as (
     group by all
 ),
 
-counted as (
+link_counts as (
     select
         *,
         count(*) over (partition by tenant_id, anonymous_id) as account_count,
@@ -21,11 +21,14 @@ counted as (
     from links
 ),
 
-limited as (
+limited_links as (
     select
         *,
-        account_count > {{ var('accounts_of_a_device') }} or device_count > {{ var('devices_of_an_account') }} as is_cut
-    from counted
+        (
+            account_count > {{ var('accounts_of_a_device') }}
+            or device_count > {{ var('devices_of_an_account') }}
+        ) as is_cut
+    from link_counts
 )
 
-select * from limited
+select * from limited_links

@@ -1,7 +1,7 @@
 {#
-    Which session an event belongs to, and its place in it. A session is the emitter's id, else what
-    one device does without 30 minutes of silence. A back end's event joins its visitor's session or
-    has none.
+    Which session an event belongs to, and its place in it. A session is the source's session id,
+    else what one device does without 30 minutes of silence. A back end's event joins its visitor's
+    session or has none.
 #}
 {%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
 {%- set back_end_sources = "'" ~ var('back_end_sources') | join("', '") ~ "'" %}
@@ -16,7 +16,7 @@ with events as not materialized (
     where same_order_as is null
 ),
 
-{# Equal times keep one order by the event's id. #}
+{# Events of the same time are ordered by their ids. #}
 starts as (
     select
         *,
@@ -36,7 +36,9 @@ bursts as (
 ),
 
 front_end as (
-    select * exclude (burst_started_at), md5(concat_ws('|', tenant_id, visitor_device, burst_started_at)) as session_id
+    select
+        * exclude (burst_started_at),
+        md5(concat_ws('|', tenant_id, visitor_device, burst_started_at)) as session_id
     from bursts
     union all by name
     select *, emitter_session_id as session_id
@@ -75,17 +77,18 @@ last_visits as (
     group by all
 ),
 
-joined as (
+back_end_with_session as (
     select back_end.*, last_visits.session_id
     from back_end
     left join last_visits
-        on back_end.tenant_id = last_visits.tenant_id and back_end.event_id = last_visits.event_id
+        on back_end.tenant_id = last_visits.tenant_id
+        and back_end.event_id = last_visits.event_id
 ),
 
 sessionized as ( -- noqa: ST03
     select * from front_end
     union all by name
-    select * from joined
+    select * from back_end_with_session
 ),
 
 numbered as (

@@ -2,14 +2,14 @@ with records as not materialized (
     select * from {{ ref('int_records') }}
 ),
 
-firsts as not materialized (
+first_records as not materialized (
     select * from {{ ref('int_deduplicated_records') }}
 ),
 
-{# A repeat of an order whose web purchase is kept repeats that one. #}
-marked as (
+{# A repeat of an order is a repeat of the purchase that is kept of it. #}
+repeated_orders as (
     select tenant_id, event_id, same_order_as
-    from firsts
+    from first_records
     where same_order_as is not null
 ),
 
@@ -18,16 +18,18 @@ repeats as (
         records.source,
         records.tenant_id,
         records.event_id,
-        coalesce(marked.same_order_as, records.event_id) as repeats_event_id,
+        coalesce(repeated_orders.same_order_as, records.event_id) as repeats_event_id,
         'same_event_id' as reason,
         records.file,
         records.line_number,
         records.arrived_on
     from records
-    anti join firsts
-        on records.file_seq = firsts.file_seq and records.line_number = firsts.line_number
-    left join marked
-        on records.tenant_id = marked.tenant_id and records.event_id = marked.event_id
+    anti join first_records
+        on records.file_seq = first_records.file_seq
+        and records.line_number = first_records.line_number
+    left join repeated_orders
+        on records.tenant_id = repeated_orders.tenant_id
+        and records.event_id = repeated_orders.event_id
     where records.reason is null
 ),
 
@@ -36,15 +38,16 @@ same_orders as (
         records.source,
         records.tenant_id,
         records.event_id,
-        firsts.same_order_as as repeats_event_id,
+        first_records.same_order_as as repeats_event_id,
         'same_order_id' as reason,
         records.file,
         records.line_number,
         records.arrived_on
     from records
-    inner join firsts
-        on records.file_seq = firsts.file_seq and records.line_number = firsts.line_number
-    where firsts.same_order_as is not null
+    inner join first_records
+        on records.file_seq = first_records.file_seq
+        and records.line_number = first_records.line_number
+    where first_records.same_order_as is not null
 ),
 
 duplicates as (

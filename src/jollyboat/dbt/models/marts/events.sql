@@ -11,7 +11,10 @@ events as (
         source,
         {{ jollyboat.canonical_columns() | join(',\n        ') }},
         event_number,
-        coalesce({{ var('outcome') }}, false) and not {{ jollyboat.is_feedback('source') }} as is_outcome,
+        (
+            coalesce({{ var('outcome') }}, false)
+            and not {{ jollyboat.is_feedback('source') }}
+        ) as is_outcome,
         file,
         line_number,
         arrived_on

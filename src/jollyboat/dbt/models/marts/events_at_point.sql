@@ -1,8 +1,8 @@
 {{ config(materialized='view') }}
 
 {#
-    The events of each session up to its point. A snapshot publishes this query: it reads it over its
-    own sessions and events.
+    The events of each session up to its point. A snapshot publishes this query and runs it over
+    its own sessions and events.
 #}
 with sessions as (
     select * from {{ ref('sessions') }}
@@ -17,7 +17,7 @@ times as (
     select tenant_id, session_id, event_number, occurred_at from {{ ref('events') }}
 ),
 
-{# A session's events are numbered by time: the point is the time of its last event that is used. #}
+{# Events are numbered by time: the point is the time of the last event that is used. #}
 points as (
     select
         sessions.tenant_id,

@@ -1,4 +1,6 @@
 {# What the server predicted, and the outcome after the point in the same session. #}
+{%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
+
 with events as not materialized (
     select * from {{ ref('events') }}
 ),
@@ -13,9 +15,10 @@ parsed as (
         event_id as request_id,
         occurred_at as answered_at,
         json_transform(payload, '{
-            "entity_id": "VARCHAR", "anonymous_id": "VARCHAR", "user_id": "VARCHAR", "event_count": "BIGINT",
-            "point_at": "VARCHAR", "features_hash": "VARCHAR", "probability": "DOUBLE", "decision": "BOOLEAN",
-            "threshold": "DOUBLE", "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR",
+            "entity_id": "VARCHAR", "anonymous_id": "VARCHAR", "user_id": "VARCHAR",
+            "event_count": "BIGINT", "point_at": "VARCHAR", "features_hash": "VARCHAR",
+            "probability": "DOUBLE", "decision": "BOOLEAN", "threshold": "DOUBLE",
+            "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR",
             "latency_ms": "DOUBLE"
         }') as answer
     from events
@@ -43,8 +46,11 @@ answers as (
     from parsed
 ),
 
-{# The session of a client that sends no session's id: its device's, else its account's, that holds the point. #}
-by_device as (
+{#
+    A client may send no session id. Its session is then that of the device (else of the account)
+    at the point.
+#}
+device_sessions as (
     select
         answers.tenant_id,
         answers.request_id,
@@ -60,18 +66,19 @@ by_device as (
     group by all
 ),
 
-placed as (
+answers_with_session as (
     select
         answers.*,
         sessions.session_id,
         sessions.is_open,
         sessions.ended_at
     from answers
-    left join by_device
-        on answers.tenant_id = by_device.tenant_id and answers.request_id = by_device.request_id
+    left join device_sessions
+        on answers.tenant_id = device_sessions.tenant_id
+        and answers.request_id = device_sessions.request_id
     left join sessions
         on answers.tenant_id = sessions.tenant_id
-        and coalesce(by_device.session_id, answers.entity_id) = sessions.session_id
+        and coalesce(device_sessions.session_id, answers.entity_id) = sessions.session_id
 ),
 
 outcomes as (
@@ -80,33 +87,39 @@ outcomes as (
     where is_outcome and session_id is not null
 ),
 
-followed as (
+outcomes_by_request as (
     select
-        placed.tenant_id,
-        placed.request_id,
-        min(outcomes.received_at) filter (where outcomes.occurred_at > placed.point_at) as outcome_received_at,
-        bool_or(outcomes.occurred_at <= placed.point_at) as had_outcome
-    from placed
+        answers_with_session.tenant_id,
+        answers_with_session.request_id,
+        min(outcomes.received_at) filter (
+            where outcomes.occurred_at > answers_with_session.point_at
+        ) as outcome_received_at,
+        bool_or(outcomes.occurred_at <= answers_with_session.point_at) as had_outcome
+    from answers_with_session
     inner join outcomes
-        on placed.tenant_id = outcomes.tenant_id and placed.session_id = outcomes.session_id
+        on answers_with_session.tenant_id = outcomes.tenant_id
+        and answers_with_session.session_id = outcomes.session_id
     group by all
 ),
 
 labeled as (
     select
-        placed.* exclude (is_open, ended_at),
-        coalesce(followed.had_outcome, false) as had_outcome,
+        answers_with_session.* exclude (is_open, ended_at),
+        coalesce(outcomes_by_request.had_outcome, false) as had_outcome,
         case
-            when followed.outcome_received_at is not null then true
-            when not placed.is_open then false
+            when outcomes_by_request.outcome_received_at is not null then true
+            when not answers_with_session.is_open then false
         end as outcome,
         case
-            when followed.outcome_received_at is not null then followed.outcome_received_at
-            when not placed.is_open then placed.ended_at + interval ({{ var('session_silence_minutes') }}) minute
+            when outcomes_by_request.outcome_received_at is not null
+                then outcomes_by_request.outcome_received_at
+            when not answers_with_session.is_open
+                then answers_with_session.ended_at + {{ silence }}
         end as outcome_known_at
-    from placed
-    left join followed
-        on placed.tenant_id = followed.tenant_id and placed.request_id = followed.request_id
+    from answers_with_session
+    left join outcomes_by_request
+        on answers_with_session.tenant_id = outcomes_by_request.tenant_id
+        and answers_with_session.request_id = outcomes_by_request.request_id
 ),
 
 predictions as (

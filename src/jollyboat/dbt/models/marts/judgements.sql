@@ -1,4 +1,4 @@
-{# People's judgements of sessions. The last one of a session that was not undone is in effect. #}
+{# People's judgements of sessions. A session's last one that was not undone is in effect. #}
 with events as (
     select * from {{ ref('events') }}
 ),
@@ -9,7 +9,8 @@ parsed as (
         event_id as judgement_id,
         occurred_at as judged_at,
         json_transform(payload, '{
-            "by": "VARCHAR", "entity_id": "VARCHAR", "point_at": "VARCHAR", "judgement": "VARCHAR", "undoes": "VARCHAR"
+            "by": "VARCHAR", "entity_id": "VARCHAR", "point_at": "VARCHAR", "judgement": "VARCHAR",
+            "undoes": "VARCHAR"
         }') as body
     from events
     where source = 'labels'
@@ -34,22 +35,28 @@ undone as (
     where judgement = 'undo'
 ),
 
-last_ones as (
-    select judgements.tenant_id, max_by(judgements.judgement_id, (judgements.judged_at, judgements.judgement_id)) as judgement_id
+last_judgements as (
+    select
+        judgements.tenant_id,
+        max_by(
+            judgements.judgement_id, (judgements.judged_at, judgements.judgement_id)
+        ) as judgement_id
     from judgements
     anti join undone
-        on judgements.tenant_id = undone.tenant_id and judgements.judgement_id = undone.judgement_id
+        on judgements.tenant_id = undone.tenant_id
+        and judgements.judgement_id = undone.judgement_id
     where judgements.judgement <> 'undo'
     group by judgements.tenant_id, judgements.entity_id
 ),
 
-marked as (
+judgements_with_effect as (
     select
         judgements.*,
-        last_ones.judgement_id is not null as stands
+        last_judgements.judgement_id is not null as is_in_effect
     from judgements
-    left join last_ones
-        on judgements.tenant_id = last_ones.tenant_id and judgements.judgement_id = last_ones.judgement_id
+    left join last_judgements
+        on judgements.tenant_id = last_judgements.tenant_id
+        and judgements.judgement_id = last_judgements.judgement_id
 )
 
-select * from marked
+select * from judgements_with_effect

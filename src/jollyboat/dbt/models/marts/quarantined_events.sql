@@ -13,7 +13,13 @@ lines as (
 ),
 
 damaged_files as (
-    select source, file, 0 as line_number, damage as reason, cast(null as varchar) as line, arrived_on
+    select
+        source,
+        file,
+        0 as line_number,
+        damage as reason,
+        cast(null as varchar) as line,
+        arrived_on
     from files
     where damage is not null
 ),

@@ -1,46 +1,50 @@
-{# Per file: the lines counted over its bytes beside what became of them; `missing` is zero or the run stops. #}
+{#
+    Each file's number of lines, counted in its bytes, beside what became of them.
+    The run stops unless `missing_count` is zero.
+#}
 with files as (
     select * from {{ ref('landed_files') }}
 ),
 
-fates as (
-    select file, 'event' as fate from {{ ref('events') }}
+records as (
+    select file, 'event' as status from {{ ref('events') }}
     union all
-    select file, 'duplicate' as fate from {{ ref('duplicate_events') }}
+    select file, 'duplicate' as status from {{ ref('duplicate_events') }}
     union all
-    select file, 'quarantined' as fate from {{ ref('quarantined_events') }}
+    select file, 'quarantined' as status from {{ ref('quarantined_events') }}
 ),
 
-counted as (
+record_counts as (
     select
         file,
-        count(*) filter (where fate = 'event') as event_count,
-        count(*) filter (where fate = 'duplicate') as duplicate_count,
-        count(*) filter (where fate = 'quarantined') as quarantined_count
-    from fates
+        count(*) filter (where status = 'event') as event_count,
+        count(*) filter (where status = 'duplicate') as duplicate_count,
+        count(*) filter (where status = 'quarantined') as quarantined_count
+    from records
     group by all
 ),
 
-account as (
+file_counts as (
     select
         files.source,
         files.file,
         files.arrived_on,
         files.line_count,
         files.blank_count,
-        coalesce(counted.event_count, 0) as event_count,
-        coalesce(counted.duplicate_count, 0) as duplicate_count,
-        coalesce(counted.quarantined_count, 0) as quarantined_count
+        coalesce(record_counts.event_count, 0) as event_count,
+        coalesce(record_counts.duplicate_count, 0) as duplicate_count,
+        coalesce(record_counts.quarantined_count, 0) as quarantined_count
     from files
-    left join counted
-        on files.file = counted.file
+    left join record_counts
+        on files.file = record_counts.file
 ),
 
-balanced as (
+reconciliation as (
     select
         *,
-        line_count - blank_count - event_count - duplicate_count - quarantined_count as missing_count
-    from account
+        line_count - blank_count - event_count - duplicate_count - quarantined_count
+            as missing_count
+    from file_counts
 )
 
-select * from balanced
+select * from reconciliation

@@ -1,4 +1,6 @@
 {%- set points = var('prediction_points') %}
+{%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
+{%- set draw = jollyboat.hash_bucket('session_events.session_id', points | length) %}
 
 with events as not materialized (
     select * from {{ ref('events') }}
@@ -7,21 +9,21 @@ with events as not materialized (
 judgements as (
     select tenant_id, entity_id as session_id, judgement
     from {{ ref('judgements') }}
-    where stands
+    where is_in_effect
 ),
 
 identities as not materialized (
     select * from {{ ref('int_identities') }}
 ),
 
-{# A session is over once the data has gone on for longer than its silence. #}
+{# A session is over when the data goes on for longer than its silence. #}
 clock as (
     select max(received_at) as data_ends_at
     from events
     where not {{ jollyboat.is_feedback('source') }}
 ),
 
-grouped as (
+session_events as (
     select
         tenant_id,
         session_id,
@@ -41,23 +43,26 @@ grouped as (
 
 described as (
     select
-        grouped.* exclude (has_bot_device),
-        grouped.ended_at > clock.data_ends_at - interval ({{ var('session_silence_minutes') }}) minute as is_open,
-        grouped.has_bot_device or (
-            grouped.event_count >= {{ var('bot_event_count') }}
-            and epoch(grouped.ended_at - grouped.started_at) <= {{ var('bot_seconds_per_event') }} * grouped.event_count
+        session_events.* exclude (has_bot_device),
+        session_events.ended_at > clock.data_ends_at - {{ silence }} as is_open,
+        session_events.has_bot_device or (
+            session_events.event_count >= {{ var('bot_event_count') }}
+            and epoch(session_events.ended_at - session_events.started_at)
+            <= {{ var('bot_seconds_per_event') }} * session_events.event_count
         ) as is_bot,
         judgements.judgement,
-        list_extract(
-            {{ points }}, cast(1 + {{ jollyboat.hash_bucket('grouped.session_id', points | length) }} as integer)
-        ) as drawn_point
-    from grouped
+        list_extract({{ points }}, cast(1 + {{ draw }} as integer)) as drawn_point
+    from session_events
     cross join clock
     left join judgements
-        on grouped.tenant_id = judgements.tenant_id and grouped.session_id = judgements.session_id
+        on session_events.tenant_id = judgements.tenant_id
+        and session_events.session_id = judgements.session_id
 ),
 
-{# An outcome of each event of a session is a property of the session: it has not happened before the point. #}
+{#
+    Where each event of a session is an outcome, the outcome is a property of the session: it did
+    not happen before the point.
+#}
 labeled as (
     select
         * exclude (drawn_point, judgement),
@@ -78,14 +83,16 @@ labeled as (
     from described
 ),
 
-{# The account says more than a device that it may share; who carries no id is nobody else. #}
+{# People may share a device, so the account comes first. A session without ids is a person. #}
 with_persons as (
     select
         labeled.*,
         coalesce(accounts.person_id, devices.person_id, 's:' || labeled.session_id) as person_id
     from labeled
     left join identities as accounts
-        on labeled.tenant_id = accounts.tenant_id and labeled.user_id = accounts.id and accounts.id_kind = 'user'
+        on labeled.tenant_id = accounts.tenant_id
+        and labeled.user_id = accounts.id
+        and accounts.id_kind = 'user'
     left join identities as devices
         on labeled.tenant_id = devices.tenant_id
         and labeled.anonymous_id = devices.id

@@ -2,8 +2,8 @@ with fields as (
     select * from {{ ref('source_fields') }}
 ),
 
-{# What this project feeds back comes when it likes, and says nothing of the days that the sources' logs should have. #}
-account as (
+{# Predictions and judgements come at any time: they do not say which days the logs should have. #}
+files as (
     select * from {{ ref('record_reconciliation') }}
     where not {{ jollyboat.is_feedback('source') }}
 ),
@@ -13,56 +13,84 @@ records as not materialized (
 ),
 
 clock as (
-    select source, min(arrived_on) as first_on, max(arrived_on) as last_on, max(max(arrived_on)) over () as data_ends_on
-    from account
+    select
+        source,
+        min(arrived_on) as first_on,
+        max(arrived_on) as last_on,
+        max(max(arrived_on)) over () as data_ends_on
+    from files
     group by all
 ),
 
-aspects as (
-    select source, field, arrived_on, 'known' as aspect, known_count as part, sampled_count as whole from fields
+aspect_counts as (
+    select
+        source,
+        field,
+        arrived_on,
+        'present' as aspect,
+        known_count as matching_count,
+        sampled_count as total_count
+    from fields
     union all
-    select source, field, arrived_on, 'text' as aspect, text_count as part, known_count as whole from fields
+    select
+        source,
+        field,
+        arrived_on,
+        'text' as aspect,
+        text_count as matching_count,
+        known_count as total_count
+    from fields
     union all
-    select source, field, arrived_on, 'number' as aspect, number_count as part, known_count as whole from fields
+    select
+        source,
+        field,
+        arrived_on,
+        'number' as aspect,
+        number_count as matching_count,
+        known_count as total_count
+    from fields
 ),
 
-{# For each day, the share before it and from it on; the day on which they differ most is when it changed. #}
-summed as (
+{# For each day, the share before it and from it on. A field changed when they differ most. #}
+counts_around as (
     select
         *,
-        sum(part) over before_it as part_before,
-        sum(whole) over before_it as whole_before,
-        sum(part) over from_it as part_after,
-        sum(whole) over from_it as whole_after
-    from aspects
+        sum(matching_count) over before_it as matching_before,
+        sum(total_count) over before_it as total_before,
+        sum(matching_count) over from_it as matching_after,
+        sum(total_count) over from_it as total_after
+    from aspect_counts
     window
         before_it as (
-            partition by source, field, aspect order by arrived_on rows between unbounded preceding and 1 preceding
+            partition by source, field, aspect
+            order by arrived_on rows between unbounded preceding and 1 preceding
         ),
         from_it as (
-            partition by source, field, aspect order by arrived_on rows between current row and unbounded following
+            partition by source, field, aspect
+            order by arrived_on rows between current row and unbounded following
         )
 ),
 
-compared as (
+largest_changes as (
     select
         *,
-        part_before / whole_before as share_before,
-        part_after / whole_after as share_after,
-        (part_before + part_after) / (whole_before + whole_after) as share,
-        sqrt(share * (1 - share) * (1 / whole_before + 1 / whole_after)) as chance
-    from summed
-    where whole_before > 0 and whole_after > 0
+        matching_before / total_before as share_before,
+        matching_after / total_after as share_after,
+        (matching_before + matching_after) / (total_before + total_after) as share,
+        sqrt(share * (1 - share) * (1 / total_before + 1 / total_after)) as standard_error
+    from counts_around
+    where total_before > 0 and total_after > 0
     qualify row_number() over (
-        partition by source, field, aspect order by abs(share_after - share_before) desc, arrived_on asc
+        partition by source, field, aspect
+        order by abs(share_after - share_before) desc, arrived_on asc
     ) = 1
 ),
 
-moved as (
+field_changes as (
     select
         source,
         case
-            when aspect != 'known' then 'retyped'
+            when aspect != 'present' then 'retyped'
             when share_after < 0.1 * share_before then 'gone'
             when share_before < 0.1 * share_after then 'new'
             else 'nulls'
@@ -70,26 +98,34 @@ moved as (
         field,
         arrived_on as changed_on,
         {% for side in ['before', 'after'] -%}
-        case when aspect = 'known' then '' else aspect || ' ' end || cast(round(100 * share_{{ side }}, 1) as varchar) || ' %'
-            as was_{{ side }},
+        case when aspect = 'present' then '' else aspect || ' ' end
+        || cast(round(100 * share_{{ side }}, 1) as varchar) || ' %' as was_{{ side }},
         {% endfor -%}
         round(share_before, 6) as value_before,
         round(share_after, 6) as value_after
-    from compared
+    from largest_changes
     where
-        abs(share_after - share_before) > 5 * chance
+        abs(share_after - share_before) > 5 * standard_error
         and (
             abs(share_after - share_before) >= 0.2
-            or (aspect = 'known' and least(share_before, share_after) < 0.1 * greatest(share_before, share_after))
+            or (
+                aspect = 'present'
+                and least(share_before, share_after) < 0.1 * greatest(share_before, share_after)
+            )
         )
     {# A number that became text is one change, not two. #}
-    qualify kind != 'retyped' or row_number() over (partition by source, field, kind order by value_after desc, aspect asc) = 1
+    qualify kind != 'retyped' or row_number() over (
+        partition by source, field, kind order by value_after desc, aspect asc
+    ) = 1
 ),
 
-{# Days without a file count as empty; the newest day counts once as many files as usual are there, for it may still grow. #}
+{#
+    Days without a file count as empty. The newest day may still grow: it counts when it has as
+    many files as usual.
+#}
 days as (
     select distinct arrived_on
-    from account
+    from files
 ),
 
 expected_days as (
@@ -102,11 +138,11 @@ expected_days as (
 volumes as (
     select
         expected_days.*,
-        coalesce(sum(account.line_count), 0) as line_count,
-        count(account.file) as file_count
+        coalesce(sum(files.line_count), 0) as line_count,
+        count(files.file) as file_count
     from expected_days
-    left join account
-        on expected_days.source = account.source and expected_days.arrived_on = account.arrived_on
+    left join files
+        on expected_days.source = files.source and expected_days.arrived_on = files.arrived_on
     group by all
 ),
 
@@ -120,27 +156,34 @@ usual as (
         count(*) over on_the_weekday as weekday_count
     from volumes
     window
-        so_far as (partition by source order by arrived_on rows between 56 preceding and 1 preceding),
+        so_far as (
+            partition by source order by arrived_on rows between 56 preceding and 1 preceding
+        ),
         on_the_weekday as (
-            partition by source, isodow(arrived_on) order by arrived_on rows between 8 preceding and 1 preceding
+            partition by source, isodow(arrived_on)
+            order by arrived_on rows between 8 preceding and 1 preceding
         )
 ),
 
-judged as (
+compared_volumes as (
     select
         *,
         case when weekday_count >= 3 then usual_on_weekday else usual_lines end as expected,
         case
-            when weekday_count >= 3 then line_count not between usual_on_weekday / 2 and usual_on_weekday * 2
+            when weekday_count >= 3
+                then line_count not between usual_on_weekday / 2 and usual_on_weekday * 2
             else
                 line_count not between usual_lines / 5 and usual_lines * 5
-                and (weekday_count = 0 or line_count not between usual_on_weekday / 5 and usual_on_weekday * 5)
-        end as is_far
+                and (
+                    weekday_count = 0
+                    or line_count not between usual_on_weekday / 5 and usual_on_weekday * 5
+                )
+        end as is_unusual
     from usual
     where day_count >= 5 and (arrived_on < data_ends_on or file_count >= usual_files)
 ),
 
-far as (
+volume_changes as (
     select
         source,
         'volume' as kind,
@@ -150,12 +193,12 @@ far as (
         format('{:.0f}', cast(line_count as double)) as was_after,
         cast(expected as double) as value_before,
         cast(line_count as double) as value_after
-    from judged
-    where is_far
+    from compared_volumes
+    where is_unusual
 ),
 
-{# Of records, not of events: what another source told first is seen here all the same. #}
-types as (
+{# Records count, not events: a repeat of another source's event shows a new type, too. #}
+event_types as (
     select
         source,
         'event_type' as kind,
@@ -171,14 +214,14 @@ types as (
 ),
 
 changes as (
-    select * from moved
+    select * from field_changes
     union all by name
-    select * from far
+    select * from volume_changes
     union all by name
-    select types.*
-    from types
+    select event_types.*
+    from event_types
     inner join clock
-        on types.source = clock.source and types.changed_on > clock.first_on
+        on event_types.source = clock.source and event_types.changed_on > clock.first_on
 ),
 
 dated as (

@@ -15,13 +15,21 @@ days as (
     group by all
 ),
 
-{# Records have few structures, however many records there are. #}
+structures as (
+    select structure
+    from sampled
+    group by all
+),
+
+{# There are few structures, even of millions of records. #}
 leaves as (
     select
         structures.structure,
         replace(
             case
-                when leaf.fullkey = leaf.path || '.' || leaf.key and not regexp_full_match(leaf.key, '[\pL\pN_-]+')
+                when
+                    leaf.fullkey = leaf.path || '.' || leaf.key
+                    and not regexp_full_match(leaf.key, '[\pL\pN_-]+')
                     then substr(leaf.path || '."' || leaf.key || '"', 3)
                 else substr(leaf.fullkey, 3)
             end,
@@ -29,8 +37,7 @@ leaves as (
             '[]'
         ) as field,
         leaf.atom ->> '$' as type
-    from (select distinct structure from sampled) as structures,
-        json_tree(structures.structure) as leaf
+    from structures, json_tree(structures.structure) as leaf
     where leaf.atom is not null
 ),
 
@@ -40,7 +47,11 @@ fields as (
         sampled.arrived_on,
         leaves.field,
         cast(sum(record_count) filter (where leaves.type = 'VARCHAR') as bigint) as text_count,
-        cast(sum(record_count) filter (where leaves.type not in ('VARCHAR', 'BOOLEAN', 'NULL')) as bigint) as number_count,
+        cast(
+            sum(record_count) filter (
+                where leaves.type not in ('VARCHAR', 'BOOLEAN', 'NULL')
+            ) as bigint
+        ) as number_count,
         cast(sum(record_count) filter (where leaves.type != 'NULL') as bigint) as known_count
     from sampled
     inner join leaves
@@ -48,28 +59,30 @@ fields as (
     group by all
 ),
 
-named as (
+frequent_fields as (
     select source, field
     from fields
     group by all
     having sum(known_count) >= 10
 ),
 
-{# A day without the field has a row that says so. #}
+{# A day without the field has a row with zeros. #}
 filled as (
     select
         days.source,
         days.arrived_on,
-        named.field,
+        frequent_fields.field,
         coalesce(fields.text_count, 0) as text_count,
         coalesce(fields.number_count, 0) as number_count,
         coalesce(fields.known_count, 0) as known_count,
         cast(days.sampled_count as bigint) as sampled_count
     from days
-    inner join named
-        on days.source = named.source
+    inner join frequent_fields
+        on days.source = frequent_fields.source
     left join fields
-        on days.source = fields.source and days.arrived_on = fields.arrived_on and named.field = fields.field
+        on days.source = fields.source
+        and days.arrived_on = fields.arrived_on
+        and frequent_fields.field = fields.field
 )
 
 select * from filled

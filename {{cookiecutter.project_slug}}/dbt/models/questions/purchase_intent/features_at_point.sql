@@ -12,17 +12,23 @@ visitors as (
     select * from {{ ref('lookup_visitor') }}
 ),
 
-{# No window, no filter, and the distinct counts in lists: over the few rows of a request they cost a server most of its time. #}
-paced as (
+{#
+    The server runs this query over the few rows of a request. Window functions, `filter` and
+    `count(distinct)` would take most of its time there.
+#}
+described_events as (
     select
         events.*,
         epoch(events.occurred_at - previous.occurred_at) as gap_seconds,
         concat_ws('>', previous.event_type, events.event_type) as last_two_event_types,
         try_cast(
-            case when json_valid(events.payload) then events.payload ->> '$.product.discount' end as decimal(9, 4)
+            case
+                when json_valid(events.payload) then events.payload ->> '$.product.discount'
+            end as decimal(9, 4)
         ) as discount,
-        products.view_session_count
-        / date_diff('day', products.first_seen_on, cast(events.point_at as date)) as product_popularity,
+        products.view_session_count / date_diff(
+            'day', products.first_seen_on, cast(events.point_at as date)
+        ) as product_popularity,
         products.outcome_session_count / (products.view_session_count + 10) as product_outcome_rate
     from events
     left join events as previous
@@ -67,31 +73,41 @@ behaviour as (
         min_by(country, event_number) as country,
         min_by(regexp_extract(referrer, '^[a-z]+://([^/:]+)', 1), event_number) as referrer_kind,
         cast(count(user_id) > 0 as integer) as is_known_visitor,
-        cast(count(case when event_number = 1 then user_id end) > 0 as integer) as is_known_from_start,
+        cast(
+            count(case when event_number = 1 then user_id end) > 0 as integer
+        ) as is_known_from_start,
         extract(hour from point_at) as hour_of_day,
         isodow(point_at) as day_of_week,
         max(product_popularity) as product_popularity,
         max(product_outcome_rate) as product_outcome_rate
-    from paced
+    from described_events
     group by tenant_id, entity_id, point_at
+),
+
+visitor_keys as (
+    select
+        tenant_id,
+        entity_id,
+        point_at,
+        unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
+    from events
 ),
 
 visitor_history as (
     select
-        carried.tenant_id,
-        carried.entity_id,
+        visitor_keys.tenant_id,
+        visitor_keys.entity_id,
         max(visitors.session_count) as visitor_past_session_count,
         max(visitors.outcome_count) as visitor_past_outcome_count,
-        min(date_diff('day', visitors.last_seen_on, cast(carried.point_at as date))) as days_since_last_visit
-    from (
-        select tenant_id, entity_id, point_at, unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
-        from events
-    ) as carried
+        min(
+            date_diff('day', visitors.last_seen_on, cast(visitor_keys.point_at as date))
+        ) as days_since_last_visit
+    from visitor_keys
     inner join visitors
-        on carried.tenant_id = visitors.tenant_id
-        and carried.key = visitors.key
-        and cast(carried.point_at as date) >= visitors.valid_from
-        and (cast(carried.point_at as date) < visitors.valid_to or visitors.valid_to is null)
+        on visitor_keys.tenant_id = visitors.tenant_id
+        and visitor_keys.key = visitors.key
+        and cast(visitor_keys.point_at as date) >= visitors.valid_from
+        and (cast(visitor_keys.point_at as date) < visitors.valid_to or visitors.valid_to is null)
     group by all
 ),
 
@@ -103,7 +119,8 @@ features as (
         visitor_history.days_since_last_visit
     from behaviour
     left join visitor_history
-        on behaviour.tenant_id = visitor_history.tenant_id and behaviour.entity_id = visitor_history.entity_id
+        on behaviour.tenant_id = visitor_history.tenant_id
+        and behaviour.entity_id = visitor_history.entity_id
 )
 
 select * from features
