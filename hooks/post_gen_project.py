@@ -36,7 +36,10 @@ def build_wheel(repository: Path, folder: Path) -> Path:
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: jollyboat\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
-    files[f"{info}/entry_points.txt"] = b"[console_scripts]\njollyboat = jollyboat.cli:main\n"
+    files[f"{info}/entry_points.txt"] = (
+        b"[console_scripts]\njollyboat = jollyboat.cli:main\n\n"
+        b"[pytest11]\njollyboat.testing = jollyboat.testing\n"
+    )
     files[f"{info}/RECORD"] = "".join(
         [f"{name},{record(data)},{len(data)}\n" for name, data in files.items()]
         + [f"{info}/RECORD,,\n"]
