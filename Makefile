@@ -1,14 +1,11 @@
-# The template's own verbs; those of a generated project are in its folder.
+# The verbs of the template. Those of a generated project are in its folder.
 
 TEMPLATE = {{cookiecutter.project_slug}}
 include $(TEMPLATE)/setup.mk
 
-PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-strip-extras \
-	--no-header --no-annotate --no-emit-index-url requirements.in -o requirements.txt
-
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-faults lint bench size pins clean
+.PHONY: help setup demo test test-faults lint bench size release pins clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -16,10 +13,10 @@ help: ## list the verbs
 setup: $(READY) ## install what the template needs into .venv
 	@echo "$(VENV) is ready"
 
-demo: $(READY) ## the whole path: generate a project into build/demo, train on simulated logs, ask the champion
+demo: $(READY) ## generate a project into build/demo, and run its whole path on simulated logs
 	@$(PY) demo.py
 
-# The tests also look at a project's rooms in place, with the packages that it pins.
+# The tests also import the project in place, so they need the packages that it pins.
 $(VENV)/.tests: $(READY) $(TEMPLATE)/requirements.txt
 	@$(INSTALL) --require-hashes -r "$(TEMPLATE)/requirements.txt"
 	@$(INSTALL) --no-deps --no-build-isolation -e .
@@ -28,39 +25,36 @@ $(VENV)/.tests: $(READY) $(TEMPLATE)/requirements.txt
 test: $(VENV)/.tests ## the template's tests, under 10 minutes
 	$(PY) -m pytest -n auto --dist loadfile -m "not faults"
 
-test-faults: $(VENV)/.tests ## what takes longer: kills, hostile corpora, real logs in full
+test-faults: $(VENV)/.tests ## the slow tests: kills, hostile corpora, real logs in full
 	$(PY) -m pytest -n auto --dist loadfile -m faults
 
-lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English and the workflows' schema, here and in the template folder
+lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English and the workflows' schema
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(PY) tools/lint_english.py
 	cd "$(TEMPLATE)" && "$(CURDIR)/$(VENV)/bin/jollyboat" link > /dev/null \
-		&& "$(CURDIR)/$(PY)" -m sqlfluff lint -q --config .sqlfluff dbt/models ../src/jollyboat/dbt/models
-	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
+		&& "$(CURDIR)/$(PY)" -m sqlfluff lint -q --config .sqlfluff \
+		dbt/models ../src/jollyboat/dbt/models
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows \
+		.github/workflows/*.yml "$(TEMPLATE)"/.github/workflows/*.yml
 
-bench: demo ## measure the whole path at growing sizes, the data run beside a bare script, then the server, and print the tables
+bench: demo ## measure the whole path, the data run and the server, and print the tables
 	@build/demo/.venv/bin/python bench/path.py
 	@build/demo/.venv/bin/python bench/data.py 100000 --days 0
 	@build/demo/.venv/bin/python bench/serving.py
 
-# Not counted: what is generated, and what a project's owner need not read to own it.
-size: ## files and lines of a generated project and of the library, by folder
-	@for half in "$(TEMPLATE)" src/jollyboat; do test ! -d "$$half" || { echo "$$half"; cd "$$half"; find . -type f \
-		! -path './data/*' ! -path './.venv/*' ! -path './.metaflow/*' ! -path '*cache*/*' ! -path './*.egg-info/*' \
-		! -path './vendor/*' ! -name requirements.txt -exec wc -l {} + | awk '$(COUNT)'; cd "$(CURDIR)"; }; done
-COUNT = $$2 != "total" { n = split($$2, part, "/"); room = n > 2 ? part[2] : "(top)"; \
-	if (part[3] == "unit_tests") room = "tests"; files[room]++; lines[room] += $$1; \
-	if (room != "tests" && room != "docs") { f++; l += $$1 } } \
-	END { for (room in files) printf "  %-20s %4d files %6d lines\n", room, files[room], lines[room] | "sort"; \
-	close("sort"); printf "  %-20s %4d files %6d lines\n", "without tests, docs", f, l }
+size: $(READY) ## files and lines of a generated project and of the library, by folder
+	@$(PY) tools/size.py
 
-PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes \
-	--no-strip-extras --no-header --no-annotate --no-emit-index-url
+release: $(READY) ## write the library's wheel into dist/, as a generated project has it in vendor/
+	@$(PY) -c 'import runpy; from pathlib import Path; \
+	print(runpy.run_path("hooks/post_gen_project.py")["build_wheel"](Path(), Path("dist")))'
 
 pins: $(READY) ## write requirements.txt again from requirements.in
-	$(PIN) requirements.in -o requirements.txt
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-strip-extras --no-header --no-annotate --no-emit-index-url requirements.in \
+		-o requirements.txt
 
-clean: ## remove build/ and the generated project in it
-	rm -rf build
+clean: ## remove build/ (with the generated project) and dist/
+	rm -rf build dist

@@ -1,7 +1,7 @@
-"""A day of the simulated shop's visitors, who ask the generated project's server as their browsers would.
+"""A day of the simulated shop's visitors, who send requests to the project's server.
 
-Run in the project's folder with its Python. Their whole sessions are then raw logs for the next data run, where the
-answers meet their outcomes.
+Run it in the project's folder with its Python. The visitors' whole sessions are raw logs for the
+next data run, which joins predictions and outcomes.
 """
 
 import gzip
@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main() -> None:
         [sys.executable, "-m", "jollyboat.cli", "simulate", "--days", str(days)], check=True
     )
     day = sorted(Path("data/raw/web").glob("dt=*"))[-1]
-    asked = list(requests(day / "events.jsonl.gz"))
+    bodies = list(requests(day / "events.jsonl.gz"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -39,27 +40,28 @@ def main() -> None:
         [sys.executable, "-m", "jollyboat.cli", "serve"], env=os.environ | {"PORT": str(port)}
     )
     try:
-        answers, milliseconds = ask(f"http://127.0.0.1:{port}", asked)
+        answers, milliseconds = send(f"http://127.0.0.1:{port}", bodies)
     finally:
         server.terminate()
         server.wait(timeout=30)
     alarms = sum(answer["decision"] for answer in answers)
     median = sorted(milliseconds)[len(milliseconds) // 2]
     print(
-        f"traffic: {len(answers):,} visitors of {day.name.removeprefix('dt=')} asked, {alarms:,} of them above the "
-        f"threshold; half of the answers within {median:.0f} ms; {time.monotonic() - began:.1f} s"
+        f"traffic: {len(answers):,} visitors of {day.name.removeprefix('dt=')} sent requests, "
+        f"{alarms:,} answers are above the threshold; median {median:.0f} ms; "
+        f"{time.monotonic() - began:.1f} s"
     )
 
 
-def requests(log: Path) -> list[dict]:
-    """A request for each session that got as far as its point, drawn without looking at how far it got."""
+def requests(log: Path) -> Iterator[dict]:
+    """A request for each session that reaches its point; points do not depend on lengths."""
     sessions = defaultdict(list)
     for line in gzip.decompress(log.read_bytes()).decode().splitlines():
         try:
             event = json.loads(line)
             sessions[event["shop"], event["session"]["id"]].append(canonical(event))
         except (ValueError, KeyError):
-            continue  # a line cut short, or an app that sends no session
+            continue  # a cut line, or an app that sends no session
     draw = random.Random(7)
     for (tenant, _), events in sorted(sessions.items()):
         point = draw.choice(POINTS)
@@ -71,7 +73,7 @@ def requests(log: Path) -> list[dict]:
 def canonical(event: dict) -> dict:
     """The event in the form that POST /predict takes."""
     context, product = event["context"], event.get("product", {})
-    found = {
+    fields = {
         "event_id": event["event"]["id"],
         "event_type": event["event"]["type"],
         "occurred_at": event["event"]["ts"],
@@ -88,32 +90,35 @@ def canonical(event: dict) -> dict:
         "country": context["country"],
         "payload": {"product": product} if product else None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def ask(address: str, asked: list[dict]) -> tuple[list[dict], list[float]]:
-    """The answers, and how many milliseconds each took."""
+def send(address: str, bodies: list[dict]) -> tuple[list[dict], list[float]]:
+    """The answers, and the milliseconds of each."""
     with (
         httpx.Client(base_url=address, timeout=30) as client,
         ThreadPoolExecutor(CLIENTS) as visitors,
     ):
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                client.get("/ready").raise_for_status()
-                break
-            except httpx.HTTPError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        wait_until_ready(client, time.monotonic() + 60)
 
         def predict(body: dict) -> tuple[dict, float]:
             began = time.perf_counter()
             answer = client.post("/predict", json=body).raise_for_status().json()
             return answer, (time.perf_counter() - began) * 1_000
 
-        answered = list(visitors.map(predict, asked))
-    return [answer for answer, _ in answered], [milliseconds for _, milliseconds in answered]
+        results = list(visitors.map(predict, bodies))
+    return [answer for answer, _ in results], [milliseconds for _, milliseconds in results]
+
+
+def wait_until_ready(client: httpx.Client, deadline: float) -> None:
+    while True:
+        try:
+            client.get("/ready").raise_for_status()
+            return
+        except httpx.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ GROWN = {
 AUDIT = """
 import time
 from jollyboat.audit import audit
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 audit.load_gx()
 began = time.perf_counter()
 findings = audit.audit(default_store())
@@ -144,35 +144,35 @@ def main() -> None:
     parser.add_argument(
         "--days", type=int, default=365, help="daily files before the one more day; 0 leaves it out"
     )
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     print(f"{'figure':<44}{'min s':>9}{'median s':>10}{'CPU s':>8}{'peak MB':>9}")
     with tempfile.TemporaryDirectory(dir=PROJECT.parent) as folder:
         store = Path(folder) / "startup"
         simulate(store, 1, 20)
-        startup = tell("start-up: 20 sessions", rounds(store, asked.rounds))
-        for lines in asked.lines:
-            measure_size(Path(folder) / str(lines), lines, asked.rounds)
-        if asked.days:
+        startup = describe("start-up: 20 sessions", rounds(store, requested.rounds))
+        for lines in requested.lines:
+            measure_size(Path(folder) / str(lines), lines, requested.rounds)
+        if requested.days:
             measure_day(
                 Path(folder) / "year",
-                asked.days,
-                min(asked.lines[-1], 1_000_000),
+                requested.days,
+                min(requested.lines[-1], 1_000_000),
                 startup,
-                asked.rounds,
+                requested.rounds,
             )
 
 
 def measure_size(store: Path, size: int, count: int) -> None:
     """Raw to snapshot at so many lines and the same in the bare script; then bytes on disk, and the audit."""
     lines = simulate(store, DAYS, round(size / DAYS / LINES_PER_SESSION))["lines"]
-    whole = tell(f"{lines:,} lines: raw to snapshot", rounds(store, count))
+    whole = describe(f"{lines:,} lines: raw to snapshot", rounds(store, count))
     bare = [
         measure(
             store, "-c", "import sys, duckdb; duckdb.connect().execute(sys.argv[1])", script(store)
         )
         for _ in range(count)
     ]
-    least = tell(f"{lines:,} lines: bare script", bare)
+    least = describe(f"{lines:,} lines: bare script", bare)
     print(f"{f'{lines:,} lines: times the bare script':<44}{whole / least:>9.2f}")
     folders = (["raw"], ["staged", "warehouse.duckdb", "tables"])
     raw, built = (sum(size_of(store / name) for name in names) for names in folders)
@@ -180,10 +180,10 @@ def measure_size(store: Path, size: int, count: int) -> None:
         f"{f'{lines:,} lines: MB on disk':<44}raw {raw / 1e6:,.0f}, staged, warehouse and tables {built / 1e6:,.0f}"
     )
     rows = grow(store, AUDITED_EVENTS if size >= 1_000_000 else lines)
-    said = [measure(store, "-c", AUDIT) for _ in range(count)]
-    tell(
+    result = [measure(store, "-c", AUDIT) for _ in range(count)]
+    describe(
         f"audit of {rows:,} events, GX imported",
-        [each | {"seconds": float(each["said"].split()[-1])} for each in said],
+        [each | {"seconds": float(each["said"].split()[-1])} for each in result],
     )
     shutil.rmtree(store)
 
@@ -203,15 +203,15 @@ def measure_day(store: Path, days: int, lines: int, startup: float, count: int) 
         shutil.rmtree(store, ignore_errors=True)
         shutil.copytree(
             built, store
-        )  # at the same place, for dbt parses all anew where the store is another
+        )  # at the same place, because dbt parses everything again where the store is another
         for source in ("web", "orders"):
             shutil.copytree(later / source, store / "raw" / source / last)
         os.sync()  # the copy is not what is measured
         added.append(measure(store, "flows/data.py", "run"))
         unchanged.append(measure(store, "flows/data.py", "run"))
-    day = tell(f"one more day after {days}", added)
-    again = tell("nothing new", unchanged)
-    full = tell(f"full build of {days + 1} days", rounds(store, count))
+    day = describe(f"one more day after {days}", added)
+    again = describe("nothing new", unchanged)
+    full = describe(f"full build of {days + 1} days", rounds(store, count))
     print(
         f"one more day takes start-up and {100 * (day - startup) / full:.0f} % of a full build "
         f"({100 * (day - again) / full:.0f} % more than nothing new)"
@@ -259,7 +259,7 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def tell(figure: str, runs: list[dict]) -> float:
+def describe(figure: str, runs: list[dict]) -> float:
     """Print a line of the table; returns the least seconds."""
     seconds = [run["seconds"] for run in runs]
     print(

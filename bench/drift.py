@@ -68,7 +68,7 @@ def opened(live: pd.DataFrame, reference: pd.DataFrame) -> dict[str, list[int]]:
     for series in watch([Group("all", reference, live)], days, LIMITS):
         rises = np.flatnonzero(np.diff(series.state["is_open"].astype(int), prepend=0) > 0)
         begun.setdefault(series.feature, set()).update(rises.tolist())
-    return {feature: sorted(found) for feature, found in begun.items() if found}
+    return {feature: sorted(actual) for feature, actual in begun.items() if actual}
 
 
 def measure(seed: int) -> dict:
@@ -76,19 +76,19 @@ def measure(seed: int) -> dict:
     rng = np.random.default_rng(seed)
     reference, live = draw(rng, 0, TRAINING), draw(rng, TRAINING, LIVE)
     since = live["day"].to_numpy() - TRAINING - MOVES_ON
-    found = {"seed": seed, "false_alarms": sum(map(len, opened(live, reference).values()))}
+    actual = {"seed": seed, "false_alarms": sum(map(len, opened(live, reference).values()))}
     for name, moved, features in (
         ("sudden", sudden, ["amount_0", "kind_0"]),
         ("slow", slow, ["amount_0"]),
         ("broken", broken, ["amount_0", "count_0", "kind_0"]),
     ):
         begun = opened(moved(live, since, rng), reference)
-        found[name] = max(
+        actual[name] = max(
             min(day for day in begun[feature] if day >= MOVES_ON) - MOVES_ON + 1
             for feature in features
         )
     swings = opened(season(live, since, rng), reference).get("amount_0", [])
-    return found | {
+    return actual | {
         "season_first": len([day for day in swings if day < 28]),
         "season_after": len([day for day in swings if day >= 28]),
     }
@@ -106,9 +106,9 @@ def main() -> None:
     )
     print("".join(f"{name:>20}" for name in head))
     for seed in range(3):
-        found = measure(seed)
-        print("".join(f"{value:>20}" for value in found.values()))
-        print(json.dumps(found), file=sys.stderr)
+        actual = measure(seed)
+        print("".join(f"{value:>20}" for value in actual.values()))
+        print(json.dumps(actual), file=sys.stderr)
 
 
 if __name__ == "__main__":

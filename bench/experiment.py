@@ -29,10 +29,10 @@ def measure(first: float, second: float, seed: int) -> dict:
     difference, half = sequence(n, hits, SETTINGS["alpha"], SETTINGS["expected_visitors"])
     called, naive = np.abs(difference) > half, t_test(n, hits) < SETTINGS["alpha"]
     holds = (np.abs(difference - (second - first)) <= half).all(axis=1)
-    found = {"rates": f"{first:.0%} and {second:.0%}", "daily looks": called.any(axis=1).mean()}
-    found |= {"t-test at each": naive.any(axis=1).mean(), "t-test at the end": naive[:, -1].mean()}
+    actual = {"rates": f"{first:.0%} and {second:.0%}", "daily looks": called.any(axis=1).mean()}
+    actual |= {"t-test at each": naive.any(axis=1).mean(), "t-test at the end": naive[:, -1].mean()}
     days = np.where(called.any(axis=1), called.argmax(axis=1) + 1, np.inf)
-    return found | {"interval held": holds.mean(), "day called": float(np.median(days))}
+    return actual | {"interval held": holds.mean(), "day called": float(np.median(days))}
 
 
 def main() -> None:

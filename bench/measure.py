@@ -14,13 +14,13 @@ def measure(store: Path, *command: str) -> dict:
     """What a command of the demo's project said and used; one that fails ends the bench with what it said."""
     began = time.perf_counter()
     environment = os.environ | {"STORE_ROOT": str(store)}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as result:
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=PROJECT, env=environment, stdout=said, stderr=said
+            [sys.executable, *command], cwd=PROJECT, env=environment, stdout=result, stderr=result
         )
         _, status, used = os.wait4(process.pid, 0)
-        said.seek(0)
-        text = said.read()
+        result.seek(0)
+        text = result.read()
     if status:
         sys.exit(f"{' '.join(command)[:200]} failed:\n{text[-2_000:]}")
     peak = used.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)

@@ -75,7 +75,7 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
 
     sys.path[:0] = [str(project())]
     from jollyboat.snapshots import snapshot
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
 
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet", "--seed", str(seed)]
     run(
@@ -102,13 +102,14 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
     ).df()
     best = average_precision_score(truth["label"], truth["probability"])
     figures = [one["holdout"]["average_precision"] for one in metrics["candidates"].values()]
-    told = "".join(f"{span(each):>22}" for each in figures)
+    report = "".join(f"{span(each):>22}" for each in figures)
     chosen = metrics["candidates"][metrics["chosen"]]["holdout"]
     rows = metrics["split"]["train"]["rows"]
     ratio = chosen["average_precision"]["value"] / best
     error, slope = chosen["calibration_error"]["value"], chosen["calibration_slope"]["value"]
     print(
-        f"{seed:>4}{rows:>11,}{told}{best:>8.3f}{ratio:>7.3f}{error:>8.4f}{slope:>7.2f}", flush=True
+        f"{seed:>4}{rows:>11,}{report}{best:>8.3f}{ratio:>7.3f}{error:>8.4f}{slope:>7.2f}",
+        flush=True,
     )
 
 
@@ -138,8 +139,8 @@ def tell_real(source: str, point: int, logs: Path, folder: Path) -> None:
         for check in json.loads(decided.read_text())["decision"]["checks"]
         if not check["passed"]
     ]
-    told = "".join(f"{span(one[name]):>22}" for name in ("roc_auc", "average_precision"))
-    about = f"{source:<12}{point:>2}{held['rows']:>8,}{held['label_rate']:>6.2f}{metrics['chosen']:>10}{told}"
+    report = "".join(f"{span(one[name]):>22}" for name in ("roc_auc", "average_precision"))
+    about = f"{source:<12}{point:>2}{held['rows']:>8,}{held['label_rate']:>6.2f}{metrics['chosen']:>10}{report}"
     print(f"{about}  {', '.join(failed) or 'passed'}", flush=True)
 
 

@@ -27,13 +27,13 @@ def measure_path(folder: Path, size: int) -> None:
     """Print a line for each verb of the path over thirty simulated days."""
     simulated = simulate(folder, 30, size)
     lines = simulated["lines"]
-    tell(size, lines, "simulate", simulated)
+    describe(size, lines, "simulate", simulated)
     for verb in VERBS:
-        tell(size, lines, verb, measure(folder, f"flows/{verb}.py", "run"))
-    tell(size, lines, "data again", measure(folder, "flows/data.py", "run"))
+        describe(size, lines, verb, measure(folder, f"flows/{verb}.py", "run"))
+    describe(size, lines, "data again", measure(folder, "flows/data.py", "run"))
 
 
-def tell(size: int, lines: int, verb: str, used: dict) -> None:
+def describe(size: int, lines: int, verb: str, used: dict) -> None:
     figures = f"{used['seconds']:>7.1f}{used['cpu']:>9.1f}{used['peak']:>9.0f}"
     print(f"{size:>14,} {lines:>11,}  {verb:<11}{figures}", flush=True)
 

@@ -57,9 +57,9 @@ rows = pandas.read_json("rows.json", orient="split").convert_dtypes(dtype_backen
 numbers = rows.select_dtypes("number").columns
 rows[numbers] = rows[numbers].astype(float)
 signature = mlflow.models.infer_signature(rows, [0.5])
-for name, model, known in (("signed", Named, signature), ("named", Named, None), ("numbers", Numbers, None)):
+for name, model, signed in (("signed", Named, signature), ("named", Named, None), ("numbers", Numbers, None)):
     mlflow.pyfunc.save_model(
-        name, python_model=model(), artifacts=artifacts, signature=known, pip_requirements=[], code_paths=[sys.argv[2]]
+        name, python_model=model(), artifacts=artifacts, signature=signed, pip_requirements=[], code_paths=[sys.argv[2]]
     )
 """
 SENT = {
@@ -71,16 +71,16 @@ SENT = {
 
 def main() -> None:
     """Measure and print, a line a figure."""
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--project", type=Path, default=HERE / "build/demo")
-    asked.add_argument("--store", type=Path)
-    asked.add_argument("--requests", type=int, default=100_000)
-    asked.add_argument("--seconds", type=float, default=10)
-    asked.add_argument("--workers", type=int, default=1)
-    asked.add_argument(
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--project", type=Path, default=HERE / "build/demo")
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="others and costs need ours"
     )
-    given = asked.parse_args()
+    given = parser.parse_args()
     project = given.project.resolve()
     sys.path.insert(0, str(project))
     with tempfile.TemporaryDirectory() as folder:
@@ -104,19 +104,23 @@ def ours_at_speed(
     """Requests a second with 8 and 32 clients, and latencies at half of that."""
     began = time.perf_counter()
     with serving(project, store, WORKERS=given.workers) as (_, port):
-        tell("start to ready", f"{time.perf_counter() - began:.1f} s")
+        print_figure("start to ready", f"{time.perf_counter() - began:.1f} s")
         drive(port, "/predict", bodies, clients=8, seconds=2)
         most = {}
         for clients in (8, 32):
             latencies, seconds = drive(port, "/predict", bodies, clients, given.seconds)
             most[clients] = len(latencies) / seconds
-            tell(f"{EVENTS} raw events, log on, {clients} clients", speed(most[clients], latencies))
+            print_figure(
+                f"{EVENTS} raw events, log on, {clients} clients", speed(most[clients], latencies)
+            )
         for clients, rate in most.items():
             latencies, _ = drive(port, "/predict", bodies, clients, given.seconds + 1, rate / 2)
             latencies = latencies[
                 int(rate / 2) :
             ]  # the first second is also the clients' own start
-            tell(f"half of that, as a fixed rate, {clients} clients", speed(rate / 2, latencies))
+            print_figure(
+                f"half of that, as a fixed rate, {clients} clients", speed(rate / 2, latencies)
+            )
     return most
 
 
@@ -154,7 +158,7 @@ def beside_others(
         sent = [json.dumps({"features": row}).encode() for row in numbers]
         compare("FastAPI, trees alone", port, "/predict", sent, ours, given)
     if not (mlflow := install_mlflow()):
-        tell("mlflow models serve", "left out: uv could not install it")
+        print_figure("mlflow models serve", "left out: uv could not install it")
         return
     text = rows.to_json(orient="split", index=False)
     (folder / "rows.json").write_text(text)
@@ -176,7 +180,7 @@ def beside_others(
         for row in numbers
     ]
     path = {"PATH": f"{mlflow}{os.pathsep}{os.environ['PATH']}"}
-    for name, told in SENT.items():
+    for name, label in SENT.items():
         port = free_port()
         command = [
             mlflow / "mlflow",
@@ -192,7 +196,7 @@ def beside_others(
         with process([*command, "-w", str(given.workers)], folder, **path) as running:
             wait(port, "/ping", running)
             sent = placed if name == "numbers" else named
-            compare(f"mlflow models serve, {told}", port, "/invocations", sent, ours, given)
+            compare(f"mlflow models serve, {label}", port, "/invocations", sent, ours, given)
 
 
 def compare(
@@ -202,7 +206,7 @@ def compare(
     for clients, our_rate in ours.items():
         latencies, seconds = drive(port, path, sent, clients, given.seconds)
         rate = len(latencies) / seconds
-        tell(
+        print_figure(
             f"{name}, {clients} clients",
             f"{speed(rate, latencies)}; ours is {our_rate / rate:.2g} times that",
         )
@@ -213,7 +217,7 @@ def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> N
     from jollyboat.landing.prediction_log import PredictionLog
     from jollyboat.serving import metrics
     from jollyboat.serving.schema import PredictRequest
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
 
     request = 1e6 / max(ours.values())
     line = dict.fromkeys(
@@ -245,7 +249,9 @@ def cost_of_parts(store: Path, bodies: list[bytes], ours: dict[int, float]) -> N
     }
     for name, part in parts.items():
         rounds = [timed(part, 2_000) for _ in range(5)]
-        tell(f"cost of {name}", f"{min(rounds):.0f} µs, {min(rounds) / request:.1%} of a request")
+        print_figure(
+            f"cost of {name}", f"{min(rounds):.0f} µs, {min(rounds) / request:.1%} of a request"
+        )
 
 
 def timed(part: Callable, times: int) -> float:
@@ -263,7 +269,7 @@ def growth(project: Path, store: Path, bodies: list[bytes], given: argparse.Name
         drive(port, "/predict", bodies, 32, count=given.requests - given.requests // 10)
         last = resident_mb(server.pid)
     grown = f"{first:.0f} MB, after {given.requests:,} {last:.0f} MB ({last / first - 1:+.1%})"
-    tell(f"memory after {given.requests // 10:,} requests", grown)
+    print_figure(f"memory after {given.requests // 10:,} requests", grown)
 
 
 def changes_and_a_kill(
@@ -272,7 +278,7 @@ def changes_and_a_kill(
     """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
     from jollyboat.champions import champion
     from jollyboat.landing.prediction_log import land_leftovers
-    from jollyboat.store.store import Store, read_json
+    from jollyboat.store import Store, read_json
 
     kept, first = Store(store), champion.current(Store(store))[1]
     shutil.rmtree(store / "raw", ignore_errors=True)
@@ -297,10 +303,10 @@ def changes_and_a_kill(
         json.loads(line)["request_id"] for path in files for line in path.read_text().splitlines()
     ]
     missing = len(set(ids) - set(lines))
-    told = f"{len(latencies):,} answered, {broken} broke with their worker, {missing} missing in the log"
-    tell(
+    answered = f"{len(latencies):,} answered, {broken} broke with their worker, {missing} missing in the log"
+    print_figure(
         f"{given.requests:,} requests, 3 changes, 1 kill",
-        f"{told}, {len(lines) - len(set(lines))} there twice",
+        f"{answered}, {len(lines) - len(set(lines))} there twice",
     )
 
 
@@ -356,7 +362,7 @@ class Load:
     def __init__(self, port: int, requests: list[bytes], seconds, rate, count):
         self.port, self.requests, self.rate, self.count = port, requests, rate, count
         self.seconds = seconds or float("inf")
-        self.latencies, self.answers, self.asked, self.failed, self.took = [], [], 0, 0, 0.0
+        self.latencies, self.answers, self.sent_count, self.failed, self.took = [], [], 0, 0, 0.0
 
     async def run(self, clients: int) -> None:
         loop = asyncio.get_running_loop()
@@ -370,19 +376,21 @@ class Load:
         )  # a worker that is woken takes all connections that wait, and keeps them
         while self.goes_on(time.monotonic()):
             try:
-                _, asking = await loop.create_connection(
-                    lambda: Asking(self, loop), "127.0.0.1", self.port
+                _, client_protocol = await loop.create_connection(
+                    lambda: Client(self, loop), "127.0.0.1", self.port
                 )
-                await asking.ended
+                await client_protocol.ended
             except OSError:
                 self.failed += 1
                 await asyncio.sleep(0.05)
 
     def goes_on(self, now: float) -> bool:
-        return (self.count is None or self.asked < self.count) and now < self.began + self.seconds
+        return (
+            self.count is None or self.sent_count < self.count
+        ) and now < self.began + self.seconds
 
 
-class Asking(asyncio.Protocol):
+class Client(asyncio.Protocol):
     """One client: the next request when the answer before it is there, and due."""
 
     def __init__(self, load: Load, loop: asyncio.AbstractEventLoop):
@@ -399,7 +407,7 @@ class Asking(asyncio.Protocol):
             self.ended.set_result(None)
             self.transport.close()
             return
-        load.asked, self.number = load.asked + 1, load.asked
+        load.sent_count, self.number = load.sent_count + 1, load.sent_count
         self.due = load.began + self.number / load.rate if load.rate else now
         self.loop.call_later(max(0, self.due - now), self.send)
 
@@ -433,7 +441,7 @@ def sessions(store: Path) -> tuple[list[bytes], Any, Path]:
     from jollyboat.bundles.bundle import open_bundle
     from jollyboat.champions.champion import current
     from jollyboat.snapshots import snapshot
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
     from jollyboat.training.schema import FeatureSchema
 
     opened, bundle = (
@@ -492,26 +500,26 @@ def serving(
     project: Path, store: Path, **environment: object
 ) -> Iterator[tuple[subprocess.Popen, int]]:
     port = free_port()
-    told = {name: str(value) for name, value in environment.items()} | {
+    settings = {name: str(value) for name, value in environment.items()} | {
         "STORE_ROOT": str(store),
         "PORT": str(port),
     }
-    with process([sys.executable, "-m", "jollyboat.cli", "serve"], project, **told) as running:
+    with process([sys.executable, "-m", "jollyboat.cli", "serve"], project, **settings) as running:
         wait(port, "/ready", running)
         yield running, port
 
 
 @contextmanager
 def process(command: list, folder: Path, **environment: str) -> Iterator[subprocess.Popen]:
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         running = subprocess.Popen(
-            command, cwd=folder, env=os.environ | environment, stdout=said, stderr=said
+            command, cwd=folder, env=os.environ | environment, stdout=output, stderr=output
         )
         try:
             yield running
         except BaseException:
-            said.seek(0)
-            print(said.read()[-2_000:], file=sys.stderr)
+            output.seek(0)
+            print(output.read()[-2_000:], file=sys.stderr)
             raise
         finally:
             running.terminate()
@@ -562,8 +570,8 @@ def workers(pid: int) -> list[int]:
 
 
 def resident_mb(pid: int) -> float:
-    told = Path(f"/proc/{pid}/status").read_text()
-    return int(told.partition("VmRSS:")[2].split()[0]) / 1_024
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1_024
 
 
 def speed(rate: float, latencies: list[float]) -> str:
@@ -572,8 +580,8 @@ def speed(rate: float, latencies: list[float]) -> str:
     return f"{rate:,.0f} a second, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
 
 
-def tell(what: str, figure: str) -> None:
-    print(f"{what:<46} {figure}", flush=True)
+def print_figure(name: str, figure: str) -> None:
+    print(f"{name:<46} {figure}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Chromium without a window, spoken to over its debugging pipe (fd 3 in, fd 4 out, JSON ended by a null byte)."""
+"""Headless Chromium over its debugging pipe: fd 3 in, fd 4 out, JSON that ends with a null byte."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 
 class Browser:
-    """One page; `errors` holds what its console and its scripts complained of, `requests` the addresses it asked."""
+    """One page: `errors` of its console and scripts, `requests` the addresses that it loaded."""
 
     def __init__(self, write: int, read: int):
         self._write, self._read, self._buffer, self._number, self._session = (
@@ -33,17 +33,17 @@ class Browser:
             self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """What a command of the DevTools protocol answers."""
+        """The result of a command of the DevTools protocol."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
-            told = self._next()
-            if told.get("id") == self._number:
-                assert "error" not in told, told
-                return told["result"]
+            response = self._next()
+            if response.get("id") == self._number:
+                assert "error" not in response, response
+                return response["result"]
 
     def open(self, address: str) -> None:
         """Go there and wait until the page has loaded."""
@@ -52,7 +52,7 @@ class Browser:
         self.wait_for_load()
 
     def press(self, key: str) -> None:
-        """A key, which is to lead to another page."""
+        """Press a key that leads to another page."""
         self._events.clear()
         self("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
         self("Input.dispatchKeyEvent", type="keyUp", key=key)
@@ -74,18 +74,18 @@ class Browser:
         while b"\0" not in self._buffer:
             self._buffer += os.read(self._read, 1 << 16)
         line, _, self._buffer = self._buffer.partition(b"\0")
-        told = json.loads(line)
-        what, details = told.get("method", ""), told.get("params", {})
-        self._events.append(what)
-        if what == "Runtime.exceptionThrown" or (
-            what == "Runtime.consoleAPICalled" and details["type"] == "error"
+        message = json.loads(line)
+        method, details = message.get("method", ""), message.get("params", {})
+        self._events.append(method)
+        if method == "Runtime.exceptionThrown" or (
+            method == "Runtime.consoleAPICalled" and details["type"] == "error"
         ):
             self.errors.append(json.dumps(details))
-        if what == "Network.requestWillBeSent":
+        if method == "Network.requestWillBeSent":
             self.requests.append(details["request"]["url"])
-        if what == "Log.entryAdded" and details["entry"]["level"] == "error":
+        if method == "Log.entryAdded" and details["entry"]["level"] == "error":
             self.errors.append(json.dumps(details["entry"]))
-        return told
+        return message
 
 
 @contextmanager

@@ -89,8 +89,8 @@ def project(template: Path, once) -> Path:
             str(template),
         ]
         subprocess.run(command, env=os.environ | {"HOME": str(folder)}, check=True)
-        said = make(folder / "shop_intent", "setup")
-        assert said.returncode == 0, said.stdout
+        result = make(folder / "shop_intent", "setup")
+        assert result.returncode == 0, result.stdout
 
     return once("generated", generate) / "shop_intent"
 
@@ -110,7 +110,7 @@ def built(untouched: Path, once) -> Path:
 
     def build(store: Path) -> None:
         raw = ["--raw", str(store / "raw"), "--truth", str(store / "truth.parquet")]
-        said = run(
+        result = run(
             untouched,
             store,
             *JOLLYBOAT,
@@ -122,9 +122,9 @@ def built(untouched: Path, once) -> Path:
             *raw,
         )
         for verb in ("data", "train", "deploy", "score"):
-            assert said.returncode == 0, said.stdout
-            said = run(untouched, store, f"flows/{verb}.py", "run")
-        assert said.returncode == 0, said.stdout
+            assert result.returncode == 0, result.stdout
+            result = run(untouched, store, f"flows/{verb}.py", "run")
+        assert result.returncode == 0, result.stdout
 
     return once("built", build)
 

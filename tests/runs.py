@@ -50,11 +50,11 @@ def run(
     )
 
 
-def refusal(said: subprocess.CompletedProcess) -> str:
+def refusal(result: subprocess.CompletedProcess) -> str:
     """The last sentence, unwrapped, of a command that must have ended with one and exit code 1."""
-    assert said.returncode == 1, said.stdout
-    assert "Traceback" not in said.stdout, said.stdout
-    return demo.unwrap(said.stdout.strip().rpartition("\n\n")[2])
+    assert result.returncode == 1, result.stdout
+    assert "Traceback" not in result.stdout, result.stdout
+    return demo.unwrap(result.stdout.strip().rpartition("\n\n")[2])
 
 
 def copy_project(project: Path, into: Path) -> Path:
@@ -84,10 +84,12 @@ def type_in(project: Path, command: str, **environment: str) -> subprocess.Compl
 def read_guide(guide: Path) -> Iterator[Step]:
     """The guide's steps in their order; a diff that names no file edits the one before."""
     file = ""
-    for found in STEP.finditer(guide.read_text(encoding="utf-8")):
-        file = found["file"] or file
+    for actual in STEP.finditer(guide.read_text(encoding="utf-8")):
+        file = actual["file"] or file
         yield Step(
-            found["kind"], file if found["kind"] == "diff" else found["file"] or "", found["text"]
+            actual["kind"],
+            file if actual["kind"] == "diff" else actual["file"] or "",
+            actual["text"],
         )
 
 

@@ -1,4 +1,4 @@
-"""Clients of a generated project's server: sessions as a snapshot has them, sent over connections that are kept."""
+"""Clients of a generated project's server, which send the sessions of a snapshot."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ from runs import JOLLYBOAT
 
 import demo
 from jollyboat.snapshots import snapshot
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 
 UNSENT = {"tenant_id", "entity_id", "point_at", "event_number", "source"}
 
@@ -51,7 +51,7 @@ class Server:
 
 @dataclass
 class Load:
-    """What clients sent and heard while they ran: answers in their order, and what went wrong."""
+    """The answers to clients in their order, refusals and broken connections."""
 
     answers: list[dict] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
@@ -62,17 +62,17 @@ class Load:
 def serving(
     project: Path, store: Path, before: tuple[str, ...] = (), **environment: str
 ) -> Iterator[Server]:
-    """A server that is ready; it is told to stop at the end, and must."""
+    """A ready server; at the end it must stop when it is terminated."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    said = (store.parent / f"server-{port}.txt").open("w+")
+    output = (store.parent / f"server-{port}.txt").open("w+")
     process = subprocess.Popen(
         [*before, project / ".venv/bin/python", *JOLLYBOAT, "serve"],
         cwd=project,
         env=demo.environment() | {"STORE_ROOT": str(store), "PORT": str(port)} | environment,
         stdin=subprocess.DEVNULL,
-        stdout=said,
+        stdout=output,
         stderr=subprocess.STDOUT,
     )
     server = Server(process, port)
@@ -104,8 +104,8 @@ def wait_until_ready(server: Server) -> None:
 
 @contextmanager
 def load(server: Server, bodies: list[dict], clients: int = 4) -> Iterator[Load]:
-    """Clients that ask one thing after the other until the block ends; a connection that breaks is opened again."""
-    heard, is_over = Load(), threading.Event()
+    """Clients that send requests until the block ends, and open a broken connection again."""
+    results, is_over = Load(), threading.Event()
 
     def ask(first: int) -> None:
         connection, number = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30), first
@@ -116,20 +116,20 @@ def load(server: Server, bodies: list[dict], clients: int = 4) -> Iterator[Load]
                 response = connection.getresponse()
                 text = response.read()
             except (OSError, http.client.HTTPException) as error:
-                heard.broken.append(repr(error))
+                results.broken.append(repr(error))
                 connection.close()
                 time.sleep(0.02)
                 continue
             if response.status == 200:
-                heard.answers.append(json.loads(text))
+                results.answers.append(json.loads(text))
             else:
-                heard.refused.append((response.status, text.decode()))
+                results.refused.append((response.status, text.decode()))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     try:
-        yield heard
+        yield results
     finally:
         is_over.set()
         for thread in threads:
@@ -141,7 +141,7 @@ def kill(pid: int) -> None:
 
 
 def sessions(store: Path, count: int) -> list[dict]:
-    """Bodies for POST /predict: the events of some sessions up to their points, as the newest snapshot has them."""
+    """Bodies for POST /predict: events of the newest snapshot's sessions up to their points."""
     events = snapshot.open_latest(Store(store)).scan("events_at_point")
     with duckdb.connect() as connection:
         connection.execute(

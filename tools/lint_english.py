@@ -55,15 +55,16 @@ def check(path: Path) -> Iterator[str]:
     elif path.suffix == ".sql":
         for match in SQL_NAME.finditer(text):
             if (match[1] or match[2]) in RULES["names"]:
-                line = line_of(text, match.start())
-                yield f"{place}:{line}: the name {match[1] or match[2]!r} does not say what it holds"
+                line, name = line_of(text, match.start()), match[1] or match[2]
+                yield f"{place}:{line}: the name {name!r} does not say what it holds"
         prose = []
     else:
         prose = [(1, text)] if path.suffix == ".md" else []
     for line, words in prose:
         for sentence in sentences(words):
-            if len(sentence.split()) > RULES["longest_sentence"]:
-                yield f"{place}:{line}: a sentence of {len(sentence.split())} words: {sentence[:60]!r}"
+            count = len(sentence.split())
+            if count > RULES["longest_sentence"]:
+                yield f"{place}:{line}: a sentence of {count} words: {sentence[:60]!r}"
 
 
 def line_of(text: str, position: int) -> int:

@@ -31,7 +31,7 @@ BETWEEN_MODELS = [("dbt/logs/run.txt", f"  {number} of ") for number in range(2,
 MOMENTS = {
     "data": [
         ("landed/catalog.json", ""),
-        ("staged/web/*.parquet", ""),
+        ("staged/web-*.parquet", ""),
         *BETWEEN_MODELS,
         ("dbt/built.json", ""),
         ("reports/failed_rows.json", ""),
@@ -76,11 +76,11 @@ def test_a_flow_killed_at_every_step_ends_as_one_left_in_peace(
     with watched(store) as seen:
         for pattern, text in moments:
             killed += kill(untouched, store, flow, pattern, text, whole=who == "all")
-        said = run(untouched, store, f"flows/{flow}.py", "run")
+        result = run(untouched, store, f"flows/{flow}.py", "run")
         for group in killed:
             wait_for_the_end(group)
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     assert len(killed) >= len(moments) - (who == "parent")
     assert seen == []
     assert state(built, flow) == state(store, flow)
@@ -135,7 +135,7 @@ def wait_for_the_end(group: int) -> None:
 @contextmanager
 def watched(store: Path) -> Iterator[list[str]]:
     """A reader that looks at every pointer all the time; yields what it found half-written or leading nowhere."""
-    found, is_over = [], threading.Event()
+    actual, is_over = [], threading.Event()
 
     def look() -> None:
         while not is_over.wait(0.002):
@@ -146,14 +146,14 @@ def watched(store: Path) -> Iterator[list[str]]:
                     json.loads((folder / "manifest.json").read_text())
                 except FileNotFoundError as error:
                     if pointer.exists() and Path(error.filename) != pointer:
-                        found.append(f"{pointer} leads nowhere: {error}")
+                        actual.append(f"{pointer} leads nowhere: {error}")
                 except ValueError as error:
-                    found.append(f"{pointer}: {error}")
+                    actual.append(f"{pointer}: {error}")
 
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        yield found
+        yield actual
     finally:
         is_over.set()
         watcher.join()

@@ -44,8 +44,8 @@ def test_no_flow_and_no_server_connects_to_anything_but_loopback(untouched, monk
     monkeypatch.setenv("NETWORK_TRIES", str(tries))
 
     for command in COMMANDS:
-        said = run(untouched, store, *(part.format(store) for part in command), before=ALONE)
-        assert said.returncode == 0, said.stdout
+        result = run(untouched, store, *(part.format(store) for part in command), before=ALONE)
+        assert result.returncode == 0, result.stdout
 
     assert not tries.exists(), tries.read_text()
 
@@ -54,11 +54,11 @@ def test_a_connection_is_noticed(untouched, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
     monkeypatch.setenv("NETWORK_TRIES", str(tmp_path / "tries.txt"))
 
-    said = run(
+    result = run(
         untouched, tmp_path, "-c", "import socket; socket.create_connection(('192.0.2.1', 80))"
     )
 
-    assert said.returncode == 1
+    assert result.returncode == 1
     assert "192.0.2.1" in (tmp_path / "tries.txt").read_text()
 
 
@@ -75,10 +75,10 @@ def test_the_pinned_packages_have_no_known_hole(untouched):
         "requirements.txt",
     ]
 
-    said = subprocess.run(
+    result = subprocess.run(
         command, cwd=untouched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
-    if said.returncode and "known vulnerabilit" not in said.stdout:
-        pytest.skip(f"pip-audit could not ask: {said.stdout.strip().splitlines()[-1][:200]}")
-    assert said.returncode == 0, said.stdout
+    if result.returncode and "known vulnerabilit" not in result.stdout:
+        pytest.skip(f"pip-audit could not ask: {result.stdout.strip().splitlines()[-1][:200]}")
+    assert result.returncode == 0, result.stdout

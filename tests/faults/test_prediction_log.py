@@ -19,22 +19,22 @@ def test_every_answer_heard_before_a_kill_is_in_the_log_once_and_comes_back_as_d
     heard = []
 
     for _ in range(3):
-        with serving(untouched, copied, WORKERS=workers) as server, load(server, bodies) as told:
+        with serving(untouched, copied, WORKERS=workers) as server, load(server, bodies) as report:
             time.sleep(1.5)
             kill(server.workers()[0] if workers == "2" else server.process.pid)
             time.sleep(1)
-        heard += told.answers
+        heard += report.answers
     with serving(untouched, copied):
         pass
     lines = logged(copied)
-    said = run(untouched, copied, "flows/data.py", "run")
+    result = run(untouched, copied, "flows/data.py", "run")
 
     assert len(heard) > 200
-    assert not [status for status, _ in told.refused]
+    assert not [status for status, _ in report.refused]
     assert {1} == set(Counter(line["request_id"] for line in lines).values())
     assert {answer["request_id"] for answer in heard} <= {line["request_id"] for line in lines}
     assert not list((copied / "live").iterdir())
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     assert len(lines) == predictions(copied, "count(*)")
     assert 0 == predictions(
         copied, "count(*) filter (where session_id is null or probability is null)"

@@ -1,4 +1,4 @@
-"""What a data run or a deployment refuses leaves what was published as it was, and says which command mends it."""
+"""What a data run or a deployment refuses leaves what was published as it was, and says which command fixes it."""
 
 import json
 import re

@@ -38,21 +38,21 @@ def body(built) -> dict:
 
 def test_a_thousand_sessions_have_the_snapshots_features_and_scores_online(untouched, copied):
     add_late_events(copied)
-    said = run(untouched, copied, "flows/data.py", "run")
-    assert said.returncode == 0, said.stdout
+    result = run(untouched, copied, "flows/data.py", "run")
+    assert result.returncode == 0, result.stdout
 
-    said = run(untouched, copied, str(IN_PROJECT / "online.py"))
-    told = json.loads(said.stdout.splitlines()[-1])
+    result = run(untouched, copied, str(IN_PROJECT / "online.py"))
+    report = json.loads(result.stdout.splitlines()[-1])
 
     assert (
-        told["sessions"] >= 1_000
-        and told["days"] >= 5
-        and told["late"] >= 20
-        and told["log_ins_midway"] >= 5
+        report["sessions"] >= 1_000
+        and report["days"] >= 5
+        and report["late"] >= 20
+        and report["log_ins_midway"] >= 5
     )
-    differing = {name: count for name, count in told.items() if "differing" in name}
+    differing = {name: count for name, count in report.items() if "differing" in name}
     assert differing.pop("features_differing_changed") > 0
-    assert set(differing.values()) == {0}, told
+    assert set(differing.values()) == {0}, report
 
 
 def add_late_events(store: Path) -> None:
@@ -78,17 +78,17 @@ def test_batch_scores_are_the_servers(untouched, copied):
         "frame = __import__('duckdb').sql(f\"from '{sys.argv[1]}/scores/*/scores.parquet'\").df(); "
         "print(json.dumps({f'{t} {e}': p for t, e, p in zip(frame.tenant_id, frame.entity_id, frame.probability)}))"
     )
-    said = run(untouched, copied, "-c", script, str(copied))
-    scored = json.loads(said.stdout.splitlines()[-1])
-    asked = [
+    result = run(untouched, copied, "-c", script, str(copied))
+    scored = json.loads(result.stdout.splitlines()[-1])
+    requested = [
         one for one in sessions(copied, 400) if f"{one['tenant_id']} {one['session_id']}" in scored
     ]
 
     with serving(untouched, copied) as server:
-        _, told = server.call("/predict/batch", {"sessions": asked})
+        _, report = server.call("/predict/batch", {"sessions": requested})
 
-    assert len(told["answers"]) > 200
-    for answer in told["answers"]:
+    assert len(report["answers"]) > 200
+    for answer in report["answers"]:
         offline = scored[f"{answer['tenant_id']} {answer['entity_id']}"]
         assert abs(answer["probability"] - offline) <= 1e-9, answer
 
@@ -102,7 +102,7 @@ def test_nothing_that_the_schema_allows_or_forbids_is_the_servers_fault(
     command = [".venv/bin/schemathesis", "run", f"http://127.0.0.1:{server.port}/openapi.json"]
     checks = ["--checks", "not_a_server_error,response_schema_conformance,content_type_conformance"]
 
-    said = subprocess.run(
+    result = subprocess.run(
         [*command, *checks, "--max-examples", "150", "--seed", "7", "--generation-deterministic"],
         cwd=untouched,
         env=demo.environment() | {"HOME": str(tmp_path)},
@@ -111,7 +111,7 @@ def test_nothing_that_the_schema_allows_or_forbids_is_the_servers_fault(
         text=True,
     )
 
-    assert said.returncode == 0, said.stdout[-4_000:]
+    assert result.returncode == 0, result.stdout[-4_000:]
 
 
 AN_EVENT = b'{"tenant_id": "acme", "events": [{"occurred_at": "2026-01-01T00:00:00Z", %s}]}'
@@ -201,12 +201,14 @@ def test_what_was_sent_is_in_no_line_of_the_server(untouched, copied, body):
         refused = server.call("/predict", body)
     with serving(untouched, copied) as server:
         answers = [server.call("/predict", each) for each in bodies]
-    said = "".join(path.read_text() for path in copied.parent.glob("server-*.txt"))
+    result = "".join(path.read_text() for path in copied.parent.glob("server-*.txt"))
 
     assert refused[0] == 401
     assert [status for status, _ in answers] == [422, 422, 200, 422]
-    assert secret not in said and "token-of-ours" not in said
-    assert not [told for status, told in answers if status == 422 and secret in json.dumps(told)]
+    assert secret not in result and "token-of-ours" not in result
+    assert not [
+        report for status, report in answers if status == 422 and secret in json.dumps(report)
+    ]
 
 
 # What changes below it
@@ -258,9 +260,9 @@ def copy_of_the_champion(project: Path, store: Path) -> str:
     shared = store / "models/shared"
     version = json.loads((shared / "champion.json").read_text())["version"]
     shutil.copytree(shared / version, shared / "draft")
-    said = run(project, store, "-c", script, str(shared / "draft"))
-    assert said.returncode == 0, said.stdout
-    return said.stdout.split()[-1]
+    result = run(project, store, "-c", script, str(shared / "draft"))
+    assert result.returncode == 0, result.stdout
+    return result.stdout.split()[-1]
 
 
 def point(champion: Path, pointer: dict, version: str) -> None:

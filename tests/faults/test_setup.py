@@ -29,11 +29,11 @@ def fresh(project: Path, tmp_path: Path) -> Path:
 
 
 def python(minor: int) -> str:
-    found = [
+    actual = [
         f"python3.{minor}",
         *sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3"), reverse=True),
     ]
-    for candidate in map(str, found):
+    for candidate in map(str, actual):
         if (
             shutil.which(candidate)
             and not subprocess.run([candidate, "-c", "import venv"], capture_output=True).returncode
@@ -46,9 +46,9 @@ def python(minor: int) -> str:
 def test_every_supported_python_installs_and_imports_and_plain_pip_does_too(
     fresh, minor, installer
 ):
-    said = make(fresh, "setup", f"INSTALLER={installer}", f"PYTHON={python(minor)}")
+    result = make(fresh, "setup", f"INSTALLER={installer}", f"PYTHON={python(minor)}")
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     imported = subprocess.run(
         [fresh / ".venv/bin/python", "-c", IMPORTS], cwd="/", capture_output=True, text=True
     )
@@ -69,10 +69,10 @@ def test_a_set_up_that_was_killed_is_done_again_by_the_same_command(fresh):
     os.killpg(first.pid, signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
 
-    said = make(fresh, "setup")
+    result = make(fresh, "setup")
 
-    assert said.returncode == 0, said.stdout
-    assert "setting up" in said.stdout
+    assert result.returncode == 0, result.stdout
+    assert "setting up" in result.stdout
 
 
 def test_a_package_whose_bytes_are_not_those_pinned_is_refused(fresh):

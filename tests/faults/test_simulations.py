@@ -12,20 +12,20 @@ pytestmark = pytest.mark.faults
 
 def bench(project, name: str) -> list[dict]:
     """What a bench says on its standard error: a line of JSON for each row of its table."""
-    said = subprocess.run(
+    result = subprocess.run(
         [project / ".venv/bin/python", demo.HERE / "bench" / f"{name}.py"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
 
 
 def test_quiet_days_raise_no_alarm_and_drift_is_noticed_in_time(project):
-    found = bench(project, "drift")
+    actual = bench(project, "drift")
 
-    assert len(found) == 3
-    for one in found:
+    assert len(actual) == 3
+    for one in actual:
         assert one["false_alarms"] <= 1
         assert one["sudden"] <= 2
         assert one["slow"] <= 14

@@ -14,9 +14,9 @@ from jollyboat.bundles.bundle import open_bundle
 from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import current
-from jollyboat.serving import batch
+from jollyboat.serving import batch_scores
 from jollyboat.snapshots import snapshot as snapshots
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 
 SESSIONS, TOLERANCE = 1_000, 1e-9
 KEYS = ["tenant_id", "entity_id"]
@@ -27,37 +27,39 @@ def main() -> None:
     snapshot = snapshots.open_latest(store)
     bundle = open_bundle(store.bundle(*current(store)))
     features = snapshot.frame("session_features")
-    asked = features[features["status"] == "train"].sample(SESSIONS, random_state=7)[KEYS]
+    requested = features[features["status"] == "train"].sample(SESSIONS, random_state=7)[KEYS]
     late = features[features["entity_id"].isin(late_sessions(snapshot))][KEYS]
-    asked = pd.concat([asked, late]).drop_duplicates().reset_index(drop=True)
+    requested = pd.concat([requested, late]).drop_duplicates().reset_index(drop=True)
     columns = [feature["name"] for feature in bundle.schema["features"]]
-    expected = asked.merge(features, how="left")[columns]
-    scores = asked.merge(batch.predict(bundle, snapshot, asked), how="left")[
+    expected = requested.merge(features, how="left")[columns]
+    scores = requested.merge(batch_scores.predict(bundle, snapshot, requested), how="left")[
         "probability"
     ].to_numpy()
-    events = snapshot.rows_of("events_at_point", asked)
-    sessions = sent(asked, events)
+    events = snapshot.rows_of("events_at_point", requested)
+    sessions = sent(requested, events)
     files = {name: snapshot.files(name) for name in bundle.lookups}
     model, mangled = LoadedModel(bundle, files), [mangle(session) for session in sessions]
-    told = {
-        "sessions": len(asked),
+    report = {
+        "sessions": len(requested),
         "late": len(late),
         "days": int(events["point_at"].dt.date.nunique()),
     }
-    known = events.groupby(KEYS)["user_id"].agg(["count", "size"])
-    told["log_ins_midway"] = int(((known["count"] > 0) & (known["count"] < known["size"])).sum())
+    existing = events.groupby(KEYS)["user_id"].agg(["count", "size"])
+    report["log_ins_midway"] = int(
+        ((existing["count"] > 0) & (existing["count"] < existing["size"])).sum()
+    )
     for name, chosen in (("in_order", sessions), ("mangled", mangled)):
-        told[f"features_differing_{name}"] = differing(expected, model.features(chosen)[columns])
-        found = np.array([each.probability for each in model.predict(chosen)])
-        told[f"scores_differing_{name}"] = int((np.abs(found - scores) > TOLERANCE).sum())
+        report[f"features_differing_{name}"] = differing(expected, model.features(chosen)[columns])
+        actual = np.array([each.probability for each in model.predict(chosen)])
+        report[f"scores_differing_{name}"] = int((np.abs(actual - scores) > TOLERANCE).sum())
     changed = FeatureQuery(
         bundle.feature_sql.replace("'cart_add'", "'cart_remove'"), bundle.lookups, files
     )
     rows = [
         rows_of_request(place, tenant, events) for place, (tenant, _, events) in enumerate(sessions)
     ]
-    told["features_differing_changed"] = differing(expected, changed.run(rows).infer_objects())
-    print(json.dumps(told))
+    report["features_differing_changed"] = differing(expected, changed.run(rows).infer_objects())
+    print(json.dumps(report))
 
 
 def late_sessions(snapshot) -> list[str]:
@@ -70,12 +72,12 @@ def late_sessions(snapshot) -> list[str]:
     ]
 
 
-def sent(asked: pd.DataFrame, events: pd.DataFrame) -> list[tuple]:
+def sent(requested: pd.DataFrame, events: pd.DataFrame) -> list[tuple]:
     by_session = dict(iter(events.groupby(KEYS, sort=False)))
     unsent = ["tenant_id", "entity_id", "point_at", "event_number", "source"]
     return [
         (*key, by_session[key].sort_values("event_number").drop(columns=unsent).to_dict("records"))
-        for key in asked.itertuples(index=False, name=None)
+        for key in requested.itertuples(index=False, name=None)
     ]
 
 
@@ -88,10 +90,10 @@ def mangle(session: tuple) -> tuple:
     return tenant, entity, [{**event, "colour": "red"} for event in twice]
 
 
-def differing(expected: pd.DataFrame, found: pd.DataFrame) -> int:
+def differing(expected: pd.DataFrame, actual: pd.DataFrame) -> int:
     count = 0
     for name in expected.columns:
-        one, other = expected[name], found[name]
+        one, other = expected[name], actual[name]
         absent = one.isna().to_numpy() & other.isna().to_numpy()
         if pd.api.types.is_numeric_dtype(one) and pd.api.types.is_numeric_dtype(other):
             gap = one.to_numpy(dtype=float, na_value=np.nan) - other.to_numpy(

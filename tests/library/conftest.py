@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from whole_path import go_the_whole_path, need_simulated_sources
 
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 
 
 @pytest.fixture(scope="session")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess]:
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess]:
     """What each verb said on the whole path, in order; the first process that asks goes it, the others wait."""
     need_simulated_sources()
     folder = tmp_path_factory.getbasetemp()
@@ -29,9 +29,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Compl
 
 
 @pytest.fixture(scope="session")
-def built(said: dict) -> Store:
+def built(result: dict) -> Store:
     """The store that the whole path built; look, do not touch."""
-    return said["store"]
+    return result["store"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 from jollyboat.bundles.bundle import Bundle, Parts, assemble
 from jollyboat.bundles.model import answer_sample
 from jollyboat.serving.deployment_checks import sample_request
-from jollyboat.store.store import Store, write_json
+from jollyboat.store import Store, write_json
 from jollyboat.training.estimators import Model
 from jollyboat.training.persistence import save
 from jollyboat.training.schema import Feature, FeatureSchema

@@ -1,4 +1,4 @@
-"""A bundle is whole or refused, and the refusal names the file and the way out."""
+"""A broken bundle is refused; the message names the file and the command that helps."""
 
 import json
 
@@ -7,8 +7,7 @@ from serving_data import make_bundle
 
 from jollyboat.bundles import bundle as bundles
 from jollyboat.bundles.bundle import open_bundle
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store
+from jollyboat.store import Store, UserError
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_assembling_leaves_nothing_half_made(store, bundle, monkeypatch):
     assert [path.name for path in (store.models / "shared").iterdir()] == [bundle.version]
 
 
-def test_a_broken_bundle_is_mended_by_assembling_it_again(store, bundle):
+def test_a_broken_bundle_is_replaced_by_assembling_it_again(store, bundle):
     (bundle.folder / "features.sql").write_text("select 1")
 
     make_bundle(store)

@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT
+from jollyboat.store import PROJECT, UserError
 from jollyboat.training.estimators import Model, find_candidate, fit, read_candidates, refit
 from jollyboat.training.explanation import describe, explain, is_estimate
 from jollyboat.training.persistence import load, save
@@ -180,9 +179,9 @@ def test_a_model_of_another_kind_is_saved_and_explained_without_a_change_of_the_
 
 
 def test_no_session_is_kept_with_a_model_that_is_explained_by_occlusion(forest):
-    known = {tuple(row) for row in np.nan_to_num(SCHEMA.matrix(SPLIT.train.features))}
+    training_rows = {tuple(row) for row in np.nan_to_num(SCHEMA.matrix(SPLIT.train.features))}
 
-    assert not known & {tuple(row) for row in np.nan_to_num(forest.typical)}
+    assert not training_rows & {tuple(row) for row in np.nan_to_num(forest.typical)}
 
 
 def test_a_loaded_model_predicts_on_one_thread(tmp_path):
@@ -309,10 +308,10 @@ def test_xgboost_never_lowers_the_probability_for_what_is_named_to_raise_it():
         pd.DataFrame({"returns": returns, "pace": np.arange(600) % 7}),
         (returns < 2).astype(int),
     )
-    asked = pd.DataFrame({"returns": range(5), "pace": 3})
+    requested = pd.DataFrame({"returns": range(5), "pace": 3})
 
     free, named = (
-        fit_on("xgboost", features, label, increasing=names).predict_proba(asked)
+        fit_on("xgboost", features, label, increasing=names).predict_proba(requested)
         for names in ([], ["returns"])
     )
 

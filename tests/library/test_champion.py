@@ -1,4 +1,4 @@
-"""One pointer says which bundle answers; every step of it is kept, and can be taken back."""
+"""A pointer names the champion; its history is kept, and each step can be taken back."""
 
 import os
 import re
@@ -12,8 +12,7 @@ from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions.champion import current, format_versions, promote, prune, rollback
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, read_json, write_json
+from jollyboat.store import Store, UserError, read_json, write_json
 
 WHO = {"by": "test", "why": "a test"}
 
@@ -36,7 +35,7 @@ def test_there_is_no_champion_at_first(store):
     assert current(store, "acme") is None
 
 
-def test_a_tenant_has_its_own_champion_else_the_pooled_one(store, versions):
+def test_a_tenant_has_its_own_champion_else_the_shared_one(store, versions):
     own = make_bundle(store, owner="acme")
     crown(store, versions[0])
     promote(store, "acme", own.version, run="run-1", **WHO)
@@ -131,19 +130,19 @@ def test_rollback_needs_neither_training_nor_a_flow(store, versions):
     assert current(store) == ("shared", versions[0])
 
 
-def test_a_champion_that_was_forced_is_told_as_such_for_as_long_as_it_serves(store, versions):
+def test_a_champion_that_was_forced_is_listed_as_forced_as_long_as_it_serves(store, versions):
     crown(store, versions[0], gate="a-gate.html")
     crown(store, versions[1], forced="the old one is worse still")
     crown(store, versions[2])
 
-    assert standing(store)["forced"] is None
+    assert champion_entry(store)["forced"] is None
     assert rollback(store, **WHO).version == versions[1]
-    assert standing(store)["forced"] == "the old one is worse still"
+    assert champion_entry(store)["forced"] == "the old one is worse still"
     assert re.search(
         rf"{versions[1]} .*CHAMPION .*FORCED: the old one is worse still", format_versions(store)
     )
     assert rollback(store, **WHO).version == versions[0]
-    assert (standing(store)["gate"], standing(store)["forced"]) == ("a-gate.html", None)
+    assert (champion_entry(store)["gate"], champion_entry(store)["forced"]) == ("a-gate.html", None)
 
 
 def test_old_versions_go_but_never_the_champion_the_one_before_or_one_that_a_pointer_names(store):
@@ -161,7 +160,7 @@ def test_old_versions_go_but_never_the_champion_the_one_before_or_one_that_a_poi
     assert rollback(store, **WHO).version == versions[0]
 
 
-def test_a_version_that_is_no_longer_kept_cannot_be_gone_back_to(store, versions):
+def test_rollback_to_a_version_that_is_no_longer_kept_is_refused(store, versions):
     for version in versions:
         crown(store, version)
     prune(store, "shared", keep=1)
@@ -223,6 +222,6 @@ def test_of_two_promotions_judged_against_the_same_champion_one_is_refused_ten_t
         assert current(store)[1] in versions[1:]
 
 
-def standing(store: Store) -> dict:
-    """How the present champion came there."""
+def champion_entry(store: Store) -> dict:
+    """The history's entry of the present champion."""
     return read_json(store.champion("shared"))["history"][-1]

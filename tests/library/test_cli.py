@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from whole_path import JOLLYBOAT, run
 
 from jollyboat.cli.main import GROUPS, jollyboat
-from jollyboat.store.store import PROJECT, Store, write_json
+from jollyboat.store import PROJECT, Store, write_json
 
 HEAVY = {"duckdb", "fastapi", "numpy", "pandas", "pydantic", "sklearn", "uvicorn", "xgboost"}
 
@@ -27,20 +27,20 @@ def call(*words: str, **environment: str):
 
 
 def test_help_lists_every_command_under_its_heading_and_says_how_to_complete_names():
-    said = call("--help").output
+    result = call("--help").output
 
     for heading, commands in GROUPS.items():
-        assert f"\n{heading}:\n" in said
-        assert all(f"\n  {command.name} " in said for command in commands)
-    assert "_JOLLYBOAT_COMPLETE=bash_source" in said
+        assert f"\n{heading}:\n" in result
+        assert all(f"\n  {command.name} " in result for command in commands)
+    assert "_JOLLYBOAT_COMPLETE=bash_source" in result
 
 
 @pytest.mark.parametrize("words", [words for words in every(jollyboat) if words], ids=" ".join)
 def test_each_command_explains_itself_with_an_example_of_its_own(words):
-    said = call(*words, "--help")
+    result = call(*words, "--help")
 
-    assert said.exit_code == 0
-    assert f"Example: jollyboat {' '.join(words)}" in said.output
+    assert result.exit_code == 0
+    assert f"Example: jollyboat {' '.join(words)}" in result.output
 
 
 def test_help_imports_nothing_heavy():
@@ -65,26 +65,26 @@ def test_help_imports_nothing_heavy():
     ],
 )
 def test_a_wrong_name_ends_with_exit_code_2_and_a_suggestion(words, suggestion):
-    said = call(*words)
+    result = call(*words)
 
-    assert said.exit_code == 2
-    assert suggestion in said.output
+    assert result.exit_code == 2
+    assert suggestion in result.output
 
 
 def test_a_refusal_is_one_sentence_on_stderr_and_exit_code_1(tmp_path):
-    said = run(Store(tmp_path), *JOLLYBOAT, "snapshots", "show", "nope")
+    result = run(Store(tmp_path), *JOLLYBOAT, "snapshots", "show", "nope")
 
-    assert (said.returncode, said.stdout) == (1, "")
-    assert said.stderr == "There is no snapshot 'nope'; `make data` publishes one.\n"
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "There is no snapshot 'nope'; `make data` publishes one.\n"
 
 
 def test_a_file_that_cannot_be_written_is_named_without_a_traceback(tmp_path):
     (tmp_path / "raw").write_text("no folder")
 
-    said = run(Store(tmp_path), *JOLLYBOAT, "simulate", "--days", "1", "--sessions-per-day", "10")
+    result = run(Store(tmp_path), *JOLLYBOAT, "simulate", "--days", "1", "--sessions-per-day", "10")
 
-    assert said.returncode == 1
-    assert str(tmp_path / "raw") in said.stderr and "Traceback" not in said.stderr
+    assert result.returncode == 1
+    assert str(tmp_path / "raw") in result.stderr and "Traceback" not in result.stderr
 
 
 def test_completion_offers_the_commands_that_begin_so(tmp_path):
@@ -98,10 +98,10 @@ def test_completion_offers_the_commands_that_begin_so(tmp_path):
 
 
 def test_the_state_of_an_empty_project_says_what_to_type_first(tmp_path):
-    said = call("status", STORE_ROOT=str(tmp_path)).output
+    result = call("status", STORE_ROOT=str(tmp_path)).output
 
-    assert "snapshot    none" in said and "champion    none" in said
-    assert "next        make simulate" in said
+    assert "snapshot    none" in result and "champion    none" in result
+    assert "next        make simulate" in result
 
 
 def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
@@ -112,17 +112,17 @@ def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
     finished = {"run": "r1", "chosen": "rule", "finished_at": "2026-01-02T10:00:00+00:00"}
     write_json(tmp_path / "runs/r1/run.json", finished)
 
-    said = call("status", STORE_ROOT=str(tmp_path)).output
+    result = call("status", STORE_ROOT=str(tmp_path)).output
 
-    assert "snapshot    s1, published 2026-01-01 10:00, 3 events" in said
-    assert "run         r1, finished 2026-01-02 10:00, rule chosen" in said
-    assert "next        make deploy" in said
+    assert "snapshot    s1, published 2026-01-01 10:00, 3 events" in result
+    assert "run         r1, finished 2026-01-02 10:00, rule chosen" in result
+    assert "next        make deploy" in result
 
 
 def test_the_state_names_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "monitor").mkdir()
     (tmp_path / "monitor/latest.json").write_text("{broken")
 
-    said = call("status", STORE_ROOT=str(tmp_path)).output
+    result = call("status", STORE_ROOT=str(tmp_path)).output
 
-    assert f"unreadable  {tmp_path / 'monitor/latest.json'}" in said and "make monitor" in said
+    assert f"unreadable  {tmp_path / 'monitor/latest.json'}" in result and "make monitor" in result

@@ -10,7 +10,7 @@ import pytest
 from whole_path import run
 
 from jollyboat.pages.terminal import WIDTH, color_verdicts, wrap
-from jollyboat.store.store import PROJECT, Store
+from jollyboat.store import PROJECT, Store
 
 CHECK = f"FAIL  {'calibration':<28}{'Probabilities are off by more than chance explains. ' * 4}"
 

@@ -15,7 +15,7 @@ import pytest
 from whole_path import build, need_simulated_sources
 
 from jollyboat.landing.landing import land
-from jollyboat.store.store import PROJECT, Store
+from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
 # What is changed in a good event, and the columns or the quarantine's reason it must end with.
@@ -128,7 +128,7 @@ def hashed(expected: str | dict | None, staged: duckdb.DuckDBPyConnection) -> st
     text = json.dumps(expected, separators=(",", ":")) if isinstance(expected, dict) else expected
     return re.sub(
         r"hash of (\w+(?:@[\w.]+)?)",
-        lambda found: sha256((salt + found[1]).encode()).hexdigest()[:32],
+        lambda actual: sha256((salt + actual[1]).encode()).hexdigest()[:32],
         text,
     )
 
@@ -138,14 +138,14 @@ def test_an_odd_event_has_its_rule(staged, name):
     number, (_, expected) = list(ODD_EVENTS).index(name) + 1, ODD_EVENTS[name]
 
     columns = ", ".join(f"cast({column} as varchar)" for column in expected)
-    (found,) = staged.sql(
+    (actual,) = staged.sql(
         f"select {columns} from stg_web__events where line_number = {number}"
     ).fetchall()
-    assert tuple(hashed(value, staged) for value in expected.values()) == found
+    assert tuple(hashed(value, staged) for value in expected.values()) == actual
 
 
 def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
-    found = staged.sql(
+    actual = staged.sql(
         f"select line, reason from quarantined_events where line_number > {len(ODD_EVENTS)}"
     ).fetchall()
 
@@ -153,7 +153,7 @@ def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
         hashed(line.replace("ann", "hash of ann"), staged): reason
         for line, reason in ODD_LINES.items()
     }
-    assert lines == dict(found)
+    assert lines == dict(actual)
 
 
 def test_orders_without_a_number_are_not_one(staged):
@@ -182,7 +182,7 @@ def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one
 
     assert dbt.returncode == 0, dbt.stdout[-3_000:]
     assert all(len(table) > 300 for table in before)
-    assert len(list(copied.staged.glob("web/*"))) > 10
+    assert len(list(copied.staged.glob("web-*"))) > 10
     assert before == rows()
 
 
@@ -223,8 +223,8 @@ def test_nothing_after_the_point_is_used(copied):
                 [day],
             ).fetchall()
         )
-        known = "select tenant_id, max_by(key[3:], outcome_count) from lookup_visitor where key like 'u:%' group by all"
-        customers = dict(connection.sql(known).fetchall())
+        existing = "select tenant_id, max_by(key[3:], outcome_count) from lookup_visitor where key like 'u:%' group by all"
+        customers = dict(connection.sql(existing).fetchall())
 
     lines = []
     for line in gzip.decompress(file.read_bytes()).splitlines():

@@ -29,7 +29,7 @@ def figures(label=LABEL, probability=PROBABILITY, resamples=0, groups=None, thre
 
 @pytest.mark.parametrize("probability", TIES.values(), ids=TIES)
 def test_figures_are_those_of_scikit_learn(probability):
-    found, decided = figures(probability=probability), probability >= 0.3
+    result, decided = figures(probability=probability), probability >= 0.3
 
     expected = {
         "average_precision": reference.average_precision_score(LABEL, probability),
@@ -39,21 +39,21 @@ def test_figures_are_those_of_scikit_learn(probability):
         "precision": reference.precision_score(LABEL, decided),
         "recall": reference.recall_score(LABEL, decided),
     }
-    assert expected == {name: pytest.approx(found[name]["value"], abs=1e-12) for name in expected}
+    assert expected == {name: pytest.approx(result[name]["value"], abs=1e-12) for name in expected}
 
 
 @pytest.mark.parametrize("probability", TIES.values(), ids=TIES)
 def test_a_weight_is_how_often_a_row_counts(probability):
     weights = RNG.integers(0, 4, ROWS)
 
-    found = Ranking.of(LABEL, probability).average_precision(weights)
+    result = Ranking.of(LABEL, probability).average_precision(weights)
 
     expected = reference.average_precision_score(LABEL, probability, sample_weight=weights)
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert result == pytest.approx(expected, abs=1e-12)
 
 
 def test_an_interval_is_that_of_refitted_resamples():
-    found, drawn = figures(resamples=200), [RNG.integers(0, ROWS, ROWS) for _ in range(80)]
+    result, drawn = figures(resamples=200), [RNG.integers(0, ROWS, ROWS) for _ in range(80)]
     refitted = [figures(LABEL[rows], PROBABILITY[rows]) for rows in drawn]
 
     for name in (
@@ -65,8 +65,8 @@ def test_an_interval_is_that_of_refitted_resamples():
         "lift_top_decile",
     ):
         low, high = np.quantile([each[name]["value"] for each in refitted], [0.025, 0.975])
-        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
-        assert found[name]["high"] - found[name]["low"] == pytest.approx(high - low, rel=0.4)
+        assert result[name]["low"] < result[name]["value"] < result[name]["high"]
+        assert result[name]["high"] - result[name]["low"] == pytest.approx(high - low, rel=0.4)
 
 
 def test_lift_is_that_of_the_highest_tenth():
@@ -76,9 +76,9 @@ def test_lift_is_that_of_the_highest_tenth():
 
 
 def test_the_expected_value_counts_hits_and_false_alarms():
-    found = metrics(np.array([1, 1, 0, 0]), np.array([0.9, 0.1, 0.8, 0.2]), 0.5, 10.0, 1.0, 0, 7)
+    result = metrics(np.array([1, 1, 0, 0]), np.array([0.9, 0.1, 0.8, 0.2]), 0.5, 10.0, 1.0, 0, 7)
 
-    assert found["expected_value_per_1000"]["value"] == pytest.approx(1000 * (10 - 1) / 4)
+    assert result["expected_value_per_1000"]["value"] == pytest.approx(1000 * (10 - 1) / 4)
 
 
 def test_rows_that_come_together_make_an_interval_wider():
@@ -97,12 +97,14 @@ def test_rows_that_come_together_make_an_interval_wider():
     "label", [np.zeros(50, int), np.ones(50, int)], ids=["no positive", "no negative"]
 )
 def test_with_one_class_what_is_undefined_is_none(label):
-    found = figures(label, PROBABILITY[:50], 20)
+    result = figures(label, PROBABILITY[:50], 20)
 
     assert (
-        found["roc_auc"] == found["calibration_slope"] == {"value": None, "low": None, "high": None}
+        result["roc_auc"]
+        == result["calibration_slope"]
+        == {"value": None, "low": None, "high": None}
     )
-    assert found["brier"]["value"] is not None
+    assert result["brier"]["value"] is not None
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])
@@ -111,17 +113,17 @@ def test_what_is_no_probability_is_refused(bad):
         figures(LABEL[:2], np.array([0.5, bad]))
 
 
-def test_the_better_of_two_is_told_apart():
-    found = difference(LABEL, PROBABILITY, NOISY, 200, 7)
+def test_the_better_of_two_leads():
+    result = difference(LABEL, PROBABILITY, NOISY, 200, 7)
 
     expected = reference.average_precision_score(
         LABEL, PROBABILITY
     ) - reference.average_precision_score(LABEL, NOISY)
-    assert found["value"] == pytest.approx(expected)
-    assert 0 < found["low"] < found["value"] < found["high"]
+    assert result["value"] == pytest.approx(expected)
+    assert 0 < result["low"] < result["value"] < result["high"]
 
 
-def test_slices_say_how_good_and_whether_that_can_be_judged():
+def test_segments_say_how_good_and_whether_that_can_be_judged():
     device = np.where(
         np.arange(ROWS) < 20, "tv", np.where(np.arange(ROWS) % 3 == 0, "mobile", None)
     )
@@ -132,19 +134,19 @@ def test_slices_say_how_good_and_whether_that_can_be_judged():
         PROBABILITY,
     )
 
-    found = {entry["value"]: entry for entry in entries}
+    entries_by_value = {entry["value"]: entry for entry in entries}
     mobile = device == "mobile"
-    assert {"mobile", "tv", "(unknown)"} == set(found)
-    assert [found[value]["too_small"] for value in ("mobile", "(unknown)", "tv")] == [
+    assert {"mobile", "tv", "(unknown)"} == set(entries_by_value)
+    assert [entries_by_value[value]["too_small"] for value in ("mobile", "(unknown)", "tv")] == [
         False,
         False,
         True,
     ]
     assert (int(mobile.sum()), int(LABEL[mobile].sum())) == (
-        found["mobile"]["rows"],
-        found["mobile"]["positives"],
+        entries_by_value["mobile"]["rows"],
+        entries_by_value["mobile"]["positives"],
     )
-    assert found["mobile"]["average_precision"] == pytest.approx(
+    assert entries_by_value["mobile"]["average_precision"] == pytest.approx(
         reference.average_precision_score(LABEL[mobile], PROBABILITY[mobile])
     )
 
@@ -156,7 +158,7 @@ def test_a_slice_without_a_positive_has_no_figure_and_does_not_crash():
     assert entry["too_small"]
 
 
-def test_the_smallest_of_very_many_slices_are_judged_together():
+def test_the_smallest_of_very_many_segments_are_judged_together():
     tenants = pd.DataFrame({"tenant_id": [f"t{number}" for number in np.arange(ROWS) % 60]})
 
     entries = by_segment(tenants, LABEL, PROBABILITY)
@@ -167,7 +169,7 @@ def test_the_smallest_of_very_many_slices_are_judged_together():
     assert ROWS == sum(each["rows"] for each in entries)
 
 
-def test_a_slices_lead_is_less_sure_where_its_rows_are_few_persons():
+def test_a_segments_lead_is_less_sure_where_its_rows_are_few_persons():
     one = pd.DataFrame({"tenant_id": ["acme"] * ROWS})
 
     (by_row,) = by_segment(one, LABEL, PROBABILITY, NOISY, 100)
@@ -210,12 +212,12 @@ def test_everything_is_plain_values_for_json():
 def test_a_number_is_cut_into_spans_and_a_point_has_its_day():
     rows = part(pd.DataFrame({"pace": np.arange(ROWS) / 7, "cart": np.arange(ROWS) % 3}), LABEL)
 
-    found = segment_columns(rows, ["pace", "cart", "day", "not_there"])
+    columns = segment_columns(rows, ["pace", "cart", "day", "not_there"])
 
-    assert list(found.columns) == ["pace", "cart", "day"]
-    assert found["pace"].nunique() == 4 and found["pace"].value_counts().max() < ROWS / 3
-    assert set(found["cart"]) == {"0", "1", "2"}
-    assert found["day"].iloc[0] == "2026-01-01"
+    assert list(columns.columns) == ["pace", "cart", "day"]
+    assert columns["pace"].nunique() == 4 and columns["pace"].value_counts().max() < ROWS / 3
+    assert set(columns["cart"]) == {"0", "1", "2"}
+    assert columns["day"].iloc[0] == "2026-01-01"
 
 
 def test_the_search_names_the_slice_on_which_a_model_was_broken_and_finds_little_in_a_good_one():

@@ -13,29 +13,28 @@ from jollyboat.champions import champion
 from jollyboat.cli.main import jollyboat
 from jollyboat.experiments.readout import read, sequence
 from jollyboat.serving import experiment
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, project_settings, read_json, write_json
+from jollyboat.store import Store, UserError, project_settings, read_json, write_json
 
 PROJECT_SETTINGS = project_settings()
 SETTINGS = PROJECT_SETTINGS.experiment.model_dump()
-TOLD = {"salt": "s", "share": 0.5, "owner": "shared", "version": "v2", "champion": "v1"}
-TOLD |= {"since": "2026-01-01T00:00:00+00:00"}
+EXPERIMENT = {"salt": "s", "share": 0.5, "owner": "shared", "version": "v2", "champion": "v1"}
+EXPERIMENT |= {"since": "2026-01-01T00:00:00+00:00"}
 NO_EXPERIMENT = {
     "half a file": "{broken",
     "a text": '"str"',
     "a list": "[]",
     "null": "null",
     **{
-        f"no {name}": json.dumps({key: value for key, value in TOLD.items() if key != name})
-        for name in TOLD
+        f"no {name}": json.dumps({key: value for key, value in EXPERIMENT.items() if key != name})
+        for name in EXPERIMENT
     },
     **{
-        f"share {share}": json.dumps(TOLD | {"share": share})
+        f"share {share}": json.dumps(EXPERIMENT | {"share": share})
         for share in ("0.5", 40, 1.5, 1, 0, -0.5, True, None)
     },
-    "share 1e400": json.dumps(TOLD).replace("0.5", "1e400"),
-    "share NaN": json.dumps(TOLD).replace("0.5", "NaN"),
-    "since": json.dumps(TOLD | {"since": "x"}),
+    "share 1e400": json.dumps(EXPERIMENT).replace("0.5", "1e400"),
+    "share NaN": json.dumps(EXPERIMENT).replace("0.5", "NaN"),
+    "since": json.dumps(EXPERIMENT | {"since": "x"}),
 }
 
 
@@ -63,10 +62,10 @@ def log(
     ("rates", "verdict"), [((0.08, 0.14), "better"), ((0.14, 0.08), "worse"), ((0.1, 0.1), "open")]
 )
 def test_a_difference_is_called_where_there_is_one_and_not_where_there_is_none(rates, verdict):
-    found = read(log(*rates), 0.5, SETTINGS)
+    readout = read(log(*rates), 0.5, SETTINGS)
 
-    assert verdict == found["verdict"]
-    assert found["days"][-1]["low"] < rates[1] - rates[0] < found["days"][-1]["high"]
+    assert verdict == readout["verdict"]
+    assert readout["days"][-1]["low"] < rates[1] - rates[0] < readout["days"][-1]["high"]
 
 
 def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors():
@@ -87,14 +86,14 @@ def test_a_person_counts_once_with_the_variant_and_outcome_met_first_and_waiting
     )
     waiting = rows.iloc[:10].assign(person_id=[f"w{place}" for place in range(10)], outcome=None)
 
-    found = read(pd.concat([later, rows, waiting]), 0.5, SETTINGS)
+    readout = read(pd.concat([later, rows, waiting]), 0.5, SETTINGS)
 
-    assert [one["outcomes"] for one in found["variants"]] == [0, 0]
-    assert sum(one["known"] for one in found["variants"]) == len(rows)
-    assert (len(rows), 10) == (found["crossed"], found["waiting"])
+    assert [one["outcomes"] for one in readout["variants"]] == [0, 0]
+    assert sum(one["observed"] for one in readout["variants"]) == len(rows)
+    assert (len(rows), 10) == (readout["crossed"], readout["waiting"])
 
 
-def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is_told():
+def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is_reported():
     rows = log(0.08, 0.14)
     lost = rows[(rows["variant"] == "champion") | (np.arange(len(rows)) % 10 > 0)]
     slow = rows.assign(latency_ms=rows["latency_ms"] + 100 * (rows["variant"] == "challenger"))
@@ -118,9 +117,9 @@ def test_one_visitor_one_failure_or_one_slow_answer_in_each_arm_decides_nothing(
 
 
 def test_without_an_answer_nothing_is_concluded():
-    found = read(log(0.1, 0.1).iloc[:0], 0.5, SETTINGS)
+    readout = read(log(0.1, 0.1).iloc[:0], 0.5, SETTINGS)
 
-    assert (found["verdict"], found["t_test_p"], found["days"]) == ("open", None, [])
+    assert (readout["verdict"], readout["t_test_p"], readout["days"]) == ("open", None, [])
 
 
 def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path):
@@ -132,7 +131,7 @@ def test_there_is_one_experiment_at_a_time_and_none_without_a_champion(tmp_path)
         experiment.start(store, "", 1.0, PROJECT_SETTINGS)
     with pytest.raises(UserError, match="jollyboat experiment start"):
         experiment.stop(store)
-    write_json(store.experiment, TOLD)
+    write_json(store.experiment, EXPERIMENT)
     with pytest.raises(UserError, match="v2 is the challenger already"):
         experiment.start(store, "", 0.5, PROJECT_SETTINGS)
 
@@ -150,8 +149,8 @@ def test_a_file_that_holds_no_experiment_is_refused_in_a_sentence_that_names_it(
         with pytest.raises(UserError) as refused:
             jollyboat(["experiment", verb], standalone_mode=False)
         sentence = str(refused.value)
-        assert sentence.startswith(f"{file} is no experiment: ") and "\n" not in sentence
-        assert sentence.endswith("Correct it, or `jollyboat experiment stop` ends it.")
+        assert sentence.startswith(f"{file} is no valid experiment: ") and "\n" not in sentence
+        assert sentence.endswith("Correct it, or end it with `jollyboat experiment stop`.")
 
 
 @pytest.mark.parametrize("text", NO_EXPERIMENT.values(), ids=NO_EXPERIMENT.keys())
@@ -160,11 +159,11 @@ def test_a_file_that_holds_no_experiment_is_ended_as_one_is(tmp_path, text):
     store.experiment.parent.mkdir()
     store.experiment.write_text(text)
 
-    said = experiment.stop(store)
+    message = experiment.stop(store)
 
     assert (
-        said
-        == f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
+        message
+        == f"{store.experiment} held no experiment and was deleted; the champion serves all."
     )
     with pytest.raises(UserError, match="There is no experiment"):
         experiment.stop(store)
@@ -172,15 +171,15 @@ def test_a_file_that_holds_no_experiment_is_ended_as_one_is(tmp_path, text):
 
 def test_who_answers_after_an_experiment_is_the_champion_of_then(tmp_path):
     store = Store(tmp_path)
-    write_json(store.experiment, TOLD)
+    write_json(store.experiment, EXPERIMENT)
     write_json(store.champion("shared"), {"version": "v3"})
 
-    said = experiment.stop(store)
-    write_json(store.experiment, TOLD)
+    message = experiment.stop(store)
+    write_json(store.experiment, EXPERIMENT)
     store.champion("shared").write_text("{broken")
     without = experiment.stop(store)
 
-    assert said == "v2 is no longer the challenger. Champion v3 answers everybody."
+    assert message == "v2 is no longer the challenger. Champion v3 serves all visitors."
     assert without.startswith(
         f"v2 is no longer the challenger. {store.champion('shared')} is not readable JSON"
     )
@@ -207,15 +206,15 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
         frame=lambda _: answers,
     )
     monkeypatch.setattr(experiment.snapshot, "open_latest", lambda _: newest)
-    write_json(store.experiment, TOLD)
+    write_json(store.experiment, EXPERIMENT)
 
     write_json(store.champion("shared"), {"version": "v1"})
-    found = experiment.readout(store, PROJECT_SETTINGS)
+    readout = experiment.readout(store, PROJECT_SETTINGS)
     write_json(store.champion("shared"), {"version": "v3"})
 
-    assert sum(one["visitors"] for one in found["variants"]) == 4
+    assert sum(one["visitors"] for one in readout["variants"]) == 4
     with pytest.raises(
-        UserError, match=r"champion is now v3, .* compared with v1: `jollyboat experiment stop`"
+        UserError, match=r"champion is now v3, .* v2 with v1: `jollyboat experiment stop`"
     ):
         experiment.readout(store, PROJECT_SETTINGS)
 
@@ -230,32 +229,36 @@ def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):
 
     assert (
         deployed.returncode == 1
-        and "`jollyboat experiment promote` or `jollyboat experiment stop`" in deployed.stderr
+        and "`jollyboat experiment promote` or `jollyboat experiment stop`"
+        in " ".join(deployed.stderr.split())
     )
-    assert "Nothing is trained while a challenger is on trial" in monitored.stdout
+    assert "Nothing is trained while an experiment runs" in monitored.stdout
 
 
 def test_the_champion_itself_is_no_challenger_and_a_challenger_is_read_and_promoted(copied):
     owner, version = champion.current(copied)
     with pytest.raises(UserError, match="is the champion itself"):
         experiment.start(copied, "", 0.5, PROJECT_SETTINGS)
-    told = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
-    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+    about = {"salt": "s", "share": 0.5, "owner": owner, "version": version, "champion": version}
+    write_json(copied.experiment, about | {"since": "2026-01-01T00:00:00+00:00"})
 
-    found = experiment.readout(copied, PROJECT_SETTINGS)
-    said = experiment.tell(found, copied)
+    readout = experiment.readout(copied, PROJECT_SETTINGS)
+    message = experiment.format_summary(readout, copied)
     with pytest.raises(UserError, match="jollyboat experiment promote --force"):
         experiment.promote(copied, PROJECT_SETTINGS)
     experiment.promote(copied, PROJECT_SETTINGS, force="the shop moves tomorrow")
 
     (copied.bundle(owner, version) / "features.sql").unlink()
-    of_a_broken_one = experiment.tell(found, copied)
+    of_a_broken_one = experiment.format_summary(readout, copied)
 
-    assert "No outcome of both variants is known yet." in said and "not taken up" not in said
-    assert "challenger: not taken up by a server. The bundle at" in of_a_broken_one
+    assert "No outcome of both variants is known yet." in message and "not in use" not in message
+    assert "challenger: not in use. The bundle at" in of_a_broken_one
     assert (
-        "features.sql; `jollyboat experiment stop`, then `jollyboat experiment start"
+        "features.sql; run `jollyboat experiment stop`, then `jollyboat experiment start"
         in of_a_broken_one
     )
     assert read_json(copied.experiment) is None
-    assert "<h1>No difference is sure yet</h1>" in (copied.reports / "experiment.html").read_text()
+    assert (
+        "<h1>Is the challenger better? Not known yet</h1>"
+        in (copied.reports / "experiment.html").read_text()
+    )

@@ -16,10 +16,9 @@ from whole_path import run_together
 from jollyboat.bundles.bundle import Parts, assemble
 from jollyboat.bundles.model import answer_sample
 from jollyboat.champions.champion import current
-from jollyboat.serving import batch, deployment_checks, experiment
+from jollyboat.serving import batch_scores, deployment_checks, experiment
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, project_settings, read_json, write_json
+from jollyboat.store import PROJECT, UserError, project_settings, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.estimators import Model, fit
 from jollyboat.training.persistence import save
@@ -45,28 +44,28 @@ HEADING = re.compile(r"<h1>(.+?)</h1>", re.DOTALL)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_succeeds_and_sums_up_in_one_line(said, verb):
-    assert said[verb].returncode == 0, said[verb].stdout + said[verb].stderr
-    assert f"{verb}: " in said[verb].stdout
+def test_every_verb_succeeds_and_sums_up_in_one_line(result, verb):
+    assert result[verb].returncode == 0, result[verb].stdout + result[verb].stderr
+    assert f"{verb}: " in result[verb].stdout
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_prints_lines_of_at_most_100_columns(said, built, verb):
-    lines = said[verb].stdout.replace(str(built.root), "data").splitlines()
+def test_every_verb_prints_lines_of_at_most_100_columns(result, built, verb):
+    lines = result[verb].stdout.replace(str(built.root), "data").splitlines()
 
     assert [line for line in lines if len(line) > 100] == []
 
 
 @pytest.mark.parametrize("flow", STAGES)
-def test_a_flow_prints_each_of_its_stages_and_nothing_of_metaflows(said, flow):
-    stages = re.findall(r"^(\S.*?)(?: +[\d,]+ rows)? +[\d.]+ s$", said[flow].stdout, re.MULTILINE)
+def test_a_flow_prints_each_of_its_stages_and_nothing_of_metaflows(result, flow):
+    stages = re.findall(r"^(\S.*?)(?: +[\d,]+ rows)? +[\d.]+ s$", result[flow].stdout, re.MULTILINE)
 
     assert [name for name in stages if ":" not in name] == STAGES[flow]
-    assert said[flow].stderr == ""
-    assert not re.search(r"\(pid \d+\)|Task is |Workflow starting|Done!", said[flow].stdout)
+    assert result[flow].stderr == ""
+    assert not re.search(r"\(pid \d+\)|Task is |Workflow starting|Done!", result[flow].stdout)
 
 
-def test_the_card_of_each_flow_is_its_page(said, built, tmp_path):
+def test_the_card_of_each_flow_is_its_page(result, built, tmp_path):
     commands = {
         flow: [f"flows/{flow}.py", "card", "get", "end", str(tmp_path / flow)] for flow in PAGES
     }
@@ -95,8 +94,8 @@ def test_card_view_alone_opens_the_page_of_the_latest_run(built, tmp_path):
     )
 
 
-def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(said, built):
-    assert "quarantined: web: " in said["data"].stdout
+def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(result, built):
+    assert "quarantined: web: " in result["data"].stdout
     account = snapshot.open_latest(built).frame("record_reconciliation")
 
     assert account["line_count"].sum() > 2_000
@@ -138,13 +137,13 @@ def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
 
 
 def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
-    monkeypatch.setattr(batch, "MOST_IN_A_PART", 100)
+    monkeypatch.setattr(batch_scores, "MOST_IN_A_PART", 100)
     opened = snapshot.open_latest(copied)
     whole = duckdb.read_parquet(str(next(copied.scores.glob("*/scores.parquet")))).df()
     tenant = whole["tenant_id"][0]
 
     one = duckdb.read_parquet(
-        str(copied.scores / batch.score(opened, 7, tenant) / "scores.parquet")
+        str(copied.scores / batch_scores.score(opened, 7, tenant) / "scores.parquet")
     ).df()
 
     expected = whole[whole["tenant_id"] == tenant]["probability"].to_numpy()
@@ -152,7 +151,7 @@ def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):
         one["probability"], expected, rtol=1e-12
     )  # sums differ by the rows in a part
     with pytest.raises(UserError, match=tenant):
-        batch.score(opened, 7, "nobody")
+        batch_scores.score(opened, 7, "nobody")
 
 
 def test_the_same_commands_again_change_nothing(copied):
@@ -161,11 +160,11 @@ def test_the_same_commands_again_change_nothing(copied):
         for path in (copied.latest_snapshot, copied.latest_run, copied.champion("shared"))
     }
 
-    said = run_together(
+    result = run_together(
         copied, {verb: [f"flows/{verb}.py", "run"] for verb in ("data", "train", "deploy")}
     )
 
-    assert [0, 0, 0] == [each.returncode for each in said.values()]
+    assert [0, 0, 0] == [each.returncode for each in result.values()]
     assert before == {path: read_json(path) for path in before}
 
 
@@ -243,14 +242,14 @@ def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_th
     copied, tmp_path
 ):
     owner, version = champion_of_other_features(copied, tmp_path / "baseline")
-    told = {
+    summary = {
         "salt": "s",
         "share": 0.5,
         "owner": owner,
         "version": version,
         "champion": current(copied)[1],
     }
-    write_json(copied.experiment, told | {"since": "2026-01-01T00:00:00+00:00"})
+    write_json(copied.experiment, summary | {"since": "2026-01-01T00:00:00+00:00"})
 
     with pytest.raises(UserError, match="jollyboat experiment promote --force"):
         experiment.promote(copied, project_settings())

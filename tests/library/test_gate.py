@@ -1,8 +1,15 @@
+"""Every check passes on a good candidate and shuts on its bad twin; a project can add its own."""
+
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from test_pages import gate_context
 
 from jollyboat.gate.gate import Facts, decide
+from jollyboat.gate.gate_report import format_checks
+from jollyboat.pages import page
+from jollyboat.store import UserError
 from jollyboat.training.training import choose
 
 LIMITS = {
@@ -25,8 +32,8 @@ def lead(value: float, low: float) -> dict:
     return {"value": value, "low": low, "high": 2 * value - low}
 
 
-def slices(high: float) -> list[dict]:
-    """One whose lead over the baseline is surely below `high`, and one too small to judge."""
+def segments(high: float) -> list[dict]:
+    """One whose lead over the baseline is significantly below `high`, and one too small to judge."""
     lead = {"value": high - 0.02, "low": high - 0.04, "high": high}
     return [
         {"segment": "tenant_id", "value": "acme", "too_small": False, "against_baseline": lead},
@@ -47,7 +54,7 @@ GOOD = Facts(
     champion="4f0c",
     against_baseline=lead(0.08, 0.03),
     against_champion=lead(0.0, -0.005),
-    segments=slices(0.04),
+    segments=segments(0.04),
     calibration_error=0.01,
     calibration_chance=0.02,
     misbehaving=[],
@@ -63,7 +70,7 @@ GOOD = Facts(
 BAD = {
     "beats_the_baseline": {"against_baseline": lead(0.02, -0.001)},
     "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
-    "no_segment_falls": {"segments": slices(-0.06)},
+    "no_segment_falls": {"segments": segments(-0.06)},
     "calibration": {"calibration_error": 0.2},
     "behaves": {"misbehaving": ["other ids same score: at most 0.3 apart."]},
     "no_feature_is_too_good": {"leaks": leaks(bought_later=0.99)},
@@ -96,7 +103,7 @@ def test_a_good_candidate_passes_every_check_and_each_has_a_bad_twin():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_candidate_is_refused_by_name_and_told_what_to_do(name):
+def test_a_bad_candidate_is_refused_by_name_with_a_remedy(name):
     refused = failed(replace(GOOD, **BAD[name]))
 
     assert [name] == list(refused)
@@ -139,20 +146,23 @@ def test_probabilities_of_a_rare_outcome_may_be_off_by_half_of_its_rate_at_most(
     assert decide(replace(rare, calibration_error=0.009), LIMITS).passed
 
 
-def test_a_slice_on_which_the_champion_was_better_is_named():
-    refused = failed(replace(GOOD, champion_segments=slices(-0.06)))
+def test_a_segment_on_which_the_champion_was_better_is_named():
+    refused = failed(replace(GOOD, champion_segments=segments(-0.06)))
 
-    assert "tenant_id acme does worst against the champion" in refused["no_segment_falls"]
-
-
-def test_a_ladder_without_a_rule_is_told_to_have_one():
     assert (
-        'name "baseline" under [train]'
+        "Weakest of 1 segments against the champion: tenant_id = acme"
+        in refused["no_segment_falls"]
+    )
+
+
+def test_without_a_baseline_the_sentence_says_how_to_add_one():
+    assert (
+        'add "baseline" to candidates under [train]'
         in failed(replace(GOOD, against_baseline=None))["beats_the_baseline"]
     )
 
 
-def test_a_champion_that_cannot_be_asked_shuts_the_gate_in_a_sentence():
+def test_a_champion_that_cannot_score_the_holdout_shuts_the_gate_in_a_sentence():
     silent = replace(
         GOOD, against_champion=None, champion_silence="Its table lookup_price is gone."
     )
@@ -169,7 +179,7 @@ def test_a_limit_that_is_not_set_shuts_the_gate(key):
     assert len(failed(GOOD, {name: limit for name, limit in LIMITS.items() if name != key})) == 1
 
 
-def test_the_rule_itself_is_refused_in_a_sentence_that_says_so():
+def test_the_baseline_itself_is_refused_in_a_sentence_that_says_so():
     assert (
         "the baseline itself" in failed(replace(GOOD, candidate="baseline"))["beats_the_baseline"]
     )
@@ -182,9 +192,9 @@ def test_the_first_deployment_needs_no_champion(margin):
     assert decide(first, LIMITS | {"champion_margin": margin}).passed
 
 
-def test_a_slice_that_may_have_fallen_by_chance_does_not_shut_the_gate():
-    assert decide(replace(GOOD, segments=slices(-0.04)), LIMITS).passed
-    assert decide(replace(GOOD, segments=slices(0)[1:]), LIMITS).passed
+def test_a_segment_that_may_have_fallen_by_chance_does_not_shut_the_gate():
+    assert decide(replace(GOOD, segments=segments(-0.04)), LIMITS).passed
+    assert decide(replace(GOOD, segments=segments(0)[1:]), LIMITS).passed
 
 
 @pytest.mark.parametrize("xgboost", [0.25, 0.3])
@@ -197,3 +207,67 @@ def test_the_best_on_validation_is_chosen_and_of_equals_the_simpler(xgboost):
         )
         == "logistic"
     )
+
+
+OWN_CHECK = """
+def check_small_bundle(facts):
+    limit = {limit}
+    return facts.bundle_mb <= limit, facts.bundle_mb, limit, f"The bundle has {{facts.bundle_mb}} MB."
+"""
+
+
+@pytest.fixture
+def write_own_checks(tmp_path):
+    """Writes ml/gate_checks.py of a temporary project and returns the project's folder."""
+
+    def write(text):
+        (tmp_path / "ml").mkdir(exist_ok=True)
+        (tmp_path / "ml/gate_checks.py").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_a_check_of_the_project_runs_after_the_librarys_and_can_refuse(write_own_checks):
+    passing = decide(GOOD, LIMITS, write_own_checks(OWN_CHECK.format(limit=1)))
+    refusing = decide(GOOD, LIMITS, write_own_checks(OWN_CHECK.format(limit=0.1)))
+
+    assert passing.passed
+    assert [check.name for check in passing.checks] == [*BAD, "small_bundle"]
+    assert not refusing.passed
+    assert [check.name for check in refusing.checks if not check.passed] == ["small_bundle"]
+    assert (refusing.checks[-1].figure, refusing.checks[-1].limit) == (0.2, 0.1)
+
+
+def test_a_check_of_the_project_is_on_the_page_and_on_the_terminal(write_own_checks):
+    decision = decide(GOOD, LIMITS, write_own_checks(OWN_CHECK.format(limit=0.1))).to_dict()
+    context = gate_context(passed=False)
+    report = SimpleNamespace(**vars(context["report"]) | {"decision": decision})
+
+    html = page.render("gate.html", title="Deployment", **context | {"report": report})
+    lines = format_checks(SimpleNamespace(checks=decision["checks"]))
+
+    assert "small bundle" in html and "The bundle has 0.2 MB." in html
+    assert "FAIL  small_bundle" in lines
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("return facts.no_such_fact", "no_such_fact"),
+        ("return True", "four values"),
+        ("return True, float('nan'), 1, 'Fine.'", "not both finite"),
+    ],
+)
+def test_a_check_of_the_project_that_is_broken_shuts_the_gate(write_own_checks, body, problem):
+    decision = decide(GOOD, LIMITS, write_own_checks(f"def check_mine(facts):\n    {body}\n"))
+
+    assert [check.name for check in decision.checks if not check.passed] == ["mine"]
+    assert problem in decision.checks[-1].sentence
+    assert "ml/gate_checks.py" in decision.checks[-1].sentence
+
+
+@pytest.mark.parametrize("text", ["import no_such_module", "def check_latency(facts): ..."])
+def test_a_file_of_checks_that_cannot_be_used_is_named(write_own_checks, text):
+    with pytest.raises(UserError, match=r"gate_checks\.py .*`make deploy`"):
+        decide(GOOD, LIMITS, write_own_checks(text))

@@ -10,8 +10,7 @@ import pytest
 from jollyboat.landing import records
 from jollyboat.landing.landing import land
 from jollyboat.landing.records import LONGEST_LINE
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store
+from jollyboat.store import Store, UserError
 
 GOOD = b'{"a": 1}\n{"a": 2}\n'
 ZIPPED = gzip.compress(GOOD)

@@ -27,8 +27,7 @@ from jollyboat.monitoring import alerts, inputs, monitor
 from jollyboat.monitoring.drift import Group, watch
 from jollyboat.monitoring.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, read_json, write_json
+from jollyboat.store import PROJECT, Store, UserError, read_json, write_json
 from jollyboat.training import run as runs
 from jollyboat.training.schema import FeatureSchema
 
@@ -70,7 +69,7 @@ def facts(live: pd.DataFrame | None = None, **others) -> Facts:
     arrivals = pd.DataFrame(
         {"source": "web", "day": range(-22, 1), "quarantined_count": 1, "record_count": 1000}
     )
-    found = Facts(
+    default = Facts(
         days=days,
         schema=FeatureSchema.from_frame(reference[features]),
         reference=reference[["tenant_id", "day", *features]],
@@ -85,11 +84,11 @@ def facts(live: pd.DataFrame | None = None, **others) -> Facts:
         age_hours=1.0,
         days_since_training=9.0,
     )
-    return replace(found, **others)
+    return replace(default, **others)
 
 
-def alarms(found: Facts) -> dict[str, Check]:
-    return {check.key: check for check in judge(found, LIMITS)[0] if check.state == ALARM}
+def alarms(given: Facts) -> dict[str, Check]:
+    return {check.key: check for check in judge(given, LIMITS)[0] if check.state == ALARM}
 
 
 def test_days_like_those_of_training_raise_no_alarm_and_ask_for_no_training():
@@ -99,16 +98,16 @@ def test_days_like_those_of_training_raise_no_alarm_and_ask_for_no_training():
     assert decision["retrain"] is False
 
 
-def test_a_feature_that_moved_is_told_once_and_not_again_for_each_tenant():
+def test_a_feature_that_moved_is_one_alarm_and_not_another_one_for_each_tenant():
     live = sessions(DAYS, 1).assign(channel="mail", amount=lambda rows: rows["amount"] + 1)
 
-    found = alarms(facts(live))
+    opened = alarms(facts(live))
 
-    assert set(found) == {"drift/all/amount", "broken/all/channel"}
-    assert "mail: " in found["broken/all/channel"].sentence
+    assert set(opened) == {"drift/all/amount", "broken/all/channel"}
+    assert "mail: " in opened["broken/all/channel"].sentence
 
 
-def test_what_moved_for_one_tenant_alone_is_told_of_that_tenant():
+def test_drift_of_one_tenant_alone_is_an_alarm_of_that_tenant():
     live = sessions(DAYS, 1)
     live.loc[live["tenant_id"] == "bolt", "amount"] += 0.7
 
@@ -152,7 +151,7 @@ def test_a_model_that_ranks_no_longer_is_below_the_ballpark_and_unknown_outcomes
     assert set(quality) == {UNKNOWN}
 
 
-def test_quality_is_told_day_by_day_and_of_no_day_with_few_outcomes():
+def test_quality_has_a_figure_for_each_day_with_enough_outcomes():
     live = sessions(DAYS, 1)
     live["label"] = live["label"].where(live["day"] > -2)
     worse = live.assign(
@@ -161,15 +160,15 @@ def test_quality_is_told_day_by_day_and_of_no_day_with_few_outcomes():
         )
     )
 
-    found = judge(facts(worse), LIMITS | {"windows": [1]})[0]
-    rank, rate = (check for check in found if check.key.startswith("quality/all"))
+    checks = judge(facts(worse), LIMITS | {"windows": [1]})[0]
+    rank, rate = (check for check in checks if check.key.startswith("quality/all"))
 
     assert rank.history[0] is rate.history[0] is None
     assert rank.history[1] > rank.limit > rank.history[2] == rank.value
     assert rate.history[2] == rate.value
 
 
-def test_outcomes_that_come_more_often_than_said_are_an_alarm():
+def test_more_outcomes_than_predicted_are_an_alarm():
     live = sessions(DAYS, 1)
     often = live.assign(
         label=np.maximum(live["label"], np.random.default_rng(0).random(len(live)) < 0.1)
@@ -213,34 +212,35 @@ def test_each_source_is_judged_by_its_own_newest_day_and_the_worst_is_named():
     )
 
     arrivals = inputs._arrivals(SimpleNamespace(relation=lambda _: duckdb.from_df(account)))
-    told = alarms(facts(arrivals=arrivals))["quarantine/all/records"]
+    check = alarms(facts(arrivals=arrivals))["quarantine/all/records"]
 
-    assert told.sentence == "12.60% of the newest day's records of web are quarantined."
-    assert told.history == (None, 0.0, 0.126)
+    assert check.sentence == "12.60% of the newest day's records of web are quarantined."
+    assert check.history == (None, 0.0, 0.126)
 
 
 def test_a_tenant_that_stopped_is_named():
-    found = facts()
-    gone = found.volumes[(found.volumes["tenant_id"] == "acme") | (found.volumes["day"] < 0)]
+    usual = facts()
+    gone = usual.volumes[(usual.volumes["tenant_id"] == "acme") | (usual.volumes["day"] < 0)]
 
     assert (
-        "No session came" in alarms(replace(found, volumes=gone))["volume/bolt/sessions"].sentence
+        "No session in the newest"
+        in alarms(replace(usual, volumes=gone))["volume/bolt/sessions"].sentence
     )
 
 
 def test_a_tenant_that_had_an_empty_day_stopped_when_it_is_empty_for_longer_and_the_smallest_is_watched_too():
-    found, names = facts(), [f"small-{place}" for place in range(25)]
+    usual, names = facts(), [f"small-{place}" for place in range(25)]
     few = pd.DataFrame(
         {"tenant_id": names * 20, "day": np.repeat(range(-22, -2), 25), "session_count": 10}
     )
     closes = few[(few["tenant_id"] == "small-0") & (few["day"] != -10)]
     yesterday, before = (closes.head(1).assign(day=day) for day in (-1, -2))
-    volumes = [found.volumes, few[few["tenant_id"] != "small-0"], closes, before]
-    reference = pd.concat([found.reference, few[["tenant_id", "day"]]])
+    volumes = [usual.volumes, few[few["tenant_id"] != "small-0"], closes, before]
+    reference = pd.concat([usual.reference, few[["tenant_id", "day"]]])
 
     def stopped(*more: pd.DataFrame) -> set[str]:
         return set(
-            alarms(replace(found, reference=reference, volumes=pd.concat([*volumes, *more])))
+            alarms(replace(usual, reference=reference, volumes=pd.concat([*volumes, *more])))
         )
 
     assert {f"volume/{name}/sessions" for name in names} <= stopped()
@@ -281,19 +281,19 @@ def test_training_waits_until_drift_has_held_and_the_last_one_is_past_and_never_
 
     assert decide(moved) == {"retrain": True, "reason": "For 2 days: drift of amount."}
     assert decide(sudden)["retrain"] is False
-    assert "7 are to pass" in decide(moved, days_since_training=3.0)["reason"]
-    assert decide(moved.assign(channel=None))["reason"].startswith("Mend channel first")
+    assert "7 must pass" in decide(moved, days_since_training=3.0)["reason"]
+    assert decide(moved.assign(channel=None))["reason"].startswith("Fix channel first")
 
 
-def test_an_incident_is_told_when_it_begins_and_when_it_ends(tmp_path):
-    store, told = Store(tmp_path), []
-    hooks = {"hook": lambda text: told.append(json.loads(text))}
-    say = lambda found: alerts.tell(store, found, "page", hooks)  # noqa: E731
+def test_an_incident_is_sent_when_it_begins_and_when_it_ends(tmp_path):
+    store, messages = Store(tmp_path), []
+    hooks = {"hook": lambda text: messages.append(json.loads(text))}
+    send = lambda incidents: alerts.send_alerts(store, incidents, "page", hooks)  # noqa: E731
 
-    for found in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
-        say(found)
+    for incidents in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
+        send(incidents)
 
-    assert [(one["opened"], one["ended"]) for one in told] == [
+    assert [(one["opened"], one["ended"]) for one in messages] == [
         (["A moved."], []),
         (["B moved."], ["A moved."]),
         ([], ["B moved."]),
@@ -305,8 +305,12 @@ def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next
     script = "import sys; print(sys.stdin.read(), file=open(sys.argv[1], 'a')); sys.exit(int(sys.argv[2]))"
     hook = lambda file, code: alerts.hooks_of(f'{sys.executable} -c "{script}" {file} {code}', "")  # noqa: E731
 
-    failed = alerts.tell(store, {"a": "A moved."}, "page", hook(tries, 3), wait_seconds=0)["failed"]
-    again = alerts.tell(store, {"a": "A moved."}, "page", hook(heard, 0), wait_seconds=0)["failed"]
+    failed = alerts.send_alerts(store, {"a": "A moved."}, "page", hook(tries, 3), wait_seconds=0)[
+        "failed"
+    ]
+    again = alerts.send_alerts(store, {"a": "A moved."}, "page", hook(heard, 0), wait_seconds=0)[
+        "failed"
+    ]
 
     assert "exit code 3" in failed
     assert again is None
@@ -315,12 +319,12 @@ def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next
 
 
 def test_a_command_that_hangs_ends_with_what_it_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(alerts, "TIMEOUT_SECONDS", 1)
     os.mkfifo(held := tmp_path / "held")
     reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
     hooks = alerts.hooks_of(f"sh -c 'sleep 60 >{held} & echo begun >{held}; wait'", "")
 
-    failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
+    failed = alerts.send_alerts(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
         "failed"
     ]
 
@@ -331,13 +335,15 @@ def test_a_command_that_hangs_ends_with_what_it_started(tmp_path, monkeypatch):
     )  # nobody holds the other end
 
 
-def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_none_is_reported_without_it(
+def test_a_hook_gets_an_incident_once_even_if_another_fails_and_an_invalid_address_stays_secret(
     tmp_path,
 ):
     store, heard = Store(tmp_path), []
     hooks = alerts.hooks_of("nowhere/to-be-found", "http://127.0.0.1:1/a secret")
     hooks["healthy"] = lambda text: heard.append(json.loads(text))
-    say = lambda found: alerts.tell(store, found, "page", hooks, wait_seconds=0)["failed"]  # noqa: E731
+
+    def say(incidents: dict[str, str]) -> list[str]:
+        return alerts.send_alerts(store, incidents, "page", hooks, wait_seconds=0)["failed"]
 
     failed = say({"a": "A moved."})
     say({"a": "A moved.", "b": "B moved."})
@@ -356,7 +362,7 @@ def test_a_hook_is_told_once_whatever_becomes_of_another_and_an_address_that_is_
 
 
 @pytest.mark.parametrize(("refusals", "reported"), [(1, None), (9, "Internal Server Error")])
-def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told_to_nobody(
+def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_stays_secret(
     tmp_path, refusals, reported
 ):
     heard = []
@@ -372,9 +378,9 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
     with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
         threading.Thread(target=server.serve_forever).start()
         hooks = alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/secret")
-        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
-            "failed"
-        ]
+        failed = alerts.send_alerts(
+            Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0
+        )["failed"]
         server.shutdown()
 
     assert heard == [
@@ -392,7 +398,7 @@ def test_a_webhook_is_posted_to_until_it_takes_the_alert_and_its_address_is_told
         "null",
         '{"x": "str"}',
         '{"x": {}}',
-        '{"x": {"since": "", "sentence": "", "told": [1]}}',
+        '{"x": {"since": "", "sentence": "", "sent_to": [1]}}',
     ],
 )
 def test_a_history_of_alerts_that_is_none_is_refused_with_the_way_out(tmp_path, text):
@@ -400,36 +406,40 @@ def test_a_history_of_alerts_that_is_none_is_refused_with_the_way_out(tmp_path, 
     store.monitor.mkdir()
     (store.monitor / "alerts.json").write_text(text)
 
-    with pytest.raises(UserError, match=r"monitor/alerts.json is not readable.*delete it and run"):
-        alerts.tell(store, {"a": "A moved."}, "page", {})
+    with pytest.raises(
+        UserError, match=r"monitor/alerts.json is not readable.*(?i:delete it and run)"
+    ):
+        alerts.send_alerts(store, {"a": "A moved."}, "page", {})
 
 
-def test_two_monitors_at_once_tell_an_incident_once(tmp_path):
-    told = []
-    hooks = {"slow": lambda text: (time.sleep(0.3), told.append(json.loads(text)["opened"]))}
-    say = lambda _: alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks)["opened"]  # noqa: E731
+def test_two_monitors_at_once_send_an_incident_once(tmp_path):
+    opened_by_message = []
+    hooks = {
+        "slow": lambda text: (time.sleep(0.3), opened_by_message.append(json.loads(text)["opened"]))
+    }
+    say = lambda _: alerts.send_alerts(Store(tmp_path), {"a": "A moved."}, "page", hooks)["opened"]  # noqa: E731
 
     with ThreadPoolExecutor(2) as pool:
         opened = sorted(pool.map(say, range(2)))
 
-    assert told == [["A moved."]]
+    assert opened_by_message == [["A moved."]]
     assert opened == [[], ["a"]]
 
 
-def test_a_monitor_that_waits_for_long_says_who_is_telling(tmp_path, monkeypatch):
-    monkeypatch.setattr(alerts, "WAIT_SECONDS", 0.2)
-    tell = lambda **hooks: alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks)  # noqa: E731
+def test_a_monitor_that_waits_for_long_says_who_is_sending(tmp_path, monkeypatch):
+    monkeypatch.setattr(alerts, "LOCK_SECONDS", 0.2)
+    send = lambda **hooks: alerts.send_alerts(Store(tmp_path), {"a": "A moved."}, "page", hooks)  # noqa: E731
 
     with pytest.raises(
-        UserError, match=rf"Another monitor \(process {os.getpid()}, since 20.*\) is telling.*again"
+        UserError, match=rf"Another monitor \(process {os.getpid()}, since 20.*\) is sending.*again"
     ):
-        tell(hook=lambda _: tell())
+        send(hook=lambda _: send())
 
 
 def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_reported(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(alerts, "TIMEOUT_SECONDS", 0.3)
     heard = []
 
     class Dripping(BaseHTTPRequestHandler):
@@ -448,9 +458,9 @@ def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_rep
             alerts.hooks_of("", f"http://127.0.0.1:{server.server_port}/"),
             time.monotonic(),
         )
-        failed = alerts.tell(Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0)[
-            "failed"
-        ]
+        failed = alerts.send_alerts(
+            Store(tmp_path), {"a": "A moved."}, "page", hooks, wait_seconds=0
+        )["failed"]
         seconds = time.monotonic() - began
         server.shutdown()
 
@@ -459,10 +469,10 @@ def test_a_webhook_that_drips_its_answer_is_given_up_in_time_three_times_and_rep
 
 
 def test_a_time_that_is_none_is_refused_with_an_example(tmp_path):
-    said = run(Store(tmp_path), "flows/monitor.py", "run", "--as-of", "yesterday")
+    response = run(Store(tmp_path), "flows/monitor.py", "run", "--as-of", "yesterday")
 
-    assert said.returncode == 1
-    assert "AS_OF is a time such as 2026-02-01T18:00:00+02:00, not 'yesterday'." in said.stderr
+    assert response.returncode == 1
+    assert "AS_OF is a time such as 2026-02-01T18:00:00+02:00, not 'yesterday'." in response.stderr
 
 
 def test_freshness_goes_by_when_events_came_in_whatever_zone_it_is_asked_in(built):
@@ -478,7 +488,9 @@ def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied
     write_json(copied.snapshots / "other" / "manifest.json", {"tables": {}})
     write_json(copied.latest_snapshot, {"snapshot": "other"})
 
-    with pytest.raises(UserError, match=r"learned from, is gone.*`make train deploy`"):
+    with pytest.raises(
+        UserError, match=r"learned from, does not exist any more.*`make train deploy`"
+    ):
         inputs.gather(copied, datetime.now(UTC))
 
 
@@ -486,33 +498,37 @@ def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_
     copied, monkeypatch
 ):
     run, (owner, version) = runs.open("", copied), champion.current(copied)
-    said = run.predictions().merge(snapshot.open_latest(copied).frame("session_features"))
+    predicted = run.predictions().merge(snapshot.open_latest(copied).frame("session_features"))
     own = promote_baseline(
-        run, open_bundle(copied.bundle(owner, version)), tenant := said["tenant_id"].min()
+        run, open_bundle(copied.bundle(owner, version)), tenant := predicted["tenant_id"].min()
     )
-    log = said.assign(
+    log = predicted.assign(
         **{
-            "answered_at": said["point_at"],
-            "outcome": said["label"],
+            "answered_at": predicted["point_at"],
+            "outcome": predicted["label"],
             "had_outcome": False,
             "status": "train",
         },
-        model_version=np.where(said["tenant_id"] == tenant, own, version),
-        probability=said["baseline"].where(said["tenant_id"] == tenant, said[run.chosen]),
+        model_version=np.where(predicted["tenant_id"] == tenant, own, version),
+        probability=predicted["baseline"].where(
+            predicted["tenant_id"] == tenant, predicted[run.chosen]
+        ),
     )
     early = log.assign(model_version=version, probability=0.5).query("tenant_id == @tenant")
     monkeypatch.setattr(inputs, "predictions", lambda _: pd.concat([early, log]))
 
-    found, about = inputs.gather(copied, datetime.now(UTC))
+    gathered, about = inputs.gather(copied, datetime.now(UTC))
 
     probability = lambda rows: rows[rows["tenant_id"] == tenant]["probability"].tolist()  # noqa: E731
-    assert about["own"] == {tenant: own} and found.owners == [tenant]
-    assert probability(found.answers) == probability(log) and len(found.answers) == len(log)
-    assert set(probability(found.holdout)) <= set(said["baseline"])
-    assert set(probability(found.holdout)) <= set(
-        found.reference_scores.query("tenant_id == @tenant")["score"]
+    assert about["own"] == {tenant: own} and gathered.owners == [tenant]
+    assert probability(gathered.answers) == probability(log) and len(gathered.answers) == len(log)
+    assert set(probability(gathered.holdout)) <= set(predicted["baseline"])
+    assert set(probability(gathered.holdout)) <= set(
+        gathered.reference_scores.query("tenant_id == @tenant")["score"]
     )
-    assert set(found.holdout.query("tenant_id != @tenant")["probability"]) <= set(said[run.chosen])
+    assert set(gathered.holdout.query("tenant_id != @tenant")["probability"]) <= set(
+        predicted[run.chosen]
+    )
 
 
 def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_out(copied):
@@ -525,25 +541,25 @@ def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_o
 
     with pytest.raises(
         UserError,
-        match=r"gone, as after.*delete .*acme/champion.json and the shared one answers acme",
+        match=r"exist any more.*delete .*acme/champion.json: then the shared model answers acme",
     ):
         inputs.gather(copied, datetime.now(UTC))
 
 
 def promote_baseline(run, bundle, tenant: str, **others) -> str:
     """Make the run's baseline the tenant's own champion; its version."""
-    told = {
+    manifest = {
         name: bundle.manifest[name] for name in ("threshold", "run", "snapshot", "code", "metrics")
     } | others
     texts = {name: getattr(bundle, name) for name in ("feature_sql", "schema", "lookups", "sample")}
     version = assemble(
-        Parts("baseline", run.model("baseline"), card="", **texts, **told), run.store, tenant
+        Parts("baseline", run.model("baseline"), card="", **texts, **manifest), run.store, tenant
     ).version
     champion.promote(run.store, tenant, version, run=run.id, by="test", why="a test")
     return version
 
 
-def test_what_is_worse_of_a_tenants_own_champion_is_told_and_asks_for_no_training_of_the_pooled_one():
+def test_a_worse_champion_of_a_tenant_raises_alarms_but_does_not_retrain_the_shared_model():
     live = sessions(DAYS, 1)
     rng, bolt = np.random.default_rng(0), live["tenant_id"] == "bolt"
     live.loc[bolt, "label"] = rng.permutation(live.loc[bolt, "label"])
@@ -563,13 +579,13 @@ def test_a_day_of_batches_alone_has_no_latency():
     answered = pd.to_datetime(["2026-01-01 10:00", "2026-01-02 10:00", "2026-01-02 11:00"])
     log = pd.DataFrame({"answered_at": answered, "latency_ms": [8.0, None, None]})
 
-    found = inputs._latency(SimpleNamespace(frame=lambda _: log))
+    latency = inputs._latency(SimpleNamespace(frame=lambda _: log))
 
-    assert found.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
+    assert latency.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
 
 
-def test_the_flow_says_so_where_nothing_is_newer_than_training(said, built):
-    assert said["monitor"].returncode == 0, said["monitor"].stderr
-    assert "cannot say yet" in said["monitor"].stdout
+def test_the_flow_says_so_where_nothing_is_newer_than_training(result, built):
+    assert result["monitor"].returncode == 0, result["monitor"].stderr
+    assert "cannot say yet" in result["monitor"].stdout
     assert "no full day of sessions since training" in (built.monitor / "report.html").read_text()
     assert read_json(built.monitor / "latest.json")["day_starts"] == []

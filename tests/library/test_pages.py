@@ -174,10 +174,15 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "missing_count": 0,
     }
     rate = 1 / 3 if train_count else float("nan")
-    known = {"session_count": 90, "train_count": train_count, "label_rate": rate}
-    found = {"table": "events", "expectation": HOSTILE, "severity": "critical", "observed": HOSTILE}
+    labels = {"session_count": 90, "train_count": train_count, "label_rate": rate}
+    failure = {
+        "table": "events",
+        "expectation": HOSTILE,
+        "severity": "critical",
+        "observed": HOSTILE,
+    }
     finding = SimpleNamespace(
-        passed=published, stops=not published, keys=[{"event_id": HOSTILE}], **found
+        passed=published, stops=not published, keys=[{"event_id": HOSTILE}], **failure
     )
     first = {"first_file": HOSTILE, "first_line_number": 0, "first_text": None}
     return {
@@ -222,11 +227,11 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "tenants": [
             {
                 "tenant_id": HOSTILE,
-                "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | known],
-                **known,
+                "cells": [{"day": date(2026, 1, 1), "until": date(2026, 1, 2)} | labels],
+                **labels,
             }
         ],
-        "days": [{"day": date(2026, 1, day), **known} for day in (1, 2)],
+        "days": [{"day": date(2026, 1, day), **labels} for day in (1, 2)],
         "layers": [{"table_name": "events", "row_count": 97}],
         "models": [
             {"name": "first", "seconds": 0.5, "parents": []},
@@ -312,7 +317,7 @@ def experiment_context() -> dict:
         {
             "variant": name,
             "visitors": 9,
-            "known": 8,
+            "observed": 8,
             "outcomes": 1,
             "rate": 0.1,
             "p99_ms": None,
@@ -322,14 +327,14 @@ def experiment_context() -> dict:
     ]
     days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
     days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03}]
-    found = {
+    readout = {
         "verdict": "open",
         "sentence": HOSTILE,
         "share": 0.5,
         "since": "2026-01-01T00:00:00+00:00",
         "days": days,
     }
-    found |= {
+    readout |= {
         "variants": variants,
         "t_test_p": 0.4,
         "ratio_p": 0.5,
@@ -337,7 +342,7 @@ def experiment_context() -> dict:
         "waiting": 2,
         "slower_ms": None,
     }
-    return {"found": found | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
+    return {"readout": readout | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
 
 
 SIZES = {"session_count": 3, "version": HOSTILE, "snapshot": HOSTILE}
@@ -356,20 +361,20 @@ PAGES = {
 }
 
 
-def test_a_session_under_review_is_told_without_running_what_it_holds():
+def test_a_session_under_review_is_shown_without_running_what_it_holds():
     event = {"occurred_at": datetime(2026, 1, 1, 9), "price": None} | dict.fromkeys(
         ("event_type", "page", "product_id", "query", "device", "channel", "country"), HOSTILE
     )
-    asked = {
+    session = {
         "kind": "wrong",
         "probability": 0.9,
         "label": False,
         "point_at": datetime(2026, 1, 1, 9),
         "events": [event],
     }
-    asked |= {"tenant_id": HOSTILE, "entity_id": HOSTILE, "reasons": [{"text": HOSTILE}]}
+    session |= {"tenant_id": HOSTILE, "entity_id": HOSTILE, "reasons": [{"text": HOSTILE}]}
     context = {
-        "asked": asked,
+        "session": session,
         "last": None,
         "waiting": 1,
         "done": 0,
@@ -488,18 +493,18 @@ def test_columns_are_described_by_bars_and_by_what_is_unknown():
 
 
 def test_examples_of_quarantined_lines_are_masked():
-    known = '{"mail": "ann.lee+x@shop.example", "phone": "0049 171 ٣", "url": "/?u=ann%40shop.example", '
-    line = known + '"a": [1, 2, 3, 4, 5, 6, 7]}'
+    personal = '{"mail": "ann.lee+x@shop.example", "phone": "0049 171 ٣", "url": "/?u=ann%40shop.example", '
+    line = personal + '"a": [1, 2, 3, 4, 5, 6, 7]}'
     with duckdb.connect() as connection:
         connection.execute(
             "create table quarantined_events as select 'web' as source, 'f' as file, 3 as line_number, "
             "'no_tenant' as reason, ? as line union all select 'orders', 'f', 1, 'unparsable', '{''by'': ''José'', 7'",
             [line],
         )
-        broken, found = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
+        broken, valid = connection.sql(data_report.QUERIES["quarantine"]).df().to_dict("records")
 
-    assert found["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"')
-    assert len(found["first_text"]) == 80
+    assert valid["first_text"].startswith('{"mail": "…@…", "phone": "#### ### #", "url": "…@…"')
+    assert len(valid["first_text"]) == 80
     assert (
         broken["first_text"] == "{'xx': 'xxxx', #"
-    )  # it has no keys by which personal fields are known
+    )  # without keys, personal fields cannot be recognized

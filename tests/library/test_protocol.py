@@ -1,4 +1,4 @@
-"""A connection is for those who ask: one whose request does not come is closed, and no other one is."""
+"""A connection whose next request is late or too large is closed, and no other one is."""
 
 import socket
 import threading
@@ -10,14 +10,14 @@ import uvicorn
 
 from jollyboat.serving import protocol
 
-ASKED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-POSTED = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"
 SECONDS = 0.4
 
 
 @pytest.fixture
 def port(monkeypatch) -> Iterator[int]:
-    """Where a server answers with the body that it was sent."""
+    """The port of a server that answers with the request's body."""
 
     async def echo(scope, receive, send):
         message, body = {"more_body": True}, b""
@@ -34,7 +34,9 @@ def port(monkeypatch) -> Iterator[int]:
         await send({"type": "http.response.body", "body": body})
 
     monkeypatch.setattr(protocol, "HEAD_SECONDS", SECONDS)
-    config = uvicorn.Config(echo, http=protocol.Timely, lifespan="off", log_level="error")
+    config = uvicorn.Config(
+        echo, http=protocol.LimitedHeadProtocol, lifespan="off", log_level="error"
+    )
     server, listening = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -48,14 +50,14 @@ def connect(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET", ASKED[:-2], b"\r\n", ASKED + b"GET", ASKED + b"\r\n"]
+    "sent", [b"", b"GET", REQUEST[:-2], b"\r\n", REQUEST + b"GET", REQUEST + b"\r\n"]
 )
 def test_a_connection_whose_next_request_does_not_come_is_closed(port, sent):
     with connect(port) as client:
-        if sent.startswith(ASKED):
-            client.sendall(ASKED)
+        if sent.startswith(REQUEST):
+            client.sendall(REQUEST)
             assert client.recv(1_000).startswith(b"HTTP/1.1 200")
-            sent = sent.removeprefix(ASKED)
+            sent = sent.removeprefix(REQUEST)
         client.sendall(sent)
         began = time.monotonic()
 
@@ -63,9 +65,32 @@ def test_a_connection_whose_next_request_does_not_come_is_closed(port, sent):
         assert SECONDS / 2 < time.monotonic() - began < 4 * SECONDS
 
 
+def test_a_head_that_is_too_large_is_answered_431(port):
+    with connect(port) as client:
+        for data in (REQUEST[:-2] + b"X: ", b"x" * protocol.MOST_HEAD_BYTES, b"x"):
+            client.sendall(data)
+            time.sleep(SECONDS / 8)
+
+        assert client.recv(1_000).startswith(b"HTTP/1.1 431")
+        assert client.recv(1_000) == b""
+
+
+def test_a_large_body_and_many_requests_at_once_are_no_large_head(port):
+    body = b"x" * 3 * protocol.MOST_HEAD_BYTES
+    large = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with connect(port) as client:
+        client.sendall(large + body + REQUEST[:-2])
+        received = b""
+        while len(received) < len(body):
+            received += client.recv(1 << 20)
+        client.sendall(b"\r\n")
+
+        assert client.recv(1_000).startswith(b"HTTP/1.1 200")
+
+
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for_any_longer(port):
     with connect(port) as client, pytest.raises(OSError):
-        for byte in ASKED * 10:
+        for byte in REQUEST * 10:
             client.sendall(bytes([byte]))
             time.sleep(SECONDS / 10)
 
@@ -73,7 +98,7 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for_any_longer(port):
 def test_a_body_may_take_longer_than_a_head_and_a_connection_is_used_again(port):
     with connect(port) as client:
         for _ in range(2):
-            client.sendall(POSTED)
+            client.sendall(POST)
             time.sleep(2 * SECONDS)
             client.sendall(b"}")
             assert client.recv(1_000).endswith(b"{}")

@@ -1,4 +1,4 @@
-"""People's judgements are lines of a source, change what is learned from, and are asked for on a page of the server."""
+"""People's judgements are lines of a source, change what training uses, and are made on a page of the server."""
 
 import asyncio
 
@@ -9,11 +9,10 @@ from fastapi.testclient import TestClient
 from whole_path import build
 
 from jollyboat.review import review
-from jollyboat.serving import body
+from jollyboat.serving import request_body
 from jollyboat.serving.app import app
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, write_json
+from jollyboat.store import Store, UserError, write_json
 from jollyboat.training import run as runs
 
 JUDGED = ("acme", "s1", "2026-01-01T00:00:00Z")
@@ -25,20 +24,20 @@ def store(tmp_path, monkeypatch) -> Store:
     return Store(tmp_path)
 
 
-def test_an_undone_judgement_no_longer_stands_and_a_line_that_reads_no_more_harms_nobody(store):
+def test_an_undone_judgement_is_not_in_effect_and_an_unreadable_line_is_ignored(store):
     first = review.judge(store, "ann", *JUDGED, "fit")
     second = review.judge(store, "ann", *JUDGED, "not_a_person")
     review.undo(store, "ann", second)
     (store.raw / "labels/dt=2026-01-01").mkdir()
     (store.raw / "labels/dt=2026-01-01/torn.jsonl").write_text('{"judgement_id"\n[1]\n')
 
-    assert [said["judgement_id"] for said in review.judged(store)] == [first]
+    assert [line["judgement_id"] for line in review.judged(store)] == [first]
 
 
-def test_a_judgement_that_nobody_knows_is_refused(store):
+def test_an_invalid_judgement_is_refused(store):
     with pytest.raises(UserError, match="not 'good'"):
         review.judge(store, "ann", *JUDGED, "good")
-    with pytest.raises(UserError, match="No judgement 'x' stands"):
+    with pytest.raises(UserError, match="No judgement 'x' is in effect"):
         review.undo(store, "ann", "x")
     for tenant_id in ("", "a b", "../x", "acme\n", "x" * 65):
         with pytest.raises(UserError, match="tenant_id has the form"):
@@ -92,19 +91,24 @@ def test_pages_need_the_token_where_one_is_set_and_a_browser_keeps_it(store, mon
 
 
 def test_another_sites_page_and_what_is_no_judgement_are_refused(store):
-    said = {"tenant_id": "acme", "entity_id": "s1", "judgement": "fit"}
+    judgement = {"tenant_id": "acme", "entity_id": "s1", "judgement": "fit"}
     with TestClient(app) as client:
         for origin in ("http://evil.example", "http://["):
-            assert client.post("/review", data=said, headers={"origin": origin}).status_code == 403
-        assert client.post("/review", data=said | {"judgement": "good"}).status_code == 422
+            assert (
+                client.post("/review", data=judgement, headers={"origin": origin}).status_code
+                == 403
+            )
+        assert client.post("/review", data=judgement | {"judgement": "good"}).status_code == 422
         assert client.post("/review", data={"judgement": "fit"}).status_code == 422
-        assert client.post("/review", data=said | {"entity_id": "x" * 20_000}).status_code == 413
+        assert (
+            client.post("/review", data=judgement | {"entity_id": "x" * 20_000}).status_code == 413
+        )
 
     assert review.judged(store) == []
 
 
 def test_a_judgement_that_is_never_sent_to_its_end_is_not_waited_for(store, monkeypatch):
-    monkeypatch.setattr(body, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(request_body, "BODY_SECONDS", 0.1)
 
     async def never():
         yield b"tenant_id=acme"
@@ -118,9 +122,11 @@ def test_a_judgement_that_is_never_sent_to_its_end_is_not_waited_for(store, monk
     assert asyncio.run(asyncio.wait_for(post(), 5)).status_code == 408
 
 
-def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_what_stands_is_undone(store):
+def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_a_judgement_in_effect_is_undone(
+    store,
+):
     publish_session(store, *JUDGED[:2])
-    said = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True)) | {
+    judgement = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True)) | {
         "judgement": "fit"
     }
     wrong = [
@@ -132,8 +138,8 @@ def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_what_stands_is
     ]
 
     with TestClient(app, follow_redirects=False) as client:
-        refused = [client.post("/review", data=said | junk) for junk in wrong]
-        kept = client.post("/review", data=said)
+        refused = [client.post("/review", data=judgement | junk) for junk in wrong]
+        kept = client.post("/review", data=judgement)
         (line,) = review.judged(store)
         undo = {"judgement": "undo", "undoes": line["judgement_id"]}
         undone = [
@@ -166,19 +172,19 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
     monkeypatch.setenv("STORE_ROOT", str(copied.root))
     with TestClient(app) as client:
         queue = review.queue(copied, client.app.state.champions.of, size=30, days=14)
-        asked = [client.get("/review").text]
+        pages = [client.get("/review").text]
         rows = [row for _, row in queue.head(3).iterrows()]
         for row, judgement in zip(
             rows,
             ("not_a_person", "outcome_false" if rows[1]["label"] else "outcome_true", "fit"),
             strict=True,
         ):
-            said = {
+            session = {
                 "tenant_id": row["tenant_id"],
                 "entity_id": row["entity_id"],
                 "point_at": f"{row['point_at']}Z",
             }
-            asked.append(client.post("/review", data=said | {"judgement": judgement}).text)
+            pages.append(client.post("/review", data=session | {"judgement": judgement}).text)
         start = client.get("/").text
     build(copied)
     published, _ = snapshot.publish(copied, {}, snapshot.open_latest(copied).feature_sql, {})
@@ -190,7 +196,7 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
     page = runs.write_page(run, "A run")
 
     assert {"uncertain", "wrong", "random"} == set(queue["kind"])
-    assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(asked)] == [
+    assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(pages)] == [
         True
     ] * 4
     assert "3 judgements stand, and 27 sessions wait." in start

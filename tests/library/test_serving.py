@@ -39,11 +39,10 @@ from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import promote, rollback
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving.app import MOST_BYTES, app
-from jollyboat.serving.ask import smoke
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, write_json
+from jollyboat.serving.smoke_test import run_smoke_test
+from jollyboat.store import PROJECT, Store, UserError, write_json
 from jollyboat.training import explanation
 
 WHO = {"by": "test", "why": "a test"}
@@ -132,26 +131,32 @@ def test_a_session_is_named_as_sent_or_after_its_device(client):
     assert "a1" not in by_device
 
 
-def test_health_ready_and_model_tell_what_serves(client, bundle):
+def test_health_ready_and_model_say_which_champion_serves(client, bundle):
     assert client.get("/health").json() == {"status": "alive", "prediction_log": "written"}
     assert client.get("/ready").json() == {
         "status": "ready",
         "champions": {"shared": bundle.version},
         "refused": [],
     }
-    told = client.get("/model").json()
-    assert told["manifest"]["version"] == bundle.version
-    assert (told["standing"]["version"], told["standing"]["forced"]) == (bundle.version, None)
-    assert "<title>Card</title>" in client.get(told["card"]).text
+    response = client.get("/model").json()
+    assert response["manifest"]["version"] == bundle.version
+    assert (response["standing"]["version"], response["standing"]["forced"]) == (
+        bundle.version,
+        None,
+    )
+    assert "<title>Card</title>" in client.get(response["card"]).text
 
 
-def test_the_api_is_described_offline_by_a_question_and_its_answer_that_are_real(client, bundle):
-    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
-    asked = described["requestBody"]["content"]["application/json"]["example"]
-    told = described["responses"]["200"]["content"]["application/json"]["example"]
+def test_the_api_is_described_offline_with_a_real_request_and_its_answer(client, bundle):
+    operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    request = operation["requestBody"]["content"]["application/json"]["example"]
+    answer = operation["responses"]["200"]["content"]["application/json"]["example"]
     page = client.get("/docs").text
 
-    assert client.post("/predict", json=asked).json() | {"request_id": told["request_id"]} == told
+    assert (
+        client.post("/predict", json=request).json() | {"request_id": answer["request_id"]}
+        == answer
+    )
     assert bundle.version in page and "exclusiveMaximum" in page and "src=" not in page
 
 
@@ -187,10 +192,10 @@ def test_an_answer_explains_itself_when_asked_and_only_then(client):
 def test_a_reason_that_is_estimated_says_so(store, monkeypatch):
     monkeypatch.setattr(explanation, "METHODS", {})
 
-    (found,) = LoadedModel(make_bundle(store)).predict([("acme", "s1", CARTED_EVENTS)], [True])
+    (prediction,) = LoadedModel(make_bundle(store)).predict([("acme", "s1", CARTED_EVENTS)], [True])
 
-    assert found.reasons[0]["feature"] == "cart_add_count"
-    assert found.reasons[0]["text"].endswith(" times as high (estimated by occlusion)")
+    assert prediction.reasons[0]["feature"] == "cart_add_count"
+    assert prediction.reasons[0]["text"].endswith(" times as high (estimated by occlusion)")
 
 
 def test_a_bundle_serves_without_the_file_of_the_candidates(bundle, monkeypatch):
@@ -199,7 +204,7 @@ def test_a_bundle_serves_without_the_file_of_the_candidates(bundle, monkeypatch)
     assert LoadedModel(bundle).predict([("acme", "s1", CARTED_EVENTS)])[0].probability == CARTED
 
 
-def test_a_token_is_asked_for_where_one_is_set(client, monkeypatch):
+def test_a_token_is_required_where_one_is_set(client, monkeypatch):
     monkeypatch.setenv("SERVE_TOKEN", "sécret")
     wrong = [
         {},
@@ -212,18 +217,18 @@ def test_a_token_is_asked_for_where_one_is_set(client, monkeypatch):
     statuses = [
         client.post("/predict", json=body, headers=headers).status_code for headers in wrong
     ]
-    known = client.post("/predict", json=body, headers={"Authorization": "Bearer sécret".encode()})
+    right = client.post("/predict", json=body, headers={"Authorization": "Bearer sécret".encode()})
 
     assert statuses == [401] * 4
-    assert known.status_code == 200
+    assert right.status_code == 200
     assert client.get("/ready").status_code == 200
 
 
-def test_metrics_tell_requests_scores_and_the_log(client):
+def test_metrics_hold_requests_scores_and_the_log(client):
     ask(client, CARTED_EVENTS)
     ask(client, [])
 
-    told = client.get("/metrics").text
+    text = client.get("/metrics").text
 
     for line in (
         'request_seconds_count{path="/predict",status="200"}',
@@ -231,7 +236,7 @@ def test_metrics_tell_requests_scores_and_the_log(client):
         'prediction_score_count{champion="shared",variant="champion"}',
         "prediction_log_lost_total 0.0",
     ):
-        assert line in told
+        assert line in text
 
 
 def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store, bundle):
@@ -239,11 +244,11 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     experiment = trial_of(other, bundle)
     visitors = [f"visitor-{number}" for number in range(150)]
 
-    async def told(client, visitor):
-        answer = (
+    async def answer_to(client, visitor):
+        response = (
             await post(client, [{**each, "anonymous_id": visitor} for each in CARTED_EVENTS])
         ).json()
-        return answer["variant"], answer["probability"]
+        return response["variant"], response["probability"]
 
     async def story():
         async with serving() as client:
@@ -251,11 +256,11 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
             for share in (0.3, 0.3, 0.6, 40):
                 write_json(store.experiment, experiment | {"share": share})
                 await app.state.champions.refresh()
-                rounds.append([await told(client, visitor) for visitor in visitors])
+                rounds.append([await answer_to(client, visitor) for visitor in visitors])
             refused = (await client.get("/ready")).json()["refused"]
             store.experiment.unlink()
             await app.state.champions.refresh()
-            rounds.append([await told(client, visitor) for visitor in visitors])
+            rounds.append([await answer_to(client, visitor) for visitor in visitors])
             return rounds, refused
 
     (first, again, wider, wrong, none), refused = asyncio.run(story())
@@ -273,7 +278,7 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
     assert set(none) == {("champion", CARTED)}
 
 
-def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_way_out_is_told(
+def test_a_challenger_is_loaded_again_when_its_bundle_is_repaired_and_until_then_says_the_way_out(
     store, bundle
 ):
     other = make_bundle(store, carted=0.6)
@@ -285,12 +290,12 @@ def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_
     async def story():
         champions = Champions(store)
         await champions.refresh()
-        broken, refused = champions.serving(), champions.why_not()
+        broken, refused = champions.versions(), champions.why_not()
         features.write_bytes(whole)
         await champions.refresh()
-        return broken, refused, champions.serving(), champions.refused
+        return broken, refused, champions.versions(), champions.refused
 
-    broken, refused, mended, still = asyncio.run(story())
+    broken, refused, repaired, still = asyncio.run(story())
 
     assert broken == {"shared": bundle.version}
     assert (
@@ -298,7 +303,7 @@ def test_a_challenger_that_is_mended_in_place_is_asked_again_and_until_then_the_
         in refused
     )
     assert "make deploy" not in refused
-    assert (mended, still) == ({"shared": bundle.version, "challenger": other.version}, {})
+    assert (repaired, still) == ({"shared": bundle.version, "challenger": other.version}, {})
 
 
 # The prediction log
@@ -365,7 +370,7 @@ def test_a_log_that_cannot_land_says_so_until_it_has_and_its_wait_grows(store):
     assert ([line["request_id"] for line in logged(store)], kept.trouble) == (["x", "y"], None)
 
 
-def test_a_log_that_somebody_deleted_is_begun_anew_and_what_was_in_it_counts_as_lost(store):
+def test_a_deleted_log_is_replaced_by_a_new_file_and_its_lines_count_as_lost(store):
     kept = PredictionLog(store)
     kept.append({"request_id": "deleted"})
     next(store.live.iterdir()).unlink()
@@ -390,19 +395,20 @@ def test_a_log_without_a_process_lands_once_less_a_line_that_was_cut_off(store):
     assert len(list(store.live.iterdir())) == 1
 
 
-def test_answers_go_on_without_their_log_and_health_and_start_page_say_so(store, bundle):
+def test_answers_go_on_without_their_log_and_health_and_start_page_report_it(store, bundle):
     store.live.write_text("a file where the folder belongs")
 
     with TestClient(app) as client:
         assert ask(client, CARTED_EVENTS).status_code == 200
-        told, page = client.get("/health").json()["prediction_log"], client.get("/").text
+        state, page = client.get("/health").json()["prediction_log"], client.get("/").text
         store.live.unlink()
         ask(client, CARTED_EVENTS)
-        mended, mended_page = client.get("/health").json()["prediction_log"], client.get("/").text
+        state_after = client.get("/health").json()["prediction_log"]
+        page_after = client.get("/").text
 
-    assert "not written" in told and "1 answers" in told
-    assert "but not all is well</h1>" in page and "Not written: " in page
-    assert mended == "written" and "nobody has looked yet" in mended_page
+    assert "not written" in state and "1 answers" in state
+    assert "with problems</h1>" in page and "Not written: " in page
+    assert state_after == "written" and "monitoring has not run yet" in page_after
     assert len(logged(store)) == 1
 
 
@@ -464,11 +470,11 @@ def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value)
     body = json.dumps({"tenant_id": "acme", "events": [event(1), event(2, **{field: value})]})
 
     response = client.post("/predict", content=body)
-    told = response.json()["detail"][0]
+    error = response.json()["detail"][0]
 
     assert response.status_code == 422
-    assert told["loc"][:3] == ["body", "events", 1]
-    assert field in [*told["loc"], "whatever"]
+    assert error["loc"][:3] == ["body", "events", 1]
+    assert field in [*error["loc"], "whatever"]
 
 
 @pytest.mark.parametrize(
@@ -756,12 +762,12 @@ def test_prices_are_decimals_with_four_places():
 
 
 def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_products):
-    def asked(tenant_id, day):
+    def request(tenant_id, day):
         return [
             event(1, tenant_id=tenant_id, product_id="p1", occurred_at=f"2026-01-{day}T10:00:00Z")
         ]
 
-    requests = [asked("acme", "03"), asked("acme", "05"), asked("globex", "05")]
+    requests = [request("acme", "03"), request("acme", "05"), request("globex", "05")]
 
     popularity = query_over(files=popular_products).compute(requests)["product_popularity"]
     nothing = query_over().compute(requests)["product_popularity"]
@@ -773,11 +779,11 @@ def test_lookups_are_joined_as_of_the_day_and_only_for_their_tenant(popular_prod
 def test_a_server_holds_recent_intervals_alone(popular_products):
     request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-03T10:00:00Z")]
 
-    found = [
+    frames = [
         query_over(files=popular_products, days=days).compute([request]) for days in (None, 1, 0)
     ]
 
-    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [5, 5, -1]
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in frames] == [5, 5, -1]
 
 
 def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(
@@ -800,12 +806,12 @@ def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(
 def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
     request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-05T10:00:00Z")]
 
-    found = [
+    frames = [
         query_over(files=popular_products, tenant=tenant).compute([request])
         for tenant in ("acme", "globex")
     ]
 
-    assert [frame["product_popularity"].fillna(-1)[0] for frame in found] == [500, -1]
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in frames] == [500, -1]
 
 
 def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():
@@ -852,7 +858,7 @@ def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypat
     monkeypatch.setattr(
         LoadedModel,
         "predict",
-        lambda self, asked, *more: sizes.append(len(asked)) or predict(self, asked, *more),
+        lambda self, sessions, *more: sizes.append(len(sessions)) or predict(self, sessions, *more),
     )
 
     async def crowd():
@@ -867,7 +873,7 @@ def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypat
     assert max(sizes) > 5
 
 
-def test_a_request_that_is_unfinished_when_the_server_stops_is_told_so(bundle):
+def test_a_request_that_is_unfinished_when_the_server_stops_is_answered_503(bundle):
     sent = []
 
     async def never():
@@ -885,10 +891,10 @@ def test_a_request_that_is_unfinished_when_the_server_stops_is_told_so(bundle):
                 "query_string": b"",
                 "headers": [],
             }
-            asked = asyncio.create_task(app(scope, never, keep))
+            task = asyncio.create_task(app(scope, never, keep))
             await asyncio.sleep(0.05)
-            asked.cancel()  # as uvicorn does after timeout_graceful_shutdown
-            await asked
+            task.cancel()  # as uvicorn does after timeout_graceful_shutdown
+            await task
 
     asyncio.run(story())
 
@@ -897,7 +903,7 @@ def test_a_request_that_is_unfinished_when_the_server_stops_is_told_so(bundle):
 
 
 def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_restart(store, bundle):
-    async def told():
+    async def story():
         async with serving() as client:
             probabilities = []
 
@@ -923,7 +929,7 @@ def test_a_new_champion_a_rollback_and_a_tenants_own_take_effect_without_a_resta
             await note()
             return probabilities
 
-    assert asyncio.run(told()) == [
+    assert asyncio.run(story()) == [
         ("shared", 0.4),
         ("shared", 0.5),
         ("acme", 0.6),
@@ -950,7 +956,7 @@ def test_the_pointer_is_followed_within_two_seconds_and_no_request_fails(store, 
     assert asyncio.run(until_it_answers())
 
 
-def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_noticed(store, bundle):
+def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_its_repair_is_noticed(store, bundle):
     newer = make_bundle(store, carted=0.5)
     promote(store, "shared", newer.version, run="run-2", **WHO)
     rollback(store, **WHO)
@@ -978,7 +984,7 @@ def test_a_broken_bundle_is_refused_the_old_one_goes_on_and_mending_it_is_notice
 
 
 @pytest.mark.parametrize("text", ["{brok", "null", "[]", "{}", '{"version": "v1", "history": []}'])
-def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_told_in_a_sentence(
+def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_reported_in_a_sentence(
     store, bundle, caplog, text
 ):
     async def story():
@@ -986,7 +992,7 @@ def test_a_pointer_that_names_no_champion_leaves_the_one_before_and_is_told_in_a
         await champions.refresh()
         store.champion("shared").write_text(text)
         await champions.refresh()
-        return champions.serving(), champions.why_not()
+        return champions.versions(), champions.why_not()
 
     serving, why = asyncio.run(story())
 
@@ -1008,12 +1014,12 @@ def test_a_server_without_a_descriptor_to_look_with_keeps_its_champions(store, b
         with monkeypatch.context() as patch:
             patch.setattr(os, "scandir", refuse)
             await champions.refresh()
-        return champions.serving()
+        return champions.versions()
 
     assert asyncio.run(story()) == {"shared": bundle.version}
 
 
-def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, bundle):
+def test_a_broken_first_champion_is_reported_by_ready_and_by_the_start_page(store, bundle):
     (bundle.folder / "model" / "model.skops").unlink()
 
     with TestClient(app) as client:
@@ -1021,7 +1027,7 @@ def test_a_broken_first_champion_is_told_by_ready_and_by_the_start_page(store, b
 
     assert response.status_code == 503
     assert "model/model.skops" in response.json()["detail"]
-    assert "<h1>No champion answers</h1>" in page and "model/model.skops" in page
+    assert "<h1>No model is live</h1>" in page and "model/model.skops" in page
 
 
 def test_new_lookups_are_taken_up_when_a_snapshot_is_published(store, bundle, popular_products):
@@ -1044,8 +1050,8 @@ def test_a_bundle_is_tried_with_the_snapshots_lookups(store, bundle, popular_pro
 
     asyncio.run(champions.refresh())
 
-    (found,) = champions.of("acme").predict([("acme", "s1", [event(1, product_id="p1")])])
-    assert found.probability == POPULAR
+    (prediction,) = champions.of("acme").predict([("acme", "s1", [event(1, product_id="p1")])])
+    assert prediction.probability == POPULAR
 
 
 def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(
@@ -1076,7 +1082,7 @@ def test_importing_the_app_touches_no_disk():
 
 
 def test_the_smoke_test_measures_a_real_server(bundle):
-    figures = smoke(bundle.folder)
+    figures = run_smoke_test(bundle.folder)
 
     assert figures["requests"] == 150
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 1_000
@@ -1084,14 +1090,14 @@ def test_the_smoke_test_measures_a_real_server(bundle):
     assert 20 < figures["memory_mb"] < 2_000
 
 
-def test_the_smoke_test_tells_what_the_server_said(store):
+def test_a_failed_smoke_test_has_the_last_lines_of_the_server(store):
     bundle = make_bundle(store, sql="select nonsense")
 
     with pytest.raises(UserError, match=r"fails its smoke test.*not ready.*nonsense"):
-        smoke(bundle.folder)
+        run_smoke_test(bundle.folder)
 
 
-def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_they_have(
+def test_workers_that_stop_refuse_new_connections_and_finish_what_they_have(
     store, bundle, monkeypatch
 ):
     for name, value in {"HOST": "127.0.0.1", "PORT": "0", "WORKERS": "2"}.items():
@@ -1105,18 +1111,18 @@ def test_workers_that_are_told_to_stop_refuse_new_connections_and_finish_what_th
             port = int(server.stdout.readline().partition(";")[0].rpartition(":")[2])
             with connect(port) as client:
                 client.sendall(head.encode())
-                begun = client.recv(10_000)
+                interim = client.recv(10_000)
                 server.terminate()
                 refused = until_refused(port, 5)
                 client.sendall(body)
-                told = client.recv(10_000)
+                response = client.recv(10_000)
             ended = server.wait(20)
         finally:
             server.kill()
 
-    assert begun.startswith(b"HTTP/1.1 100")
+    assert interim.startswith(b"HTTP/1.1 100")
     assert refused
-    assert told.startswith(b"HTTP/1.1 200")
+    assert response.startswith(b"HTTP/1.1 200")
     assert ended == 0
 
 

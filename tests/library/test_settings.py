@@ -5,9 +5,7 @@ from datetime import date
 import pytest
 from whole_path import run
 
-from jollyboat.store import settings, store
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, project_settings
+from jollyboat.store import PROJECT, Store, UserError, project, project_settings, settings
 
 TEXT = (PROJECT / "project.toml").read_text(encoding="utf-8")
 WRONG = {  # what is replaced, by what, and the sentence
@@ -79,11 +77,11 @@ def broken(old: str, new: str) -> str:
 
 
 def test_the_projects_own_settings_are_typed():
-    found = project_settings()
+    actual = project_settings()
 
-    assert found.simulate.start == date(2026, 1, 1)
-    assert 0 < found.split.train + found.split.validation < 1
-    assert found.train.candidates
+    assert actual.simulate.start == date(2026, 1, 1)
+    assert 0 < actual.split.train + actual.split.validation < 1
+    assert actual.train.candidates
 
 
 @pytest.mark.parametrize(("old", "new", "sentence"), WRONG.values(), ids=WRONG)
@@ -96,21 +94,21 @@ def test_a_wrong_entry_is_one_sentence_with_file_key_value_and_what_would_do(old
 
 
 def test_any_other_table_is_a_candidates_own():
-    found = settings.parse(f"{TEXT}\n[bayes]\nstrength = 1\ndeep = {{ a = 1 }}\n")
+    actual = settings.parse(f"{TEXT}\n[bayes]\nstrength = 1\ndeep = {{ a = 1 }}\n")
 
-    assert found.model_dump()["bayes"] == {"strength": 1, "deep": {"a": 1}}
+    assert actual.model_dump()["bayes"] == {"strength": 1, "deep": {"a": 1}}
 
 
 def test_settings_survive_the_way_through_json():
-    found = project_settings()
+    actual = project_settings()
 
-    assert settings.check(found.model_dump(mode="json")) == found
+    assert settings.check(actual.model_dump(mode="json")) == actual
 
 
 def test_the_projects_file_is_named_where_it_is_wrong_or_gone(tmp_path, monkeypatch):
     wrong = broken("sessions_per_day = 800", "sessions_per_day = -1")
     (tmp_path / "project.toml").write_text(wrong)
-    monkeypatch.setattr(store, "PROJECT", tmp_path)
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
 
     with pytest.raises(UserError, match=r"\[simulate\] sessions_per_day is -1"):
         project_settings()
@@ -125,7 +123,7 @@ def test_a_flow_names_what_is_wrong_without_a_traceback(tmp_path, flow):
     wrong.write_text(broken("latency_ms = 250", "latencyms = 250"))
 
     command = [f"flows/{flow}.py", "--config", "project", str(wrong), "run"]
-    said = run(Store(tmp_path / "data"), *command)
+    result = run(Store(tmp_path / "data"), *command)
 
-    assert said.returncode == 1
-    assert "Did you mean latency_ms?" in said.stderr and "Traceback" not in said.stderr
+    assert result.returncode == 1
+    assert "Did you mean latency_ms?" in result.stderr and "Traceback" not in result.stderr

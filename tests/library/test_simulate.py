@@ -5,7 +5,7 @@ import pytest
 
 from jollyboat.simulate import raw_files, shop
 from jollyboat.simulate.simulate import simulate
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 SETTINGS = {"seed": 7, "start": date(2026, 1, 1), "days": 24, "sessions_per_day": 400}
 TINY = SETTINGS | {"days": 2, "sessions_per_day": 40}
@@ -87,9 +87,9 @@ def test_each_tenant_has_a_label_rate_worth_learning(logs):
 
 @pytest.mark.parametrize("event_number", [1, 3, 5, 8])
 def test_the_truth_is_calibrated_and_ranks_far_better_than_chance(logs, event_number):
-    told = f"truth join {LABELS} using (session_id) where event_number = {event_number} and probability > 1e-6"
+    report = f"truth join {LABELS} using (session_id) where event_number = {event_number} and probability > 1e-6"
     judged = logs.sql(
-        f"select probability, label from {told} order by probability desc, session_id"
+        f"select probability, label from {report} order by probability desc, session_id"
     ).df()
     assert judged["probability"].mean() == pytest.approx(judged["label"].mean(), rel=0.15)
     assert judged["label"].head(len(judged) // 10).mean() > 3 * judged["label"].mean()

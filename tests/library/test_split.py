@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from ml_data import sessions
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.training.split import by_time
 
 
@@ -11,12 +11,12 @@ def test_no_row_is_lost_or_in_two_parts():
 
     parts = by_time(frame.sample(frac=1, random_state=1), 0.6, 0.2)
 
-    found = [
+    result = [
         entity
         for part in (parts.train, parts.validation, parts.holdout)
         for entity in part.keys["entity_id"]
     ]
-    assert sorted(frame["entity_id"]) == sorted(found)
+    assert sorted(frame["entity_id"]) == sorted(result)
     assert [len(parts.train), len(parts.validation), len(parts.holdout)] == [1200, 400, 400]
 
 
@@ -64,9 +64,9 @@ def test_the_summary_says_when_how_many_and_how_often():
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
-        (sessions().iloc[:0], "No session teaches anything yet"),
+        (sessions().iloc[:0], "No session can be used for training yet"),
         (sessions().assign(status="open", label=None), "2000 open"),
         (sessions().assign(label=False), "did not have the outcome"),
         (sessions(4), "Too few rows"),
@@ -78,8 +78,8 @@ def test_the_summary_says_when_how_many_and_how_often():
     ],
     ids=["empty", "all open", "none had it", "four rows", "no late positive", "one moment"],
 )
-def test_what_cannot_be_learned_from_is_said_with_the_way_out(frame, said):
-    with pytest.raises(UserError, match=said) as refusal:
+def test_what_cannot_be_learned_from_is_said_with_the_way_out(frame, message):
+    with pytest.raises(UserError, match=message) as refusal:
         by_time(frame, 0.6, 0.2)
 
     assert "`make data`" in str(refusal.value)

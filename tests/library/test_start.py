@@ -1,4 +1,4 @@
-"""The start page shows the state of everything, and of a file that cannot be read which it is and what to do."""
+"""The start page shows the project's state, and names each file that cannot be read."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from jollyboat.serving.app import app
-from jollyboat.serving.state import state
-from jollyboat.store.store import Store, write_json
+from jollyboat.serving.project_state import read_state
+from jollyboat.store import Store, write_json
 
 AT = "2026-01-01T10:00:00+00:00"
 COUNT = {"rows": 3}
@@ -85,20 +85,20 @@ def store(tmp_path, monkeypatch) -> Store:
     return Store(tmp_path)
 
 
-def test_what_the_files_tell_is_shown(store):
+def test_what_the_files_hold_is_shown(store):
     with TestClient(app) as client:
         page = client.get("/").text
 
-    for told in (
+    for text in (
         "1 Jan 2026, 10:00",
         "0.300",
-        "takes 50",
+        "serves 50",
         "No difference is sure yet.",
         "As it was.",
         "a test",
     ):
-        assert told in page
-    assert state(store)["troubles"] == {}
+        assert text in page
+    assert read_state(store)["troubles"] == {}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -146,13 +146,15 @@ def _each_replaced(value, junk):
 def test_a_label_that_holds_something_else_harms_nobody(store):
     labels = store.raw / "labels/dt=2026-01-01"
     labels.mkdir(parents=True)
-    said = dict.fromkeys(("tenant_id", "entity_id", "judgement_id", "judged_at", "judgement"), "x")
+    judgement = dict.fromkeys(
+        ("tenant_id", "entity_id", "judgement_id", "judged_at", "judgement"), "x"
+    )
     lines = [
-        said,
-        *({**said, name: junk} for name in said for junk in (5, None, [1])),
-        {**said, "undoes": [1]},
+        judgement,
+        *({**judgement, name: junk} for name in judgement for junk in (5, None, [1])),
+        {**judgement, "undoes": [1]},
     ]
     (labels / "junk.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     with TestClient(app) as client:
-        assert "2 judgements stand" in client.get("/").text
+        assert "2 judgements" in client.get("/").text

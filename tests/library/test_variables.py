@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.warehouse import variables, warehouse
 
 TEXT = (warehouse.DBT / "dbt_project.yml").read_text(encoding="utf-8")
@@ -58,9 +58,9 @@ def test_a_syntax_error_names_the_line():
 
 
 def test_a_projects_own_variable_is_kept():
-    found = variables.parse(TEXT.replace("\nvars:", "\nvars:\n  my_threshold: 3", 1))
+    actual = variables.parse(TEXT.replace("\nvars:", "\nvars:\n  my_threshold: 3", 1))
 
-    assert found.model_dump()["my_threshold"] == 3
+    assert actual.model_dump()["my_threshold"] == 3
 
 
 def test_the_sources_are_read_from_the_file_and_a_wrong_one_stops_the_run(tmp_path, monkeypatch):

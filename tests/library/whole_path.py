@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jollyboat.store.store import PROJECT, Store
+from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
 JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for Python

@@ -75,17 +75,17 @@ def test_there_are_four_questions_each_with_a_default_and_a_sentence_of_help():
 
 
 def test_pressing_return_four_times_generates_a_project(ask, around):
-    said = ask(typed=["", "", "", ""])
+    result = ask(typed=["", "", "", ""])
 
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert (around / "out/shop_intent/Makefile").exists()
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_a_harmless_text_typed_as_an_answer_arrives_as_it_is(ask, around, text):
-    said = ask(typed=[text, "shop", text, text])
+    result = ask(typed=[text, "shop", text, text])
 
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     settings = tomllib.loads((around / "out/shop/project.toml").read_text())
     assert settings["project"] == {"name": text, "slug": "shop", "description": text, "owner": text}
     assert (around / "out/shop/README.md").read_text().startswith(f"# {text}\n")
@@ -93,36 +93,36 @@ def test_a_harmless_text_typed_as_an_answer_arrives_as_it_is(ask, around, text):
 
 @pytest.mark.parametrize("name", ["日本語の店", "🛒", "3rd try", "Déjà vu – très long " * 3])
 def test_the_suggested_folder_does_whatever_the_name(ask, around, name):
-    said = ask(typed=[name[:60], "", "", ""])
+    result = ask(typed=[name[:60], "", "", ""])
 
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert len(list((around / "out").iterdir())) == 1
 
 
 @pytest.mark.parametrize("question", ["project_name", "description", "owner"])
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
 def test_a_text_that_would_not_do_is_refused_in_a_sentence(ask, around, question, text):
-    said = ask(**{"project_slug": "shop", question: text})
+    result = ask(**{"project_slug": "shop", question: text})
 
-    assert said.returncode == 1
-    assert f"{question} " in said.stderr and " would do." in said.stderr
+    assert result.returncode == 1
+    assert f"{question} " in result.stderr and ". Type " in result.stderr
     assert generated(around) == []
 
 
 @pytest.mark.parametrize("slug", BAD_SLUGS)
 def test_a_slug_that_would_not_do_is_refused_and_leaves_nothing_anywhere(ask, around, slug):
-    said = ask(project_slug=slug)
+    result = ask(project_slug=slug)
 
-    assert said.returncode == 1
-    assert said.stderr.startswith("project_slug ")
+    assert result.returncode == 1
+    assert result.stderr.startswith("project_slug ")
     assert generated(around) == []
 
 
 @pytest.mark.parametrize("slug", ["../x", "a/b", "x" * 300])
 def test_a_slug_typed_at_the_prompt_is_refused_as_well(ask, around, slug):
-    said = ask(typed=["", slug, "", ""])
+    result = ask(typed=["", slug, "", ""])
 
-    assert said.returncode == 1
+    assert result.returncode == 1
     assert generated(around) == []
 
 
@@ -136,11 +136,20 @@ def test_a_project_that_is_there_already_is_left_alone(ask, around):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [("platform", "win32", "inside WSL"), ("version_info", (3, 10, 9), "3.11, 3.12 and 3.13")],
+    ("name", "value", "other", "sentence"),
+    [
+        ("platform", "win32", None, "inside WSL"),
+        ("version_info", (3, 10, 9), None, "3.11, 3.12 and 3.13"),
+        (
+            "version_info",
+            (3, 10, 9),
+            "/usr/bin/python3.13",
+            "cookiecutter runs on a Python before 3.11",
+        ),
+    ],
 )
 def test_a_system_or_python_that_would_not_do_is_refused_before_anything_is_generated(
-    monkeypatch, name, value, sentence
+    monkeypatch, name, value, other, sentence
 ):
     answers = {
         "project_name": "a",
@@ -154,6 +163,6 @@ def test_a_system_or_python_that_would_not_do_is_refused_before_anything_is_gene
 
     exec(rendered, {})
     with monkeypatch.context() as patched, pytest.raises(SystemExit, match=sentence):
-        patched.setattr(shutil, "which", lambda name: None)
+        patched.setattr(shutil, "which", lambda name: other)
         patched.setattr(sys, name, value)
         exec(rendered, {})

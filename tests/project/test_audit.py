@@ -1,4 +1,4 @@
-"""Each expectation fires when the built table is not as it says, and no other one does."""
+"""Each expectation fails on a table that breaks it, and no unrelated one does."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from jollyboat.audit import audit
 from jollyboat.landing.landing import land
 from jollyboat.simulate.simulate import simulate
 from jollyboat.snapshots import snapshot
-from jollyboat.store.store import PROJECT, Store
+from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
 SOME = "(select entity_id from session_features limit 2)"
 EVENT = "event_type = 'page_view' and session_id is not null"
 CHANGE = "insert into source_changes select 'web', '{}', 'a', current_date, 'x', 'y', 0, 1, true"
-# For each expectation, what is done to a table so that it fires, and which others must then be untrue as well.
+# For each expectation: the statement that makes it fail, and the others that must fail with it.
 CASES = {
     ("events", "there are events"): (
         "delete from events",
@@ -203,7 +203,7 @@ def built(tmp_path_factory) -> Store:
 
 
 def changed(built: Store, folder: Path, statement: str) -> Store:
-    """The same store with that done to its warehouse."""
+    """A copy of the store after the statement."""
     store = Store(
         Path(
             shutil.copytree(
@@ -217,7 +217,7 @@ def changed(built: Store, folder: Path, statement: str) -> Store:
 
 
 def suites_that_read(statement: str, folder: Path) -> Path:
-    """The suites that name the table which the statement changes; the others have nothing new to say."""
+    """The suites that name the table which the statement changes; the others give the same result."""
     table = re.search(r"(?:from|into|update|table) (\w+)", statement)[1]
     (folder / "suites").mkdir()
     for path in audit.find_suites():
@@ -255,11 +255,11 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
 ):
     statement, related = CASES[table, expectation]
 
-    found = failed(changed(built, tmp_path, statement), [suites_that_read(statement, tmp_path)])
+    findings = failed(changed(built, tmp_path, statement), [suites_that_read(statement, tmp_path)])
 
-    assert set(found) == {expectation} | related
-    assert found[expectation].table == table
-    assert found[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
+    assert set(findings) == {expectation} | related
+    assert findings[expectation].table == table
+    assert findings[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
 
 
 @pytest.mark.parametrize(
@@ -284,10 +284,10 @@ def test_the_severity_in_the_suite_decides_whether_a_change_of_a_source_stops(
 def test_a_suite_of_the_project_replaces_the_librarys_of_the_same_name(tmp_path):
     (tmp_path / "sessions.json").write_text("{}")
 
-    found = audit.find_suites([*audit.SUITES, tmp_path])
+    suites = audit.find_suites([*audit.SUITES, tmp_path])
 
-    assert [path for path in found if path.stem == "sessions"] == [tmp_path / "sessions.json"]
-    assert {path.stem for path in found} == {path.stem for path in audit.find_suites()}
+    assert [path for path in suites if path.stem == "sessions"] == [tmp_path / "sessions.json"]
+    assert {path.stem for path in suites} == {path.stem for path in audit.find_suites()}
 
 
 def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
@@ -302,10 +302,10 @@ def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
 
 
 def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):
-    found = failed(changed(built, tmp_path, "alter table events drop column quantity"))
+    findings = failed(changed(built, tmp_path, "alter table events drop column quantity"))
 
-    assert set(found) == {"quantities are between 0 and 100,000"}
-    assert "quantity" in found["quantities are between 0 and 100,000"].observed
+    assert set(findings) == {"quantities are between 0 and 100,000"}
+    assert "quantity" in findings["quantities are between 0 and 100,000"].observed
 
 
 def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsewhere(

@@ -33,8 +33,8 @@ def served(project: Path, store: Path) -> Iterator[str]:
 def watched(untouched: Path, built: Path, tmp_path_factory) -> Path:
     """A store with a monitor's page, to be judged."""
     store = Path(shutil.copytree(built, tmp_path_factory.mktemp("watched") / "store"))
-    said = run(untouched, store, "flows/monitor.py", "run")
-    assert said.returncode == 0, said.stdout
+    result = run(untouched, store, "flows/monitor.py", "run")
+    assert result.returncode == 0, result.stdout
     return store
 
 
@@ -62,7 +62,9 @@ def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than
             link.rpartition("/")[2] for link in own
         }
         assert [
-            asked for asked in page.requests if not asked.startswith((f"{address}/", "data:"))
+            requested
+            for requested in page.requests
+            if not requested.startswith((f"{address}/", "data:"))
         ] == []
         assert page.errors == []
 
@@ -101,5 +103,5 @@ def test_three_sessions_reviewed_by_keyboard_are_three_lines_and_one_undone_a_fo
 
 def lines(store: Path) -> list[dict]:
     """The judgements that landed, oldest first."""
-    found = [json.loads(path.read_text()) for path in store.glob("raw/labels/dt=*/*.jsonl")]
-    return sorted(found, key=lambda line: line["judged_at"])
+    actual = [json.loads(path.read_text()) for path in store.glob("raw/labels/dt=*/*.jsonl")]
+    return sorted(actual, key=lambda line: line["judged_at"])

@@ -1,4 +1,4 @@
-"""A change that nobody announced is noticed, dated, and told with what to do about it."""
+"""An unannounced change of a source is found, dated, and reported with a remedy."""
 
 import json
 from datetime import date, timedelta
@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from jollyboat.landing.landing import land
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 from jollyboat.warehouse import changes, warehouse
 
 FIRST, DAYS, LINES, CHANGED = date(2026, 3, 2), 28, 80, 21
@@ -97,38 +97,38 @@ EXPECTED = {
 
 
 def test_each_change_is_found_once_with_its_day_and_nothing_else_is(noticed):
-    _, found = noticed
+    _, rows = noticed
 
-    told = [(row["kind"], row["field"], str(row["changed_on"].date())) for row in found]
-    assert len(told) == len(set(told))
-    assert set(told) == EXPECTED
-    assert {row["source"] for row in found} == {"web"}
+    reported = [(row["kind"], row["field"], str(row["changed_on"].date())) for row in rows]
+    assert len(reported) == len(set(reported))
+    assert set(reported) == EXPECTED
+    assert {row["source"] for row in rows} == {"web"}
 
 
 def test_the_report_of_a_rename_suggests_the_coalesce_in_the_staging_model(noticed):
-    _, found = noticed
+    _, rows = noticed
 
-    hint = next(row["hint"] for row in found if row["field"].startswith("page_no"))
+    hint = next(row["hint"] for row in rows if row["field"].startswith("page_no"))
     assert "coalesce(record ->> '$.page_no', record ->> '$.page_number')" in hint
     assert "stg_web__events.sql" in hint
 
 
 def test_a_new_field_says_how_it_becomes_a_feature(noticed):
-    _, found = noticed
+    _, rows = noticed
 
-    assert any("payload ->> '$.context.consent'" in row["hint"] for row in found)
+    assert any("payload ->> '$.context.consent'" in row["hint"] for row in rows)
 
 
 def test_what_the_last_snapshot_knew_is_no_news(noticed):
     store, _ = noticed
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
-        known = (
+        earlier = (
             connection.sql("select * from source_changes where kind != 'retyped'")
             .df()
             .to_dict("records")
         )
 
-        again = changes.find(connection, store, known)
+        again = changes.find(connection, store, earlier)
 
     assert [row["field"] for row in again if row["is_news"]] == ["product.price"]
 

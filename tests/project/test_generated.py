@@ -17,15 +17,15 @@ NO_NETWORK = (
 
 
 def test_its_own_lint_passes(project):
-    said = make(project, "lint")
+    result = make(project, "lint")
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_its_own_tests_pass(project):
-    said = make(project, "test")
+    result = make(project, "test")
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_whole_path_runs_without_a_network(project):
@@ -34,10 +34,10 @@ def test_the_whole_path_runs_without_a_network(project):
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this machine gives no network namespace of one's own (unshare, ip)")
 
-    said = make(project, "smoke", before=NO_NETWORK)
+    result = make(project, "smoke", before=NO_NETWORK)
 
-    assert said.returncode == 0, said.stdout
-    assert '"probability"' in said.stdout or "probability" in said.stdout
+    assert result.returncode == 0, result.stdout
+    assert '"probability"' in result.stdout or "probability" in result.stdout
 
 
 def test_a_second_setup_installs_nothing(project):

@@ -15,7 +15,7 @@ import pytest
 from runs import copy_project, follow, read_guide, take, type_in
 
 from demo import TEMPLATE, unwrap
-from jollyboat.store.store import hash_text
+from jollyboat.store import hash_text
 
 HEADERS = [
     ["when", "visitor", "action", "screen", "price"],
@@ -28,18 +28,18 @@ HEADERS = [
 def shop(project: Path, tmp_path_factory) -> Path:
     """A project that has learned from two weeks of simulated logs."""
     copy = copy_project(project, tmp_path_factory.mktemp("shop") / "shop")
-    said = type_in(
+    result = type_in(
         copy, ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 400; make data train"
     )
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     return copy
 
 
 def test_the_example_script_draws_two_plots_of_a_snapshot_and_a_run(shop):
-    said = type_in(shop, ".venv/bin/python docs/explore.py", STORE_ROOT=str(shop / "data"))
+    result = type_in(shop, ".venv/bin/python docs/explore.py", STORE_ROOT=str(shop / "data"))
 
-    assert said.returncode == 0, said.stdout
-    assert "Warning" not in said.stdout
+    assert result.returncode == 0, result.stdout
+    assert "Warning" not in result.stdout
     assert {"outcome_by_last_event.png", "calibration.png"} == {
         plot.name for plot in (shop / "data/explore").iterdir()
     }
@@ -81,7 +81,7 @@ def assert_serves_as_trained(name: str, project: Path) -> None:
     settings = project / "project.toml"
     names = re.compile(r"^candidates = \[.*?\]", re.MULTILINE)
     settings.write_text(names.sub(f'candidates = ["baseline", "{name}"]', settings.read_text()))
-    said = type_in(project, "make train; make deploy || true")
+    result = type_in(project, "make train; make deploy || true")
 
     run = json.loads((project / "data/runs/latest.json").read_text())["run"]
     (bundle,) = [
@@ -91,7 +91,7 @@ def assert_serves_as_trained(name: str, project: Path) -> None:
     ]
     decision = json.loads(bundle.with_name(f"{bundle.name}-gate.json").read_text())["decision"]
     checks = {check["name"]: check["passed"] for check in decision["checks"]}
-    assert checks["serves_as_trained"] and checks["smoke"], said.stdout
+    assert checks["serves_as_trained"] and checks["smoke"], result.stdout
 
 
 def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
@@ -115,9 +115,9 @@ def test_a_column_is_hashed_as_the_guide_says(template):
     macros = (template / TEMPLATE / "dbt/macros/canonical_events.sql").read_text(encoding="utf-8")
     guide = (template / TEMPLATE / "docs/bring-your-own-logs.md").read_text(encoding="utf-8")
     macro = re.search(r"{% macro hash_text.*?endmacro %}", macros, re.DOTALL)[0]
-    (said,) = re.findall(r"{{ hash_text\(.*?\) }}", guide)
+    (result,) = re.findall(r"{{ hash_text\(.*?\) }}", guide)
 
-    sql = jinja2.Template(macro + said).render()
+    sql = jinja2.Template(macro + result).render()
 
     with duckdb.connect() as connection:
         connection.execute("set variable salt = 'salt'")
@@ -136,9 +136,9 @@ def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):
         for kind in (".py", ".sql")
     )
     checks = [f"ruff check {python}", f"ruff format --check {python}", f"sqlfluff lint -q {sql}"]
-    said = type_in(own, "\n".join(f".venv/bin/python -m {check}" for check in checks))
+    result = type_in(own, "\n".join(f".venv/bin/python -m {check}" for check in checks))
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def copy_with_data(shop: Path, into: Path) -> Path:

@@ -206,8 +206,8 @@ def store(untouched: Path, tmp_path_factory) -> Path:
     (web / DAY / "good.jsonl").write_bytes(b"\n".join(line() for _ in range(5_000)))
     many = orders(*(order(f"good{number}") for number in range(500)))
     (store / "raw" / "orders" / DAY / "good.csv").write_bytes(many)
-    said = run(untouched, store, "flows/data.py", "run")
-    assert said.returncode == 0, said.stdout
+    result = run(untouched, store, "flows/data.py", "run")
+    assert result.returncode == 0, result.stdout
     return store
 
 
@@ -228,19 +228,19 @@ def test_a_hostile_file_costs_only_itself(store, source, name):
         "select line_count - blank_count, event_count + duplicate_count, quarantined_count, missing_count "
         f"from record_reconciliation where file = '{file}'",
     )
-    found = rows(
+    actual = rows(
         store, f"select reason, count(*) from quarantined_events where file = '{file}' group by all"
     )
 
     records = content.count(b"\n") if records is None else records
     quarantined = sum(reasons.values())
     assert [(records, records - quarantined, quarantined, 0)] == account
-    assert reasons == dict(found)
+    assert reasons == dict(actual)
     assert events == records - quarantined
 
 
 def test_what_is_no_readable_file_of_a_day_is_counted_as_one_record_each(store):
-    found = rows(
+    actual = rows(
         store,
         "select split_part(file, '/', -1), reason from quarantined_events "
         "where reason in ('unreadable_file', 'no_arrival_day')",
@@ -248,15 +248,15 @@ def test_what_is_no_readable_file_of_a_day_is_counted_as_one_record_each(store):
 
     assert {"dangling.jsonl": "unreadable_file", "circle.jsonl": "unreadable_file", "pipe.jsonl": "unreadable_file",
             "not-utf-8-\\udcff.jsonl": "unreadable_file", "dt=2026-01-03": "unreadable_file",
-            "good.jsonl": "no_arrival_day", "later.jsonl": "no_arrival_day"} == dict(found)  # fmt: skip
+            "good.jsonl": "no_arrival_day", "later.jsonl": "no_arrival_day"} == dict(actual)  # fmt: skip
 
 
 def test_a_zone_by_name_moves_no_other_time(store):
-    found = rows(
+    actual = rows(
         store, "select distinct occurred_at::varchar from events where file like '%/zones.jsonl'"
     )
 
-    assert {("2026-01-01 07:00:00",), ("2026-01-01 10:00:00",)} == set(found)
+    assert {("2026-01-01 07:00:00",), ("2026-01-01 10:00:00",)} == set(actual)
 
 
 def test_what_a_name_with_a_dot_hides_is_not_read(store):
@@ -266,12 +266,12 @@ def test_what_a_name_with_a_dot_hides_is_not_read(store):
 
 
 def test_a_second_file_with_the_same_lines_holds_duplicates_alone(store):
-    found = rows(
+    actual = rows(
         store,
         "select event_count, duplicate_count from record_reconciliation where file like '%copy.jsonl'",
     )
 
-    assert [(0, 3)] == found
+    assert [(0, 3)] == actual
 
 
 def test_of_one_id_with_two_contents_the_first_is_kept_and_the_other_says_what_it_repeats(store):
@@ -294,13 +294,13 @@ def test_every_reason_is_documented(store, untouched):
 def test_once_a_rule_is_mended_the_next_run_replays_what_was_quarantined_and_says_how_many_came_back(
     store, untouched, tmp_path
 ):
-    mended = copy_project(untouched, tmp_path / "mended")
-    settings = mended / "dbt" / "dbt_project.yml"
+    repaired = copy_project(untouched, tmp_path / "repaired")
+    settings = repaired / "dbt" / "dbt_project.yml"
     settings.write_text(settings.read_text().replace("first_year: 2000", "first_year: 1960"))
     without_pipe = shutil.ignore_patterns("pipe.jsonl")
     copy = Path(shutil.copytree(store, tmp_path / "store", ignore=without_pipe, symlinks=True))
 
-    said = run(mended, copy, "flows/data.py", "run")
+    result = run(repaired, copy, "flows/data.py", "run")
 
-    assert "quarantined records were read again, and 1 came back as events" in said.stdout
-    assert "came back" not in run(mended, copy, "flows/data.py", "run").stdout
+    assert "quarantined records were read again, and 1 came back as events" in result.stdout
+    assert "came back" not in run(repaired, copy, "flows/data.py", "run").stdout

@@ -40,9 +40,9 @@ def publish(project: Path, store: Path, batches: list[list[str]]) -> list[tuple]
         folder = store / "raw" / "web" / f"dt={DAY}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.jsonl").write_text("\n".join(batch))
-        said = run(project, store, "flows/data.py", "run")
-        assert said.returncode == 0, said.stdout
-    assert "links of 2 shared devices and accounts" in said.stdout
+        result = run(project, store, "flows/data.py", "run")
+        assert result.returncode == 0, result.stdout
+    assert "links of 2 shared devices and accounts" in result.stdout
     with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
         return connection.sql("from int_identities order by all").fetchall()
 
@@ -98,11 +98,11 @@ def test_a_tenant_is_onboarded_by_a_file_of_its_logs_and_nothing_else(stores):
     with duckdb.connect(
         str(stores["folder"] / "shuffled" / "warehouse.duckdb"), read_only=True
     ) as connection:
-        found = connection.sql(
+        actual = connection.sql(
             "select count(*) from session_features where tenant_id = 'newcomer'"
         ).fetchone()
 
-    assert (3,) == found
+    assert (3,) == actual
     assert "newcomer" in (stores["folder"] / "shuffled" / "reports" / "data.html").read_text()
 
 
@@ -110,12 +110,12 @@ def test_sessions_carry_the_person_of_their_account(stores):
     with duckdb.connect(
         str(stores["folder"] / "whole" / "warehouse.duckdb"), read_only=True
     ) as connection:
-        found = connection.sql(
+        actual = connection.sql(
             "select distinct person_id from sessions where user_id = 'ann'"
         ).fetchall()
         (unknown,) = connection.sql(
             "select count(*) from sessions where person_id is null"
         ).fetchone()
 
-    assert [("a:laptop",)] == found
+    assert [("a:laptop",)] == actual
     assert 0 == unknown

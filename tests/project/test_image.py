@@ -30,9 +30,10 @@ def steps(template) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def app(template, tmp_path) -> Path:
+def app(project, tmp_path) -> Path:
     """What `COPY . .` puts into an empty folder of what a project's folder holds after work."""
-    folder = Path(shutil.copytree(template / demo.TEMPLATE, tmp_path / "project"))
+    ours = shutil.ignore_patterns(*demo.LEFTOVERS)
+    folder = Path(shutil.copytree(project, tmp_path / "project", ignore=ours))
     for name in SECRETS:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "secret").touch()
@@ -56,6 +57,7 @@ def test_packages_are_the_pinned_ones_and_the_process_is_not_root(steps, app):
     user = [what for name, what in after if name == "USER"][-1]
 
     assert all((app / source).exists() for source in sources)
+    assert list((app / "vendor").glob("jollyboat-*.whl"))
     assert any(
         "--require-hashes -r requirements.txt" in what for name, what in steps if name == "RUN"
     )
@@ -72,13 +74,13 @@ def test_the_image_answers_its_own_health_check_and_has_the_flows(steps, app, pr
         port = str(free.getsockname()[1])
     (check,) = [what.partition("CMD ")[2] for name, what in steps if name == "HEALTHCHECK"]
     (command,) = [json.loads(what) for name, what in steps if name == "CMD"]
-    (told,) = [
+    (report,) = [
         dict(each.split("=", 1) for each in what.split()) for name, what in steps if name == "ENV"
     ]
-    told |= {"PORT": port, "HOST": "127.0.0.1", "PYTHONPATH": str(app)}
+    report |= {"PORT": port, "HOST": "127.0.0.1", "PYTHONPATH": str(app)}
     environment = (
         os.environ
-        | told
+        | report
         | {"PATH": f"{project / '.venv/bin'}:{os.environ['PATH']}", "HOME": str(app)}
     )
 

@@ -11,22 +11,24 @@ from runs import make
 
 import demo
 from jollyboat.cli.main import jollyboat
+from tools import size
 
 VERBS = {
     *("help", "setup", "simulate", "data", "train", "deploy", "serve", "score", "monitor"),
-    *("pipeline", "smoke", "test", "lint", "docs", "clean"),
+    *("pipeline", "smoke", "test", "lint", "docs", "clean", "upgrade"),
 }
 COMMAND = re.compile(r"jollyboat ((?:[a-z]+ ?)+)")
 # Stands in for the tools, so that a verb shows what it would call them with.
 CALLED_WITH = ("READY=", "PY=printf '<%s>'")
 DOCUMENTS = sorted([*demo.HERE.glob("*.md"), *demo.HERE.glob("docs/*.md")])
-GENERATED_DOCUMENTS = [demo.HERE / path for path in demo.template_files() if path.suffix == ".md"]
+GENERATED = [path for path in demo.template_files() if path.parts[0] == demo.TEMPLATE]
+GENERATED_DOCUMENTS = [demo.HERE / path for path in GENERATED if path.suffix == ".md"]
 
 
 def verbs(folder: Path) -> dict[str, str]:
     """Each verb with its line, as `make` alone lists them."""
-    said = make(folder).stdout
-    return dict(re.findall(r"^make ([a-z-]+) +(\S.*)$", said, re.MULTILINE))
+    result = make(folder).stdout
+    return dict(re.findall(r"^make ([a-z-]+) +(\S.*)$", result, re.MULTILINE))
 
 
 def advertised(document: Path) -> set[str]:
@@ -38,7 +40,7 @@ def advertised(document: Path) -> set[str]:
 def commands(document: Path) -> list[list[str]]:
     """The commands in a document's code that follow the word `jollyboat`, as words without options."""
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", document.read_text(), re.DOTALL))
-    return [found.split() for found in COMMAND.findall(code)]
+    return [actual.split() for actual in COMMAND.findall(code)]
 
 
 def test_make_alone_lists_the_pipelines_verbs_with_a_line_each():
@@ -46,7 +48,7 @@ def test_make_alone_lists_the_pipelines_verbs_with_a_line_each():
 
 
 def test_the_templates_own_verbs_are_listed():
-    assert {"demo", "test", "test-faults", "lint", "bench", "size", "clean"} <= set(
+    assert {"demo", "test", "test-faults", "lint", "bench", "size", "release", "clean"} <= set(
         verbs(demo.HERE)
     )
 
@@ -54,9 +56,9 @@ def test_the_templates_own_verbs_are_listed():
 def test_a_tenants_id_is_taken_as_it_was_typed():
     typed = "a`echo b`$RC \"'d"
 
-    said = make(demo.HERE / demo.TEMPLATE, "score", *CALLED_WITH, f"TENANT={typed}").stdout
+    result = make(demo.HERE / demo.TEMPLATE, "score", *CALLED_WITH, f"TENANT={typed}").stdout
 
-    assert f"<--tenant><{typed}>" in said
+    assert f"<--tenant><{typed}>" in result
 
 
 @pytest.mark.parametrize(
@@ -72,11 +74,11 @@ def test_a_tenants_id_is_taken_as_it_was_typed():
     ],
 )
 def test_a_variable_that_a_verb_does_not_know_is_refused_with_those_it_knows(typed, sentence):
-    said = make(demo.HERE / demo.TEMPLATE, *typed, *CALLED_WITH)
+    result = make(demo.HERE / demo.TEMPLATE, *typed, *CALLED_WITH)
 
-    assert said.returncode == 2
-    assert sentence in said.stdout
-    assert "printf" not in said.stdout
+    assert result.returncode == 2
+    assert sentence in result.stdout
+    assert "printf" not in result.stdout
 
 
 def test_a_variable_of_the_environment_scores_no_single_tenant(monkeypatch):
@@ -87,9 +89,9 @@ def test_a_variable_of_the_environment_scores_no_single_tenant(monkeypatch):
 
 @pytest.mark.parametrize("value", ["0", "1"])
 def test_what_auto_says_reaches_the_flow(value):
-    said = make(demo.HERE / demo.TEMPLATE, "monitor", *CALLED_WITH, f"AUTO={value}").stdout
+    result = make(demo.HERE / demo.TEMPLATE, "monitor", *CALLED_WITH, f"AUTO={value}").stdout
 
-    assert f"<--auto><{value}>" in said
+    assert f"<--auto><{value}>" in result
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -122,7 +124,7 @@ def test_an_unsupported_python_is_refused_before_anything_is_installed(tmp_path,
     (tmp_path / "bin" / "python3").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "bin" / "python3").chmod(0o755)
 
-    said = subprocess.run(
+    result = subprocess.run(
         ["make", "data", f"PYTHON={tmp_path}/bin/{python}"],
         cwd=folder,
         capture_output=True,
@@ -130,8 +132,8 @@ def test_an_unsupported_python_is_refused_before_anything_is_installed(tmp_path,
         env=demo.environment(),
     )
 
-    assert said.returncode == 2
-    assert "This runs on Python 3.11, 3.12 or 3.13" in said.stderr
+    assert result.returncode == 2
+    assert "This runs on Python 3.11, 3.12 or 3.13" in result.stderr
     assert not (folder / ".venv").exists()
 
 
@@ -150,21 +152,9 @@ def test_clean_leaves_raw_logs_that_were_not_simulated(tmp_path, template):
     assert [name for name in [*kept, *removed] if (folder / name).exists()] == kept
 
 
-def test_size_counts_every_file_and_line_but_those_of_tests_documents_and_pins():
-    said = make(demo.HERE, "size").stdout
+def test_a_generated_project_stays_small():
+    files, lines, _ = size.measure(demo.TEMPLATE)
 
-    below = [
-        path.relative_to(demo.TEMPLATE)
-        for path in demo.template_files()
-        if path.parts[0] == demo.TEMPLATE
-    ]
-    uncounted = {"tests", "unit_tests", "docs"}
-    counted = [
-        path
-        for path in below
-        if uncounted.isdisjoint(path.parts) and path.name != "requirements.txt"
-    ]
-    lines = sum((demo.HERE / demo.TEMPLATE / path).read_text().count("\n") for path in counted)
-    assert (len(counted), lines) == tuple(
-        map(int, re.search(r"without tests, docs +(\d+) files +(\d+) lines", said).groups())
-    )
+    assert files.total() <= 50
+    assert lines.total() <= 2000
+    assert f"{lines.total():,} lines" in make(demo.HERE, "size").stdout

@@ -33,15 +33,15 @@ def test_a_real_log_becomes_a_gated_decision_that_rests_on_no_leak(
     copy = copy_project(project, tmp_path / "own")
     changed = bring(copy, source, point)
 
-    said = type_in(copy, "make data; make train")
+    result = type_in(copy, "make data; make train")
     deployed = type_in(copy, "make deploy")
 
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
     assert changed < 40
     page = re.sub(r"<[^>]*>|\s", " ", (copy / "data/reports/data.html").read_text())
     assert f"{source} {HABITS[source]} " in re.sub(r" +", " ", page)
-    account = re.search(rf"{source} +\d+ +([\d,]+) +([\d,]+) +0 +0\n", said.stdout)
-    assert account and account[1] == account[2], said.stdout
+    account = re.search(rf"{source} +\d+ +([\d,]+) +([\d,]+) +0 +0\n", result.stdout)
+    assert account and account[1] == account[2], result.stdout
     (decided,) = (copy / "data/models/shared").glob("*-gate.json")
     assert json.loads(decided.read_text())["decision"]["passed"] == (deployed.returncode == 0), (
         deployed.stdout

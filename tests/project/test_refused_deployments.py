@@ -20,8 +20,8 @@ def worse(project: Path, copied: Path, tmp_path: Path) -> Path:
     settings.write_text(
         settings.read_text().replace('["baseline", "logistic", "xgboost"]', '["baseline"]')
     )
-    said = type_in(copy, "make train")
-    assert said.returncode == 0, said.stdout
+    result = type_in(copy, "make train")
+    assert result.returncode == 0, result.stdout
     return copy
 
 
@@ -31,7 +31,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     refused = type_in(worse, "make deploy")
     short = type_in(worse, "make deploy FORCE=1")
     forced = type_in(worse, """make deploy FORCE='the "old" one costs more'""")
-    told, standing = (
+    report, standing = (
         models(worse),
         json.loads((worse / "data/models/shared/champion.json").read_text())["history"][-1],
     )
@@ -42,10 +42,11 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     by = "beats_the_baseline, not_worse_than_champion, no_segment_falls"
     assert f"refused by {by}; champion {champion} stays" in demo.unwrap(refused.stdout)
     assert 'make deploy FORCE="why"' in demo.unwrap(refused.stdout)
-    assert "Say in words why, not '1'" in short.stdout
+    assert "FORCE is '1'; it needs a reason" in short.stdout
     assert forced.returncode == back.returncode == 0, forced.stdout + back.stdout
     assert (
-        sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in told) == 1
+        sum("CHAMPION" in line and 'FORCED: the "old" one costs more' in line for line in report)
+        == 1
     )
     assert standing["forced"] == 'the "old" one costs more'
     page = worse / "data/models/shared" / standing["gate"]
@@ -55,9 +56,9 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
 
 
 def models(project: Path) -> list[str]:
-    said = type_in(project, ".venv/bin/jollyboat models")
-    assert said.returncode == 0, said.stdout
-    return said.stdout.splitlines()
+    result = type_in(project, ".venv/bin/jollyboat models")
+    assert result.returncode == 0, result.stdout
+    return result.stdout.splitlines()
 
 
 @pytest.mark.faults
@@ -100,13 +101,13 @@ def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(
             )
             for name in runs
         ]
-        said = [each.communicate()[1] for each in both]
+        result = [each.communicate()[1] for each in both]
 
         pointer = json.loads((copied / "models/shared/champion.json").read_text())
         won = [each.returncode == 0 for each in both]
-        assert sum(won) == len(pointer["history"]) == 1, said
+        assert sum(won) == len(pointer["history"]) == 1, result
         assert (copied / "models/shared" / pointer["version"] / "manifest.json").exists()
-        assert "run `make deploy` again" in said[won.index(False)]
+        assert "run `make deploy` again" in result[won.index(False)]
 
 
 MINE = """
@@ -160,7 +161,7 @@ from functools import partial
 
 from jollyboat.gate import gate
 from jollyboat.training import run as runs
-from jollyboat.store.store import write_json
+from jollyboat.store import write_json
 from jollyboat.serving import deployment_checks
 
 run, failed = runs.open(""), {}
@@ -208,8 +209,8 @@ def change_and_train(project: Path, store: Path, file: str, before: str, after: 
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
     for verb in ("data", "train"):
-        said = run(project, store, f"flows/{verb}.py", "run")
-        assert said.returncode == 0, said.stdout
+        result = run(project, store, f"flows/{verb}.py", "run")
+        assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.faults
@@ -220,7 +221,7 @@ def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path)
         "exclude (tenant_id, entity_id, point_at)",
     )
     leaks = {"category_count": "sessions.outcome_count", "event_count": "sessions.event_count"}
-    told = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(
+    report = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(
         f",\n        {of} as {name}" for name, of in leaks.items()
     )
     change_and_train(
@@ -228,7 +229,7 @@ def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path)
         copied,
         "models/marts/session_features.sql",
         f"features.* {honest}",
-        f"features.* {told}",
+        f"features.* {report}",
     )
 
     sentence = refusal(run(mine, copied, "flows/deploy.py", "run"))

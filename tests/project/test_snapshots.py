@@ -13,8 +13,7 @@ import pytest
 
 from jollyboat.cli.main import jollyboat
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, write_json
+from jollyboat.store import PROJECT, Store, UserError, write_json
 
 COLUMNS = {
     "events": "'acme' as tenant_id, 'e' || i as event_id, i * 1.5 as price",
@@ -110,7 +109,7 @@ def test_more_days_are_published_than_a_process_may_open_files(store):
     )
 
 
-def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three):
+def test_snapshots_are_listed_newest_first_with_their_users(store, three):
     crown(store, three[0])
 
     heading, *lines = snapshot.format_all(store).splitlines()
@@ -122,21 +121,21 @@ def test_snapshots_are_listed_newest_first_with_who_uses_them(store, three):
 
 
 def test_a_difference_names_rows_columns_label_rate_and_what_moved(store, three):
-    said = snapshot.format_difference(
+    lines = snapshot.format_difference(
         *(snapshot.open(each, store) for each in (three[0], three[2]))
     )
 
-    assert "events: 40 rows -> 60 (+20)" in said
-    assert "  color: none -> VARCHAR" in said
-    assert "label rate: 25.00 % -> 25.00 %" in said
-    assert "  pace " in said and "mean 19.5" in said and "mean 29.5" in said
+    assert "events: 40 rows -> 60 (+20)" in lines
+    assert "  color: none -> VARCHAR" in lines
+    assert "label rate: 25.00 % -> 25.00 %" in lines
+    assert "  pace " in lines and "mean 19.5" in lines and "mean 29.5" in lines
 
 
 def test_one_snapshot_is_shown_with_its_tables(store, three):
-    said = snapshot.format_one(snapshot.open("", store))
+    lines = snapshot.format_one(snapshot.open("", store))
 
-    assert f"snapshot {three[2]}" in said and "used by latest" in said
-    assert "session_features" in said
+    assert f"snapshot {three[2]}" in lines and "used by latest" in lines
+    assert "session_features" in lines
 
 
 def test_pruning_keeps_the_newest_and_those_in_use_and_every_file_that_they_need(store, three):
@@ -193,7 +192,7 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypat
 
 
 @pytest.mark.parametrize("command", [["show", "nix"], ["diff", "nix", ""]])
-def test_an_unknown_id_is_answered_in_a_sentence_with_those_there_are(store, three, command):
+def test_an_unknown_id_is_refused_with_the_ids_there_are(store, three, command):
     with pytest.raises(
         UserError, match=r"There is no snapshot 'nix'; there are .*" + sorted(three)[0]
     ):
@@ -249,7 +248,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from jollyboat.snapshots import snapshot
-from jollyboat.store.store import Store
+from jollyboat.store import Store
 replace, left, moment = os.replace, int(sys.argv[2]), sys.argv[3]
 def replace_or_die(*arguments):
     global left

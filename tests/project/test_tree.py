@@ -49,7 +49,7 @@ def test_no_braces_of_the_template_are_left_over(ask, around):
 
 
 def test_nothing_names_a_machines_folder_or_a_package_registry(template):
-    found = [
+    actual = [
         (path.relative_to(template), line)
         for path in sorted(template.rglob("*"))
         if path.is_file()
@@ -58,7 +58,7 @@ def test_nothing_names_a_machines_folder_or_a_package_registry(template):
             r"(?<![\w.])/(home|root|Users|work)/\w|--(extra-)?index-url|https?://\S*/simple\b", line
         )
     ]
-    assert found == []
+    assert actual == []
 
 
 def test_the_template_folder_is_free_of_what_work_leaves_there():

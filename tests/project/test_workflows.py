@@ -31,10 +31,10 @@ def check(*files: Path) -> subprocess.CompletedProcess:
 
 
 def test_every_workflow_follows_the_schema():
-    said = check(*WORKFLOWS)
+    result = check(*WORKFLOWS)
 
     assert len(WORKFLOWS) == 3
-    assert said.returncode == 0, said.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_a_workflow_without_jobs_is_refused(tmp_path):

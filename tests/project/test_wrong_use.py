@@ -1,4 +1,4 @@
-"""Wrong use is answered by a sentence and the command that mends it, never by a traceback; it stands last."""
+"""Wrong use is answered by a sentence and the command that fixes it, never by a traceback."""
 
 import json
 import os
@@ -79,23 +79,23 @@ def ready(address: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("verb", TOO_EARLY)
 def test_a_verb_before_its_time_says_which_comes_first(untouched, tmp_path, verb):
-    command, found, mend = TOO_EARLY[verb]
+    command, actual, remedy = TOO_EARLY[verb]
 
     sentence = refusal(run(untouched, tmp_path / "store", *command))
 
-    assert found in sentence
-    assert mend in sentence
+    assert actual in sentence
+    assert remedy in sentence
 
 
 @pytest.mark.parametrize("verb", UNKNOWN)
 def test_an_unknown_name_is_told_with_those_there_are(untouched, built, verb):
-    command, found, mend = UNKNOWN[verb]
+    command, actual, remedy = UNKNOWN[verb]
     folder = "runs" if verb == "deploy" else "snapshots"
 
     sentence = refusal(run(untouched, built, *command))
 
-    assert found in sentence
-    assert mend in sentence
+    assert actual in sentence
+    assert remedy in sentence
     assert json.loads((built / folder / "latest.json").read_text()).popitem()[1] in sentence
 
 
@@ -117,10 +117,10 @@ def test_a_raw_folder_without_files_of_the_sources_is_refused_and_another_is_nam
     sentence = refusal(run(untouched, tmp_path, "flows/data.py", "run"))
 
     assert "no file of the sources web, orders" in sentence
-    assert "Name mine, which is there, under vars: sources in dbt/dbt_project.yml" in sentence
+    assert "It has mine; name a source under vars: sources in dbt/dbt_project.yml" in sentence
 
 
-def test_a_raw_folder_that_cannot_be_read_is_named_with_what_mends_it(untouched, tmp_path):
+def test_a_raw_folder_that_cannot_be_read_is_named_with_its_fix(untouched, tmp_path):
     closed = tmp_path / "raw/web"
     closed.mkdir(parents=True)
     closed.chmod(0)
@@ -140,10 +140,10 @@ def test_a_port_in_use_is_named_with_the_way_to_another(untouched, built):
         taken.listen()
         port = taken.getsockname()[1]
 
-        said = run(untouched, built, *JOLLYBOAT, "serve", before=("env", f"PORT={port}"))
+        result = run(untouched, built, *JOLLYBOAT, "serve", before=("env", f"PORT={port}"))
 
-    assert f"127.0.0.1:{port}" in refusal(said)
-    assert "`jollyboat serve --port 8001`" in refusal(said)
+    assert f"127.0.0.1:{port}" in refusal(result)
+    assert "`jollyboat serve --port 8001`" in refusal(result)
 
 
 def test_a_server_without_a_champion_starts_and_says_what_is_missing(untouched, tmp_path):

@@ -6,7 +6,7 @@ from metaflow import card, step
 
 
 class DataFlow(ProjectFlow):
-    """Build and audit the tables, then publish them as a snapshot. A critical finding publishes nothing."""
+    """Build and audit the tables, then publish a snapshot unless a finding is critical."""
 
     @step
     @report_errors
@@ -36,10 +36,10 @@ class DataFlow(ProjectFlow):
     @step
     @report_errors
     def end(self):
-        """Publish the snapshot, unless something critical was found."""
+        """Publish the snapshot, unless a finding is critical."""
         from jollyboat.audit import data_report
         from jollyboat.snapshots import snapshot
-        from jollyboat.store.errors import UserError
+        from jollyboat.store import UserError
         from jollyboat.warehouse import warehouse
 
         store = self.store()

@@ -1,4 +1,4 @@
-"""The best candidate of a run -> champion, if it passes the gate: `python flows/deploy.py run [--candidate RUN_ID]`."""
+"""A run's best candidate -> champion: `python flows/deploy.py run [--candidate RUN_ID]`."""
 
 from jollyboat.flows import ProjectFlow, report_errors
 
@@ -6,34 +6,35 @@ from metaflow import Parameter, card, current, step
 
 
 class DeployFlow(ProjectFlow):
-    """Assemble the bundle, ask it as a client would, let the gate decide, replace one pointer, or change nothing."""
+    """Assemble a bundle, check it on a server, and promote it if it passes the gate."""
 
     candidate = Parameter(
         "candidate", default="", help="the training run to deploy; the latest by default"
     )
     force = Parameter(
-        "force", default="", help="why a candidate that the gate refuses is to serve all the same"
+        "force", default="", help="the reason to promote a candidate that the gate refuses"
     )
 
     @step
     @report_errors
     def start(self):
-        """Assemble the bundle, and let the gate decide on it unless it is the champion already."""
+        """Assemble the bundle and check it, unless it is the champion already."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate
         from jollyboat.serving import deployment_checks
-        from jollyboat.store.errors import UserError
+        from jollyboat.store import UserError
         from jollyboat.training import run
 
         self.began_at = self.now()
         if self.force and len(self.force.split()) < 2:
             raise UserError(
-                f'Say in words why, not {self.force!r}: make deploy FORCE="the shop sells other things now".'
+                f"FORCE is {self.force!r}; it needs a reason of two words or more: "
+                'make deploy FORCE="the shop sells other things now".'
             )
         if not self.force and self.store().experiment.exists():
             raise UserError(
-                "A challenger is on trial, and a new champion would spoil its experiment: first "
-                "`jollyboat experiment promote` or `jollyboat experiment stop`, or say why not: "
+                "An experiment runs, and a new champion would spoil it. End it with `jollyboat "
+                "experiment promote` or `jollyboat experiment stop`, or give a reason: "
                 'make deploy FORCE="...".'
             )
         chosen_run = run.open(self.candidate, self.store())
@@ -55,10 +56,10 @@ class DeployFlow(ProjectFlow):
     @step
     @report_errors
     def end(self):
-        """Make it the champion, or say why not."""
+        """Promote the bundle, or stop with the checks that failed."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate_report
-        from jollyboat.store.errors import UserError
+        from jollyboat.store import UserError
         from jollyboat.training import run as runs
 
         run = runs.Run(self.store(), self.run_id)

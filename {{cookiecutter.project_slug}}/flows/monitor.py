@@ -1,4 +1,4 @@
-"""Live data against what the champion learned from: `python flows/monitor.py run [--auto 1]`."""
+"""Compare live data with the training data: `python flows/monitor.py run [--auto 1]`."""
 
 from jollyboat.flows import ProjectFlow, report_errors, run_flow
 
@@ -6,29 +6,29 @@ from metaflow import Parameter, card, step
 
 
 class MonitorFlow(ProjectFlow):
-    """Judge quality, drift, volumes and latency, tell of incidents once, and decide whether to train anew."""
+    """Check quality, drift, volumes and latency, send alerts, decide whether to train again."""
 
     auto = Parameter(
         "auto",
         default=False,
         type=bool,
-        help="train and deploy through the gate when the decision says so",
+        help="train and deploy through the gate if the decision is to retrain",
     )
     as_of = Parameter(
         "as-of",
         default="",
-        help="the time that freshness is judged at (ISO, in UTC unless it says more); now by default",
+        help="the time for freshness (ISO; UTC by default); now by default",
     )
 
     @step
     @report_errors
     def start(self):
-        """Gather what is known and judge it."""
+        """Gather the figures and check them."""
         from dataclasses import asdict
         from datetime import UTC, datetime
 
         from jollyboat.monitoring import inputs, monitor
-        from jollyboat.store.errors import UserError
+        from jollyboat.store import UserError
 
         self.began_at = self.now()
         try:
@@ -49,7 +49,7 @@ class MonitorFlow(ProjectFlow):
     @step
     @report_errors
     def end(self):
-        """Tell of incidents, leave the page, and train where it was asked for."""
+        """Send alerts, write the page, and retrain if --auto says so."""
         import os
 
         from jollyboat.monitoring import alerts, monitor_report
@@ -58,17 +58,20 @@ class MonitorFlow(ProjectFlow):
         webhook = os.environ.get("ALERT_WEBHOOK") or hook.webhook
         alarms = monitor_report.incidents(self.checks)
         page = str(store.monitor / "report.html")
-        told = alerts.tell(store, alarms, page, alerts.hooks_of(hook.command, webhook))
-        report = monitor_report.keep(store, self.about, self.checks, self.decision, told)
+        sent = alerts.send_alerts(store, alarms, page, alerts.hooks_of(hook.command, webhook))
+        report = monitor_report.write_report(store, self.about, self.checks, self.decision, sent)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.format_summary(store, report, self.seconds_since(self.began_at)))
         if self.auto and store.experiment.exists():
             print(
-                "Nothing is trained while a challenger is on trial: `jollyboat experiment promote` or `stop` ends that."
+                "Nothing is trained while an experiment runs. "
+                "End it with `jollyboat experiment promote` or `jollyboat experiment stop`."
             )
         elif self.auto and self.decision["retrain"]:
             is_new = run_flow("train") and run_flow("deploy")
-            print("A new champion answers." if is_new else "The champion stays; why stands above.")
+            print(
+                "There is a new champion." if is_new else "The champion stays; the reason is above."
+            )
 
 
 if __name__ == "__main__":

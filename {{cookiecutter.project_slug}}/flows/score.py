@@ -1,4 +1,4 @@
-"""The champions over a snapshot's sessions, in batch: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
+"""Batch scores of a snapshot: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
 
 from jollyboat.flows import ProjectFlow, report_errors
 
@@ -6,7 +6,7 @@ from metaflow import Parameter, card, step
 
 
 class ScoreFlow(ProjectFlow):
-    """Score the sessions that are still open and those of the last days, to Parquet and CSV, and leave a page."""
+    """Score open sessions and those of the last days; write Parquet, CSV and a page."""
 
     snapshot = Parameter(
         "snapshot", default="", help="the snapshot to score; the latest by default"
@@ -17,14 +17,14 @@ class ScoreFlow(ProjectFlow):
     @report_errors
     def start(self):
         """Score each tenant's newest sessions with its champion."""
-        from jollyboat.serving import batch
+        from jollyboat.serving import batch_scores
         from jollyboat.snapshots import snapshot
-        from jollyboat.store.store import read_json
+        from jollyboat.store import read_json
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
         with self.stage("score sessions") as stage:
-            self.scores_id = batch.score(opened, self.settings.score.days, self.tenant)
+            self.scores_id = batch_scores.score(opened, self.settings.score.days, self.tenant)
             stage.rows = read_json(self.store().scores / self.scores_id / "scores.json")["rows"]
         self.next(self.end)
 
@@ -32,7 +32,7 @@ class ScoreFlow(ProjectFlow):
     @step
     @report_errors
     def end(self):
-        """Leave the page."""
+        """Write the page."""
         from jollyboat.serving import score_report
 
         folder = self.store().scores / self.scores_id

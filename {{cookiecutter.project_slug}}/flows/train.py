@@ -1,15 +1,15 @@
-"""A snapshot -> candidates, compared on the holdout: `python flows/train.py run [--snapshot ID]`."""
+"""A snapshot -> compared candidates: `python flows/train.py run [--snapshot ID]`."""
 
 from jollyboat.flows import ProjectFlow, report_errors
 
 from metaflow import Parameter, card, step
 
 LEARNED_WITH = ("split", "train", "decision", "evaluate")
-FEW_ROWS = 50_000  # of which all candidates are fitted sooner than a second task has imported its libraries
+FEW_ROWS = 50_000  # one task fits all candidates before a second one has imported its libraries
 
 
 class TrainFlow(ProjectFlow):
-    """Fit every candidate on a snapshot, compare them, and leave a run folder. A run that stands is not done again."""
+    """Fit every candidate on a snapshot and compare them; a finished run is not repeated."""
 
     snapshot = Parameter(
         "snapshot", default="", help="the snapshot to learn from; the latest by default"
@@ -27,16 +27,16 @@ class TrainFlow(ProjectFlow):
         candidates = self.settings.train.candidates
         is_small = opened.manifest["tables"]["session_features"]["rows"] < FEW_ROWS
         self.shards = [candidates] if is_small else [[name] for name in candidates]
-        begun = run.begin(self.store(), opened.id, self._learned_with())
-        self.run_id, self.stands = begun.id, begun.is_finished
+        started = run.begin(self.store(), opened.id, self._learned_with())
+        self.run_id, self.is_finished = started.id, started.is_finished
         self.next(self.fit, foreach="shards")
 
     @step
     @report_errors
     def fit(self):
-        """Fit one candidate, or all where rows are few, and score validation and holdout with it."""
+        """Fit one candidate (all if rows are few); score validation and holdout."""
         self.fitted = {}
-        if not self.stands:
+        if not self.is_finished:
             from jollyboat.training import training
 
             split, schema = training.prepare(self._sessions(), self._settings())
@@ -46,15 +46,15 @@ class TrainFlow(ProjectFlow):
                     fitted = training.fit_candidate(name, split, schema, self._settings(), folder)
                     stage.rows = len(split.train)
                 self.fitted[name] = fitted
-        self.task, self.cost = ", ".join(self.input), self.used()
+        self.task, self.cost = ", ".join(self.input), self.resource_usage()
         self.next(self.compare)
 
     @step
     @report_errors
     def compare(self, inputs):
-        """Say how good each candidate is, how sure that is, and which one validation chooses."""
-        self.merge_artifacts(inputs, include=["run_id", "began_at", "stands"])
-        if not self.stands:
+        """Evaluate every candidate with intervals; validation chooses one."""
+        self.merge_artifacts(inputs, include=["run_id", "began_at", "is_finished"])
+        if not self.is_finished:
             from jollyboat.snapshots import snapshot
             from jollyboat.training import training
 
@@ -70,7 +70,8 @@ class TrainFlow(ProjectFlow):
                 predictions=training.holdout_predictions(split, fitted),
                 schema=schema.to_dict(),
                 feature_sql=opened.feature_sql,
-                costs={each.task: each.cost for each in inputs} | {"compare": self.used()},
+                costs={each.task: each.cost for each in inputs}
+                | {"compare": self.resource_usage()},
                 seconds=self.seconds_since(self.began_at),
             )
         self.next(self.end)
@@ -79,12 +80,12 @@ class TrainFlow(ProjectFlow):
     @step
     @report_errors
     def end(self):
-        """Leave the run's page."""
+        """Write the run's page."""
         from jollyboat.training import run
 
         finished = self._run()
         self.html = run.write_page(finished, self.title("Training run"))
-        print(run.format_summary(finished, self.stands, self.seconds_since(self.began_at)))
+        print(run.format_summary(finished, self.is_finished, self.seconds_since(self.began_at)))
 
     def _learned_with(self) -> dict:
         settings = self._settings()

@@ -1,4 +1,4 @@
-"""What a data run did, as figures, as a line for the terminal and as a page."""
+"""The report of a data run: figures, lines for the terminal and a page."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from jollyboat.audit.audit import Finding
 from jollyboat.landing.landing import Landing
 from jollyboat.pages import page
 from jollyboat.snapshots import distribution, snapshot
-from jollyboat.store.store import Store, read_json
+from jollyboat.store import Store, read_json
 from jollyboat.warehouse import changes
 from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models, published_tables
 
-LINES_OF_NEWS, REASONS_TOLD = 8, 5
+MOST_CHANGES, MOST_REASONS = 8, 5
 QUERIES = {
     "sources": """
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
@@ -20,21 +20,27 @@ QUERIES = {
             sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
         from record_reconciliation group by source order by source""",
     "files": """
-        select file, line_count - blank_count as record_count, event_count, duplicate_count, quarantined_count
-        from record_reconciliation where quarantined_count > 0 order by quarantined_count desc, file limit 20""",
+        select file, line_count - blank_count as record_count, event_count, duplicate_count,
+            quarantined_count
+        from record_reconciliation where quarantined_count > 0
+        order by quarantined_count desc, file limit 20""",
     "quarantine": """
         with reasons as (
-            select source, reason, count(*) as record_count, min((file, line_number)) as first_place,
+            select source, reason, count(*) as record_count,
+                min((file, line_number)) as first_place,
                 min_by(left(line, 2000), (file, line_number)) as line
-            from quarantined_events group by all order by record_count desc, source, reason limit 50),
+            from quarantined_events
+            group by all order by record_count desc, source, reason limit 50),
         without_words as (
             select * replace (
                 if(json_valid(line), line, regexp_replace(line, '\\pL', 'x', 'g')) as line)
             from reasons),
         masked as (
-            select * replace (regexp_replace(line, '[^\\s"''<>,;:]+(@|%40)[^\\s"''<>,;]+', '…@…', 'g') as line)
+            select * replace (regexp_replace(
+                line, '[^\\s"''<>,;:]+(@|%40)[^\\s"''<>,;]+', '…@…', 'g') as line)
             from without_words)
-        select source, reason, record_count, first_place[1] as first_file, first_place[2] as first_line_number,
+        select source, reason, record_count, first_place[1] as first_file,
+            first_place[2] as first_line_number,
             left(regexp_replace(line, '\\p{N}', '#', 'g'), 80) as first_text
         from masked order by record_count desc, source, reason""",
     "event_types": """
@@ -53,18 +59,23 @@ QUERIES = {
             max(epoch(received_at - occurred_at)) / 3600 as latest_hours,
             count_if(received_at < occurred_at) as early_count,
             coalesce(any_value(order_count), 0) as repeated_order_count,
-            any_value(nameless_count) as nameless_count, count_if(events.session_id is null) as homeless_count
+            any_value(nameless_count) as nameless_count,
+            count_if(events.session_id is null) as homeless_count
         from events inner join named using (source) left join orders using (source)
         where event_type not in ('prediction', 'judgement') group by all order by source""",
     "statuses": """
-        select status, count(*) as session_count from session_features group by all order by session_count desc""",
+        select status, count(*) as session_count
+        from session_features group by all order by session_count desc""",
     "tenants": """
         with spans as (
-            select min(point_at)::date as first_on, 1 + date_diff('day', min(point_at), max(point_at)) // 60 as step
+            select min(point_at)::date as first_on,
+                1 + date_diff('day', min(point_at), max(point_at)) // 60 as step
             from session_features),
         cells as (
-            select tenant_id, first_on + (date_diff('day', first_on, point_at) // step * step)::int as day, step,
-                count(*) as session_count, count(label) as train_count, count(*) filter (where label) as positive_count
+            select tenant_id, step,
+                first_on + (date_diff('day', first_on, point_at) // step * step)::int as day,
+                count(*) as session_count, count(label) as train_count,
+                count(*) filter (where label) as positive_count
             from session_features cross join spans group by all)
         select tenant_id, sum(session_count) as session_count, sum(train_count) as train_count,
             sum(positive_count) / nullif(sum(train_count), 0) as label_rate,
@@ -74,24 +85,24 @@ QUERIES = {
     "identities": """
         select count(distinct (tenant_id, person_id)) as person_count, count(*) as id_count,
             (select count(*) from int_identity_links where is_cut) as cut_link_count,
-            (select count(distinct (tenant_id, case when account_count > device_count then 'a:' || anonymous_id
-                else 'u:' || user_id end)) from int_identity_links where is_cut) as cut_id_count
+            (select count(distinct (tenant_id, case when account_count > device_count
+                then 'a:' || anonymous_id else 'u:' || user_id end))
+                from int_identity_links where is_cut) as cut_id_count
         from int_identities""",
     "days": """
-        select cast(point_at as date) as day, count(*) as session_count, count(label) as train_count,
-            count(*) filter (where label) as positive_count, avg(label::int) as label_rate
+        select cast(point_at as date) as day, count(*) as session_count,
+            count(label) as train_count, count(*) filter (where label) as positive_count,
+            avg(label::int) as label_rate
         from session_features group by all order by day""",
 }
 
 
 def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
-    """The run's figures, ready for a page: lists of rows by name, and the totals."""
+    """The run's figures for the page: lists of rows by name, and the totals."""
     last = snapshot.find_latest(store)
-    known = (
-        last.frame("source_changes").to_dict("records")
-        if last and "source_changes" in last.manifest["tables"]
-        else []
-    )
+    earlier_changes = []
+    if last and "source_changes" in last.manifest["tables"]:
+        earlier_changes = last.frame("source_changes").to_dict("records")
     with connect(store) as connection:
         rows = {
             name: connection.sql(query).df().to_dict("records") for name, query in QUERIES.items()
@@ -104,38 +115,45 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
             for name in published_tables(store)
         ]
         replayed = _count_replayed(connection, last, landing)
-        rows["changes"] = changes.find(connection, store, known)
+        rows["changes"] = changes.find(connection, store, earlier_changes)
         rows["distributions"] = distribution.describe(connection, "session_features")
-    rows |= {"models": last_models(store), "moved": read_json(store.distributions, default=[])}
-    rows["latest"] = last.id if last else ""
-    columns = (
-        "record_count",
-        "event_count",
-        "duplicate_count",
-        "quarantined_count",
-        "missing_count",
-    )
-    totals = {name: int(sum(row[name] for row in rows["sources"])) for name in columns}
-    totals |= {"file_count": len(landing.files), "replayed": replayed}
+    totals = _sum_rows(rows) | {"file_count": len(landing.files), "replayed": replayed}
+    return rows | {
+        "models": last_models(store),
+        "moved": read_json(store.distributions, default=[]),
+        "latest": last.id if last else "",
+        "totals": totals,
+        "landing": landing,
+        "findings": findings,
+    }
+
+
+def _sum_rows(rows: dict) -> dict[str, int]:
+    """The totals over sources and days, and the counts of ids."""
+    totals = {name: int(value) for name, value in rows["identities"][0].items()}
+    for kind in ("record", "event", "duplicate", "quarantined", "missing"):
+        name = f"{kind}_count"
+        totals[name] = int(sum(row[name] for row in rows["sources"]))
     for name in ("session_count", "train_count", "positive_count"):
         totals[name] = int(sum(day[name] for day in rows["days"]))
-    totals |= {name: int(value) for name, value in rows.pop("identities")[0].items()}
-    return rows | {"totals": totals, "landing": landing, "findings": findings}
+    return totals
 
 
 def _count_replayed(
     connection: duckdb.DuckDBPyConnection, last: snapshot.Snapshot | None, landing: Landing
 ) -> tuple[int, int]:
-    """How many records were in quarantine by the code of the last snapshot, and how many of them are events now.
+    """The last snapshot's quarantined records, and how many of them are events now.
 
-    (0, 0) where the code is the same; files that have changed since do not count.
+    (0, 0) if the code is the same. Records of changed files do not count.
     """
     if last is None or last.manifest.get("code") == code_fingerprint():
         return 0, 0
     return connection.execute(
-        f"select count(*), count(events.file) from {last.scan('quarantined_events')} as quarantined "
+        "select count(*), count(events.file) "
+        f"from {last.scan('quarantined_events')} as quarantined "
         "semi join landed_files on quarantined.file = landed_files.file "
-        "left join events on quarantined.file = events.file and quarantined.line_number = events.line_number "
+        "left join events on quarantined.file = events.file "
+        "and quarantined.line_number = events.line_number "
         "where not list_contains($changed, quarantined.file)",
         {"changed": landing.changed},
     ).fetchone()
@@ -147,68 +165,67 @@ def format_summary(
     seconds: float,
     store: Store,
 ) -> str:
-    """The account by source, what was noticed, and what the run made of it."""
-    totals, landing = report["totals"], report["landing"]
+    """Records by source, problems, notes and the result, as lines."""
     lines = [
-        f"{'source':<12}{'files':>7}{'records':>12}{'events':>12}{'duplicates':>12}{'quarantined':>12}"
+        *_format_sources(report["sources"]),
+        *_format_quarantine(report["quarantine"]),
+        *_format_findings(report["findings"]),
+        *_format_changes(report["changes"]),
+        *_format_notes(report["totals"], report["landing"]),
+        _format_result(report, published, seconds),
+        f"page: {_page(store)}",
     ]
-    lines += [
-        f"{row['source']:<12}{row['file_count']:>7,}{row['record_count']:>12,.0f}{row['event_count']:>12,.0f}"
-        f"{row['duplicate_count']:>12,.0f}{row['quarantined_count']:>12,.0f}"
-        for row in report["sources"]
-    ]
-    reasons: dict[str, list[str]] = {}
-    for row in report["quarantine"]:
-        reasons.setdefault(row["source"], []).append(f"{row['record_count']:,} {row['reason']}")
-    lines += [
-        f"quarantined: {source}: {', '.join(told[:REASONS_TOLD])}"
-        + (
-            f" and {len(told) - REASONS_TOLD} more reasons, on the page"
-            if told[REASONS_TOLD:]
-            else ""
-        )
-        for source, told in reasons.items()
-    ]
-    lines += [
-        f"{finding.severity}: {finding.table}: not true that {finding.expectation} ({finding.observed})"
-        for finding in report["findings"]
-        if not finding.passed and finding.table != "source_changes"  # told beside, with what to do
-    ]
-    news = [row for row in report["changes"] if row["is_news"]]
-    lines += [
-        f"changed: {row['source']}: {row['kind']} {row['field']} since {row['changed_on']:%Y-%m-%d}: "
-        f"{row['was_before']} -> {row['was_after']}; {row['hint']}"
-        for row in news[:LINES_OF_NEWS]
-    ]
-    lines += (
-        [f"changed: and {len(news) - LINES_OF_NEWS} more, on the page"]
-        if len(news) > LINES_OF_NEWS
-        else []
-    )
-    lines += _format_notes(report)
-    outcome = "nothing published"
-    if published:
-        snapshot, is_new = published
-        before = (
-            "stands, nothing is new"
-            if snapshot.id == report["latest"]
-            else "is the latest again: these are its rows"
-        )
-        outcome = f"snapshot {snapshot.id} {'published' if is_new else before}"
-    lines.append(
-        f"data: {outcome}; {len(landing.new):,} new files of {totals['file_count']:,}; "
-        f"{totals['event_count']:,} events, {totals['session_count']:,} sessions, "
-        f"{totals['train_count']:,} to learn from; {seconds:.1f} s"
-    )
-    lines.append(f"page: {_page(store)}")
     return "\n".join(lines)
 
 
-def _format_notes(report: dict) -> list[str]:
-    """What else the account does not show: sources nobody named, records that came back, cut links, changed files."""
-    totals, landing = report["totals"], report["landing"]
+def _format_sources(sources: list[dict]) -> list[str]:
+    columns = ("records", "events", "duplicates", "quarantined")
+    heading = f"{'source':<12}{'files':>7}" + "".join(f"{name:>12}" for name in columns)
+    return [heading] + [
+        f"{row['source']:<12}{row['file_count']:>7,}{row['record_count']:>12,.0f}"
+        f"{row['event_count']:>12,.0f}{row['duplicate_count']:>12,.0f}"
+        f"{row['quarantined_count']:>12,.0f}"
+        for row in sources
+    ]
+
+
+def _format_quarantine(quarantine: list[dict]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for row in quarantine:
+        reasons.setdefault(row["source"], []).append(f"{row['record_count']:,} {row['reason']}")
+    lines = []
+    for source, counts in reasons.items():
+        more = len(counts) - MOST_REASONS
+        rest = f" and {more} more reasons, on the page" if more > 0 else ""
+        lines.append(f"quarantined: {source}: {', '.join(counts[:MOST_REASONS])}{rest}")
+    return lines
+
+
+def _format_findings(findings: list[Finding]) -> list[str]:
+    """The expectations that failed; those of source_changes are in the changes."""
+    return [
+        f"{finding.severity}: {finding.table}: FAILED: {finding.expectation} ({finding.observed})"
+        for finding in findings
+        if not finding.passed and finding.table != "source_changes"
+    ]
+
+
+def _format_changes(rows: list[dict]) -> list[str]:
+    news = [row for row in rows if row["is_news"]]
     lines = [
-        f"note: data/raw/{name} is in no run: name it under vars: sources in dbt/dbt_project.yml"
+        f"changed: {row['source']}: {row['kind']} {row['field']} since "
+        f"{row['changed_on']:%Y-%m-%d}: {row['was_before']} -> {row['was_after']}; {row['hint']}"
+        for row in news[:MOST_CHANGES]
+    ]
+    if len(news) > MOST_CHANGES:
+        lines.append(f"changed: and {len(news) - MOST_CHANGES} more, on the page")
+    return lines
+
+
+def _format_notes(totals: dict, landing: Landing) -> list[str]:
+    """What the table of sources does not show."""
+    lines = [
+        f"note: data/raw/{name} is in no run: add it to vars: sources in dbt/dbt_project.yml"
         for name in landing.unnamed_sources
     ]
     read, back = totals["replayed"]
@@ -218,15 +235,35 @@ def _format_notes(report: dict) -> list[str]:
         )
     if totals["cut_link_count"]:
         lines.append(
-            f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared devices and accounts "
-            "of too many devices connect nobody to one person (vars: accounts_of_a_device, devices_of_an_account)"
+            f"note: {totals['cut_link_count']:,} links of {totals['cut_id_count']:,} shared "
+            "devices and accounts join no person "
+            "(vars: accounts_of_a_device, devices_of_an_account)"
         )
     if landing.changed or landing.removed:
         lines.append(
             f"note: {len(landing.changed)} files changed and {len(landing.removed)} were removed: "
-            "the tables hold what there is now"
+            "the tables hold the present files"
         )
     return lines
+
+
+def _format_result(
+    report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds: float
+) -> str:
+    totals, landing = report["totals"], report["landing"]
+    if not published:
+        result = "nothing published"
+    elif published[1]:
+        result = f"snapshot {published[0].id} published"
+    elif published[0].id == report["latest"]:
+        result = f"snapshot {published[0].id} is still the latest, nothing is new"
+    else:
+        result = f"snapshot {published[0].id} is the latest again, it has the same rows"
+    return (
+        f"data: {result}; {len(landing.new):,} new files of {totals['file_count']:,}; "
+        f"{totals['event_count']:,} events, {totals['session_count']:,} sessions, "
+        f"{totals['train_count']:,} for training; {seconds:.1f} s"
+    )
 
 
 def write_page(
@@ -237,17 +274,15 @@ def write_page(
 
 
 def refusal(critical: list[Finding], store: Store) -> str:
-    """Why nothing was published: each critical finding with the keys of rows that failed it."""
-    lines = ["Nothing was published; the snapshot before stays. Not true:"]
+    """Why nothing was published: each critical finding with keys of rows that failed it."""
+    lines = ["Nothing was published; the snapshot before stays. FAILED (critical):"]
     for finding in critical:
         lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
-        lines += [
-            f"    {', '.join(f'{name}={value}' for name, value in key.items())}"
-            for key in finding.keys[:5]
-        ]
+        for key in finding.keys[:5]:
+            lines.append(f"    {', '.join(f'{name}={value}' for name, value in key.items())}")
     lines.append(
-        "Mend the source or the rule in expectations/, then `make data` "
-        f"(all of it: {_page(store)}; the keys of the rows: {store.failed_rows})."
+        "Fix the source or the suite in expectations/, then run `make data` again "
+        f"(page: {_page(store)}; keys of the rows: {store.failed_rows})."
     )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""A folder that serves by itself: assembled whole or not at all, named by its content, verified before it is used."""
+"""A bundle: a folder that serves by itself, named by its content and verified before use."""
 
 import hashlib
 import json
@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, hash_file, read_json
+from jollyboat.store import Store, UserError, hash_file, read_json
 from jollyboat.training.libraries import installed_libraries, licences
 
 SHARED = "shared"  # the owner of the model that all tenants share
@@ -21,7 +20,7 @@ REASSEMBLE = "run `make deploy` to assemble it again"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bundle is made of: the model's folder, the texts beside it, and where it all came from."""
+    """The content of a bundle: the model's folder, the files beside it, and their origin."""
 
     candidate: str
     model: Path
@@ -38,7 +37,7 @@ class Parts:
 
 
 class Bundle:
-    """A bundle that was found whole: its folder, its manifest, and what stands in its files."""
+    """A verified bundle: its folder, its manifest and the content of its files."""
 
     def __init__(self, folder: Path, manifest: dict):
         self.folder, self.manifest = folder, manifest
@@ -46,13 +45,13 @@ class Bundle:
         self.candidate, self.threshold = manifest["candidate"], manifest["threshold"]
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
-        self.schema, self.lookups, self.sample = (
-            read_json(folder / f"{name}.json") for name in ("schema", "lookups", "sample")
-        )
+        self.schema = read_json(folder / "schema.json")
+        self.lookups = read_json(folder / "lookups.json")
+        self.sample = read_json(folder / "sample.json")
 
 
-def assemble(parts: Parts, store: Store, owner: str = "shared") -> Bundle:
-    """Write models/<owner>/<version>/ in one rename; the same parts give the same version, left alone where whole."""
+def assemble(parts: Parts, store: Store, owner: str = SHARED) -> Bundle:
+    """Write models/<owner>/<version>/ in one rename. The same parts give the same version."""
     home = store.models / refuse_unsafe_owner(owner)
     home.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
@@ -66,27 +65,26 @@ def assemble(parts: Parts, store: Store, owner: str = "shared") -> Bundle:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """The bundle, if every file is there and unchanged, none was added, and its libraries are those installed."""
+    """The bundle, if its files and manifest are unchanged and its libraries are installed."""
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise UserError(
-            f"There is no bundle at {folder} (its manifest.json is missing or empty); {REASSEMBLE}."
+            f"There is no bundle at {folder}, because it has no valid manifest.json: {REASSEMBLE}."
         )
     _refuse_other_files(folder, manifest["files"])
     if _version_of(manifest) != manifest.get("version"):
-        raise UserError(
-            f"manifest.json of the bundle at {folder} was changed since it was made; {REASSEMBLE}."
-        )
+        raise UserError(f"manifest.json of the bundle at {folder} was changed: {REASSEMBLE}.")
     _refuse_other_libraries(folder, manifest["libraries"])
     return Bundle(folder, manifest)
 
 
 def refuse_unsafe_owner(owner: str) -> str:
-    """The owner itself, if it can be a folder's name."""
+    """The owner itself; UserError if it cannot be the name of a folder."""
     if not re.fullmatch(TENANT_ID, owner):
         raise UserError(
-            f"{owner!r} cannot own a model: 64 letters, digits, `_`, `.` or `-` will do, no sign at the start."
+            f"{owner!r} cannot own a model: use up to 64 letters, digits, `_`, `.` or `-`, and "
+            "begin with a letter or a digit."
         )
     return owner
 
@@ -95,7 +93,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
     draft.chmod(0o755)
     if not parts.model.is_dir():
         raise UserError(
-            f"There is no saved model at {parts.model}; run `make train`, then `make deploy`."
+            f"There is no saved model at {parts.model}: run `make train`, then `make deploy`."
         )
     shutil.copytree(parts.model, draft / "model")
     texts = {
@@ -119,66 +117,65 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "libraries": installed_libraries(),
         "files": {name: hash_file(draft / name) for name in _files_below(draft)},
     }
-    manifest = json.loads(_json(manifest))  # as it will be read, so that its version can be checked
+    manifest = json.loads(_json(manifest))  # as a reader gets it, so that the version is the same
     manifest = {"version": _version_of(manifest), **manifest}
     (draft / "manifest.json").write_text(_json(manifest), encoding="utf-8")
     return manifest
 
 
 def _put_in_place(draft: Path, target: Path) -> None:
-    """Rename the draft to its place, unless the same bundle stands there whole; a broken one makes way."""
+    """Rename the draft to its place. Keep a whole bundle that is there; replace a broken one."""
     for path in [*draft.rglob("*"), draft]:
         _sync(path)
+    broken = draft.with_name(f".broken-{draft.name}")
     if target.exists():
         try:
             open_bundle(target)
             return
         except UserError:
-            target.replace(draft.with_name(f".broken-{draft.name}"))
+            target.replace(broken)
     try:
         draft.rename(target)
         _sync(target.parent)
     except OSError:
-        open_bundle(target)  # Somebody else put the same bundle there meanwhile: whole is whole.
-    shutil.rmtree(draft.with_name(f".broken-{draft.name}"), ignore_errors=True)
+        open_bundle(target)  # another process has put the same bundle there
+    shutil.rmtree(broken, ignore_errors=True)
 
 
 def _version_of(manifest: Mapping) -> str:
-    """Twelve hex digits of whatever decides what the bundle answers or says of itself."""
+    """Twelve hex digits over everything in the manifest but the version."""
     content = {key: value for key, value in manifest.items() if key != "version"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _refuse_other_files(folder: Path, expected: Mapping[str, str]) -> None:
-    found = set(_files_below(folder)) - {"manifest.json"}
-    if missing := sorted(set(expected) - found):
-        raise UserError(f"The bundle at {folder} is missing the file {missing[0]}; {REASSEMBLE}.")
-    if added := sorted(found - set(expected)):
+    present = set(_files_below(folder)) - {"manifest.json"}
+    if missing := sorted(set(expected) - present):
+        raise UserError(f"The bundle at {folder} is missing the file {missing[0]}: {REASSEMBLE}.")
+    if added := sorted(present - set(expected)):
         raise UserError(
-            f"The bundle at {folder} holds {added[0]}, which is not in its manifest; delete it or {REASSEMBLE}."
+            f"The bundle at {folder} holds {added[0]}, which is not in its manifest: delete it or "
+            f"{REASSEMBLE}."
         )
     for name, digest in sorted(expected.items()):
         if hash_file(folder / name) != digest:
-            raise UserError(
-                f"The file {name} of the bundle at {folder} was changed since it was made; {REASSEMBLE}."
-            )
+            raise UserError(f"{name} of the bundle at {folder} was changed: {REASSEMBLE}.")
 
 
 def _refuse_other_libraries(folder: Path, expected: Mapping[str, str]) -> None:
     installed = installed_libraries()
-    for name, number in sorted(expected.items()):
-        if installed.get(name) != number:
-            here = installed.get(name, "not installed")
+    for name, version in sorted(expected.items()):
+        if installed.get(name) != version:
             raise UserError(
-                f"manifest.json of the bundle at {folder} asks for {name} {number}, and here it is {here}; "
-                f"run `make setup` for the pinned versions, or {REASSEMBLE} with these."
+                f"manifest.json of the bundle at {folder} asks for {name} {version}, but here it "
+                f"is {installed.get(name, 'not installed')}: run `make setup` for the pinned "
+                f"versions, or {REASSEMBLE} with these."
             )
 
 
 def _files_below(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
-    )
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def _json(value: object) -> str:

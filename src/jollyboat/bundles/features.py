@@ -1,4 +1,4 @@
-"""The features of waiting sessions, computed by the bundle's own SQL: there is no second implementation to differ."""
+"""The features of sessions online, computed by the bundle's own SQL."""
 
 import hashlib
 import json
@@ -16,8 +16,7 @@ import pandas as pd
 from pydantic_core import from_json, to_json
 
 from jollyboat.bundles.bundle import REASSEMBLE
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import hash_text, quoted
+from jollyboat.store import UserError, hash_text, quoted
 
 EVENT_COLUMNS = {
     "event_id": "varchar",
@@ -58,22 +57,23 @@ _ADDRESSED = {
     "url",
     "referrer",
 }
-# Word by word: as one expression, like the macro's, Python takes a second for 10,000 letters after an at sign.
-_WORD, _ADDRESS = re.compile(r'[^\s"\\<>,;:/?&=]+', re.ASCII), re.compile(r".(?:@|%40).", re.DOTALL)
+# Word by word: with the macro's one expression, 10,000 letters after an at sign take a second.
+_WORD = re.compile(r'[^\s"\\<>,;:/?&=]+', re.ASCII)
+_ADDRESS = re.compile(r".(?:@|%40).", re.DOTALL)
 _SETTINGS = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "temp_directory": "",
 }
-_RUNS = 100  # after which DuckDB is made to forget
+_RUNS_BEFORE_RESET = 100
 
 
 class FeatureQuery:
-    """features.sql over an in-process DuckDB, prepared once and run over all sessions that wait; one thread at a time.
+    """features.sql as a prepared query over an in-process DuckDB, for one thread at a time.
 
-    `lookups` gives each lookup table's columns and types, `files` its Parquet files; a table without files is empty,
-    with `days` it holds what was valid at some time of that many days before its newest, not the whole past, and with
-    `tenant` that tenant's rows alone.
+    `lookups` has each lookup table's columns and types, `files` its Parquet files; a table without
+    files is empty. `days` keeps the rows that were valid in that many days before the newest row,
+    `tenant` those of one tenant.
     """
 
     def __init__(
@@ -86,19 +86,17 @@ class FeatureQuery:
         tenant: str | None = None,
     ):
         self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
-        self._connection.execute(
-            "create table ballast as select range as held from range(100_000)"
-        )  # see _forget
-        # Small row groups, so that a scan for the few keys of a request passes over most of a table in their order.
+        # _drop_eviction_queue needs a table that is larger than its limit.
+        self._connection.execute("create table ballast as select range from range(100_000)")
+        # Small row groups: a scan for the few keys of a request skips most of an ordered table.
         self._connection.execute(
             "attach ':memory:' as warehouse (row_group_size 2048); use warehouse"
         )
         self._connection.execute("set TimeZone = 'UTC'")
         for table, columns in lookups.items():
             self._load_lookup(table, columns, (files or {}).get(table, []), days, tenant)
-        self._body = np.array(
-            ["[]"], dtype=object
-        )  # read in place at each run: a table would be written to and grow
+        # Each run reads this array in place; a table would grow with every write.
+        self._body = np.array(["[]"], dtype=object)
         self._connection.register("requests", {"body": self._body})
         self._connection.execute(_EVENTS_AT_POINT)
         self._connection.execute(f"prepare features as {sql.strip().rstrip(';')}")
@@ -107,50 +105,48 @@ class FeatureQuery:
     def run(
         self, requests: Sequence[Sequence[Mapping]], wanted: Sequence[str] = ()
     ) -> pd.DataFrame:
-        """One row of features per request, in their order, as Python's own values in columns of objects: those wanted,
-        or all.
+        """One row of features per request, in their order: the columns `wanted`, or all.
 
-        A request is what `rows_of_request` makes of the events so far of one session. Raises ValueError where the query
-        does not give one row for each, UserError where it gives no such column.
+        A request is a session's rows as `rows_of_request` returns them. Values are Python's own,
+        in columns of objects. Raises ValueError if the query does not return one row for each
+        request, UserError if a column is missing.
         """
         self._body[0] = to_json([row for rows in requests for row in rows]).decode()
         try:
-            found = self._connection.execute("execute features")
-            # Not DuckDB's data frame: of a few rows it takes as long as half of the query.
-            place_of, rows = (
-                {name: place for place, (name, *_) in enumerate(found.description)},
-                found.fetchall(),
-            )
+            result = self._connection.execute("execute features")
+            # DuckDB's data frame takes half as long as the query for a few rows.
+            position = {name: place for place, (name, *_) in enumerate(result.description)}
+            rows = result.fetchall()
         finally:
             self._body[0] = "[]"
         self._runs += 1
-        if self._runs % _RUNS == 0:
-            self._forget()
-        by_entity = {row[place_of["entity_id"]]: row for row in rows}
-        if len(rows) != len(requests) or by_entity.keys() != {
-            str(place) for place in range(len(requests))
-        }:
+        if self._runs % _RUNS_BEFORE_RESET == 0:
+            self._drop_eviction_queue()
+        by_entity = {row[position["entity_id"]]: row for row in rows}
+        entities = [str(place) for place in range(len(requests))]
+        if len(rows) != len(requests) or by_entity.keys() != set(entities):
             raise ValueError(
-                f"features.sql gave {len(rows)} rows for {len(requests)} sessions; it must give one for each"
+                f"features.sql gave {len(rows)} rows for {len(requests)} sessions; "
+                "it must give one for each"
             )
-        refuse_missing(wanted, place_of)
-        names = list(wanted or place_of)
-        places = [place_of[name] for name in names]
+        refuse_missing(wanted, position)
+        names = list(wanted or position)
+        places = [position[name] for name in names]
         table = np.empty((len(rows), len(names)), dtype=object)
-        for number in range(len(rows)):
-            row = by_entity[str(number)]
-            table[number] = [
-                float(row[place]) if type(row[place]) is Decimal else row[place] for place in places
-            ]
-        return pd.DataFrame(
-            table, columns=names, dtype=object
-        )  # pandas would look for texts in each column
+        for number, entity in enumerate(entities):
+            values = [by_entity[entity][place] for place in places]
+            table[number] = [float(each) if type(each) is Decimal else each for each in values]
+        # Without the dtype pandas would look for texts in each column.
+        return pd.DataFrame(table, columns=names, dtype=object)
 
-    def _forget(self) -> None:
-        """Empty DuckDB's lists of buffers that it could evict, most of which are gone: it looks through a list from
-        32,768 entries on, and all of them are looked through for a limit that the ballast alone exceeds. Nothing else
-        goes, for without a folder for it nothing is spilled. 3 ms; without it memory grew by a sixth and queries took
-        a quarter longer after 3,000 runs."""
+    def _drop_eviction_queue(self) -> None:
+        """Empty DuckDB's list of evictable buffers, most of which no longer exist.
+
+        Under a limit that `ballast` alone exceeds DuckDB walks through the whole list, which it
+        otherwise does from 32,768 entries on. It takes 3 ms and spills nothing, because there is
+        no temporary directory. Without it 3,000 runs took a sixth more memory and made queries a
+        quarter slower.
+        """
         with suppress(duckdb.OutOfMemoryException):
             self._connection.execute("set memory_limit = '200kB'")
         self._connection.execute("reset memory_limit")
@@ -170,34 +166,37 @@ class FeatureQuery:
         names = ", ".join(f'"{name}"' for name in columns)
         types = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
         self._connection.execute(f'create table "{table}" ({types})')
-        if files:
-            since = f"(select max(valid_from) - {days} from read_parquet($1, union_by_name = true))"
-            wanted = [f"(valid_to is null or valid_to > {since})"] if days is not None else []
-            wanted += (
-                [f"tenant_id = '{quoted(tenant)}'"] if tenant and "tenant_id" in columns else []
-            )
-            self._connection.execute(
-                f'insert into "{table}" select {names} '
-                "from read_parquet($1, union_by_name = true, hive_partitioning = false) "
-                f"where {' and '.join(wanted) or 'true'} order by {names}",
-                [[str(path) for path in files]],
-            )
+        if not files:
+            return
+        source = "read_parquet($1, union_by_name = true, hive_partitioning = false)"
+        conditions = ["true"]
+        if days is not None:
+            first = f"(select max(valid_from) - {days} from {source})"
+            conditions.append(f"(valid_to is null or valid_to > {first})")
+        if tenant and "tenant_id" in columns:
+            conditions.append(f"tenant_id = '{quoted(tenant)}'")
+        self._connection.execute(
+            f'insert into "{table}" select {names} from {source} '
+            f"where {' and '.join(conditions)} order by {names}",
+            [[str(path) for path in files]],
+        )
 
 
 def refuse_missing(wanted: Collection[str], given: Collection[str]) -> None:
-    """UserError with the first column that the model reads and the features do not have."""
+    """UserError with the first column that the model reads and the features lack."""
     if missing := set(wanted).difference(given):
         raise UserError(
-            f"features.sql of the bundle gives no {min(missing)}, which the model reads; {REASSEMBLE}."
+            f"features.sql of the bundle has no column {min(missing)}, which the model reads: "
+            f"{REASSEMBLE}."
         )
 
 
 def rows_of_request(
     place: int, tenant_id: str | None, events: Sequence[Mapping], salt: str = ""
 ) -> list[dict]:
-    """The events as rows of `events_at_point`: repeated ids dropped, ordered, numbered, the entity being the place.
+    """The events as rows of `events_at_point`: without repeated ids, ordered and numbered.
 
-    All are the tenant's; without one each keeps what it says.
+    The entity is the place. Without `tenant_id` each event keeps its own.
     """
     first: dict[str, tuple[datetime, str, dict]] = {}
     for event in events:
@@ -206,7 +205,7 @@ def rows_of_request(
     ordered = sorted(first.values(), key=itemgetter(0, 1))
     entity_id, point_at = str(place), ordered[-1][2]["occurred_at"]
     for number, (_, _, row) in enumerate(ordered, start=1):
-        # The session's own id stays outside: two clients may send the same one.
+        # Not the session's own id: two clients may send the same one.
         row["entity_id"] = row["session_id"] = entity_id
         row["point_at"], row["event_number"] = point_at, number
     return [row for *_, row in ordered]
@@ -218,7 +217,7 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
         if value is None or value != value:
             continue
         if name in _TEXTS:
-            # as staging keeps it: trimmed, an empty text is none, and no address stays
+            # as in staging: trimmed, null if empty, without addresses
             if text := str(value).strip(" "):
                 row[name] = hash_addresses(text, salt) if name in _ADDRESSED else text
         elif name in _MOMENTS:
@@ -244,7 +243,7 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
 
 
 def hash_addresses(text: str, salt: str) -> str:
-    """Text in which whatever looks like an e-mail address is its hash, as dbt's macro of this name has it."""
+    """The text with e-mail addresses hashed, as dbt's macro of this name does it."""
     if "@" not in text and "%40" not in text:
         return text
     return _WORD.sub(lambda word: _hash_address(word[0], salt), text)
@@ -255,17 +254,17 @@ def _hash_address(word: str, salt: str) -> str:
 
 
 def payload_text(payload: object, others: Mapping) -> str | None:
-    """The payload as the text of a JSON object, with the fields that are no column beside what it has."""
+    """The payload as the text of a JSON object, with the fields that are no columns in it."""
     if payload is None or payload != payload:
         return _json(others) if others else None
-    held = payload
+    content = payload
     if isinstance(payload, str):
-        # Not json.loads: it takes what DuckDB refuses (half a surrogate pair), and one such text would fail the query.
+        # Not json.loads: it reads half a surrogate pair, which would fail DuckDB's query.
         with suppress(ValueError):
-            held = from_json(payload)
-        if isinstance(held, Mapping) and not others:
+            content = from_json(payload)
+        if isinstance(content, Mapping) and not others:
             return payload
-    return _json({**others, **(held if isinstance(held, Mapping) else {"payload": payload})})
+    return _json({**others, **(content if isinstance(content, Mapping) else {"payload": payload})})
 
 
 def naive_utc(value: datetime | str) -> datetime:

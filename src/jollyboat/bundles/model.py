@@ -1,4 +1,4 @@
-"""A bundle brought to life: events of sessions in, probabilities out."""
+"""A loaded bundle: events of sessions in, probabilities out."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ import pandas as pd
 
 from jollyboat.bundles.bundle import REASSEMBLE, SHARED, Bundle
 from jollyboat.bundles.features import FeatureQuery, refuse_missing, rows_of_request
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.training.estimators import Model
 from jollyboat.training.explanation import explain, is_estimate
 from jollyboat.training.persistence import load
@@ -26,7 +26,7 @@ _ESTIMATED = " (estimated by occlusion)"
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probability of the outcome for one session, and what it was made from: k events up to the point."""
+    """The probability of the outcome for one session at its point, and what it was made from."""
 
     probability: float
     event_count: int
@@ -36,7 +36,10 @@ class Prediction:
 
 
 class LoadedModel:
-    """A bundle that answers its own sample as when it was made; its lookups are empty where no files are given."""
+    """A loaded bundle; UserError if it cannot be loaded or no longer answers its own sample.
+
+    Without `lookup_files` the lookups are empty. `salt` is what addresses in ids are hashed with.
+    """
 
     def __init__(
         self,
@@ -46,15 +49,15 @@ class LoadedModel:
         days: int | None = None,
         salt: str = "",
     ):
-        self.salt = salt  # what addresses in ids are hashed with
+        self.salt = salt
         self.bundle = bundle
-        self.standing: Mapping[str, Any] = {}  # how it became champion, where it is one
+        self.standing: Mapping[str, Any] = {}  # the history's entry, if it is a champion
         try:
             self._model = load(bundle.model)
-        except Exception as error:  # another library's classifier raises what it likes
+        except Exception as error:  # another library's classifier raises anything
             raise UserError(
-                f"The model in the bundle at {bundle.folder} cannot be loaded ({error!r}): run `make setup` for the "
-                "libraries that it was saved with, or `make train deploy`."
+                f"The model in the bundle at {bundle.folder} cannot be loaded ({error!r}): run "
+                "`make setup` for the libraries that it was saved with, or `make train deploy`."
             ) from error
         self._columns = FeatureSchema.from_dict(bundle.schema).names
         self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, threads=threads)
@@ -69,16 +72,15 @@ class LoadedModel:
     def predict(
         self, sessions: Sequence[Session], explained: Sequence[bool] = ()
     ) -> list[Prediction]:
-        """A prediction for each session, in their order, from one pass over all; with reasons where `explained`."""
+        """A prediction for each session, in their order, with reasons if `explained`."""
         rows = _rows(sessions, self.salt)
         features = self._query.run(rows, self._columns)
         probabilities = predict(self._model, features)
-        told = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
+        reasons = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
+        parts = zip(probabilities, rows, _hashes(features), reasons, strict=True)
         return [
-            Prediction(probability, len(row), row[-1]["point_at"], digest, reasons)
-            for probability, row, digest, reasons in zip(
-                probabilities, rows, _hashes(features), told, strict=True
-            )
+            Prediction(probability, len(events), events[-1]["point_at"], digest, reason)
+            for probability, events, digest, reason in parts
         ]
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
@@ -95,22 +97,26 @@ class LoadedModel:
     def reasons(
         self, features: pd.DataFrame, explained: Sequence[bool]
     ) -> list[list[dict[str, Any]] | None]:
-        """What moved the answer most, for the rows asked for."""
-        asked = features.loc[list(explained), self._columns]
-        moved, method = explain(self._model, asked), _ESTIMATED if is_estimate(self._model) else ""
-        told = {
-            place: _in_words(asked.loc[place], moved.loc[place], method) for place in asked.index
+        """The features that moved each probability most; None for rows not `explained`."""
+        rows = features.loc[list(explained), self._columns]
+        effects = explain(self._model, rows)
+        method = _ESTIMATED if is_estimate(self._model) else ""
+        reasons = {
+            place: _strongest_reasons(rows.loc[place], effects.loc[place], method)
+            for place in rows.index
         }
-        return [told.get(place) for place in features.index]
+        return [reasons.get(place) for place in features.index]
 
     def check_sample(self) -> None:
-        """Refuse a bundle whose sample request is no longer answered as when it was made (lookups being empty)."""
+        """UserError if the bundle no longer answers its sample as when it was made."""
         request, expected = self.bundle.sample["request"], self.bundle.sample["answer"]
-        found = self.predict([(request["tenant_id"], "sample", request["events"])])[0].probability
-        if not math.isclose(found, expected["probability"], rel_tol=0, abs_tol=TOLERANCE):
+        session = (request["tenant_id"], "sample", request["events"])
+        probability = self.predict([session])[0].probability
+        if not math.isclose(probability, expected["probability"], rel_tol=0, abs_tol=TOLERANCE):
             raise UserError(
-                f"The bundle at {self.bundle.folder} answers its own sample with {found:.12g}, and it was "
-                f"{expected['probability']:.12g} when it was made; {REASSEMBLE}."
+                f"The bundle at {self.bundle.folder} answers its own sample with "
+                f"{probability:.12g}, but it was {expected['probability']:.12g} when the bundle "
+                f"was made: {REASSEMBLE}."
             )
 
     def close(self) -> None:
@@ -126,7 +132,7 @@ def answer_sample(
     threshold: float,
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A bundle's sample.json: the request, and the answer that these parts of it give to it over empty lookups."""
+    """A bundle's sample.json: the request and its answer from these parts, with empty lookups."""
     with closing(FeatureQuery(feature_sql, lookups)) as query:
         rows = _rows([(request["tenant_id"], "sample", request["events"])])
         features = query.run(rows, FeatureSchema.from_dict(schema).names)
@@ -145,7 +151,7 @@ def predict(model: Model, features: pd.DataFrame) -> list[float]:
 
 
 def answer(probability: float, threshold: float) -> dict[str, Any]:
-    """What is said of a probability, whoever asks."""
+    """The probability with the decision at this threshold."""
     return {
         "probability": probability,
         "decision": probability >= threshold,
@@ -161,26 +167,29 @@ def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
 
 
 def _hashes(features: pd.DataFrame) -> list[str]:
-    """Equal for equal features, so that the log tells sessions that looked alike from a model that changed its mind."""
+    """A hash of each row: sessions with the same features have the same one in the log."""
     rows = features.to_numpy().tolist()
     return [hashlib.md5(repr(row).encode(), usedforsecurity=False).hexdigest() for row in rows]
 
 
-def _in_words(values: pd.Series, moved: pd.Series, method: str) -> list[dict[str, Any]]:
-    """What moved the log-odds of one row most, the strongest first."""
-    told = []
-    for name in moved.abs().sort_values(ascending=False, kind="stable").index[:MOST_REASONS]:
-        if not (effect := round(float(moved[name]), 6)):
+def _strongest_reasons(values: pd.Series, effects: pd.Series, method: str) -> list[dict[str, Any]]:
+    """The largest effects on the log-odds of one row, the strongest first."""
+    reasons = []
+    for name in effects.abs().sort_values(ascending=False, kind="stable").index[:MOST_REASONS]:
+        effect = round(float(effects[name]), 6)
+        if not effect:
             break
         value = None if pd.isna(values[name]) else values[name]
         value = value.item() if hasattr(value, "item") else value
-        said = (
-            "unknown"
-            if value is None
-            else f"{value:.4g}"
-            if isinstance(value, float)
-            else f"{value!s:.40}"
+        text = (
+            f"{name.replace('_', ' ')} is {_format_value(value)}, which makes the odds "
+            f"{math.exp(effect):.2g} times as high{method}"
         )
-        text = f"{name.replace('_', ' ')} is {said}, which makes the odds {math.exp(effect):.2g} times as high{method}"
-        told.append({"feature": name, "value": value, "effect": effect, "text": text})
-    return told
+        reasons.append({"feature": name, "value": value, "effect": effect, "text": text})
+    return reasons
+
+
+def _format_value(value: object) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value!s:.40}"

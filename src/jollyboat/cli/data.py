@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jollyboat.store.store import default_store, project_settings
+from jollyboat.store import default_store, project_settings
 
 
 @click.command(epilog="Example: jollyboat simulate --days 33 --drift 31")
@@ -14,14 +14,14 @@ from jollyboat.store.store import default_store, project_settings
 @click.option("--start", type=click.DateTime(["%Y-%m-%d"]), help="The first day.")
 @click.option("--days", type=int, help="How many days; more days only add files.")
 @click.option("--sessions-per-day", type=int, help="How many sessions on a usual day.")
-@click.option("--drift", type=int, metavar="DAY", help="Ads bring half of the visits from it on.")
-@click.option("--raw", type=Path, help="The folder of raw logs; data/raw.")
-@click.option("--truth", type=Path, help="The file of true probabilities; data/truth.parquet.")
+@click.option("--drift", type=int, metavar="DAY", help="Ads bring half of the visits from then on.")
+@click.option("--raw", type=Path, help="The folder of raw logs; data/raw by default.")
+@click.option("--truth", type=Path, help="The true probabilities; data/truth.parquet.")
 def simulate(
     start: datetime | None,
     raw: Path | None,
     truth: Path | None,
-    **given: int | None,
+    **options: int | None,
 ) -> None:
     """Write a simulated shop's raw logs below data/raw.
 
@@ -31,16 +31,18 @@ def simulate(
     began, store, settings = time.monotonic(), default_store(), project_settings().simulate
     size = {
         name: getattr(settings, name, None) if value is None else value
-        for name, value in given.items()
+        for name, value in options.items()
     }
     raw = raw or store.raw
     first_day = start.date() if start else settings.start
     written = simulate(raw, truth or store.root / "truth.parquet", start=first_day, **size)
-    what = "nothing to do: all"
+    counts = "nothing to do: all"
     if written["files_written"]:
-        what = "{lines:,} web lines, {orders:,} orders, {sessions:,} sessions of".format(**written)
+        counts = "{lines:,} web lines, {orders:,} orders, {sessions:,} sessions of".format(
+            **written
+        )
     seconds = time.monotonic() - began
-    click.echo(f"simulate: {what} {size['days']} days are in {raw}, {seconds:.1f} s")
+    click.echo(f"simulate: {counts} {size['days']} days are in {raw}, {seconds:.1f} s")
 
 
 @click.command(epilog="Example: jollyboat land && dbt build --project-dir dbt")
@@ -50,10 +52,11 @@ def land() -> None:
     `make data` does it too; a dbt build by hand does not."""
     from jollyboat.warehouse import warehouse
 
-    found = warehouse.land(default_store())
-    counts = {"new": found.new, "changed": found.changed, "removed": found.removed}
-    parts = ", ".join(f"{len(files)} {name}" for name, files in counts.items())
-    click.echo(f"land: {len(found.files)} files; {parts}")
+    landing = warehouse.land(default_store())
+    click.echo(
+        f"land: {len(landing.files)} files; {len(landing.new)} new, "
+        f"{len(landing.changed)} changed, {len(landing.removed)} removed"
+    )
 
 
 @click.command(epilog="Example: jollyboat erase --person ada@example.com")
@@ -68,7 +71,9 @@ def erase(tenant: str | None, person: str | None) -> None:
 
     if not tenant and not person:
         raise click.UsageError("Name a --tenant or a --person.")
-    click.echo(erase.tell(erase.erase(default_store(), tenant or None, person or None)))
+    store = default_store()
+    report = erase.erase(store, tenant or None, person or None)
+    click.echo(erase.format_summary(report, erase.unknown_files(store)))
 
 
 @click.group(invoke_without_command=True, epilog="Example: jollyboat snapshots prune --keep 5")
@@ -120,4 +125,4 @@ def prune_snapshots(keep: int) -> None:
 
     removed, size = snapshot.prune(default_store(), keep)
     names = ", ".join(removed) or "no snapshot"
-    click.echo(f"removed {names}; {size / 1e6:.1f} MB of files that none needs went")
+    click.echo(f"removed {names}; {size / 1e6:.1f} MB are free again")

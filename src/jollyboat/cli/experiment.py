@@ -2,7 +2,7 @@
 
 import click
 
-from jollyboat.store.store import default_store, project_settings
+from jollyboat.store import default_store, project_settings
 
 
 @click.group(epilog="Example: jollyboat experiment start --share 0.2")
@@ -32,15 +32,17 @@ def read() -> None:
     from jollyboat.serving import experiment
 
     store = default_store()
-    click.echo(experiment.tell(experiment.readout(store, project_settings()), store))
+    click.echo(experiment.format_summary(experiment.readout(store, project_settings()), store))
 
 
 @experiment.command(epilog="Example: jollyboat experiment promote --force 'the shop moves'")
-@click.option("--force", default="", metavar="WHY", help="Promote one that is not better; say why.")
+@click.option(
+    "--force", default="", metavar="WHY", help="Promote one that is not better; the reason."
+)
 def promote(force: str) -> None:
     """Make the challenger champion and end the experiment.
 
-    It must be significantly better, or --force says why not."""
+    It must be significantly better, or --force gives a reason."""
     from jollyboat.serving import experiment
 
     click.echo(f"promote: {experiment.promote(default_store(), project_settings(), force)}")

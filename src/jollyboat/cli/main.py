@@ -1,19 +1,17 @@
-"""The command's groups and help, and the one place where a refusal becomes a sentence."""
+"""The command's groups and help, and the one place that prints a UserError."""
 
 import sys
 
 import click
 
 from jollyboat.cli import data, experiment, models, project, server
-from jollyboat.store.errors import UserError
-from jollyboat.store.project import is_project
-from jollyboat.store.store import PROJECT
+from jollyboat.store import PROJECT, UserError, is_project
 
 GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),
     "Models": (models.runs, models.compare, models.models, models.rollback),
     "Live": (server.serve, server.ask, server.review, experiment.experiment),
-    "Project": (project.status, project.link, project.pins),
+    "Project": (project.status, project.link, project.pins, project.upgrade),
 }
 COMPLETION = """\b
 Completion of commands and options, for bash (zsh and fish: zsh_source, fish_source):
@@ -46,16 +44,17 @@ def jollyboat() -> None:
     """
     if not is_project(PROJECT) and "--help" not in sys.argv:
         raise UserError(
-            f"{PROJECT} is not in a Jollyboat project: change into the folder that holds project.toml."
+            f"{PROJECT} is not in a Jollyboat project. "
+            "Change into the folder that contains project.toml."
         )
 
 
 def main() -> None:
-    """Run the command line; a refusal ends it with one sentence on stderr and exit code 1."""
+    """Run the command line; an error ends it with one sentence on stderr and exit code 1."""
     try:
         jollyboat(prog_name="jollyboat")
     except UserError as refusal:
         sys.exit(str(refusal))
     except OSError as error:
-        what = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})"
-        sys.exit(f"{what}. Fix it, then run the same command again.")
+        fault = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})"
+        sys.exit(f"{fault}. Fix it, then run the same command again.")

@@ -1,8 +1,8 @@
-"""Commands about training runs, the versions made from them, and which version serves."""
+"""Commands about training runs, model versions and the champion."""
 
 import click
 
-from jollyboat.store.store import default_store
+from jollyboat.store import default_store
 
 
 @click.command(epilog="Example: jollyboat runs")
@@ -10,7 +10,7 @@ def runs() -> None:
     """List the finished training runs, newest first."""
     from jollyboat.training import compare
 
-    click.echo(compare.table(default_store()))
+    click.echo(compare.format_runs(default_store()))
 
 
 @click.command(epilog="Example: jollyboat compare 5d41402abc4b 7d793037a076")
@@ -19,11 +19,11 @@ def runs() -> None:
 def compare(run_a: str, run_b: str) -> None:
     """Compare two training runs.
 
-    Settings, data, features, figures and predictions, as lines and as a page."""
+    Settings, data, features, figures and predictions; printed, and as a page."""
     from jollyboat.training import compare
 
     comparison, page = compare.compare(default_store(), run_a, run_b)
-    click.echo(f"{compare.tell(comparison)}\npage: {page}")
+    click.echo(f"{compare.format_comparison(comparison)}\npage: {page}")
 
 
 @click.command(epilog="Example: jollyboat models")
@@ -41,7 +41,7 @@ def models() -> None:
 def rollback(to: str | None, owner: str, why: str) -> None:
     """Go back to an earlier champion.
 
-    It takes effect at once and needs no training; servers follow by themselves."""
+    It takes effect at once, on every server, and needs no training."""
     from jollyboat.champions import champion
 
     change = champion.rollback(default_store(), owner, to, by=champion.person(), why=why)

@@ -1,35 +1,26 @@
 """Commands about the project as a whole."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT, Store, default_store, write_text
-
-COMPILE = ("--universal", "--python-version", "3.11", "--upgrade", "--generate-hashes", "--quiet")
-COMPILE += ("--no-strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url")
-COMPILE += ("--no-emit-package", "jollyboat", "--find-links", "vendor")
-LIBRARY_PIN = "vendor/jollyboat.txt"
+from jollyboat.store import PROJECT, Store, UserError, default_store
 
 
 @click.command(epilog="Example: jollyboat status")
 def status() -> None:
     """Show what exists and what to type next."""
-    from jollyboat.serving.state import state
+    from jollyboat.serving.project_state import read_state
 
     store = default_store()
-    found = state(store)
-    for name, line in format_state(found):
+    parts = read_state(store)
+    for name, line in format_state(parts):
         click.echo(f"{name:<12}{line}")
-    for sentence in found["troubles"].values():
+    for sentence in parts["troubles"].values():
         click.echo(f"{'unreadable':<12}{sentence}")
-    click.echo(f"{'next':<12}{next_step(found, store)}")
+    click.echo(f"{'next':<12}{next_step(parts, store)}")
 
 
 @click.command(epilog="Example: jollyboat link && .venv/bin/dbt build --project-dir dbt")
@@ -42,42 +33,53 @@ def link() -> None:
 
 @click.command(epilog="Example: jollyboat pins && make setup")
 def pins() -> None:
-    """Write requirements.txt from requirements.in and what the library needs.
+    """Write requirements.txt from requirements.in and the library's needs.
 
-    Every version is the newest that fits, with its hash."""
-    uv = Path(sys.executable).with_name("uv")
-    is_pinned = (PROJECT / LIBRARY_PIN).stat().st_size > 0  # else this is the template in place
-    inputs = ["requirements.in", LIBRARY_PIN if is_pinned else "../pyproject.toml"]
-    command = [uv, "pip", "compile", *COMPILE, *inputs]
-    done = subprocess.run(command, cwd=PROJECT, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError("requirements.txt was not written: uv says above why.")
-    write_text(PROJECT / "requirements.txt", f"-r {LIBRARY_PIN}\n{done.stdout}")
+    Every package gets its newest version that fits, with its hash."""
+    from jollyboat.upgrade import write_requirements
+
+    write_requirements(PROJECT)
 
 
-def format_state(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each part of a project's state (jollyboat.serving.state) by its name, as a line."""
-    yield "snapshot", _snapshot(found["data"]) if found["data"] else "none"
-    yield "run", _run(found["runs"][0]) if found["runs"] else "none"
-    for owner, (step, *_) in found["champions"].items():
+@click.command(epilog="Example: jollyboat upgrade --from ../jollyboat-0.2.0-py3-none-any.whl")
+@click.option("--from", "source", help="A wheel, a folder or an index of wheels, or a clone.")
+@click.option("--to", "version", help="The version; the newest by default.")
+@click.option("--check", is_flag=True, help="Only check what an older version left in data/.")
+def upgrade(source: str | None, version: str | None, check: bool) -> None:
+    """Take the project to another version of the library."""
+    from jollyboat import upgrade as upgrades
+
+    if not check and not source:
+        raise UserError("Say where the version comes from: jollyboat upgrade --from PLACE.")
+    store = default_store()
+    sentences = upgrades.check_store(store) if check else upgrades.upgrade(PROJECT, source, version)
+    for sentence in sentences:
+        click.echo(sentence)
+
+
+def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A name and a line for each part of a project's state (jollyboat.serving.project_state)."""
+    yield "snapshot", _snapshot(parts["data"]) if parts["data"] else "none"
+    yield "run", _run(parts["runs"][0]) if parts["runs"] else "none"
+    for owner, (step, *_) in parts["champions"].items():
         yield "champion", f"{owner}: {step['version']}, since {_moment(step['at'])}"
-    if not found["champions"]:
+    if not parts["champions"]:
         yield "champion", "none"
-    yield "experiment", _experiment(found["experiment"]) if found["experiment"] else "none"
-    yield "monitor", _monitor(found["monitor"]) if found["monitor"] else "none"
+    yield "experiment", _experiment(parts["experiment"]) if parts["experiment"] else "none"
+    yield "monitor", _monitor(parts["monitor"]) if parts["monitor"] else "none"
 
 
-def next_step(found: Mapping[str, Any], store: Store) -> str:
-    """The command that goes on from this state."""
-    if not found["data"]:
+def next_step(parts: Mapping[str, Any], store: Store) -> str:
+    """The command to type next in this state."""
+    if not parts["data"]:
         has_logs = any(store.raw.glob("*/dt=*"))
         logs = "make simulate, or put your own logs below data/raw; then make data"
         return "make data" if has_logs else logs
-    if not found["runs"]:
+    if not parts["runs"]:
         return "make train"
-    if not found["champions"]:
+    if not parts["champions"]:
         return "make deploy"
-    if found["experiment"]:
+    if parts["experiment"]:
         return "make data, then jollyboat experiment read"
     return "jollyboat serve --open, make score, or make monitor"
 

@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import click
 
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import default_store, project_settings
+from jollyboat.store import UserError, default_store, project_settings
 
-# glibc keeps small pieces of memory at hand: a request takes a tenth less time.
+# glibc caches more small pieces of memory, so a request takes a tenth less time.
 TUNABLES = "glibc.malloc.tcache_count=500"
 OPTIONS = (
     click.option("--host", envvar="HOST", show_envvar=True, help="The address to listen on."),
@@ -41,19 +40,19 @@ def serve(host: str | None, port: int | None, workers: int | None, opens: bool) 
 @click.command(epilog="Example: jollyboat review --port 8001")
 @_with_options
 def review(host: str | None, port: int | None, workers: int | None) -> None:
-    """Serve, and open the queue of sessions that people judge."""
+    """Serve, and open the review queue in a browser."""
     _serve(host, port, workers, page="/review")
 
 
 @click.command(epilog="Example: jollyboat ask")
 def ask() -> None:
-    """Send one request to the champion and print the answer.
+    """Send the champion's sample request and print the answer.
 
-    A server of its own is started for it; the request is the champion's sample."""
-    from jollyboat.serving.ask import ask
+    The command starts a server for it."""
+    from jollyboat.serving.smoke_test import send_sample
 
     began = time.monotonic()
-    request, status, answer = ask(default_store())
+    request, status, answer = send_sample(default_store())
     click.echo(f"POST /predict?explain=true {json.dumps(request)}\n{status} {json.dumps(answer)}")
     if status != 200:
         raise UserError(f"The server answered with {status}.")
@@ -78,7 +77,7 @@ def _serve(host: str | None, port: int | None, workers: int | None, page: str) -
 
 
 def _tune_memory() -> None:
-    """Start this process again with glibc's tunables, which only a new process reads."""
+    """Start this process again with glibc's tunables; only a new process reads them."""
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = TUNABLES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

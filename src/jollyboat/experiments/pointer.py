@@ -1,4 +1,4 @@
-"""The experiment that runs, as data/models/experiment.json tells it: read and checked here for all who ask."""
+"""The running experiment: data/models/experiment.json, read and validated."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,48 +6,51 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jollyboat.bundles.bundle import REASSEMBLE
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, read_json
+from jollyboat.store import Store, UserError, read_json
 
 TEXTS = ("owner", "version", "champion", "salt", "since")
-NOTHING = object()
+MISSING = object()
 
 
-def going(store: Store) -> dict[str, Any] | None:
-    """What is on trial, for whom and since when, or None; UserError where the file holds no experiment."""
+def running_experiment(store: Store) -> dict[str, Any] | None:
+    """The experiment's champion, challenger, share and start, or None; UserError if invalid."""
     try:
-        told = read_json(store.experiment, default=NOTHING)
-    except UserError as refusal:
-        raise _refusal(store, f"it is not readable JSON ({refusal.__cause__})") from refusal
-    if told is NOTHING:
+        experiment = read_json(store.experiment, default=MISSING)
+    except UserError as error:
+        raise _invalid(store, f"it is not readable JSON ({error.__cause__})") from error
+    if experiment is MISSING:
         return None
-    if not isinstance(told, dict):
-        raise _refusal(store, f"it holds {told!r:.40}")
+    if not isinstance(experiment, dict):
+        raise _invalid(store, f"it holds {experiment!r:.40}")
     for name in TEXTS:
-        if not isinstance(told.get(name), str):
-            raise _refusal(store, f"its {name} is a text, not {told.get(name)!r:.40}")
+        if not isinstance(experiment.get(name), str):
+            raise _invalid(store, f"its {name} must be a text, not {experiment.get(name)!r:.40}")
+    since, share = experiment["since"], experiment.get("share")
     try:
-        datetime.fromisoformat(told["since"]).astimezone(UTC)
+        datetime.fromisoformat(since).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise _refusal(store, f"its since is a time, not {told['since']!r:.40}") from error
-    share = told.get("share")
+        raise _invalid(store, f"its since must be a time, not {since!r:.40}") from error
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise _refusal(store, f"its share is a number above 0 and below 1, not {share!r:.40}")
-    return told
+        raise _invalid(store, f"its share must be above 0 and below 1, not {share!r:.40}")
+    return experiment
 
 
 @contextmanager
-def advising(told: Mapping[str, Any]) -> Iterator[None]:
-    """What the block refuses of the challenger's bundle names what mends it now: `make deploy` waits for the trial."""
+def suggest_restart(experiment: Mapping[str, Any]) -> Iterator[None]:
+    """Let errors about the challenger's bundle suggest a new experiment.
+
+    `make deploy` cannot assemble the bundle again while the experiment runs.
+    """
     try:
         yield
-    except UserError as refusal:
-        start = f"jollyboat experiment start --run {told.get('run', '...')}"
-        mend = f"`jollyboat experiment stop`, then `{start}` assembles it again"
-        raise UserError(str(refusal).replace(REASSEMBLE, mend)) from refusal
+    except UserError as error:
+        start = f"jollyboat experiment start --run {experiment.get('run', '...')}"
+        remedy = f"run `jollyboat experiment stop`, then `{start}` to assemble it again"
+        raise UserError(str(error).replace(REASSEMBLE, remedy)) from error
 
 
-def _refusal(store: Store, trouble: str) -> UserError:
+def _invalid(store: Store, trouble: str) -> UserError:
     return UserError(
-        f"{store.experiment} is no experiment: {trouble}. Correct it, or `jollyboat experiment stop` ends it."
+        f"{store.experiment} is no valid experiment: {trouble}. "
+        "Correct it, or end it with `jollyboat experiment stop`."
     )

@@ -1,4 +1,4 @@
-"""What a project's flows are made of. Import it before Metaflow, whose settings it makes."""
+"""The base of a project's flows. Import it before Metaflow, whose settings it makes."""
 
 from jollyboat.flows.base import ProjectFlow, report_errors, run_flow
 

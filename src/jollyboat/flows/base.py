@@ -1,6 +1,6 @@
-"""What every flow shares: where the project is, its settings, its store, and how a refusal ends.
+"""The base of every flow: its settings, its store, and how a UserError ends a run.
 
-Import this before Metaflow: a flow started by hand then behaves as one started by `make`.
+Import this before Metaflow: then a flow started by hand behaves as one started by `make`.
 """
 
 import json
@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING
 from jollyboat.champions.champion import person
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
-from jollyboat.store.errors import UserError, explain
-from jollyboat.store.store import PROJECT, Store, default_store
-
-LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
-
-# Given back when a step is refused, so that Metaflow can end the run in order on a full disk, too.
-SPARE = default_store().root / ".spare"
+from jollyboat.store import PROJECT, Store, UserError, default_store, explain
 
 if TYPE_CHECKING:
     from jollyboat.store.settings import Settings
+
+LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
+
+# Removed when a step is refused, so that Metaflow can end the run in order on a full disk.
+SPARE = default_store().root / ".spare"
 
 for name, value in {
     "METAFLOW_USER": person(),  # never root, which Metaflow refuses to run as
@@ -39,7 +38,7 @@ for name, value in {
     "METAFLOW_PYLINT": "0",
     "METAFLOW_RUN_MAX_WORKERS": str(os.cpu_count()),
     "OMP_WAIT_POLICY": "PASSIVE",
-    "OPENBLAS_NUM_THREADS": "1",  # its threads spin, on matrices of two columns, too
+    "OPENBLAS_NUM_THREADS": "1",  # its threads spin, even on matrices of two columns
     "DO_NOT_TRACK": "1",
 }.items():
     os.environ.setdefault(name, value)
@@ -49,18 +48,22 @@ from metaflow.parameters import flow_context  # noqa: E402
 
 
 def read_settings(text: str) -> dict:
-    """Settings from TOML, or from JSON as schedulers and `Runner` pass them; a wrong entry ends the run."""
+    """Settings from TOML, or from JSON as schedulers pass them; a wrong entry ends the run."""
     from jollyboat.store import settings
 
     try:
-        found = settings.check(json.loads(text)) if text.startswith("{") else settings.parse(text)
+        is_json = text.startswith("{")
+        checked = settings.check(json.loads(text)) if is_json else settings.parse(text)
     except UserError as refusal:
         raise SystemExit(str(refusal)) from None
-    return found.model_dump(mode="json")
+    return checked.model_dump(mode="json")
 
 
 def report_errors(step: Callable) -> Callable:
-    """A step in which a refusal, a full disk or a missing permission ends the run with its sentence and exit code 1."""
+    """A step that ends the run with one sentence and exit code 1 on a UserError or a full disk.
+
+    The same holds for a missing permission.
+    """
 
     @wraps(step)
     def run(self, *inputs):
@@ -69,59 +72,65 @@ def report_errors(step: Callable) -> Callable:
         try:
             step(self, *inputs)
             if step.__name__ != "end":
-                _refuse_full_disk(self.store(), SPARE_BYTES)
+                _check_disk(self.store(), SPARE_BYTES)
         except UserError as refusal:
-            raise SystemExit(_keep(str(refusal))) from None
+            raise SystemExit(_end_with(str(refusal))) from None
         except (OSError, duckdb.IOException, duckdb.FatalException) as error:
-            place = getattr(error, "filename", None) or "data"
-            what = f"{error.strerror}: {place}" if getattr(error, "strerror", None) else str(error)
-            otherwise = f"{what}. Nothing was published; mend it and run the same command again."
-            raise SystemExit(_keep(explain(what) or otherwise)) from error
+            raise SystemExit(_end_with(_sentence(error))) from error
 
     return run
 
 
+def _sentence(error: Exception) -> str:
+    reason = getattr(error, "strerror", None)
+    fault = f"{reason}: {getattr(error, 'filename', None) or 'data'}" if reason else str(error)
+    return explain(fault) or (
+        f"{fault}. Nothing was published; fix it, then run the same command again."
+    )
+
+
 def run_flow(name: str) -> bool:
-    """Another flow of this project, run to its end; False where it refused, which it has said itself."""
-    own = ("FLOW_PROCESS", "FLOW_REFUSAL")
+    """Run another flow of this project; False if it ended with an error, which it has printed."""
     environment = {
         key: value
         for key, value in os.environ.items()
-        if key not in own and not key.startswith("MF_")
+        if key not in ("FLOW_PROCESS", "FLOW_REFUSAL") and not key.startswith("MF_")
     }
     command = [sys.executable, str(PROJECT / "flows" / f"{name}.py"), "run"]
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode == 0
 
 
-def _keep(sentence: str) -> str | int:
-    """What a task exits with; the console of the run's process prints the sentence at the end."""
+def _end_with(sentence: str) -> str | int:
+    """The exit code of a task whose console prints the sentence; else the sentence."""
     SPARE.unlink(missing_ok=True)
-    if path := os.environ.get("FLOW_REFUSAL"):
+    path = os.environ.get("FLOW_REFUSAL")
+    if path:
         with suppress(OSError):
             Path(path).write_text(sentence, encoding="utf-8")
             return 1
     return sentence
 
 
-def _refuse_full_disk(store: Store, least_bytes: int) -> None:
-    """Refuse to go on where so little is left that not even Metaflow could keep its own files."""
+def _check_disk(store: Store, least_bytes: int) -> None:
+    """Raise UserError while Metaflow can still write its own files."""
     free = shutil.disk_usage(store.root).free
     if free < least_bytes:
         raise UserError(
-            f"The disk is full: {free / 1e6:.0f} MB are left at {store.root}, and {least_bytes / 1e6:.0f} is the least "
-            "to go on with. Nothing was published; make room, then run the same command again."
+            f"The disk is full: {free / 1e6:.0f} MB are left at {store.root}, and a run needs "
+            f"{least_bytes / 1e6:.0f} MB. Nothing was published; make room, then run the same "
+            "command again."
         )
 
 
 def _begin(store: Store) -> Console:
-    """Prepare the process of a run: check that there is room; returns the console of the run."""
+    """Check that a run has room, and return its console."""
     try:
         store.root.mkdir(parents=True, exist_ok=True)
-        _refuse_full_disk(store, LEAST_FREE_BYTES)
+        _check_disk(store, LEAST_FREE_BYTES)
         SPARE.write_bytes(bytes(SPARE_BYTES))
     except OSError as error:
-        what = f"{error.filename} cannot be written ({error.strerror})"
-        raise SystemExit(wrap(f"{what}. Fix that, then run the same command again.")) from None
+        fault = f"{error.filename} cannot be written ({error.strerror})"
+        raise SystemExit(wrap(f"{fault}. Fix it, then run the same command again.")) from None
     except UserError as refusal:
         raise SystemExit(wrap(str(refusal))) from None
     os.environ["FLOW_PROCESS"] = str(os.getpid())
@@ -130,7 +139,7 @@ def _begin(store: Store) -> Console:
 
 
 CONSOLE = None
-if {"run", "resume"} & set(sys.argv) and "step" not in sys.argv:  # not a task, but what starts them
+if {"run", "resume"} & set(sys.argv) and "step" not in sys.argv:  # the run, not one of its tasks
     CONSOLE = _begin(default_store())
 elif sys.argv[1:] in (["card", "view"], ["card", "get"]):
     sys.argv.append("end")  # the step that has the card
@@ -141,7 +150,7 @@ elif sys.argv[1:] in (["card", "view"], ["card", "get"]):
     suffixes=[".py", ".sql", ".yml", ".json", ".toml", ".html", ".css"],
 )
 class ProjectFlow(FlowSpec):
-    """A flow of this project: `self.settings` is project.toml, `self.store` is where its data lies."""
+    """A flow of this project: `self.settings` is project.toml, `self.store()` is its data."""
 
     project_toml = Config("project", default=str(PROJECT / "project.toml"), parser=read_settings)
     stage = staticmethod(stage)
@@ -154,37 +163,37 @@ class ProjectFlow(FlowSpec):
 
     @property
     def settings(self) -> "Settings":
-        """What project.toml said when the run began."""
+        """The settings in project.toml at the start of the run."""
         from jollyboat.store import settings
 
         return settings.check(self.project_toml.to_dict())
 
     def store(self) -> Store:
-        """Where this project's data lies."""
+        """The store of this project's data."""
         return default_store()
 
     @staticmethod
     def process() -> int:
-        """The process of the run, of which this task is a child; where it is gone, the run was killed."""
+        """The process of the run, whose child this task is; if it ended, the run was killed."""
         return int(os.environ.get("FLOW_PROCESS") or os.getppid())
 
     def title(self, what: str) -> str:
-        """A page's title: what it shows, of which project."""
+        """A page's title with the project's name."""
         return f"{what} · {self.settings.project.name}"
 
     @staticmethod
-    def used() -> dict[str, float]:
-        """CPU seconds and the most memory of this task, so far."""
-        mine = resource.getrusage(resource.RUSAGE_SELF)
-        peak = mine.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-        return {"cpu_seconds": round(mine.ru_utime + mine.ru_stime, 1), "peak_mb": round(peak)}
+    def resource_usage() -> dict[str, float]:
+        """The CPU seconds and the peak memory of this task up to now."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        peak = usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+        return {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1), "peak_mb": round(peak)}
 
     @staticmethod
     def now() -> float:
-        """The present as seconds since the epoch, to be kept as an artifact."""
+        """The time in seconds since the epoch, which an artifact can keep."""
         return time.time()
 
     @staticmethod
     def seconds_since(began_at: float) -> float:
-        """How long the run took up to now."""
+        """The seconds from `began_at` to now."""
         return time.time() - began_at

@@ -1,4 +1,4 @@
-"""What a run prints: its tasks' lines, a live line for each stage, and a refusal at the end."""
+"""Prints a run: its tasks' lines, a live line for each stage, and an error at the end."""
 
 import atexit
 import os
@@ -20,7 +20,7 @@ CLEAR_LINE = "\r\033[K"
 
 @dataclass
 class Stage:
-    """A part of a task; set `rows` to the number of rows that it worked on."""
+    """A part of a task; its caller sets `rows` to the number of rows in it."""
 
     rows: int | None = None
 
@@ -45,10 +45,10 @@ def _mark(name: str) -> None:
 
 
 class Console:
-    """Prints the lines of a run's tasks, without the 59 characters that Metaflow puts before each.
+    """Prints the lines of a run's tasks without Metaflow's prefix of 59 characters.
 
-    What Metaflow reports about the run itself is printed only if something broke. `refusal` is the
-    file in which a task leaves the sentence that ended the run.
+    Metaflow's own lines are printed only if something broke. `refusal` is the file in which a task
+    leaves the sentence that ended the run.
     """
 
     def __init__(self, refusal: Path) -> None:
@@ -79,7 +79,7 @@ class Console:
         bad: bool = False,
         **_: object,
     ) -> None:
-        """Print a line of the task that `head` names, or a message of Metaflow, which calls this."""
+        """Print a line of the task that `head` names, or a message of Metaflow, the caller."""
         with self._lock:
             if body.startswith(STAGE_MARK):
                 self._stages[head] = (body.removeprefix(STAGE_MARK), time.monotonic())

@@ -1,11 +1,15 @@
-"""What a model must do whatever its figures are: the named cases of behaviour.json, each with its tolerance.
+"""What a model must do whatever its figures are: the named cases of ml/behaviour/*.json.
 
-- `invariance`: a `change` of held-out sessions moves the score by no more than `at_most` (against them unchanged, or
-  changed by `against`); `rises`: it lowers the score by no more; `minimum`: made-up events score `better` than `worse`.
-- A change may `rename` ids, `set` or `multiply` fields, `append` an event, `reverse` the order of sending, or give
-  events the `same_times`, so that only their ids tell their order.
-- The largest move counts, or, where `typical`, what 99 of 100 stay below (of an invariance the mean). A case that
-  `needs` event types that the logs lack is skipped.
+- `invariance`: a `change` of held-out sessions moves the score by no more than `at_most`.
+  The other side is the session unchanged, or changed by `against`.
+- `rises`: a `change` lowers the score by no more than `at_most`.
+- `minimum`: the score of the made-up events `better` is above that of `worse`.
+
+A change may `rename` ids, `set` or `multiply` fields, `append` an event, `reverse` the order of
+sending, or give pairs of events the `same_times`, so that only their ids order them.
+
+The largest move is the figure. With `typical` it is the mean (`invariance`) or the 99th
+percentile (`rises`). A case that `needs` event types that the logs lack is skipped.
 """
 
 import json
@@ -17,17 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT
+from jollyboat.store import PROJECT, UserError
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
+Predict = Callable[[list[Session]], Sequence[float]]
 CASES = PROJECT / "ml" / "behaviour" / "purchase_intent.json"
+KINDS = ("invariance", "rises", "minimum")
 START, GAP = datetime(2026, 1, 5, 10, 0), timedelta(seconds=20)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a case: its figure beside its limit, in a sentence too."""
+    """The result of a case: its figure beside its limit, and both in a sentence."""
 
     name: str
     passed: bool
@@ -37,66 +42,68 @@ class Verdict:
 
 
 def read_cases(path: Path = CASES) -> list[dict[str, Any]]:
-    """The cases of the file; raises UserError where one has no name, kind or tolerance."""
+    """The cases of the file; raises UserError if one has no name, kind or tolerance."""
     cases = json.loads(path.read_text(encoding="utf-8"))
     for case in cases:
-        if not {"name", "at_most"} <= set(case) or case.get("kind") not in (
-            "invariance",
-            "rises",
-            "minimum",
-        ):
+        if not {"name", "at_most"} <= set(case) or case.get("kind") not in KINDS:
             raise UserError(
-                f"A case of {path} needs a name, at_most, and a kind (invariance, rises, minimum): {case}"
+                f"A case of {path} needs a name, at_most, and a kind ({', '.join(KINDS)}): {case}"
             )
     return cases
 
 
 def judge(
     cases: Iterable[Mapping[str, Any]],
-    predict: Callable[[list[Session]], Sequence[float]],
+    predict: Predict,
     sessions: Sequence[Session],
     event_types: Collection[str],
 ) -> list[Verdict]:
-    """A verdict on each case that applies to logs of these event types, over these held-out sessions."""
-    applying = [case for case in cases if set(case.get("needs", ())) <= set(event_types)]
-    return [_judge_case(case, predict, sessions) for case in applying]
+    """A verdict on each case over these held-out sessions, without those that lack event types."""
+    possible = [case for case in cases if set(case.get("needs", ())) <= set(event_types)]
+    return [
+        _judge_minimum(case, predict)
+        if case["kind"] == "minimum"
+        else _judge_change(case, predict, sessions)
+        for case in possible
+    ]
 
 
-def _judge_case(case: Mapping[str, Any], predict: Callable, sessions: Sequence[Session]) -> Verdict:
-    if case["kind"] == "minimum":
-        asked = [("case", name, _spread(case[name])) for name in ("better", "worse")]
-        better, worse = predict(asked)
-        told = f"{better:.4f} where more than {worse:.4f} was expected"
-        return _verdict(case, worse - better + 1e-12, told)
+def _judge_minimum(case: Mapping[str, Any], predict: Predict) -> Verdict:
+    pair = [("case", name, _spread_in_time(case[name])) for name in ("better", "worse")]
+    better, worse = predict(pair)
+    finding = f"the better events score {better:.4f}, the worse ones {worse:.4f}"
+    return _verdict(case, worse - better + 1e-12, finding)
+
+
+def _judge_change(
+    case: Mapping[str, Any], predict: Predict, sessions: Sequence[Session]
+) -> Verdict:
     before = np.array(predict([_change(each, case.get("against", {})) for each in sessions]))
     after = np.array(predict([_change(each, case["change"]) for each in sessions]))
-    moved = np.maximum(before - after, 0) if case["kind"] == "rises" else np.abs(after - before)
-    worst = int(moved.argmax())
-    figure, of_whom = float(moved.max()), "at most"
-    if case.get("typical") and case["kind"] == "rises":
-        figure, of_whom = float(np.quantile(moved, 0.99)), "in 99 of 100 at most"
-    elif case.get("typical"):
-        figure, of_whom = float(moved.mean()), "on average"
+    is_rise = case["kind"] == "rises"
+    moves = np.maximum(before - after, 0) if is_rise else np.abs(after - before)
+    if not case.get("typical"):
+        figure, statistic = moves.max(), "at most"
+    elif is_rise:
+        figure, statistic = np.quantile(moves, 0.99), "99 of 100 at most"
+    else:
+        figure, statistic = moves.mean(), "on average"
+    worst = int(moves.argmax())
     tenant, entity, _ = sessions[worst]
-    told = (
-        f"{of_whom} {figure:.4f} {'lower' if case['kind'] == 'rises' else 'apart'}, most in session {entity} of "
-        f"{tenant} ({before[worst]:.4f} became {after[worst]:.4f})"
+    finding = (
+        f"scores are {statistic} {figure:.4f} {'lower' if is_rise else 'apart'}; the largest move "
+        f"is in session {entity} of {tenant}, from {before[worst]:.4f} to {after[worst]:.4f}"
     )
-    return _verdict(case, figure, told)
+    return _verdict(case, float(figure), finding)
 
 
-def _verdict(case: Mapping[str, Any], figure: float, told: str) -> Verdict:
-    sentence = f"{case['name'].replace('_', ' ')}: {told}; allowed is {case['at_most']:g}."
-    return Verdict(
-        case["name"],
-        bool(figure <= case["at_most"]),
-        float(figure),
-        float(case["at_most"]),
-        sentence,
-    )
+def _verdict(case: Mapping[str, Any], figure: float, finding: str) -> Verdict:
+    name, limit = case["name"], float(case["at_most"])
+    sentence = f"{name.replace('_', ' ')}: {finding}; the limit is {limit:g}."
+    return Verdict(name, bool(figure <= limit), float(figure), limit, sentence)
 
 
-def _spread(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _spread_in_time(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Made-up events of one visitor, twenty seconds apart."""
     return [
         {"event_id": f"e{place}", "anonymous_id": "a", "occurred_at": START + place * GAP, **event}
@@ -106,15 +113,7 @@ def _spread(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _change(session: Session, change: Mapping[str, Any]) -> Session:
     tenant, entity, events = session
-    changed = [dict(event) for event in events]
-    for event in changed:
-        event.update(change.get("set", {}))
-        for name in change.get("rename", ()):
-            if event.get(name) == event.get(name) and event.get(name) is not None:
-                event[name] = f"x{event[name]}"
-        for name, factor in change.get("multiply", {}).items():
-            if event.get(name) == event.get(name) and event.get(name) is not None:
-                event[name] = float(event[name]) * factor
+    changed = [_change_event(event, change) for event in events]
     if change.get("same_times"):
         for event, earlier in zip(changed[1::2], changed[::2], strict=False):
             event["occurred_at"] = earlier["occurred_at"]
@@ -123,3 +122,19 @@ def _change(session: Session, change: Mapping[str, Any]) -> Session:
         later = {"event_id": f"{last['event_id']}+", "occurred_at": last["occurred_at"] + GAP}
         changed.append({**last, **later, **change["append"]})
     return tenant, entity, changed[::-1] if change.get("reverse") else changed
+
+
+def _change_event(event: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {**event, **change.get("set", {})}
+    for name in change.get("rename", ()):
+        if _has_value(changed, name):
+            changed[name] = f"x{changed[name]}"
+    for name, factor in change.get("multiply", {}).items():
+        if _has_value(changed, name):
+            changed[name] = float(changed[name]) * factor
+    return changed
+
+
+def _has_value(event: Mapping[str, Any], name: str) -> bool:
+    value = event.get(name)
+    return value is not None and value == value  # NaN is not equal to itself

@@ -1,17 +1,17 @@
-"""What the gate said of a bundle, as lines for the terminal and as a page beside the bundle."""
+"""The gate's decision on a bundle: lines for the terminal, and a page beside the bundle."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED
 from jollyboat.pages import page
-from jollyboat.store.store import write_json
+from jollyboat.store import write_json
 from jollyboat.training.run import Run, interval
 
 
 @dataclass(frozen=True)
 class Report:
-    """A deployment: of which run, which version, over which champion, and what the gate decided (None: not asked)."""
+    """A deployment; `decision` is None if the version was the champion already."""
 
     run: Run
     version: str
@@ -21,18 +21,20 @@ class Report:
     force: str
 
     @property
+    def checks(self) -> list[dict]:
+        """The checks of the decision, if there is one."""
+        return self.decision["checks"] if self.decision else []
+
+    @property
     def failed(self) -> list[dict]:
         """The checks that shut the gate."""
-        return [
-            check for check in (self.decision or {"checks": []})["checks"] if not check["passed"]
-        ]
+        return [check for check in self.checks if not check["passed"]]
 
     @property
     def is_forced(self) -> bool:
-        """Whether a reason was given to pass a gate that is shut; a bundle that does not answer cannot be forced."""
-        return bool(self.force and self.failed) and "smoke" not in [
-            check["name"] for check in self.failed
-        ]
+        """Whether a shut gate is passed; a bundle that failed the smoke test cannot be forced."""
+        names = [check["name"] for check in self.failed]
+        return bool(self.force and names) and "smoke" not in names
 
     @property
     def page(self) -> Path:
@@ -40,65 +42,60 @@ class Report:
 
 
 def write_page(report: Report, title: str) -> str:
-    """Write the page and the decision beside the bundle, and return the page; what was decided before stays."""
+    """Write page and decision beside the bundle, unless there is none; returns the page."""
     if report.decision is None:
         return report.page.read_text(encoding="utf-8") if report.page.exists() else ""
     html = page.write(
         report.page, "gate.html", title=title, report=report, metrics=report.run.metrics
     )
-    said = {
+    content = {
         "decision": report.decision,
         "smoke": report.smoke,
         "forced": report.is_forced and report.force,
     }
-    write_json(report.page.with_suffix(".json"), said)
+    write_json(report.page.with_suffix(".json"), content)
     return html
 
 
 def format_summary(report: Report, change: str, seconds: float) -> str:
-    """What became of the champion."""
+    """What happened to the champion, and where the model card is."""
     card = report.run.store.bundle(SHARED, report.version) / "card.html"
-    forced = f"FORCED past {_failed(report)}: {report.force}. " if report.is_forced else ""
+    forced = f"FORCED past {_names(report)}: {report.force}. " if report.is_forced else ""
     return f"deploy: {forced}{change} {why(report)}; {seconds:.1f} s\npage: {card}"
 
 
 def why(report: Report) -> str:
-    """How much better than the baseline the candidate is, in a clause."""
-    lead = report.run.metrics["candidates"][report.run.chosen].get("against_baseline")
+    """The candidate's lead over the baseline, in a clause."""
+    chosen = report.run.chosen
+    lead = report.run.metrics["candidates"][chosen].get("against_baseline")
     if not lead or lead["low"] is None:
-        return f"{report.run.chosen}, not compared with the baseline"
-    return f"{report.run.chosen}: average precision {interval(lead, signed=True)} against the baseline's"
+        return f"{chosen}, not compared with the baseline"
+    return f"{chosen}: average precision {interval(lead, signed=True)} over the baseline's"
 
 
 def refusal(report: Report) -> str:
     """Which checks failed, that the champion stays, and what to do about each."""
-    stays = (
-        f"champion {report.champion_before[1]} stays"
-        if report.champion_before
-        else "there is still no champion"
-    )
-    sentences = [check["sentence"] for check in report.failed]
-    if "smoke" not in _failed(report):
-        sentences.append(
-            'If it is to serve all the same: `make deploy FORCE="why"`, which is told as long as it serves.'
+    names, champion = _names(report), report.champion_before
+    stays = f"champion {champion[1]} stays" if champion else "there is still no champion"
+    lines = [f"deploy: refused by {names}; {stays}."]
+    lines += [check["sentence"] for check in report.failed]
+    if "smoke" not in names:
+        lines.append(
+            'To deploy it anyway, run `make deploy FORCE="why"`; the reason is shown while '
+            "it is the champion."
         )
     elif report.force:
-        sentences.append(
-            "A bundle that does not answer its sample cannot be forced: servers would refuse it, too."
-        )
-    return "\n".join(
-        [f"deploy: refused by {_failed(report)}; {stays}.", *sentences, f"page: {report.page}"]
-    )
-
-
-def _failed(report: Report) -> str:
-    return ", ".join(check["name"] for check in report.failed)
+        lines.append("A bundle that fails the smoke test cannot be forced: servers refuse it.")
+    return "\n".join([*lines, f"page: {report.page}"])
 
 
 def format_checks(report: Report) -> str:
-    """Each check in a line; none where the gate was not asked."""
-    checks = (report.decision or {"checks": []})["checks"]
-    verdicts = {True: "pass", False: "FAIL"}
+    """A line for each check; empty without a decision."""
     return "\n".join(
-        f"{verdicts[check['passed']]}  {check['name']:<28}{check['sentence']}" for check in checks
+        f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<28}{check['sentence']}"
+        for check in report.checks
     )
+
+
+def _names(report: Report) -> str:
+    return ", ".join(check["name"] for check in report.failed)

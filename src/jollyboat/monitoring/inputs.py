@@ -1,4 +1,4 @@
-"""What the newest snapshot says of the present, beside what the champion learned from: the monitor's facts."""
+"""The monitor's input, from the newest snapshot and the snapshot that the champion learned from."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,47 +15,45 @@ from jollyboat.champions import champion
 from jollyboat.monitoring.monitor import Facts
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, quoted
+from jollyboat.store import Store, UserError, quoted
 from jollyboat.training import run
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
-COVERED = 0.9  # of 24 hours; a day of which less is known is not judged
+COVERED = 0.9  # of 24 hours that a day needs to count
 KEYS = ["tenant_id", "entity_id"]
 DAY = pd.Timedelta(days=1)
 
 
 def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
-    """The facts that `monitor.judge` takes, and what they are about. UserError where there is no champion or snapshot.
+    """The facts for `monitor.judge`, and the ids, times and counts of the report. Raises UserError.
 
-    Days are of 24 hours and end with the newest session, so that each holds all hours. Quality is of what the server
-    answered where it has answered anything, else of the newest sessions as the champion would have scored them. A
-    tenant that has a champion of its own is judged by that one's answers and scores, and its holdout.
+    Days have 24 hours and end with the newest session, so that each covers all hours. Quality uses
+    the server's answers; without any, the champion scores the newest sessions. A tenant with a
+    champion of its own counts with that champion's answers, scores and holdout.
     """
-    found = champion.current(store)
-    if found is None:
-        raise UserError("There is no champion to watch: `make deploy` makes one.")
+    current = champion.current(store)
+    if current is None:
+        raise UserError("There is no champion to monitor. Run `make deploy`.")
     own, newest = champion.own(store), snapshot.open_latest(store)
     shared, *others = [
-        _past(open_bundle(store.bundle(*one)), store) for one in (found, *own.items())
+        _past(open_bundle(store.bundle(*key)), store) for key in (current, *own.items())
     ]
     bundle, until = shared.bundle, shared.until
     sessions = _sessions(newest)
     live = sessions[sessions["point_at"] > until]
     end = max(live["point_at"].max(), until) if len(live) else until
     reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
-    days = _whole_days(live["day"], until, end)
-    log = predictions(newest)
+    days, log = _whole_days(live["day"], until, end), predictions(newest)
     calls = _calls(log)
-    said = [_said(past, live, log, end, own) for past in (shared, *others)]
-    features = [feature["name"] for feature in bundle.schema["features"]]
+    frames = [_champion_frames(past, live, log, end, own) for past in (shared, *others)]
+    columns = ["tenant_id", "day", *(feature["name"] for feature in bundle.schema["features"])]
     facts = Facts(
         days=days,
         schema=FeatureSchema.from_dict(bundle.schema),
-        reference=reference[["tenant_id", "day", *features]],
-        live=live[["tenant_id", "day", *features]],
-        **{name: pd.concat([one[name] for one in said], ignore_index=True) for name in said[0]},
+        reference=reference[columns],
+        live=live[columns],
+        **{name: pd.concat([one[name] for one in frames], ignore_index=True) for name in frames[0]},
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
         latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
@@ -79,7 +77,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Past:
-    """A champion, its run, and the sessions that the run began with; of a tenant's own, that tenant's."""
+    """A champion, its run and that run's sessions: of all tenants, or of the owner alone."""
 
     bundle: Bundle
     learned: Snapshot
@@ -101,47 +99,51 @@ def _learned(bundle: Bundle, store: Store) -> Snapshot:
     try:
         return snapshot.open(bundle.manifest["snapshot"], store)
     except UserError as error:
-        pointer = store.champion(bundle.owner)
-        mend = f"promote a new one, or delete {pointer} and the shared one answers {bundle.owner}"
+        remedy = "Run `make train deploy`."
+        if bundle.owner != champion.SHARED:
+            remedy = (
+                f"Promote a new one, or delete {store.champion(bundle.owner)}: then the shared "
+                f"model answers {bundle.owner}."
+            )
         raise UserError(
-            f"Snapshot {bundle.manifest['snapshot']}, which champion {bundle.version} learned from, is gone, as after "
-            "`jollyboat erase`, so there is nothing to compare with: "
-            f"{'`make train deploy`' if bundle.owner == champion.SHARED else mend}."
+            f"Snapshot {bundle.manifest['snapshot']}, which champion {bundle.version} learned "
+            "from, does not exist any more (`jollyboat erase` removes snapshots), so there is "
+            f"nothing to compare with. {remedy}"
         ) from error
 
 
-def _said(
+def _champion_frames(
     past: Past, live: pd.DataFrame, log: pd.DataFrame, end: pd.Timestamp, owners: Collection[str]
 ) -> dict[str, pd.DataFrame]:
-    """What a champion says, and said in training, of the tenants whom it answers: four of the monitor's frames."""
+    """Four frames of Facts, for the tenants that this champion answers."""
     bundle, split = past.bundle, past.trained.metrics["split"]
-    reference, live = (
-        _mine(rows, bundle.owner, owners) for rows in (_of_whole_days(past.sessions, end), live)
-    )
+    reference = _answered_by(bundle.owner, _of_whole_days(past.sessions, end), owners)
+    live = _answered_by(bundle.owner, live, owners)
     tested = reference[reference["point_at"] >= pd.Timestamp(split["validation"]["from"])]
-    holdout = past.trained.predictions()[[*KEYS, bundle.candidate]].rename(
-        columns={bundle.candidate: "probability"}
-    )
+    holdout = past.trained.predictions()[[*KEYS, bundle.candidate]]
+    holdout = holdout.rename(columns={bundle.candidate: "probability"})
     scored = live.assign(probability=_score(bundle, live))
+    if len(log):
+        answers = _answers(_answered_by(bundle.owner, log, owners), bundle, end)
+    else:
+        answers = _with_label(scored[scored["point_at"] > past.until])
+    live_scores = scored.rename(columns={"probability": "score"})
+    columns = ["tenant_id", "day", "score"]
     return {
-        "reference_scores": _scores(tested, bundle),
-        "live_scores": scored.rename(columns={"probability": "score"})[
-            ["tenant_id", "day", "score"]
-        ],
+        "reference_scores": tested.assign(score=_score(bundle, tested))[columns],
+        "live_scores": live_scores[columns],
         "holdout": _with_label(reference.merge(holdout, on=KEYS)),
-        "answers": _answers(_mine(log, bundle.owner, owners), bundle, end)
-        if len(log)
-        else _with_label(scored[scored["point_at"] > past.until]),
+        "answers": answers,
     }
 
 
-def _mine(rows: pd.DataFrame, owner: str, owners: Collection[str]) -> pd.DataFrame:
-    """The rows of the tenant whose own champion this is, or of all that have none."""
+def _answered_by(owner: str, rows: pd.DataFrame, owners: Collection[str]) -> pd.DataFrame:
+    """The rows of the owner of a champion, or of all tenants without their own champion."""
     return rows[rows["tenant_id"] == owner if owner in owners else ~rows["tenant_id"].isin(owners)]
 
 
 def _sessions(opened: Snapshot, tenant: str = "") -> pd.DataFrame:
-    """The sessions that teach: those which training reads, of any snapshot; of one tenant where it is named."""
+    """The training sessions of a snapshot, or those of one tenant."""
     of_tenant = f"and tenant_id = '{quoted(tenant)}'" if tenant else ""
     return opened.relation("session_features").filter(f"status = 'train' {of_tenant}").df()
 
@@ -151,7 +153,7 @@ def _with_day(rows: pd.DataFrame, end: pd.Timestamp, at: str = "point_at") -> pd
 
 
 def _of_whole_days(sessions: pd.DataFrame, end: pd.Timestamp) -> pd.DataFrame:
-    """The sessions with their day, without those of days that they cover in part."""
+    """The sessions with their day, without partly covered days."""
     rows, at = _with_day(sessions, end), sessions["point_at"]
     return rows[rows["day"].isin(_whole_days(rows["day"], at.min(), end, at.max()))]
 
@@ -159,40 +161,35 @@ def _of_whole_days(sessions: pd.DataFrame, end: pd.Timestamp) -> pd.DataFrame:
 def _whole_days(
     days: pd.Series, begin: pd.Timestamp, end: pd.Timestamp, until: pd.Timestamp | None = None
 ) -> list[int]:
-    """The days between first and last, empty ones too, that lie between `begin` and `until`."""
+    """The days from the first to the last, also empty ones, that `begin` to `until` covers."""
     if days.empty:
         return []
-    spans = {
-        day: (end + (day - 1) * DAY, end + day * DAY) for day in range(days.min(), days.max() + 1)
-    }
-    covered = {
-        day: min(until or last, last) - max(begin, first) for day, (first, last) in spans.items()
-    }
-    return [day for day, span in covered.items() if span >= COVERED * DAY]
+    whole = []
+    for day in range(days.min(), days.max() + 1):
+        first, last = end + (day - 1) * DAY, end + day * DAY
+        if min(until or last, last) - max(begin, first) >= COVERED * DAY:
+            whole.append(day)
+    return whole
 
 
 def _score(bundle: Bundle, rows: pd.DataFrame) -> np.ndarray:
-    """The bundle's probability for rows of features; its columns may lack none."""
+    """The bundle's probability for rows of features; UserError if a column is missing."""
     columns = FeatureSchema.from_dict(bundle.schema).names
     if missing := [name for name in columns if name not in rows.columns]:
         raise UserError(
-            f"The newest snapshot lacks {missing[0]}, which the champion reads: `make train deploy`."
+            f"The newest snapshot lacks {missing[0]}, which the champion reads. "
+            "Run `make train deploy`."
         )
     return load(bundle.model).predict_proba(rows[columns])
 
 
-def _scores(rows: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
-    return rows.assign(score=_score(bundle, rows))[["tenant_id", "day", "score"]]
-
-
 def _with_label(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[["tenant_id", "day", "event_count", "probability", "label"]].assign(
-        label=rows["label"].astype(float)
-    )
+    columns = ["tenant_id", "day", "event_count", "probability", "label"]
+    return rows[columns].assign(label=rows["label"].astype(float))
 
 
 def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
-    """Everybody's calls by tenant."""
+    """The number of calls and the last one by tenant."""
     if log.empty:
         return []
     calls = log.groupby("tenant_id")["answered_at"].agg(["size", "max"]).reset_index()
@@ -203,24 +200,23 @@ def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _answers(log: pd.DataFrame, bundle: Bundle, end: pd.Timestamp) -> pd.DataFrame:
-    """What this champion answered about people's sessions, once per session and k."""
-    log = log[log["probability"].notna()]  # the others failed
-    own = log[
-        (log["model_version"] == bundle.version)
-        & ~log["had_outcome"]
-        & ~log["status"].isin(["bot", "unfit"])
-    ]
+    """This champion's answers for sessions of people, one per session and number of events."""
+    log = log[log["probability"].notna()]  # a failed answer has no had_outcome either
+    is_own = log["model_version"] == bundle.version
+    is_person = ~log["status"].isin(["bot", "unfit"])
+    own = log[is_own & is_person & ~log["had_outcome"]]
     own = _with_day(own.drop_duplicates([*KEYS, "event_count"], keep="last"), end)
     return _with_label(own.rename(columns={"outcome": "label"}))
 
 
 def predictions(newest: Snapshot) -> pd.DataFrame:
-    """The prediction log of a snapshot in the order of its answers, each with its session's status and person."""
+    """The prediction log in order of answers, with each session's status and person."""
     if "fct_predictions" not in newest.manifest["tables"]:
         return pd.DataFrame()
     person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id"
-    told_apart = f"tenant_id || '|' || {person} as person_id"  # the same id is somebody else for another tenant
-    sessions = newest.relation("sessions").project(f"tenant_id, session_id, status, {told_apart}")
+    # the same id is another person at another tenant
+    columns = f"tenant_id, session_id, status, tenant_id || '|' || {person} as person_id"
+    sessions = newest.relation("sessions").project(columns)
     with duckdb.connect() as connection:
         connection.register("log", newest.frame("fct_predictions"))
         connection.register("sessions", sessions.df())
@@ -231,27 +227,24 @@ def predictions(newest: Snapshot) -> pd.DataFrame:
 
 def _volumes(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
     started = newest.relation("sessions").project("tenant_id, started_at").df()
-    return (
-        _with_day(started, end, "started_at")
-        .groupby(["tenant_id", "day"])
-        .size()
-        .reset_index(name="session_count")
-    )
+    by_day = _with_day(started, end, "started_at").groupby(["tenant_id", "day"])
+    return by_day.size().reset_index(name="session_count")
 
 
 def _arrivals(newest: Snapshot) -> pd.DataFrame:
-    """Records and quarantined ones of each source by the day on which its files arrived, counted from its newest.
+    """Records and quarantined ones by source and day of arrival, counted from its newest day.
 
-    The server's log lands under the server's day, which may be long after that of the logs.
+    The server's prediction log arrives on the server's day, which may be long after the logs'.
     """
-    account = newest.relation("record_reconciliation").filter("arrived_on is not null").df()
-    arrived = pd.to_datetime(account["arrived_on"])
+    counts = newest.relation("record_reconciliation").filter("arrived_on is not null").df()
+    arrived = pd.to_datetime(counts["arrived_on"])
+    newest_day = arrived.groupby(counts["source"]).transform("max")
     return pd.DataFrame(
         {
-            "source": account["source"],
-            "day": (arrived - arrived.groupby(account["source"]).transform("max")) // DAY,
-            "quarantined_count": account["quarantined_count"],
-            "record_count": account["line_count"] - account["blank_count"],
+            "source": counts["source"],
+            "day": (arrived - newest_day) // DAY,
+            "quarantined_count": counts["quarantined_count"],
+            "record_count": counts["line_count"] - counts["blank_count"],
         }
     )
 
@@ -263,20 +256,20 @@ def _latency(newest: Snapshot) -> pd.DataFrame:
 
 
 def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
-    """What the latest training saw; a training whose model did not pass the gate counts, too."""
-    found = snapshot.of_latest_run(store)
+    """The snapshot of the latest training run, even if its model did not pass the gate."""
+    snapshot_id = snapshot.of_latest_run(store)
     try:
-        return snapshot.open(found, store) if found else learned
+        return snapshot.open(snapshot_id, store) if snapshot_id else learned
     except UserError:
         return learned
 
 
 def _last_arrival(opened: Snapshot) -> pd.Timestamp:
-    """When the newest event of a session came in: a device's own clock may be days ahead."""
+    """The server's time of the newest event: a device's own clock may be days ahead."""
     events = opened.relation("events").filter("session_id is not null")
     return pd.Timestamp(events.aggregate("max(received_at)").fetchone()[0])
 
 
 def _data_end(opened: Snapshot) -> pd.Timestamp:
-    """When its last session ended; answers of the server are no sessions."""
+    """The end of its last session."""
     return pd.Timestamp(opened.relation("sessions").aggregate("max(ended_at)").fetchone()[0])

@@ -1,4 +1,4 @@
-"""The one renderer of pages: Jinja2 templates in `pages/templates`, each page a single file that opens offline."""
+"""Pages from the templates in `pages/templates`, each a single file that opens offline."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jollyboat.pages import plot
-from jollyboat.store.store import write_text
+from jollyboat.store import write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
@@ -20,22 +20,21 @@ def render(template: str, **context) -> str:
 
 
 def write(path: Path, template: str, **context) -> str:
-    """The page, which then stands at the path too."""
+    """Write the page to the path and return it."""
     html = render(template, **context)
     write_text(path, html)
     return html
 
 
 def _percent(value: float) -> str:
-    hundredths = abs(100 * value)
-    digits = (
-        0
-        if hundredths in (0, 100)
-        else 1
-        if hundredths >= 1
-        else 1 - math.floor(math.log10(hundredths))
-    )
-    return f"{100 * value:.{min(digits, 4)}f}\u00a0%"
+    percent = abs(100 * value)
+    if percent in (0, 100):
+        digits = 0
+    elif percent >= 1:
+        digits = 1
+    else:
+        digits = min(1 - math.floor(math.log10(percent)), 4)
+    return f"{100 * value:.{digits}f}\u00a0%"
 
 
 def _day(value) -> str:
@@ -43,14 +42,13 @@ def _day(value) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 
-# How figures and texts read, as filters and functions of the templates.
+# The formats of figures and texts, as filters and functions of the templates.
 FORMS: dict[str, Callable[..., str]] = {
     "number": lambda value: f"{value:,.0f}",  # 12,345
     "decimal": lambda value, digits=3: f"{value:,.{digits}f}",  # 0.329
     "signed": lambda value: f"{value:+.3f}",  # +0.206
-    "figure": lambda value: (
-        f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    ),  # 1,739 and 15.4
+    # 1,739 and 15.4
+    "figure": lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}",
     "times": lambda value: f"{value:.{2 if value < 2 else 1}f}",  # 2.7 times, 1.04 times
     "percent": _percent,  # 8.0 %, 0.033 %
     "share": lambda value: f"{100 * value:.3g}\u00a0%",  # 20 %, as on an axis
@@ -61,7 +59,7 @@ FORMS: dict[str, Callable[..., str]] = {
 }
 
 
-def _known(form: Callable[..., str]) -> Callable[..., str]:
+def _dash_if_unknown(form: Callable[..., str]) -> Callable[..., str]:
     return lambda value, *arguments: UNKNOWN if plot.is_unknown(value) else form(value, *arguments)
 
 
@@ -74,7 +72,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    forms = {name: _known(form) for name, form in FORMS.items()}
+    forms = {name: _dash_if_unknown(form) for name, form in FORMS.items()}
     environment.filters |= forms
     environment.globals |= forms | {
         "axis": plot.axis,

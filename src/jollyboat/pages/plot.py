@@ -1,6 +1,6 @@
-"""Scales for the charts that `templates/parts.html` draws: where a value stands, and which values are printed beside.
+"""Scales for the charts of `templates/parts.html`: the place of a value, and the ticks.
 
-Charts are drawn on a square of 100 by 100 that the page stretches; their texts are HTML, so they read at any width.
+A chart is a square of 100 by 100 that the page stretches; its texts are HTML, not stretched.
 """
 
 import math
@@ -13,7 +13,7 @@ STEPS_OF_DAYS = (1, 2, 7, 14, 28, 56, 91, 182, 365)
 
 @dataclass(frozen=True)
 class Axis:
-    """From `low` to `high`; `ticks` are values in between to be printed."""
+    """From `low` to `high`, with the values at `ticks` printed."""
 
     low: float
     high: float
@@ -21,41 +21,36 @@ class Axis:
     to_number: Callable = float
 
     def place(self, value) -> float:
-        """How far along the axis a value stands, 0 to 100; what lies beyond an end stands at it."""
+        """A value's place along the axis, from 0 to 100; values beyond an end are at the end."""
         share = (self.to_number(value) - self.low) / (self.high - self.low)
         return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
 def axis(values: Iterable[float | None], most_ticks: int = 5) -> Axis:
-    """An axis from 0 over all values that are known, with round ticks; the top one is its end."""
+    """An axis from 0 to a round tick above all values."""
     high = max((float(value) for value in values if not is_unknown(value)), default=0.0)
     high = high if high > 0 else 1.0
     power = 10.0 ** math.floor(math.log10(high / most_ticks))
-    step = next(
-        size * power for size in (1, 2, 2.5, 5, 10) if size * power * most_ticks >= high * 0.9999
-    )
+    steps = [size * power for size in (1, 2, 2.5, 5, 10)]
+    step = next(step for step in steps if step * most_ticks >= high * 0.9999)
     count = math.ceil(high / step - 1e-9)
     return Axis(0.0, count * step, [round(step * place, 12) for place in range(count + 1)])
 
 
 def time_axis(moments: Iterable, most_ticks: int = 6) -> Axis:
-    """An axis over whole days that hold all moments, with at most `most_ticks` dates as ticks."""
-    found = sorted(moment_of(value) for value in moments if not is_unknown(value)) or [
-        datetime(2000, 1, 1)
-    ]
-    first, last = (
-        datetime.combine(end, time()) for end in (found[0], found[-1] + timedelta(days=1))
-    )
-    days = (last - first).days
-    step = next(
-        (size for size in STEPS_OF_DAYS if size * most_ticks >= days), math.ceil(days / most_ticks)
-    )
-    ticks = [first + timedelta(days=place) for place in range(0, days, step)]
+    """An axis of whole days over all moments, with at most `most_ticks` dates as ticks."""
+    days = [moment_of(value).date() for value in moments if not is_unknown(value)]
+    days = days or [date(2000, 1, 1)]
+    first, last = moment_of(min(days)), moment_of(max(days)) + timedelta(days=1)
+    count = (last - first).days
+    steps = (size for size in STEPS_OF_DAYS if size * most_ticks >= count)
+    step = next(steps, math.ceil(count / most_ticks))
+    ticks = [first + timedelta(days=place) for place in range(0, count, step)]
     return Axis(_seconds(first), _seconds(last), ticks, _seconds)
 
 
 def trace(points: Iterable[Mapping], x_name: str, y_name: str, x: Axis, y: Axis) -> str:
-    """The line through points, as the `d` of an SVG path; it is broken where a value is unknown."""
+    """The line through points, as the `d` of an SVG path, broken at unknown values."""
     parts, verb = [], "M"
     for point in points:
         if is_unknown(point[y_name]):
@@ -80,5 +75,5 @@ def _seconds(value: date | str) -> float:
 
 
 def is_unknown(value: object) -> bool:
-    """Whether a value is None, NaN or NaT, which alone do not equal themselves."""
+    """Whether a value is None, NaN or NaT; the last two do not equal themselves."""
     return value is None or value != value

@@ -17,7 +17,7 @@ RESET = "\033[0m"
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a person sees the stream on a terminal that can rewrite a line."""
+    """Whether the stream is a terminal that can rewrite a line."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -25,7 +25,7 @@ def color_verdicts(text: str, stream: TextIO) -> str:
     """The text for this stream: colored on a terminal, unless NO_COLOR is set."""
     if os.environ.get("NO_COLOR") or not is_terminal(stream):
         return text
-    return VERDICTS.sub(lambda found: f"{COLORS[found.lastgroup]}{found[0]}{RESET}", text)
+    return VERDICTS.sub(lambda match: f"{COLORS[match.lastgroup]}{match[0]}{RESET}", text)
 
 
 def wrap(text: str) -> str:
@@ -39,11 +39,8 @@ def wrap(text: str) -> str:
 def _wrap_line(line: str) -> str:
     if len(line) <= WIDTH:
         return line
-    indent = re.match(r" *(\S+ {2,})*", line).end() or 4
+    columns = re.match(r" *(\S+ {2,})*", line).end() or 4
+    indent = " " * min(columns, WIDTH // 2)
     return textwrap.fill(
-        line,
-        WIDTH,
-        subsequent_indent=" " * min(indent, WIDTH // 2),
-        break_long_words=False,
-        break_on_hyphens=False,
+        line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

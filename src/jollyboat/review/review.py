@@ -1,4 +1,4 @@
-"""Which sessions people are asked about, what is told of one, and how an answer becomes a line of data/raw/labels."""
+"""Review: the sessions that people judge, and judgements as lines of data/raw/labels."""
 
 import json
 import re
@@ -16,21 +16,20 @@ from jollyboat.bundles.model import LoadedModel
 from jollyboat.pages.plot import moment_of
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, write_text
+from jollyboat.store import Store, UserError, write_text
 
 KEYS = ["tenant_id", "entity_id"]
 NEEDED = (*KEYS, "judgement_id", "judged_at", "judgement")
-JUDGEMENTS = {  # with the key that says so
-    "fit": ("f", "Fit: a person, the right outcome"),
+JUDGEMENTS = {  # with the key on the keyboard
+    "fit": ("f", "Yes: a person, the right outcome"),
     "not_a_person": ("n", "Not a person"),
-    "outcome_true": ("t", "The outcome did happen"),
+    "outcome_true": ("t", "The outcome happened"),
     "outcome_false": ("w", "The outcome did not happen"),
     "cannot_say": ("c", "Cannot say"),
 }
 KINDS = {
     "uncertain": "The model is uncertain",
-    "wrong": "The model was sure, and wrong",
+    "wrong": "The model was certain but wrong",
     "random": "Drawn at random",
 }
 
@@ -38,26 +37,23 @@ KINDS = {
 def queue(
     store: Store, of: Callable[[str], LoadedModel | None], size: int, days: int
 ) -> pd.DataFrame:
-    """The sessions of the last days to be asked about, in turn an uncertain one, a wrong one, one drawn at random."""
+    """The sessions of the last days to judge: in turn an uncertain, a wrong and a random one."""
     sessions = snapshot.open_latest(store).relation("session_features").filter("status = 'train'")
     (since,) = sessions.aggregate(f"max(point_at) - interval ({days}) day").fetchone()
     rows = sessions.filter(ColumnExpression("point_at") > ConstantExpression(since)).df()
     scored = []
-    for tenant, some in rows.groupby("tenant_id", sort=True):
+    for tenant, group in rows.groupby("tenant_id", sort=True):
         if (model := of(tenant)) is not None:
-            scored.append(
-                some.assign(probability=model.score(some), threshold=model.bundle.threshold)
-            )
+            threshold = model.bundle.threshold
+            scored.append(group.assign(probability=model.score(group), threshold=threshold))
     if not scored:
-        raise UserError("There is no champion to review: `make deploy` makes one.")
+        raise UserError("There is no champion to review. Run `make deploy`.")
     rows = pd.concat(scored, ignore_index=True)
-    drawn = np.random.default_rng(0).random(
-        len(rows)
-    )  # the same ones for as long as the snapshot stays
+    random = np.random.default_rng(0).random(len(rows))  # the same for each call on a snapshot
     distance = {
         "uncertain": (_log_odds(rows["probability"]) - _log_odds(rows["threshold"])).abs(),
         "wrong": -(rows["probability"] - rows["label"].astype(float)).abs(),
-        "random": pd.Series(drawn, rows.index),
+        "random": pd.Series(random, rows.index),
     }
     picked = [
         rows.assign(kind=kind, turn=by.rank(method="first")).nsmallest(size, "turn")
@@ -67,91 +63,88 @@ def queue(
     return ordered.drop_duplicates(KEYS).head(size).reset_index(drop=True)
 
 
-def unjudged(made: pd.DataFrame, done: list[dict[str, Any]]) -> pd.DataFrame:
-    """The sessions of a queue that nobody has judged."""
-    known = {(said["tenant_id"], said["entity_id"]) for said in done}
-    return made[[pair not in known for pair in made[KEYS].itertuples(index=False, name=None)]]
+def unjudged(sessions: pd.DataFrame, judgements: list[dict[str, Any]]) -> pd.DataFrame:
+    """The sessions without a judgement."""
+    done = {(line["tenant_id"], line["entity_id"]) for line in judgements}
+    keys = sessions[KEYS].itertuples(index=False, name=None)
+    return sessions[[key not in done for key in keys]]
 
 
 def story(newest: Snapshot, row: pd.Series, model: LoadedModel) -> dict[str, Any]:
-    """A session as a person reads it: what happened up to the point and after it, the answer and its reasons."""
-    events = _only(
-        newest.relation("events"), tenant_id=row["tenant_id"], session_id=row["entity_id"]
-    )
-    one = pd.DataFrame([row])
+    """A session for a reviewer: its events, the probability, the reasons and the outcome."""
+    events = newest.relation("events")
+    events = _where(events, tenant_id=row["tenant_id"], session_id=row["entity_id"])
     return {
         **{name: row[name] for name in (*KEYS, "point_at", "kind", "probability", "threshold")},
         "label": bool(row["label"]),
-        "reasons": model.reasons(one, [True])[0],
+        "reasons": model.reasons(pd.DataFrame([row]), [True])[0],
         "events": events.order("event_number").df().to_dict("records"),
     }
 
 
 def knows(newest: Snapshot, tenant_id: str, entity_id: str) -> bool:
-    """Whether a snapshot has features of this session."""
-    sessions = _only(newest.relation("session_features"), tenant_id=tenant_id, entity_id=entity_id)
+    """Whether the snapshot has features of this session."""
+    sessions = newest.relation("session_features")
+    sessions = _where(sessions, tenant_id=tenant_id, entity_id=entity_id)
     return sessions.limit(1).fetchone() is not None
 
 
 def judge(
     store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str
 ) -> str:
-    """Keep one judgement of a session; returns its id."""
+    """Write one judgement of a session; returns its id."""
     if judgement not in JUDGEMENTS:
         raise UserError(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r:.80}.")
     if not re.fullmatch(TENANT_ID, tenant_id):
         raise UserError(
-            f"A judgement's tenant_id has the form {TENANT_ID}, which {tenant_id!r:.80} has not."
+            f"A judgement's tenant_id has the form {TENANT_ID}, which {tenant_id!r:.80} does not."
         )
     try:
         point_at = f"{moment_of(point_at).isoformat()}Z"
     except (ValueError, OverflowError):
         raise UserError(f"A judgement's point_at is a time, not {point_at!r:.80}.") from None
-    return _keep(
-        store, by, tenant_id=tenant_id, entity_id=entity_id, point_at=point_at, judgement=judgement
-    )
+    session = {"tenant_id": tenant_id, "entity_id": entity_id, "point_at": point_at}
+    return _write(store, by, **session, judgement=judgement)
 
 
 def undo(store: Store, by: str, judgement_id: str) -> str:
-    """Take one judgement that stands back; returns the id of the line that says so."""
-    said = next((said for said in judged(store) if said["judgement_id"] == judgement_id), None)
-    if said is None:
-        raise UserError(f"No judgement {judgement_id!r:.80} stands, so it cannot be undone.")
-    session = {name: said.get(name, "") for name in (*KEYS, "point_at")}
-    return _keep(store, by, **session, judgement="undo", undoes=judgement_id)
+    """Undo one judgement that is in effect; returns the id of the undo."""
+    for line in judged(store):
+        if line["judgement_id"] == judgement_id:
+            session = {name: line.get(name, "") for name in (*KEYS, "point_at")}
+            return _write(store, by, **session, judgement="undo", undoes=judgement_id)
+    raise UserError(f"No judgement {judgement_id!r:.80} is in effect, so it cannot be undone.")
 
 
-def _keep(store: Store, by: str, **said: str) -> str:
-    """A line in a file of its own, which is complete as it appears."""
+def _write(store: Store, by: str, **fields: str) -> str:
+    """Write a line in a file of its own, so that the file is complete when it appears."""
     now, judgement_id = datetime.now(UTC), uuid4().hex
-    line = {"judgement_id": judgement_id, "judged_at": now.isoformat(), "by": by, **said}
-    write_text(
-        store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl",
-        json.dumps(line) + "\n",
-    )
+    line = {"judgement_id": judgement_id, "judged_at": now.isoformat(), "by": by, **fields}
+    path = store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl"
+    write_text(path, json.dumps(line) + "\n")
     return judgement_id
 
 
 def judged(store: Store) -> list[dict[str, Any]]:
-    """The judgements that stand, oldest first, landed or not; a line that reads no more is left to the quarantine."""
+    """The judgements in effect, oldest first; unreadable lines are left to the quarantine."""
     lines = []
     for path in store.raw.glob("labels/dt=*/*.jsonl"):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                said = json.loads(line)
+                line = json.loads(text)
             except ValueError:
                 continue
-            if isinstance(said, dict) and all(isinstance(said.get(name), str) for name in NEEDED):
-                lines.append(said)
-    undone = {said["undoes"] for said in lines if isinstance(said.get("undoes"), str)}
-    stands = [
-        said for said in lines if said["judgement"] != "undo" and said["judgement_id"] not in undone
+            if isinstance(line, dict) and all(isinstance(line.get(name), str) for name in NEEDED):
+                lines.append(line)
+    undone = {line["undoes"] for line in lines if isinstance(line.get("undoes"), str)}
+    in_effect = [
+        line for line in lines if line["judgement"] != "undo" and line["judgement_id"] not in undone
     ]
-    return sorted(stands, key=lambda said: (said["judged_at"], said["judgement_id"]))
+    return sorted(in_effect, key=lambda line: (line["judged_at"], line["judgement_id"]))
 
 
-def _only(relation: DuckDBPyRelation, **values: str) -> DuckDBPyRelation:
-    """The rows that have these values, which may come from a client."""
+def _where(relation: DuckDBPyRelation, **values: str) -> DuckDBPyRelation:
+    """The rows with these values, which may come from a client."""
     for name, value in values.items():
         relation = relation.filter(ColumnExpression(name) == ConstantExpression(value))
     return relation

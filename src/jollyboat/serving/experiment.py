@@ -1,4 +1,4 @@
-"""An experiment: a challenger takes its share of the visitors, is read, promoted or stopped."""
+"""An experiment: a challenger serves a share of the visitors, is read, then promoted or stopped."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,44 +9,35 @@ import pandas as pd
 
 from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions import champion
-from jollyboat.experiments.pointer import advising, going
+from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.experiments.readout import read
 from jollyboat.gate import gate
 from jollyboat.monitoring import inputs
 from jollyboat.pages import page
 from jollyboat.serving import deployment_checks
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
+from jollyboat.store import Store, UserError, write_json
 from jollyboat.store.settings import Settings
-from jollyboat.store.store import Store, write_json
 from jollyboat.training import run
 
-NEEDED = [
-    "person_id",
-    "anonymous_id",
-    "session_id",
-    "model_version",
-    "answered_at",
-    "variant",
-    "outcome",
-]
-NEEDED += ["latency_ms", "probability"]  # columns of the log that a readout is made from
-FOR_VISITORS_TO_SAY = (
-    "beats_the_baseline",
-    "not_worse_than_champion",
-    "no_segment_falls",
-)  # the gate asks all the rest
+# The columns of the prediction log that a readout needs.
+LOG_COLUMNS = ["person_id", "anonymous_id", "session_id", "model_version", "answered_at"]
+LOG_COLUMNS += ["variant", "outcome", "latency_ms", "probability"]
+# A challenger may fail these checks of the gate, since the experiment decides them.
+DECIDED_BY_VISITORS = ("beats_the_baseline", "not_worse_than_champion", "no_segment_falls")
 
 
 def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
-    """Give a run's best candidate its share of the visitors; the champion's server follows without a restart."""
+    """Give a run's best candidate a share of the visitors; servers follow without a restart."""
     if not 0 < share < 1:
         raise UserError(
-            f"A challenger's share is between 0 and 1, not {share:g}: `jollyboat experiment start --share 0.5`."
+            f"A challenger's share is between 0 and 1, not {share:g}: "
+            "`jollyboat experiment start --share 0.5`."
         )
-    if (other := going(store)) is not None:
+    if (other := running_experiment(store)) is not None:
         raise UserError(
-            f"{other['version']} is the challenger already: first `jollyboat experiment stop` or `promote`."
+            f"{other['version']} is the challenger already: "
+            "first `jollyboat experiment stop` or `promote`."
         )
     before = champion.current(store)
     if before is None:
@@ -55,72 +46,83 @@ def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
     bundle = deployment_checks.assemble_bundle(chosen, f"Model card · {settings.project.name}")
     if (bundle.owner, bundle.version) == before:
         raise UserError(
-            f"{bundle.version} is the champion itself; `make train` on newer data, or choose another with --run."
+            f"{bundle.version} is the champion itself: "
+            "`make train` on newer data, or choose another run with --run."
         )
     facts, _ = deployment_checks.gather_facts(chosen, bundle, before)
-    checks = gate.decide(facts, settings.gate.model_dump()).checks
-    if failed := [
+    failures = [
         check.sentence
-        for check in checks
-        if check.name not in FOR_VISITORS_TO_SAY and not check.passed
-    ]:
-        raise UserError("No visitor may meet this challenger. " + " ".join(failed))
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    told = {"salt": token_hex(8), "share": share, "owner": bundle.owner, "run": chosen.id}
-    write_json(
-        store.experiment, told | {"version": bundle.version, "champion": before[1], "since": since}
-    )
+        for check in gate.decide(facts, settings.gate.model_dump()).checks
+        if check.name not in DECIDED_BY_VISITORS and not check.passed
+    ]
+    if failures:
+        raise UserError("This challenger may not serve visitors. " + " ".join(failures))
+    experiment = {
+        "salt": token_hex(8),
+        "share": share,
+        "owner": bundle.owner,
+        "run": chosen.id,
+        "version": bundle.version,
+        "champion": before[1],
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(store.experiment, experiment)
     return (
-        f"{bundle.version} takes {share:.0%} of the visitors of {bundle.owner}; "
+        f"{bundle.version} serves {share:.0%} of the visitors of {bundle.owner}; "
         "`make data`, then `jollyboat experiment read` compares them."
     )
 
 
 def readout(store: Store, settings: Settings) -> dict[str, Any]:
-    """The state of the experiment by the newest snapshot, which is then a page and a file below data/reports.
+    """The experiment by the newest snapshot, also written as page and file below data/reports.
 
-    Answers without an anonymous_id are left out: nobody drew who gives them. UserError where the champion is a new one.
+    Answers without an anonymous_id are left out: their variant was not drawn.
+    UserError where the champion has changed since the start.
     """
-    told = _running(store)
-    now = champion.current(store, told["owner"])
-    if now != (told["owner"], told["champion"]):
+    experiment = _running(store)
+    now = champion.current(store, experiment["owner"])
+    if now != (experiment["owner"], experiment["champion"]):
         raise UserError(
-            f"The champion is now {now[1] if now else 'none'}, and {told['version']} was to be compared with "
-            f"{told['champion']}: `jollyboat experiment stop`, then `jollyboat experiment start` begins another."
+            f"The champion is now {now[1] if now else 'none'}, and the experiment compares "
+            f"{experiment['version']} with {experiment['champion']}: "
+            "`jollyboat experiment stop`, then `jollyboat experiment start` begins another."
         )
     log = inputs.predictions(snapshot.open_latest(store))
-    log = log if len(log) else pd.DataFrame(columns=NEEDED)
-    began = pd.Timestamp(told["since"]).tz_localize(None)
-    own = (
-        log["model_version"].isin([told["version"], told["champion"]]) & log["anonymous_id"].notna()
-    )
-    log = log[own & (pd.to_datetime(log["answered_at"]) >= began)]
-    found = {**told, **read(log, told["share"], settings.experiment.model_dump())}
-    write_json(store.reports / "experiment.json", found)
-    alpha, title = settings.experiment.alpha, f"Experiment · {settings.project.name}"
+    log = log if len(log) else pd.DataFrame(columns=LOG_COLUMNS)
+    is_drawn = log["anonymous_id"].notna()
+    is_of_both = log["model_version"].isin([experiment["version"], experiment["champion"]])
+    began = pd.Timestamp(experiment["since"]).tz_localize(None)
+    log = log[is_of_both & is_drawn & (pd.to_datetime(log["answered_at"]) >= began)]
+    result = experiment | read(log, experiment["share"], settings.experiment.model_dump())
+    write_json(store.reports / "experiment.json", result)
     page.write(
-        store.reports / "experiment.html", "experiment.html", title=title, found=found, alpha=alpha
+        store.reports / "experiment.html",
+        "experiment.html",
+        title=f"Experiment · {settings.project.name}",
+        readout=result,
+        alpha=settings.experiment.alpha,
     )
-    return found
+    return result
 
 
 def promote(store: Store, settings: Settings, force: str = "") -> str:
-    """Make the challenger champion, with the readout as the reason, and end the experiment; forced where not better."""
-    found = readout(store, settings)
-    is_better = found["verdict"] == "better"
+    """Make the challenger champion and end the experiment; `force` says why one not better is."""
+    result = readout(store, settings)
+    is_better = result["verdict"] == "better"
     if not is_better and len(force.split()) < 2:
         raise UserError(
-            f'{found["sentence"]} If it is to be champion all the same: `jollyboat experiment promote --force "why"`.'
+            f"{result['sentence']} To make it champion all the same: "
+            '`jollyboat experiment promote --force "why"`.'
         )
-    bundle = open_bundle(store.bundle(found["owner"], found["version"]))
+    owner, version = result["owner"], result["version"]
     change = champion.promote(
         store,
-        found["owner"],
-        found["version"],
-        run=bundle.manifest["run"],
+        owner,
+        version,
+        run=open_bundle(store.bundle(owner, version)).manifest["run"],
         by=champion.person(),
-        why=f"experiment, {found['verdict']}: {found['sentence']}",
-        over=found["champion"],
+        why=f"experiment, {result['verdict']}: {result['sentence']}",
+        over=result["champion"],
         forced=None if is_better else force,
     )
     stop(store)
@@ -128,51 +130,51 @@ def promote(store: Store, settings: Settings, force: str = "") -> str:
 
 
 def stop(store: Store) -> str:
-    """End the experiment, whatever its file holds: the champion answers everybody. The last readout stays as it is."""
+    """End the experiment, even one whose file is broken; the last readout stays."""
     try:
-        told = _running(store)
+        experiment = _running(store)
     except UserError:
         if not store.experiment.exists():
             raise
-        store.experiment.unlink()
-        return f"{store.experiment} was no whole experiment and is gone; the champion answers everybody."
+        experiment = None
     store.experiment.unlink()
+    if experiment is None:
+        return f"{store.experiment} held no experiment and was deleted; the champion serves all."
     try:
-        now = champion.current(store, told["owner"])
-        who = (
-            f"Champion {now[1]} answers everybody."
+        now = champion.current(store, experiment["owner"])
+        champion_sentence = (
+            f"Champion {now[1]} serves all visitors."
             if now
             else "There is no champion: `make deploy` makes one."
         )
-    except UserError as refusal:  # it has ended all the same
-        who = str(refusal)
-    return f"{told['version']} is no longer the challenger. {who}"
+    except UserError as error:  # the experiment has ended all the same
+        champion_sentence = str(error)
+    return f"{experiment['version']} is no longer the challenger. {champion_sentence}"
 
 
 def _running(store: Store) -> dict[str, Any]:
-    if (told := going(store)) is None:
+    experiment = running_experiment(store)
+    if experiment is None:
         raise UserError(
             "There is no experiment: `jollyboat experiment start` begins one with the latest run."
         )
-    return told
+    return experiment
 
 
-def tell(found: Mapping[str, Any], store: Store) -> str:
-    """The variants, whether a server can ask the challenger, what may be concluded, and where the page is."""
-    lines = [f"{'variant':<12}{'visitors':>10}{'known':>10}{'outcomes':>10}{'rate':>9}"]
-    for one in found["variants"]:
-        rate = "" if one["rate"] is None else f"{one['rate']:.2%}"
-        lines.append(
-            f"{one['variant']:<12}{one['visitors']:>10,}{one['known']:>10,}{one['outcomes']:>10,}{rate:>9}"
-        )
-    lines.append(
-        f"{found['crossed']:,} visitors crossed over; {found['waiting']:,} outcomes are waited for."
-    )
+def format_summary(result: Mapping[str, Any], store: Store) -> str:
+    """The variants, whether the challenger's bundle can be used, the conclusion and the page."""
+    lines = [f"{'variant':<12}{'visitors':>10}{'observed':>10}{'outcomes':>10}{'rate':>9}"]
+    for arm in result["variants"]:
+        counts = "".join(f"{arm[name]:>10,}" for name in ("visitors", "observed", "outcomes"))
+        rate = "" if arm["rate"] is None else f"{arm['rate']:.2%}"
+        lines.append(f"{arm['variant']:<12}{counts}{rate:>9}")
+    crossed, waiting = result["crossed"], result["waiting"]
+    lines.append(f"{crossed:,} visitors met both variants; {waiting:,} outcomes are pending.")
     try:
-        with advising(found):
-            open_bundle(store.bundle(found["owner"], found["version"]))
-    except UserError as refusal:
-        lines.append(f"challenger: not taken up by a server. {refusal}")
-    return "\n".join(
-        [*lines, f"experiment: {found['sentence']}", f"page: {store.reports / 'experiment.html'}"]
-    )
+        with suggest_restart(result):
+            open_bundle(store.bundle(result["owner"], result["version"]))
+    except UserError as error:
+        lines.append(f"challenger: not in use. {error}")
+    lines.append(f"experiment: {result['sentence']}")
+    lines.append(f"page: {store.reports / 'experiment.html'}")
+    return "\n".join(lines)

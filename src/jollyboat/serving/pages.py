@@ -1,4 +1,4 @@
-"""The server's pages: the start page, the reports below data/, and the review queue. The API needs none of them."""
+"""The server's pages: start page, reports below data/ and review queue; the API needs none."""
 
 import asyncio
 import hmac
@@ -15,166 +15,155 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from jollyboat.champions.champion import person
 from jollyboat.pages.page import render
 from jollyboat.review import review
-from jollyboat.serving.body import read
-from jollyboat.serving.state import state
+from jollyboat.serving.project_state import read_state
+from jollyboat.serving.request_body import read_body
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import default_store, project_settings
+from jollyboat.store import UserError, default_store, project_settings
 
 MOST_BYTES = 10_000
 COOKIE = "serve_token"
 router = APIRouter(include_in_schema=False)
 
 
-def refuse_strangers(request: Request) -> None:
-    """401 without the token, where SERVE_TOKEN sets one; a browser carries it in a cookie, see `start`."""
-    if token := os.environ.get("SERVE_TOKEN"):
-        sent = request.headers.get("authorization", "").removeprefix(
-            "Bearer "
-        ) or request.cookies.get(COOKIE, "")
-        if not hmac.compare_digest(sent.encode("latin-1", "replace"), token.encode()):
-            raise HTTPException(
-                401, "A token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"}
-            )
+def check_token(request: Request) -> None:
+    """401 where SERVE_TOKEN is set and the request has it neither as bearer nor in the cookie."""
+    token = os.environ.get("SERVE_TOKEN")
+    if not token:
+        return
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    sent = bearer or request.cookies.get(COOKIE, "")
+    if not hmac.compare_digest(sent.encode("latin-1", "replace"), token.encode()):
+        sentence = "A token is needed: Authorization: Bearer …"
+        raise HTTPException(401, sentence, {"WWW-Authenticate": "Bearer"})
 
 
-def answers(app: FastAPI) -> bool:
-    """Whether a champion is loaded, and what serves it runs."""
+def is_serving(app: FastAPI) -> bool:
+    """Whether a champion is loaded and the tasks that serve it run."""
     return bool(app.state.champions.models) and not any(task.done() for task in app.state.tasks)
 
 
 @router.get("/")
 def start(request: Request, token: str = "") -> Response:
-    """The state of everything on one page. `?token=` is taken once and kept as a cookie of this browser."""
+    """The state of the project on one page; `?token=` is moved to a cookie."""
     if token and os.environ.get("SERVE_TOKEN"):
-        kept = RedirectResponse("/", 303)
-        kept.set_cookie(COOKIE, token.encode().decode("latin-1"), httponly=True, samesite="strict")
-        return kept
-    refuse_strangers(request)
-    champions, log = request.app.state.champions, request.app.state.log
-    shown = state(default_store())
-    troubles = shown.pop("troubles")
-    refused = sorted(champions.refused.values()) or (
-        [] if champions.models else [champions.why_not()]
-    )
-    server = {
-        "answers": answers(request.app),
-        "refused": [told for told in refused if not any(str(path) in told for path in troubles)],
+        response = RedirectResponse("/", 303)
+        value = token.encode().decode("latin-1")
+        response.set_cookie(COOKIE, value, httponly=True, samesite="strict")
+        return response
+    check_token(request)
+    state = read_state(default_store())
+    server = _server_state(request.app, state.pop("troubles"), bool(state["champions"]))
+    queue = _review_queue(request.app, state["data"]["id"]) if state["data"] else None
+    pending = None if queue is None else len(review.unjudged(queue, state["judgements"]))
+    return _page("start.html", "Start", server=server, pending=pending, **state)
+
+
+def _server_state(app: FastAPI, troubles: dict, has_pointer: bool) -> dict[str, object]:
+    champions, log = app.state.champions, app.state.log
+    refused = sorted(champions.refused.values())
+    if not refused and not champions.models:
+        refused = [champions.why_not()]
+    return {
+        "is_serving": is_serving(app),
+        "refused": [text for text in refused if not any(str(path) in text for path in troubles)],
         "log_trouble": log and log.trouble,
         "troubles": list(troubles.values()),
-        "is_new": not (champions.models or champions.refused or troubles or shown["champions"]),
+        "is_new": not (champions.models or champions.refused or troubles or has_pointer),
     }
-    made = _queue(request.app, shown["data"]["id"]) if shown["data"] else None
-    waiting = None if made is None else len(review.unjudged(made, shown["judged"]))
-    return HTMLResponse(
-        render("start.html", title=_title("Start"), server=server, waiting=waiting, **shown)
-    )
 
 
 @router.get("/docs")
 def describe(request: Request) -> HTMLResponse:
-    """The API's description as a page that opens offline, which FastAPI's own does not."""
+    """The API's description; FastAPI's own page does not open offline."""
     address, token = str(request.base_url).rstrip("/"), bool(os.environ.get("SERVE_TOKEN"))
-    return HTMLResponse(
-        render(
-            "api.html",
-            title=_title("API"),
-            api=request.app.openapi(),
-            address=address,
-            token=token,
-            dumps=json.dumps,
-        )
-    )
+    api = request.app.openapi()
+    return _page("api.html", "API", api=api, address=address, token=token, dumps=json.dumps)
 
 
 @router.get("/page/{path:path}")
 def page(request: Request, path: str) -> FileResponse:
-    """A page that a run left below data/."""
-    refuse_strangers(request)
+    """A page that a run wrote below data/."""
+    check_token(request)
     root = default_store().root.resolve()
-    with suppress(OSError, ValueError):  # a path too long for the disk, or no path at all
-        found = (root / path).resolve()
-        if found.is_relative_to(root) and found.suffix == ".html" and found.is_file():
-            return FileResponse(found, media_type="text/html")
+    with suppress(OSError, ValueError):  # the path is too long, or is none
+        file = (root / path).resolve()
+        if file.is_relative_to(root) and file.suffix == ".html" and file.is_file():
+            return FileResponse(file, media_type="text/html")
     raise HTTPException(404, "There is no such page.")
 
 
 @router.get("/review")
-def ask(request: Request) -> HTMLResponse:
+def show_session(request: Request) -> HTMLResponse:
     """The next session of the queue."""
-    refuse_strangers(request)
-    store, champions, settings = (
-        default_store(),
-        request.app.state.champions,
-        project_settings().review,
-    )
+    check_token(request)
+    store, app = default_store(), request.app
+    champions, session = app.state.champions, None
     try:
         newest = snapshot.open_latest(store)
-        if (made := _queue(request.app, newest.id)) is None:
-            made = review.queue(store, champions.of, **settings.model_dump())
-            request.app.state.queue = (_queue_of(request.app, newest.id), made)
-        done = review.judged(store)
-        waiting = review.unjudged(made, done)
-        asked = None
-        if len(waiting):
-            row = waiting.iloc[0]
-            asked = review.story(newest, row, champions.of(row["tenant_id"]))
-    except UserError as refusal:
-        raise HTTPException(503, str(refusal)) from None
-    nonce, counts = secrets.token_urlsafe(12), {"waiting": len(waiting), "done": len(done)}
-    context = {
-        "asked": asked,
-        "last": done[-1] if done else None,
-        "judgements": review.JUDGEMENTS,
-        "kinds": review.KINDS,
-    }
-    return HTMLResponse(
-        render("review.html", title=_title("Review"), nonce=nonce, **counts, **context)
+        queue = _review_queue(app, newest.id)
+        if queue is None:
+            queue = review.queue(store, champions.of, **project_settings().review.model_dump())
+            app.state.review_queue = (_queue_key(app, newest.id), queue)
+        judgements = review.judged(store)
+        pending = review.unjudged(queue, judgements)
+        if len(pending):
+            row = pending.iloc[0]
+            session = review.story(newest, row, champions.of(row["tenant_id"]))
+    except UserError as error:
+        raise HTTPException(503, str(error)) from None
+    return _page(
+        "review.html",
+        "Review",
+        nonce=secrets.token_urlsafe(12),
+        waiting=len(pending),
+        done=len(judgements),
+        session=session,
+        last=judgements[-1] if judgements else None,
+        judgements=review.JUDGEMENTS,
+        kinds=review.KINDS,
     )
 
 
 @router.post("/review")
-async def answer(request: Request) -> Response:
-    """Keep a judgement and go on; only a page of this server may send one."""
-    refuse_strangers(request)
+async def judge_session(request: Request) -> Response:
+    """Keep a judgement and show the next session; only this server's own page may send one."""
+    check_token(request)
     origin = request.headers.get("origin")
     if origin and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "A judgement is sent from this server's own page.")
-    body = await read(request, MOST_BYTES)
-    sent = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    body = await read_body(request, MOST_BYTES)
+    form = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
     try:
-        await asyncio.to_thread(_keep, sent)
-    except UserError as refusal:
-        raise HTTPException(422, str(refusal)) from None
+        await asyncio.to_thread(_keep_judgement, form)
+    except UserError as error:
+        raise HTTPException(422, str(error)) from None
     return RedirectResponse("/review", 303)
 
 
-def _queue(app: FastAPI, snapshot_id: str) -> pd.DataFrame | None:
-    """The queue that was made of this snapshot by these champions; None before /review was asked for."""
-    made_of, made = getattr(app.state, "queue", (None, None))
-    return made if made_of == _queue_of(app, snapshot_id) else None
+def _review_queue(app: FastAPI, snapshot_id: str) -> pd.DataFrame | None:
+    """The queue of this snapshot and these champions; None before /review made it."""
+    key, queue = getattr(app.state, "review_queue", (None, None))
+    return queue if key == _queue_key(app, snapshot_id) else None
 
 
-def _queue_of(app: FastAPI, snapshot_id: str) -> tuple:
-    return (
-        snapshot_id,
-        *sorted(app.state.champions.serving().items()),
-        *project_settings().review.model_dump().values(),
-    )
+def _queue_key(app: FastAPI, snapshot_id: str) -> tuple:
+    settings = project_settings().review.model_dump()
+    return snapshot_id, *sorted(app.state.champions.versions().items()), *settings.values()
 
 
-def _keep(sent: dict[str, str]) -> None:
+def _keep_judgement(form: dict[str, str]) -> None:
     store = default_store()
-    if sent.get("judgement") == "undo":
-        review.undo(store, person(), sent.get("undoes", ""))
+    if form.get("judgement") == "undo":
+        review.undo(store, person(), form.get("undoes", ""))
         return
-    said = {name: sent.get(name, "") for name in (*review.KEYS, "point_at", "judgement")}
-    if not review.knows(snapshot.open_latest(store), said["tenant_id"], said["entity_id"]):
-        raise UserError(
-            f"The newest snapshot has no session {said['entity_id']!r:.80} of {said['tenant_id']!r:.80}."
-        )
-    review.judge(store, person(), **said)
+    names = (*review.KEYS, "point_at", "judgement")
+    judgement = {name: form.get(name, "") for name in names}
+    tenant, entity = judgement["tenant_id"], judgement["entity_id"]
+    if not review.knows(snapshot.open_latest(store), tenant, entity):
+        raise UserError(f"The newest snapshot has no session {entity!r:.80} of {tenant!r:.80}.")
+    review.judge(store, person(), **judgement)
 
 
-def _title(what: str) -> str:
-    return f"{what} · {project_settings().project.name}"
+def _page(template: str, name: str, **context: object) -> HTMLResponse:
+    title = f"{name} · {project_settings().project.name}"
+    return HTMLResponse(render(template, title=title, **context))

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol for those who do not finish: a request's head comes in time, or its connection is closed."""
+"""uvicorn's HTTP protocol with limits on a request's head: seconds and bytes."""
 
 import asyncio
 from typing import Any
@@ -6,34 +6,56 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10
+MOST_HEAD_BYTES = 65_536
+TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
 
 
-class Timely(HttpToolsProtocol):
-    """Waits HEAD_SECONDS for a head from when a connection opens, or from the first byte after an answer."""
+class LimitedHeadProtocol(HttpToolsProtocol):
+    """Closes a connection whose next request's head is late, or too large (431).
 
-    _waiting: asyncio.TimerHandle | None = None
+    Seconds count from when it opens, or from the first byte after an answer. Bytes count from the
+    second read of a head, since a read may begin with the end of the request before.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _is_in_head = False
+    _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self._waiting is None and (self.cycle is None or self.cycle.response_complete):
-            self._wait()
+        is_answered = self.cycle is None or self.cycle.response_complete
+        if self._timer is None and is_answered:
+            self._start_timer()
+        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES:
+            if is_answered:
+                self.transport.write(TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._is_in_head, self._head_bytes = True, 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._stop_waiting()
+        self._is_in_head = False
+        self._stop_timer()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _stop_waiting(self) -> None:
-        if self._waiting:
-            self._waiting.cancel()
-            self._waiting = None
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

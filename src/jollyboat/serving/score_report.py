@@ -5,40 +5,35 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.pages import page
-from jollyboat.store.store import quoted, read_json
+from jollyboat.store import quoted, read_json
 
 BINS = 20
+BY_TENANT = """
+select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version,
+    count(*) as session_count, avg(probability) as mean_probability,
+    count_if(decision) as decision_count
+from {} group by tenant_id order by session_count desc, tenant_id
+"""
+HISTOGRAM = f"""
+select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*)
+from {{}} group by bin
+"""
+TOP = "select tenant_id, entity_id, point_at, probability, decision from {} limit 20"
 
 
 def gather(folder: Path) -> dict:
-    """The figures of the scores in a folder: totals, by tenant, their distribution and the most probable sessions."""
+    """The figures of the scores: totals, by tenant, histogram and the most probable sessions."""
     source = f"read_parquet('{quoted(folder / 'scores.parquet')}')"
     with duckdb.connect() as connection:
-
-        def rows(query: str) -> list[dict]:
-            return connection.sql(query.format(source=source)).df().to_dict("records")
-
-        by_tenant = rows(
-            "select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version, "
-            "count(*) as session_count, "
-            "avg(probability) as mean_probability, count(*) filter (where decision) as decision_count "
-            "from {source} group by tenant_id order by session_count desc, tenant_id"
-        )
-        counts = dict(
-            connection.sql(
-                f"select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*) "
-                f"from {source} group by bin"
-            ).fetchall()
-        )
-        top = rows(
-            "select tenant_id, entity_id, point_at, probability, decision from {source} limit 20"
-        )
+        by_tenant = connection.sql(BY_TENANT.format(source)).df().to_dict("records")
+        counts = dict(connection.sql(HISTOGRAM.format(source)).fetchall())
+        top = connection.sql(TOP.format(source)).df().to_dict("records")
     total = sum(row["session_count"] for row in by_tenant)
     return read_json(folder / "scores.json") | {
         "by_tenant": by_tenant,
         "histogram": [
-            {"from": place / BINS, "to": (place + 1) / BINS, "session_count": counts.get(place, 0)}
-            for place in range(BINS)
+            {"from": bin / BINS, "to": (bin + 1) / BINS, "session_count": counts.get(bin, 0)}
+            for bin in range(BINS)
         ],
         "top": top,
         "positives_share": sum(row["decision_count"] for row in by_tenant) / total,
@@ -49,12 +44,11 @@ def gather(folder: Path) -> dict:
 def format_summary(folder: Path, seconds: float) -> str:
     """How many sessions were scored by which model, and where the scores are."""
     scores = gather(folder)
-    versions = ", ".join(
-        sorted({f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]})
-    )
+    versions = {f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}
     files = "\n".join(f"file: {path}" for path in scores["files"])
     return (
-        f"score: {scores['rows']:,} sessions of the last {scores['days']} days scored by {versions}, "
+        f"score: {scores['rows']:,} sessions of the last {scores['days']} days "
+        f"scored by {', '.join(sorted(versions))}, "
         f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
         f"{files}\npage: {folder / 'report.html'}"
     )

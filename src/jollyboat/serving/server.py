@@ -4,17 +4,17 @@ import os
 import resource
 import socket
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from jollyboat.serving.protocol import Timely
-from jollyboat.store.errors import UserError
+from jollyboat.serving.protocol import LimitedHeadProtocol
+from jollyboat.store import UserError
 
 
 class Workers(Multiprocess):
-    """uvicorn's, which as they stop leave no open socket for new connections to wait at."""
+    """uvicorn's workers; new connections are refused as soon as they stop."""
 
     def terminate_all(self) -> None:
         for listening in self.sockets:
@@ -23,9 +23,9 @@ class Workers(Multiprocess):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket (port 0: any free port); UserError where the address cannot be had."""
+    """A listening socket (port 0: any free port); UserError where the address is not free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only if the protocol is named; without it an answer waits 40 ms for an ACK.
+    # asyncio sets TCP_NODELAY only if the protocol is named; else an answer waits 40 ms for an ACK.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -34,41 +34,39 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise UserError(
-            f"The server cannot have {host}:{port} ({error}); stop what uses it, "
-            "or choose another: `jollyboat serve --port 8001`."
+            f"The server cannot listen on {host}:{port} ({error}). Stop the program that uses it, "
+            "or choose another port: `jollyboat serve --port 8001`."
         ) from error
     return listening
 
 
 def run(listening: socket.socket, workers: int) -> bool:
-    """Serve until a signal stops it; False where the server did not start, which it has printed."""
-    _allow_connections()
+    """Serve until a signal; False where the server did not start, whose reason it has printed."""
+    _raise_open_file_limit()
     config = uvicorn.Config(
         "jollyboat.serving.app:app",
-        http=Timely,
+        http=LimitedHeadProtocol,
         access_log=False,
         log_level="warning",
         workers=workers,
         timeout_graceful_shutdown=10,
     )
-    server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt), ExitStack() as until_the_end:
+    with suppress(KeyboardInterrupt):
         if workers == 1:
+            server = uvicorn.Server(config)
             server.run(sockets=[listening])
             return server.started
-        figures = until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="serving-"))
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = (
-            figures  # before a worker imports prometheus_client
-        )
-        os.environ["SERVE_PARENT"] = str(
-            os.getpid()
-        )  # workers end with this process, even if it is killed
-        Workers(config, [listening]).run()
+        with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+            # A worker's import of prometheus_client reads the variable.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            # Workers end with this process, even if it is killed.
+            os.environ["SERVE_PARENT"] = str(os.getpid())
+            Workers(config, [listening]).run()
     return True
 
 
-def _allow_connections() -> None:
-    """As many open files, which connections are, as this process may have; workers inherit it."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS says unlimited and means less
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_open_file_limit() -> None:
+    """Allow as many open files, and so connections, as possible; workers inherit the limit."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS reports "unlimited", but has a limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

@@ -1,4 +1,4 @@
-"""The simulated logs: gzipped JSON lines from browsers, CSV from the back end, and what goes wrong on the way."""
+"""The simulated files: JSON lines from browsers, CSV from the back end, and their errors."""
 
 import gzip
 import os
@@ -20,22 +20,25 @@ from jollyboat.simulate.shop import (
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 BROKEN, REPEATED, LATE, NO_EVENT_ID, NO_ANONYMOUS_ID = 0.001, 0.005, 0.01, 0.003, 0.002  # of lines
-SKEWED_SESSIONS, SKEW_MS = 0.005, 4 * MINUTE_MS  # their device's clock is minutes off, either way
-RENAMED_FROM_DAY = (
-    20  # two thirds into the first month, `context.channel` becomes `context.utm_medium`
-)
-UNREPORTED, ORDERS_WITHOUT_COOKIE = (
-    0.03,
-    0.01,
-)  # of purchases; only the back end sees the unreported
+SKEWED_SESSIONS, SKEW_MS = 0.005, 4 * MINUTE_MS  # their device's clock is fast or slow
+RENAMED_FROM_DAY = 20  # from this day on `context.channel` is `context.utm_medium`
+# Of purchases; no browser reports the unreported ones.
+UNREPORTED, ORDERS_WITHOUT_COOKIE = 0.03, 0.01
 
 NAMED = f"""
 with named as (select * replace (
-        concat('e', lower(to_hex(event_id))) as event_id, concat('s', lower(to_hex(session_id))) as session_id,
-        concat('a', lower(to_hex(cookie))) as cookie, round(price * (1 - discount), 2) as price,
-        {CATEGORIES}[1 + category % {len(CATEGORIES)}] as category, {TENANTS}[1 + tenant] as tenant,
-        {CHANNELS}[1 + channel] as channel, {DEVICES}[1 + device] as device, {COUNTRIES}[1 + country] as country
-    ), {[step[0] for step in STEPS]}[1 + step] as type, {[step[1] for step in STEPS]}[1 + step] as page,
+        concat('e', lower(to_hex(event_id))) as event_id,
+        concat('s', lower(to_hex(session_id))) as session_id,
+        concat('a', lower(to_hex(cookie))) as cookie,
+        round(price * (1 - discount), 2) as price,
+        {CATEGORIES}[1 + category % {len(CATEGORIES)}] as category,
+        {TENANTS}[1 + tenant] as tenant,
+        {CHANNELS}[1 + channel] as channel,
+        {DEVICES}[1 + device] as device,
+        {COUNTRIES}[1 + country] as country
+    ),
+    {[step[0] for step in STEPS]}[1 + step] as type,
+    {[step[1] for step in STEPS]}[1 + step] as page,
     case when place >= login_place then concat('u', visitor) end as account
     from (select * from rows order by arrived_ms, event_id) as rows
 )
@@ -45,8 +48,10 @@ select substr(line, 1, cast(length(line) * left_share as bigint)) as line from (
     select left_share, concat(
         '{"event":{', case when has_id then concat('"id":"', event_id, '",') end, '"type":"', type,
         '","ts":"', strftime(epoch_ms(at_ms), '%Y-%m-%dT%H:%M:%S.%gZ'),
-        '"},"received":"', strftime(epoch_ms(received_ms), '%Y-%m-%dT%H:%M:%S.%gZ'), '","shop":"', tenant,
-        '","visitor":{"anonymous_id":', case when has_cookie then concat('"', cookie, '"') else 'null' end,
+        '"},"received":"', strftime(epoch_ms(received_ms), '%Y-%m-%dT%H:%M:%S.%gZ'),
+        '","shop":"', tenant,
+        '","visitor":{"anonymous_id":',
+        case when has_cookie then concat('"', cookie, '"') else 'null' end,
         ',"user_id":', coalesce('"' || account || '"', 'null'), '}',
         case when device <> 'app' then concat(',"session":{"id":"', session_id, '"}') end,
         ',"context":{"page":{"name":"', page, '","url":"https://', tenant, '.example/', page, case
@@ -54,13 +59,15 @@ select substr(line, 1, cast(length(line) * left_share as bigint)) as line from (
             when channel <> 'direct' then concat('","referrer":"https://', channel, '.example/')
         end,
         '"},"device":{"type":"', device, '"},"user_agent":"Mozilla/5.0 (', device, ')","',
-        case when is_renamed then 'utm_medium' else 'channel' end, '":"', channel, '","country":"', country,
+        case when is_renamed then 'utm_medium' else 'channel' end, '":"', channel,
+        '","country":"', country,
         '","ip":"203.0.', visitor // 250 % 250, '.', visitor % 250, '"}', case
             when page = 'search' then concat(',"search":{"query":"', category, '"}')
             when page = 'category' then concat(',"product":{"category":"', category, '"}')
             when page not in ('home', 'help') then concat(
-                ',"product":{"id":"p', number, '","category":"', category, '","currency":"EUR","discount":', discount,
-                ',"price":', price, ',"quantity":', quantity, '}'
+                ',"product":{"id":"p', number, '","category":"', category,
+                '","currency":"EUR","discount":', discount, ',"price":', price,
+                ',"quantity":', quantity, '}'
             )
         end,
         case when type = 'purchase' then concat(',"order":{"id":"o', event_id, '"}') end, '}'
@@ -76,7 +83,8 @@ select concat('o', event_id) as order_no, tenant as shop_code, account as custom
 from named
 """
 TRUTH = """
-select concat('s', lower(to_hex(session_id))) as session_id, concat('e', lower(to_hex(event_id))) as event_id,
+select concat('s', lower(to_hex(session_id))) as session_id,
+    concat('e', lower(to_hex(event_id))) as event_id,
     place + 1 as event_number, probability from rows
 """
 
@@ -84,7 +92,7 @@ select concat('s', lower(to_hex(session_id))) as session_id, concat('e', lower(t
 def record_orders(
     events: pd.DataFrame, *, seed: int, day: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The back end's rows of a day's purchases, and the events without those that no browser reported."""
+    """The back end's rows of a day's purchases, and the events that browsers report."""
     rng = np.random.default_rng([6, seed, day])
     bought = events[events["step"] == PURCHASE]
     orders = bought.assign(
@@ -95,15 +103,13 @@ def record_orders(
 
 
 def soil(events: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
-    """The browsers' lines with all that went wrong, and `arrived_ms`: a repeat comes later than it was received."""
+    """The browsers' lines with their errors, and `arrived_ms`, which is later for a repeat."""
     rng = np.random.default_rng([5, seed, day])
     size, sessions = len(events), int(events["session"].max()) + 1
-    delay = np.where(
-        rng.random(size) < LATE, HOUR_MS * 48 ** rng.random(size), rng.gamma(2, 350, size)
-    )  # an hour to 2 days
-    skew = np.where(
-        rng.random(sessions) < SKEWED_SESSIONS, rng.normal(0, SKEW_MS, sessions), 0
-    ).astype(int)
+    is_late, late = rng.random(size) < LATE, HOUR_MS * 48 ** rng.random(size)  # an hour to 2 days
+    delay = np.where(is_late, late, rng.gamma(2, 350, size))
+    is_skewed, skew = rng.random(sessions) < SKEWED_SESSIONS, rng.normal(0, SKEW_MS, sessions)
+    skew = np.where(is_skewed, skew, 0).astype(int)
     received = events["at_ms"] + delay.astype(int)
     lines = events.assign(
         at_ms=events["at_ms"] + skew[events["session"]],
@@ -119,16 +125,15 @@ def soil(events: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
 
 
 def write(path: Path, query: str, rows: pd.DataFrame) -> None:
-    """The rows as a file of LINE, ORDER or TRUTH: whole or not at all, and the same bytes for the same rows."""
+    """Write the rows as LINE, ORDER or TRUTH; the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    with duckdb.connect(
-        config={"threads": 1}
-    ) as connection:  # days are written side by side, each in its order
+    # One thread keeps the order; other days are written at the same time.
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("rows", rows)
         if query is LINE:
-            as_it_is = {"header": False, "sep": "\x1f", "quotechar": "", "escapechar": ""}
-            connection.sql(NAMED + query).to_csv(str(temporary), **as_it_is)
+            verbatim = {"header": False, "sep": "\x1f", "quotechar": "", "escapechar": ""}
+            connection.sql(NAMED + query).to_csv(str(temporary), **verbatim)
             temporary.write_bytes(gzip.compress(temporary.read_bytes(), 1, mtime=0))
         elif query is TRUTH:
             connection.sql(query).to_parquet(str(temporary))

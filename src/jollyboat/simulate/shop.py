@@ -1,113 +1,91 @@
-"""The simulated shop: who comes, what they do there, and the exact chance, event by event, that a purchase follows.
+"""The simulated shop: its visitors, their events, and the exact probability of a purchase.
 
-A visit's outcome is drawn first, from log-odds that depend on who comes, when and how. Each step is then drawn from
-the buyers' distribution or the others'. By Bayes' rule the log ratios of what was observed, added up, keep the log-odds
-exact. How many steps a visit has says nothing about its outcome.
+A session's outcome is drawn first, from log-odds that depend on the visitor, the time and the
+channel. Each step is then drawn from the distribution of buyers or of other visitors. By Bayes'
+rule the log ratios of the steps keep the log-odds exact. The number of steps does not depend on
+the outcome.
 """
 
 import numpy as np
 import pandas as pd
 
-TENANTS, TENANT_SHARES, TENANT_LOG_ODDS = (
-    ["acme", "globex", "initech"],
-    [0.70, 0.25, 0.05],
-    np.array([-2.85, -2.8, -2.9]),
-)
-CATEGORIES, PRODUCTS_PER_CATEGORY = (
-    ["shoes", "shirts", "jackets", "bags", "watches"],
-    [24, 12, 6],
-)  # of each tenant
+TENANTS, TENANT_SHARES = ["acme", "globex", "initech"], [0.70, 0.25, 0.05]
+TENANT_LOG_ODDS = np.array([-2.85, -2.8, -2.9])
+CATEGORIES = ["shoes", "shirts", "jackets", "bags", "watches"]
+PRODUCTS_PER_CATEGORY = [24, 12, 6]  # by tenant
 USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.1  # the spreads on a logarithmic scale
-COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; off the price of every product
+COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; of every price
 DEVICES, DEVICE_SHARES = ["mobile", "desktop", "tablet", "app", "bot"], [0.50, 0.32, 0.08, 0.10, 0]
 DESKTOP, APP, BOT, IS_SMALL_SCREEN = 1, 3, 4, np.array([1, 0, 0, 1, 0])
 CHANNELS = ["direct", "search", "email", "social", "ads"]
-CHANNEL_SHARES = np.array(
-    [[0.25, 0.32, 0.08, 0.17, 0.18], [0.38, 0.17, 0.28, 0.09, 0.08]]
-)  # anonymous; logged in
+ANONYMOUS_CHANNEL_SHARES = [0.25, 0.32, 0.08, 0.17, 0.18]
+LOGGED_IN_CHANNEL_SHARES = [0.38, 0.17, 0.28, 0.09, 0.08]
+CHANNEL_SHARES = np.array([ANONYMOUS_CHANNEL_SHARES, LOGGED_IN_CHANNEL_SHARES])
 COUNTRIES, COUNTRY_SHARES = ["DE", "AT", "CH", "FR", "US"], [0.62, 0.10, 0.08, 0.12, 0.08]
 ACCOUNT_SHARE, LOGGED_IN_SHARE, LOGIN_MIDWAY_SHARE, BOT_SHARE = 0.35, 0.6, 0.2, 0.01
 RETURN_LAG, LONGEST_LAG = 0.2, 30  # days from a cookie's first day to a visit: geometric, cut off
 WEEKDAY_WEIGHTS = [1.05, 1.0, 0.97, 0.98, 0.95, 0.93, 1.12]  # from Monday
-PEAK_HOUR, HOUR_SPREAD = (
-    np.array([13, 19]),
-    5.0,
-)  # UTC; large screens at work, small ones in the evening
+PEAK_HOUR, HOUR_SPREAD = np.array([13, 19]), 5.0  # in UTC; of large and of small screens
 
-# Log-odds at the start: by screen and part of the day (to 6, 11, 17, 24 h), by channel, without and with a coupon, by
-# pace (hurried, usual, slow), by what the cookie did on earlier days. A sum of weights has the channels and the coupon;
-# the hours of a screen and the pace in the middle are for trees to find.
+# Log-odds at the start of a session. Channel and coupon fit a linear model; only trees find the
+# hours of a screen and the middle pace. SCREEN_AND_HOUR is by screen, and by part of the day (to
+# 6, 11, 17, 24 h); PACE_LOG_ODDS is of a hurried, usual and slow pace.
 SCREEN_AND_HOUR = np.array([[-1.2, 1.2, 1.2, -1.2], [-1.2, -1.2, -1.2, 1.2]])
 CHANNEL_LOG_ODDS, COUPON_LOG_ODDS = np.array([0.1, 0.6, -0.9, -0.7, 0.8]), np.array([-0.15, 0.15])
 PACE_LOG_ODDS = np.array([-1.2, 1.2, -1.2])
 BUYER_CAME_BACK, WINDOW_SHOPPER, CAME_BACK_SOON = 1.3, -0.8, 0.4
 
-LOG_SECONDS, LOG_SECONDS_SPREAD, BOT_LOG_SECONDS = (
-    np.array([1.8, 3.0, 4.2]),
-    0.3,
-    -2.0,
-)  # between steps, by pace
-MEDIAN_EXTRA_STEPS, EXTRA_STEPS_SPREAD, MOST_EXTRA_STEPS, BOT_STEPS = (
-    4.3,
-    0.85,
-    58,
-    (60, 150),
-)  # beyond two
+# The logarithm of the seconds between steps, by pace.
+LOG_SECONDS, LOG_SECONDS_SPREAD, BOT_LOG_SECONDS = np.array([1.8, 3.0, 4.2]), 0.3, -2.0
+MEDIAN_EXTRA_STEPS, EXTRA_STEPS_SPREAD, MOST_EXTRA_STEPS = 4.3, 0.85, 58  # after the first two
+BOT_STEPS = 60, 150
 
-# Event type and page; how often others take the step first of all, after looking at a product, after filling the cart,
-# after anything else; by how much (log-odds) buyers prefer it on a large and on a small screen.
+# Event type and page. The shares of the step for visitors who do not buy: as the first step, after
+# a product, after a cart, after any other step. The preference of buyers in log-odds, on a large
+# and on a small screen.
 STEPS = [
     ("page_view", "home", (0.35, 0.07, 0.10, 0.07), (-0.2, -0.2)),
-    ("page_view", "category", (0.14, 0.20, 0.18, 0.22), (0.0, 0.0)),  # of any category
+    ("page_view", "category", (0.14, 0.20, 0.18, 0.22), (0.0, 0.0)),  # any category
     ("page_view", "help", (0.03, 0.04, 0.06, 0.05), (0.0, 0.0)),
     ("search", "search", (0.13, 0.11, 0.10, 0.13), (0.4, -0.4)),
     ("product_view", "product", (0.35, 0.41, 0.28, 0.53), (-0.2, 0.3)),
-    ("product_view", "product", (0.00, 0.10, 0.08, 0.00), (0.4, -0.2)),  # the same product again
+    ("product_view", "product", (0.00, 0.10, 0.08, 0.00), (0.4, -0.2)),  # the same product
     ("cart_add", "cart", (0.00, 0.05, 0.00, 0.00), (2.7, 2.1)),
     ("cart_remove", "cart", (0.00, 0.00, 0.20, 0.00), (-0.2, -0.6)),
-    (
-        "checkout",
-        "checkout",
-        (0.00, 0.00, 0.00, 0.00),
-        (0.0, 0.0),
-    ),  # only after the browsing, as the purchase
+    # These two come after the steps above.
+    ("checkout", "checkout", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),
     ("purchase", "thanks", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),
 ]
 CATEGORY, PRODUCT, CHECKOUT, PURCHASE = 1, 4, 8, 9
-SITUATIONS = np.array(
-    [3, 3, 3, 3, 1, 1, 2, 3]
-)  # after each step of browsing, as the places of its shares
-_SHARES, _PREFERENCE = (
-    np.array([step[column] for step in STEPS[:CHECKOUT]]).T for column in (2, 3)
-)
+SITUATIONS = np.array([3, 3, 3, 3, 1, 1, 2, 3])  # after each step: which of its four shares holds
+_SHARES = np.array([shares for _, _, shares, _ in STEPS[:CHECKOUT]]).T
+_PREFERENCE = np.array([preference for *_, preference in STEPS[:CHECKOUT]]).T
 STEP_SHARES = np.stack([np.ones_like(_PREFERENCE), np.exp(_PREFERENCE)])[:, :, None] * _SHARES
 STEP_SHARES /= STEP_SHARES.sum(axis=-1, keepdims=True)  # by outcome, screen, situation and step
-BUYERS_LIKE_DEAR = [
-    0.4,
-    -0.4,
-]  # log-odds on a large, on a small screen, per unit of the logarithm of the price
-CHECKOUT_AFTER = np.array([0.08, 0.5])  # others give up there; the other buyers pay by express
+# Log-odds on a large and on a small screen, per unit of the logarithm of the price.
+BUYERS_LIKE_DEAR = [0.4, -0.4]
+CHECKOUT_AFTER = np.array([0.08, 0.5])  # by outcome; other buyers pay without a checkout event
 
 
 def draw_products(seed: int) -> pd.DataFrame:
-    """All tenants' products by tenant and category, which counts over all tenants, with `appeal` to buyers."""
+    """All products by tenant and category, with their `appeal` to buyers.
+
+    `category` counts over all tenants, `number` within a tenant.
+    """
     rng = np.random.default_rng([1, seed])
     counts = np.repeat(PRODUCTS_PER_CATEGORY, len(CATEGORIES))
     products = pd.DataFrame({"category": np.repeat(np.arange(len(counts)), counts)})
     deviation, appeal, popularity = rng.normal(size=(3, len(products)))
-    products["number"] = (
-        1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()
-    )  # within its tenant
+    products["number"] = 1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()
     products["price"] = np.round(USUAL_PRICE * np.exp(PRICE_SPREAD * deviation), 1)
     return products.assign(popularity=np.exp(popularity), appeal=APPEAL_SPREAD * appeal)
 
 
 def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFrame:
-    """All cookies in order of their first day, from a month before the logs begin, `sessions_per_day` of each day."""
+    """All cookies by their first day, `sessions_per_day` of each, from a month before the logs."""
     size = (days + LONGEST_LAG) * sessions_per_day
-    rng = [
-        np.random.default_rng([2, seed, trait]) for trait in range(5)
-    ]  # so that more days only add visitors
+    # One generator per column, so that more days only add visitors.
+    rng = [np.random.default_rng([2, seed, column]) for column in range(5)]
     return pd.DataFrame(index=range(size)).assign(
         tenant=rng[0].choice(len(TENANTS), size, p=TENANT_SHARES),
         device=rng[1].choice(len(DEVICES), size, p=DEVICE_SHARES),
@@ -127,9 +105,9 @@ def draw_sessions(
     sessions_per_day: int,
     has_campaign: bool = False,
 ) -> pd.DataFrame:
-    """A day's visits: who, on what, from where, `log_odds` of a purchase and the outcome. `past`: all earlier ones.
+    """A day's sessions with their `log_odds` of a purchase and the outcome.
 
-    With a campaign half of the visitors come by ads.
+    `past`: the sessions of earlier days. With a campaign half of the visitors come by ads.
     """
     rng = np.random.default_rng([3, seed, day])
     size = max(1, int(sessions_per_day * WEEKDAY_WEIGHTS[weekday] * rng.uniform(0.95, 1.05)))
@@ -137,13 +115,12 @@ def draw_sessions(
     visitor = first_day * sessions_per_day + rng.integers(sessions_per_day, size=size)
     who = visitors.iloc[visitor].reset_index(drop=True)
     small, has_account = IS_SMALL_SCREEN[who["device"]], who["has_account"].to_numpy()
-    is_known = (has_account & (rng.random(size) < LOGGED_IN_SHARE)).astype(int)
+    is_logged_in = (has_account & (rng.random(size) < LOGGED_IN_SHARE)).astype(int)
     logs_in = has_account & (rng.random(size) < LOGIN_MIDWAY_SHARE)
-    channel = _choose(rng, CHANNEL_SHARES[is_known])
+    channel = _choose(rng, CHANNEL_SHARES[is_logged_in])
     if has_campaign:
-        channel = np.where(
-            np.random.default_rng([7, seed, day]).random(size) < 0.5, CHANNELS.index("ads"), channel
-        )
+        by_ads = np.random.default_rng([7, seed, day]).random(size) < 0.5
+        channel = np.where(by_ads, CHANNELS.index("ads"), channel)
     hour = rng.normal(PEAK_HOUR[small], HOUR_SPREAD).astype(int) % 24
     coupon = (rng.random(size) < COUPON_SHARE).astype(int)
     pace = rng.integers(len(LOG_SECONDS), size=size)
@@ -157,95 +134,99 @@ def draw_sessions(
         + _weigh_past(visitor, past, day)
         - 30 * is_bot
     )
-    extra = np.minimum(
-        rng.lognormal(np.log(MEDIAN_EXTRA_STEPS), EXTRA_STEPS_SPREAD, size), MOST_EXTRA_STEPS
-    )
+    extra = rng.lognormal(np.log(MEDIAN_EXTRA_STEPS), EXTRA_STEPS_SPREAD, size)
+    extra = np.minimum(extra, MOST_EXTRA_STEPS).astype(int)
     return who.assign(
         session_id=rng.integers(2**63, size=size),
         visitor=visitor,
         day=day,
         category=who["tenant"] * len(CATEGORIES) + rng.integers(len(CATEGORIES), size=size),
-        device=np.where(
-            is_bot, np.where(visitor % 2, BOT, DESKTOP), who["device"]
-        ),  # half of the bots say so
-        login_place=np.select([is_known == 1, logs_in], [0, rng.integers(2, 7, size)], 10_000),
+        # Half of the bots show in the device that they are bots.
+        device=np.where(is_bot, np.where(visitor % 2, BOT, DESKTOP), who["device"]),
+        login_place=np.select([is_logged_in == 1, logs_in], [0, rng.integers(2, 7, size)], 10_000),
         channel=channel,
         discount=DISCOUNT * coupon,
         quantity=1 + (rng.random(size) < 0.15),
         at_ms=hour * 3_600_000 + rng.integers(3_600_000, size=size),
         log_seconds=np.where(is_bot, BOT_LOG_SECONDS, LOG_SECONDS[pace]),
-        steps=np.where(is_bot, rng.integers(*BOT_STEPS, size), 2 + extra.astype(int)),
+        steps=np.where(is_bot, rng.integers(*BOT_STEPS, size), 2 + extra),
         log_odds=log_odds,
         outcome=(rng.random(size) < 1 / (1 + np.exp(-log_odds))).astype(int),
     )
 
 
 def _weigh_past(visitor: np.ndarray, past: pd.DataFrame, day: int) -> np.ndarray:
-    """Log-odds of what each cookie did on earlier days: buyers come back to buy, frequent lookers do not."""
-    came = past.groupby("visitor").agg(
-        visits=("day", "size"), last_day=("day", "max"), bought=("outcome", "sum")
+    """The log-odds of each cookie's past: buyers buy again, frequent other visitors do not."""
+    visits = past.groupby("visitor").agg(
+        count=("day", "size"), last_day=("day", "max"), purchases=("outcome", "sum")
     )
-    came = came.reindex(visitor)
-    log_odds = BUYER_CAME_BACK * (came["bought"] > 0) + CAME_BACK_SOON * (
-        day - came["last_day"] <= 2
+    visits = visits.reindex(visitor)
+    log_odds = (
+        BUYER_CAME_BACK * (visits["purchases"] > 0)
+        + CAME_BACK_SOON * (day - visits["last_day"] <= 2)
+        + WINDOW_SHOPPER * ((visits["purchases"] == 0) & (visits["count"] >= 3))
     )
-    return (log_odds + WINDOW_SHOPPER * ((came["bought"] == 0) & (came["visits"] >= 3))).to_numpy()
+    return log_odds.to_numpy()
 
 
 def draw_events(
     products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, day: int
 ) -> pd.DataFrame:
-    """A day's events: `session` (row of `sessions`), `place` in it, `at_ms` of the day, `step`, the `category` and
-    `product` on show, and `probability`, that a purchase follows."""
+    """A day's events: `session` (a row of `sessions`), its `place` in it, `at_ms`, `step`.
+
+    Also the `category` and `product` on show, and the `probability` that a purchase follows.
+    """
     rng, size = np.random.default_rng([4, seed, day]), len(sessions)
     buys, steps, pace = (sessions[name].to_numpy() for name in ("outcome", "steps", "log_seconds"))
     now = {name: sessions[name].to_numpy(copy=True) for name in ("at_ms", "category", "log_odds")}
     now |= {name: np.zeros(size, int) for name in ("place", "step")} | {"session": np.arange(size)}
-    log_odds, category, situation, taken = now["log_odds"], now["category"], np.zeros(size, int), []
+    log_odds, category, situation = now["log_odds"], now["category"], np.zeros(size, int)
+    steps_taken = []
     small, view_shares = IS_SMALL_SCREEN[sessions["device"]], _share_views(products)
     first_product = np.searchsorted(products["category"], np.arange(products["category"].max() + 1))
-    now["product"] = first_product[category]  # on show until one is looked at
+    now["product"] = first_product[category]
 
     def take(rows: np.ndarray, step: np.ndarray | int) -> None:
         now["step"][rows] = step
-        taken.append({name: column[rows] for name, column in now.items()})
-        now["at_ms"][rows] += (1000 * np.exp(rng.normal(pace[rows], LOG_SECONDS_SPREAD))).astype(
-            int
-        )
+        steps_taken.append({name: column[rows] for name, column in now.items()})
+        seconds = np.exp(rng.normal(pace[rows], LOG_SECONDS_SPREAD))
+        now["at_ms"][rows] += (1000 * seconds).astype(int)
         now["place"][rows] += 1
 
     for place in range(steps.max()):
         rows = np.flatnonzero(steps > place)
-        seen = small[rows], situation[rows]
-        step = _choose(rng, STEP_SHARES[buys[rows], *seen])
-        log_odds[rows] += np.log(STEP_SHARES[1, *seen, step] / STEP_SHARES[0, *seen, step])
+        state = small[rows], situation[rows]
+        step = _choose(rng, STEP_SHARES[buys[rows], *state])
+        log_odds[rows] += np.log(STEP_SHARES[1, *state, step] / STEP_SHARES[0, *state, step])
         situation[rows] = SITUATIONS[step]
-        turns, looks = rows[step == CATEGORY], rows[step == PRODUCT]
-        category[turns] += rng.integers(len(CATEGORIES), size=len(turns)) - category[turns] % len(
-            CATEGORIES
-        )
-        of = small[looks], category[looks]
-        product = _choose(rng, view_shares[buys[looks], *of])
-        log_odds[looks] += np.log(view_shares[1, *of, product] / view_shares[0, *of, product])
-        now["product"][looks] = product + first_product[category[looks]]
+        changes, views = rows[step == CATEGORY], rows[step == PRODUCT]
+        chosen = rng.integers(len(CATEGORIES), size=len(changes))
+        category[changes] += chosen - category[changes] % len(CATEGORIES)
+        shelf = small[views], category[views]
+        product = _choose(rng, view_shares[buys[views], *shelf])
+        ratio = view_shares[1, *shelf, product] / view_shares[0, *shelf, product]
+        log_odds[views] += np.log(ratio)
+        now["product"][views] = product + first_product[category[views]]
         take(rows, step)
-    goes, buyers = np.flatnonzero(rng.random(size) < CHECKOUT_AFTER[buys]), np.flatnonzero(buys)
-    log_odds[goes] += np.log(CHECKOUT_AFTER[1] / CHECKOUT_AFTER[0])
-    take(goes, CHECKOUT)
+    checkouts = np.flatnonzero(rng.random(size) < CHECKOUT_AFTER[buys])
+    log_odds[checkouts] += np.log(CHECKOUT_AFTER[1] / CHECKOUT_AFTER[0])
+    take(checkouts, CHECKOUT)
+    buyers = np.flatnonzero(buys)
     log_odds[buyers] = -np.inf  # no second purchase follows
     take(buyers, PURCHASE)
-    events = pd.DataFrame({name: np.concatenate([some[name] for some in taken]) for name in now})
+    events = pd.DataFrame(
+        {name: np.concatenate([each[name] for each in steps_taken]) for name in now}
+    )
     events["probability"] = 1 / (1 + np.exp(-events["log_odds"]))
     return events.assign(event_id=rng.integers(2**63, size=len(events)))
 
 
 def _share_views(products: pd.DataFrame) -> np.ndarray:
     """The shares of a category's products among its views, by outcome, screen and category."""
-    liked = products["appeal"].to_numpy() + np.outer(
-        BUYERS_LIKE_DEAR, np.log(products["price"] / USUAL_PRICE)
-    )
+    log_price = np.log(products["price"] / USUAL_PRICE)
+    preference = products["appeal"].to_numpy() + np.outer(BUYERS_LIKE_DEAR, log_price)
     shares = np.zeros((2, 2, products["category"].max() + 1, max(PRODUCTS_PER_CATEGORY)))
-    weights = products["popularity"].to_numpy() * np.exp([np.zeros_like(liked), liked])
+    weights = products["popularity"].to_numpy() * np.exp([np.zeros_like(preference), preference])
     shares[:, :, products["category"], products.groupby("category").cumcount()] = weights
     return shares / shares.sum(axis=-1, keepdims=True)
 

@@ -1,7 +1,7 @@
-"""Raw logs of a small web shop with three tenants, as a team would get them, and the truth beside them.
+"""Raw logs of a small web shop with three tenants, and the true probabilities.
 
-Same seed, same bytes. A file holds what arrived on its day, so more days only add files. `shop.py` says who comes and
-what they do, `raw_files.py` what goes wrong on the way.
+The same seed gives the same bytes. A file contains the records that arrived on its day, so more
+days only add files. `shop.py` draws visitors and events, `raw_files.py` the errors in the logs.
 """
 
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 
 from jollyboat.simulate.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
 from jollyboat.simulate.shop import draw_events, draw_products, draw_sessions, draw_visitors
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 DAY_MS = 86_400_000
 
@@ -31,16 +31,17 @@ def simulate(
     sessions_per_day: int,
     drift: int | None = None,
 ) -> dict[str, int]:
-    """Write each day's web events and orders below `raw`, and return what was drawn and `files_written`.
+    """Write each day's web events and orders below `raw`; returns counts and `files_written`.
 
-    Files that exist stay. Settings are kept beside `raw` in simulated.json; other ones, or logs of other origin, raise
-    UserError. From day `drift` on (the first is 1) half of the visitors come by ads. `truth` (Parquet):
-    session_id, event_id, event_number, probability that a purchase follows.
+    Existing files stay. The settings are in simulated.json beside `raw`. UserError if the logs have
+    other settings or are not simulated. From day `drift` on (the first is 1) half of the visitors
+    come by ads. `truth` (Parquet) has session_id, event_id, event_number and the probability that a
+    purchase follows.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
-        found = f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed}"
         raise UserError(
-            f"Found {found}, at least 1, 1 and 0 can be simulated: correct [simulate] in project.toml."
+            f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed} cannot be "
+            "simulated. Write at least 1, 1 and 0 in project.toml, [simulate]."
         )
     dates = [start + timedelta(days=day) for day in range(days)]
     missing = {path for day in dates for path in _files(raw, day) if not path.exists()}
@@ -48,35 +49,34 @@ def simulate(
     if not missing and (truth is None or truth.exists()):
         return {"files_written": 0}
     if truth is not None:
-        truth.unlink(missing_ok=True)  # what is cut short starts again
-    done, truths, writing, cores = Counter(), [], [], os.cpu_count() or 1
+        truth.unlink(missing_ok=True)  # a run that is killed leaves no truth
+    counts, truths, pending, cores = Counter(), [], [], os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as writers:
         for today, (lines, orders, truths_of_day) in zip(
             dates, _draw_days(dates, seed, sessions_per_day, drift), strict=True
         ):
             files = zip(_files(raw, today), (LINE, ORDER), (lines, orders), strict=True)
-            writing += [writers.submit(write, *file) for file in files if file[0] in missing]
-            while len(writing) > 2 * cores:  # only a few days are held in memory
-                writing.pop(0).result()
-            done.update(
-                lines=len(lines), orders=len(orders), sessions=truths_of_day["session_id"].nunique()
-            )
+            pending += [writers.submit(write, *file) for file in files if file[0] in missing]
+            while len(pending) > 2 * cores:  # memory has room for a few days only
+                pending.pop(0).result()
+            sessions = truths_of_day["session_id"].nunique()
+            counts.update(lines=len(lines), orders=len(orders), sessions=sessions)
             truths.append(truths_of_day)
-        for future in writing:
+        for future in pending:
             future.result()
     if truth is not None:
         write(truth, TRUTH, pd.concat(truths, ignore_index=True))
-    return done | {"files_written": len(missing) + (truth is not None)}
+    return counts | {"files_written": len(missing) + (truth is not None)}
 
 
 def _draw_days(
     dates: list[date], seed: int, sessions_per_day: int, drift: int | None
 ) -> Iterator[list[pd.DataFrame]]:
-    """By day the lines and the orders that land on it, whichever day they happened, and the truth of its events."""
+    """For each day the lines and orders that arrive on it, and the truth of the day's events."""
     products = draw_products(seed)
     visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
     past = pd.DataFrame({"visitor": [], "day": [], "outcome": []}, dtype=int)
-    on_the_way: list[tuple[pd.DataFrame, ...]] = []
+    in_transit: list[tuple[pd.DataFrame, ...]] = []
     for day, today in enumerate(dates):
         draw = {"seed": seed, "day": day}
         visit = {"weekday": today.weekday(), "has_campaign": drift is not None and day + 1 >= drift}
@@ -90,11 +90,11 @@ def _draw_days(
         orders, reported = record_orders(events, **draw)
         tables = [
             pd.concat(parts)
-            for parts in zip(*on_the_way, (soil(reported, **draw), orders), strict=True)
+            for parts in zip(*in_transit, (soil(reported, **draw), orders), strict=True)
         ]
-        on_the_way = [tuple(table[table["arrived_ms"] >= midnight + DAY_MS] for table in tables)]
-        landed = [table[table["arrived_ms"] < midnight + DAY_MS] for table in tables]
-        yield [*landed, events[["session_id", "event_id", "place", "probability"]]]
+        in_transit = [tuple(table[table["arrived_ms"] >= midnight + DAY_MS] for table in tables)]
+        arrived = [table[table["arrived_ms"] < midnight + DAY_MS] for table in tables]
+        yield [*arrived, events[["session_id", "event_id", "place", "probability"]]]
 
 
 def _files(raw: Path, day: date) -> tuple[Path, Path]:
@@ -105,13 +105,14 @@ def _files(raw: Path, day: date) -> tuple[Path, Path]:
 
 
 def _claim(raw: Path, settings: dict) -> None:
-    """Note beside `raw` what its logs are simulated with; raises UserError if it holds others."""
+    """Write the settings beside `raw`; UserError if its logs are not of these settings."""
     record = raw.parent / "simulated.json"
     before = json.loads(record.read_text()) if record.exists() else None
     if before != settings and (before or any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*"))):
-        found = f"simulated with {before}" if before else "not simulated"
+        kind = f"simulated with {before}" if before else "not simulated"
         raise UserError(
-            f"{raw} holds logs {found}: `make clean` removes simulated ones, or give another --raw."
+            f"{raw} contains logs that are {kind}. "
+            "Run `make clean`, which removes simulated logs, or give another folder as --raw."
         )
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(settings) + "\n")

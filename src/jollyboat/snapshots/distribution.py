@@ -1,13 +1,14 @@
-"""How the columns of a table are distributed, and how far they have moved between two states of it, from samples."""
+"""Distributions of a table's columns, and their distance between two states, from samples."""
 
 import duckdb
 
-SAMPLED = "using sample reservoir(10000 rows) repeatable (7)"  # drawn alike each time
+SAMPLED = "using sample reservoir(10000 rows) repeatable (7)"
 NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "DECIMAL", "FLOAT", "SMALLINT", "TINYINT")
-OTHERS = ("VARCHAR", "BOOLEAN")  # times move on by themselves
+OTHERS = ("VARCHAR", "BOOLEAN")  # not times: they always change
 
-# The population stability index over tenths of the state before (numbers) or its 20 most frequent values (the rest),
-# less what chance alone gives samples of this size: 0 is the same, above 0.25 practitioners call far.
+# The population stability index over the deciles of the state before (numbers) or its 20 most
+# frequent values (other columns), minus its expected value by chance for samples of this size.
+# 0 is the same; above 0.25 is far by convention.
 COMPARISON = """
 with samples as (
     select false as is_after, {columns} from (from {before} {sampled})
@@ -18,16 +19,21 @@ long as (
     from samples unpivot include nulls (value for column_name in (columns(* exclude is_after)))
 ),
 numbered as (
-    select *, case when list_contains({numbers}, column_name) then try_cast(value as double) end as number from long
+    select *, case
+            when list_contains({numbers}, column_name) then try_cast(value as double)
+        end as number
+    from long
 ),
 edges as (
-    select column_name, quantile_disc(number, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) as edges,
+    select column_name,
+        quantile_disc(number, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) as edges,
         approx_top_k(value, 20) as frequent
     from numbered where not is_after group by all
 ),
 binned as (
     select column_name, case when value is null then 'unknown'
-            when number is not null then cast(len(list_filter(edges, lambda edge: edge < number)) as varchar)
+            when number is not null
+                then cast(len(list_filter(edges, lambda edge: edge < number)) as varchar)
             when list_contains(frequent, value) then '=' || value else 'other' end as bin,
         count_if(not is_after) as n_before, count_if(is_after) as n_after
     from numbered inner join edges using (column_name) group by all
@@ -42,54 +48,53 @@ distances as (
         - (count(*) - 1) * (1 / any_value(all_before) + 1 / any_value(all_after)) as distance
     from shares group by all
 ),
-told as (
-    select column_name, is_after, coalesce(format('mean {{:.4g}}', avg(number)), 'mostly ' || mode(value), 'unknown')
-        || format(', {{:.1f}} % unknown', 100 - 100.0 * count(value) / count(*)) as words
+summaries as (
+    select column_name, is_after,
+        coalesce(format('mean {{:.4g}}', avg(number)), 'mostly ' || mode(value), 'unknown')
+        || format(', {{:.1f}} % unknown', 100 - 100.0 * count(value) / count(*)) as summary
     from numbered group by all
 )
 select column_name, greatest(round(any_value(distance), 4), 0) as distance,
-    any_value(words) filter (where not is_after) as before, any_value(words) filter (where is_after) as after
-from distances inner join told using (column_name)
+    any_value(summary) filter (where not is_after) as before,
+    any_value(summary) filter (where is_after) as after
+from distances inner join summaries using (column_name)
 group by column_name having count(*) = 2
 order by distance desc, column_name
 """
 
 
 def sampled(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """As many of its rows as are compared."""
+    """The rows of it that `compare` would read."""
     return relation.query("whole", f"from whole {SAMPLED}")
 
 
 def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
-    """Each column that `compare` knows: `unknown_share`, and `bins`, DuckDB's histogram.
+    """Each column that `compare` reads: `unknown_share`, and `bins`, DuckDB's histogram.
 
-    A bin is a value, or the end of an interval of numbers, and how many of the sampled rows are there.
+    A bin is a value or the end of an interval, and how many of the sampled rows are in it.
     """
     connection.execute(f"create or replace temp table sampled as from {table} {SAMPLED}")
     described = []
-    for name in (
-        name for name, kind in _kinds(connection, "sampled").items() if _is_compared(name, kind)
-    ):
-        (unknown,) = connection.sql(
-            f'select 1 - count("{name}") / count(*) from sampled'
-        ).fetchone()
+    for name, kind in _kinds(connection, "sampled").items():
+        if not _is_compared(name, kind):
+            continue
+        share = connection.sql(f'select 1 - count("{name}") / count(*) from sampled').fetchone()[0]
         bins = connection.sql(
             f'select bin::varchar, count from histogram_values(sampled, "{name}", bin_count := 12)'
         )
-        described.append({"column_name": name, "unknown_share": unknown, "bins": bins.fetchall()})
+        described.append({"column_name": name, "unknown_share": share, "bins": bins.fetchall()})
     return described
 
 
 def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> list[dict]:
-    """The columns that two tables or scans share: `distance`, and in words `before` and `after`; the furthest first.
+    """The columns that both tables or scans have, the furthest first: `distance`, and `before` and
+    `after` in words.
 
-    Identifiers and times are left out, and nothing is compared where a side has no rows.
+    Identifiers and times are left out. A column without rows on one side is left out.
     """
-    kinds = [_kinds(connection, side) for side in (before, after)]
+    old, new = _kinds(connection, before), _kinds(connection, after)
     shared = [
-        name
-        for name, kind in kinds[0].items()
-        if kinds[1].get(name) == kind and _is_compared(name, kind)
+        name for name, kind in old.items() if new.get(name) == kind and _is_compared(name, kind)
     ]
     if not shared:
         return []
@@ -98,7 +103,7 @@ def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> l
         after=after,
         sampled=SAMPLED,
         columns=", ".join(f'cast("{name}" as varchar) as "{name}"' for name in shared),
-        numbers=[name for name in shared if kinds[0][name].startswith(NUMBERS)],
+        numbers=[name for name in shared if old[name].startswith(NUMBERS)],
     )
     return connection.sql(query).df().to_dict("records")
 

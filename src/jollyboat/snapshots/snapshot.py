@@ -1,4 +1,7 @@
-"""Snapshots: which immutable files make one trusted state of the tables. Readers use these, never the warehouse."""
+"""Snapshots: each names the immutable files of one trusted state of the tables.
+
+Readers use snapshots, never the warehouse.
+"""
 
 import hashlib
 import json
@@ -14,17 +17,24 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.snapshots import distribution
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import Store, default_store, quoted, read_json, write_json, write_text
+from jollyboat.store import (
+    Store,
+    UserError,
+    default_store,
+    quoted,
+    read_json,
+    write_json,
+    write_text,
+)
 from jollyboat.warehouse.warehouse import connect, locked, published_queries, published_tables
 
-DAYS_AT_ONCE = 100  # each is an open file, of which a process may have 256 (macOS)
+DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
 SAMPLE = "features_sample.parquet"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One published state of the tables; opening it again gives the same rows for as long as it is kept."""
+    """One published state of the tables; its rows never change."""
 
     store: Store
     id: str
@@ -32,7 +42,7 @@ class Snapshot:
 
     @property
     def feature_sql(self) -> str:
-        """The SQL of features_at_point as this snapshot's features were computed by it."""
+        """The SQL of features_at_point that computed this snapshot's features."""
         return (self.store.snapshots / self.id / "features.sql").read_text(encoding="utf-8")
 
     @property
@@ -42,51 +52,51 @@ class Snapshot:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many sessions have which status."""
+        """The number of sessions by status."""
         return self.manifest.get("statuses", {})
 
     @property
     def label_rate(self) -> float | None:
-        """The share of the sessions to learn from that have the outcome; None where there are none."""
+        """The share of the training sessions that have the outcome; None without such sessions."""
         count = self.statuses.get("train")
         return self.manifest["positive_count"] / count if count else None
 
     def columns(self, table: str) -> dict[str, str]:
-        """The columns of a table with their DuckDB types; UserError where the snapshot has no such table."""
+        """The columns of a table with their DuckDB types; UserError if there is no such table."""
         return self._table(table)["columns"]
 
     def files(self, table: str) -> list[Path]:
-        """The Parquet files of a table; UserError where one is gone."""
-        paths = [self.store.tables / table / entry["file"] for entry in self._table(table)["files"]]
+        """The Parquet files of a table; UserError if one is missing."""
+        folder = self.store.tables / table
+        paths = [folder / entry["file"] for entry in self._table(table)["files"]]
         for path in paths:
             if not path.exists():
                 raise UserError(
-                    f"Snapshot {self.id} misses its file {path}; `make clean data` builds it again from the raw logs."
+                    f"Snapshot {self.id} misses its file {path}: run `make clean data` to build "
+                    "it again from the raw logs."
                 )
         return paths
 
     def scan(self, table: str) -> str:
-        """A table or view as what stands after `from` in DuckDB's SQL, in any connection."""
+        """A table or view for the `from` clause of DuckDB's SQL, in any connection."""
         if view := self.manifest.get("views", {}).get(table):
-            return (
-                "("
-                + re.sub(r"\bwarehouse\.main\.(\w+)", lambda named: self.scan(named[1]), view)
-                + ")"
-            )
+            name = r"\bwarehouse\.main\.(\w+)"
+            return f"({re.sub(name, lambda match: self.scan(match[1]), view)})"
         if paths := [str(path) for path in self.files(table)]:
             return f"read_parquet({paths}, hive_partitioning = false)"
-        columns = ", ".join(
-            f'cast(null as {kind}) as "{name}"' for name, kind in self.columns(table).items()
-        )
+        kinds = self.columns(table).items()
+        columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in kinds)
         return f"(select {columns} where false)"
 
     def sample(self) -> str:
-        """A sample of the features as what stands after `from` in SQL: one file, however many days there are."""
+        """A sample of the features for the `from` clause: one file for any number of days."""
         path = self.store.snapshots / self.id / SAMPLE
-        return f"read_parquet('{quoted(path)}')" if path.exists() else self.scan("session_features")
+        if path.exists():
+            return f"read_parquet('{quoted(path)}')"
+        return self.scan("session_features")
 
     def relation(self, table: str) -> duckdb.DuckDBPyRelation:
-        """A table as a DuckDB relation, to go on in SQL: `snapshot.relation("events").filter("price > 10").df()`."""
+        """A table as a DuckDB relation, for example `.relation("events").filter("price > 10")`."""
         return self._connection.sql(f"from {self.scan(table)}")
 
     def frame(self, table: str):
@@ -94,20 +104,17 @@ class Snapshot:
         return self.relation(table).df()
 
     def rows_of(self, table: str, entities):
-        """The rows of a table of the entities in a data frame (tenant_id, entity_id), as a data frame."""
-        self._connection.register("asked", entities)
-        return (
-            self.relation(table)
-            .join(self._connection.table("asked"), "tenant_id, entity_id", how="semi")
-            .df()
-        )
+        """The rows of these entities, a data frame (tenant_id, entity_id), as a data frame."""
+        self._connection.register("requested", entities)
+        requested = self._connection.table("requested")
+        return self.relation(table).join(requested, "tenant_id, entity_id", how="semi").df()
 
     def _table(self, table: str) -> dict:
-        try:
-            return self.manifest["tables"][table]
-        except KeyError:
-            known = ", ".join(self.manifest["tables"])
-            raise UserError(f"Snapshot {self.id} has no table {table!r}; it has {known}.") from None
+        tables = self.manifest["tables"]
+        if table not in tables:
+            names = ", ".join(tables)
+            raise UserError(f"Snapshot {self.id} has no table {table!r}; it has {names}.")
+        return tables[table]
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -115,7 +122,7 @@ class Snapshot:
 
 
 def find_latest(store: Store) -> Snapshot | None:
-    """The newest published snapshot, to compare with; None where there is none, or where a file of it is gone."""
+    """The latest snapshot, to compare with; None if there is none or a file of it is missing."""
     try:
         latest = open("", store)
         for table in latest.manifest["tables"]:
@@ -126,12 +133,12 @@ def find_latest(store: Store) -> Snapshot | None:
 
 
 def open_latest(store: Store | None = None) -> Snapshot:
-    """The newest published snapshot; UserError where nothing is published yet."""
+    """The latest snapshot; UserError if there is none yet."""
     return open("", store)
 
 
 def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
-    """A snapshot by its id ('' for the newest); UserError, with the ids there are, where it is unknown."""
+    """A snapshot by its id ('' for the latest); UserError lists the ids if it is unknown."""
     store = store or default_store()
     snapshot_id = snapshot_id or read_json(store.latest_snapshot, default={}).get("snapshot", "")
     if not snapshot_id:
@@ -140,81 +147,81 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
         )
     manifest = read_json(store.snapshots / snapshot_id / "manifest.json")
     if manifest is None:
-        known = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
-        there_are = (
-            f"there are {', '.join(known)} (none means the latest)"
-            if known
-            else "`make data` publishes one"
-        )
-        raise UserError(f"There is no snapshot {snapshot_id!r}; {there_are}.")
+        ids = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
+        existing = f"there are {', '.join(ids)}; leave it out for the latest"
+        remedy = existing if ids else "`make data` publishes one"
+        raise UserError(f"There is no snapshot {snapshot_id!r}; {remedy}.")
     return Snapshot(store, snapshot_id, manifest)
 
 
 def publish(
     store: Store, facts: Mapping, feature_sql: str, notes: Mapping
 ) -> tuple[Snapshot, bool]:
-    """Publish the warehouse's tables: files for what changed, a manifest, one pointer. Also says whether it is new.
+    """Publish the warehouse's tables; returns the snapshot and whether it is new.
 
-    The snapshot's id is the hash of its content, `facts` among it, so that publishing the same rows again is the same
-    snapshot; `notes` go into the manifest beside it. Killed at any point, the latest snapshot stays.
+    The id is the hash of the content with `facts`, so the same rows are the same snapshot.
+    `notes` go into the manifest but not into the id. The pointer to the latest is written last:
+    after a kill at any moment the snapshot before is still the latest.
     """
     with connect(store) as connection:
-        tables = {
-            name: _publish_table(store, connection, name, day)
-            for name, day in published_tables(store).items()
-        }
-        first, last = connection.sql(
-            "select min(started_at), max(ended_at) from sessions"
-        ).fetchone()
-        counts = connection.sql(
-            "select status, count(*), count(*) filter (where label) from session_features group by all order by status"
-        ).fetchall()
-        views = dict(
-            connection.sql(
-                "select view_name, sql from duckdb_views() where not internal"
-            ).fetchall()
-        )
-        content = {
-            "tables": tables,
-            "views": {
-                name: views[name].partition(" AS ")[2].rstrip(";")
-                for name in published_queries(store)
-            },
-            "events_between": [str(first), str(last)],
-            "statuses": {status: count for status, count, _ in counts},
-            "positive_count": sum(positives for *_, positives in counts),
-            "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),
-            **facts,
-        }
+        content = _describe_content(store, connection, feature_sql) | dict(facts)
         snapshot_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         folder = store.snapshots / snapshot_id
         is_new = not (folder / "manifest.json").exists()
         if is_new:
             write_text(folder / "features.sql", feature_sql)
-            distribution.sampled(connection.table("session_features")).to_parquet(
-                str(folder / SAMPLE)
-            )
+            sample = distribution.sampled(connection.table("session_features"))
+            sample.to_parquet(str(folder / SAMPLE))
     if is_new:
-        _keep_moved_ids(Snapshot(store, snapshot_id, content), folder / "moved_ids.parquet")
+        _write_moved_ids(Snapshot(store, snapshot_id, content), folder / "moved_ids.parquet")
         published_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        write_json(
-            folder / "manifest.json",
-            {"id": snapshot_id, "published_at": published_at, **content, **notes},
-        )
+        manifest = {"id": snapshot_id, "published_at": published_at, **content, **notes}
+        write_json(folder / "manifest.json", manifest)
     write_json(store.latest_snapshot, {"snapshot": snapshot_id})
     return open(snapshot_id, store), is_new
 
 
-def _keep_moved_ids(new: Snapshot, path: Path) -> None:
-    """Beside a new snapshot: the ids whose person has another name than in the one before (tenant_id, id_kind, id, then
-    person_before, person_id). Not part of its content, for that depends on the logs alone."""
+def _describe_content(
+    store: Store, connection: duckdb.DuckDBPyConnection, feature_sql: str
+) -> dict:
+    """What the id depends on; writes the tables' new files."""
+    tables = {
+        name: _publish_table(store, connection, name, day)
+        for name, day in published_tables(store).items()
+    }
+    span = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
+    counts = connection.sql(
+        "select status, count(*), count(*) filter (where label) from session_features "
+        "group by all order by status"
+    ).fetchall()
+    views = dict(
+        connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall()
+    )
+    return {
+        "tables": tables,
+        "views": {
+            name: views[name].partition(" AS ")[2].rstrip(";") for name in published_queries(store)
+        },
+        "events_between": [str(moment) for moment in span],
+        "statuses": {status: count for status, count, _ in counts},
+        "positive_count": sum(positives for *_, positives in counts),
+        "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),
+    }
+
+
+def _write_moved_ids(new: Snapshot, path: Path) -> None:
+    """Write the ids whose person_id differs from the latest snapshot's.
+
+    They are no part of the content, which depends on the logs alone.
+    """
     old = find_latest(new.store)
     if old is None or "int_identities" not in old.manifest["tables"]:
         return
     duckdb.sql(
         "select tenant_id, id_kind, id, old.person_id as person_before, new.person_id "
-        f"from {old.scan('int_identities')} as old inner join {new.scan('int_identities')} as new "
-        "using (tenant_id, id_kind, id) where old.person_id != new.person_id order by all"
+        f"from {old.scan('int_identities')} as old "
+        f"inner join {new.scan('int_identities')} as new using (tenant_id, id_kind, id) "
+        "where old.person_id != new.person_id order by all"
     ).to_parquet(str(path))
 
 
@@ -223,19 +230,15 @@ def _publish_table(
 ) -> dict:
     columns = {name: kind for name, kind, *_ in connection.sql(f"describe {table}").fetchall()}
     shape = hashlib.md5(json.dumps(columns).encode()).hexdigest()
-    # A sum of hashes of rows does not depend on their order; DuckDB's own costs a tenth of MD5 over text.
+    # A sum of row hashes ignores their order; DuckDB's hash takes a tenth of MD5 over text.
     days = connection.sql(
         f"select coalesce(cast({day} as date)::varchar, 'unknown') as dt, count(*), sum(hash(t)) "
         f"from {table} as t group by dt order by dt"
     ).fetchall()
-    files = [
-        {
-            "dt": dt,
-            "file": f"dt={dt}/{hashlib.md5(f'{shape}{content}{rows}'.encode()).hexdigest()}.parquet",
-            "rows": rows,
-        }
-        for dt, rows, content in days
-    ]
+    files = []
+    for dt, rows, content in days:
+        digest = hashlib.md5(f"{shape}{content}{rows}".encode()).hexdigest()
+        files.append({"dt": dt, "file": f"dt={dt}/{digest}.parquet", "rows": rows})
     folder = store.tables / table
     missing = [entry for entry in files if not (folder / entry["file"]).exists()]
     for start in range(0, len(missing), DAYS_AT_ONCE):
@@ -252,7 +255,8 @@ def _write_days(
     draft.mkdir(parents=True)
     days = ", ".join(f"'{entry['dt']}'" for entry in entries)
     connection.execute(
-        f"copy (select *, coalesce(cast({day} as date)::varchar, 'unknown') as dt from {table} where dt in ({days})) "
+        f"copy (select *, coalesce(cast({day} as date)::varchar, 'unknown') as dt "
+        f"from {table} where dt in ({days})) "
         f"to '{quoted(draft)}' (format parquet, compression zstd, partition_by (dt))"
     )
     for entry in entries:
@@ -264,49 +268,55 @@ def _write_days(
 
 
 def all_of(store: Store) -> list[Snapshot]:
-    """Every published snapshot, newest first."""
-    found = [open(path.parent.name, store) for path in store.snapshots.glob("*/manifest.json")]
-    return sorted(found, key=lambda each: each.manifest["published_at"], reverse=True)
+    """Every published snapshot, the newest first."""
+    paths = store.snapshots.glob("*/manifest.json")
+    existing = [open(path.parent.name, store) for path in paths]
+    return sorted(existing, key=lambda each: each.manifest["published_at"], reverse=True)
 
 
 def of_latest_run(store: Store) -> str | None:
-    """The id of the snapshot that the latest training run began with, whether or not its model passed the gate."""
-    run = read_json(store.latest_run, default={}).get("run")
-    return (
-        read_json(store.runs / run / "settings.json", default={}).get("snapshot") if run else None
-    )
+    """The id of the latest training run's snapshot, even if its model was refused."""
+    if run := read_json(store.latest_run, default={}).get("run"):
+        return read_json(store.runs / run / "settings.json", default={}).get("snapshot")
+    return None
 
 
 def uses(store: Store) -> dict[str, list[str]]:
-    """Which snapshots are in use, and by what: the latest, the latest training run's, which may be deployed yet, and
-    those that the champions and what they answer beside were made of."""
-    found = {read_json(store.latest_snapshot, default={}).get("snapshot", ""): ["latest"]}
-    if learned_from := of_latest_run(store):
-        found.setdefault(learned_from, []).append("latest run")
+    """The ids of the snapshots in use, each with its users.
+
+    Users are the latest pointer, the latest training run (it may be deployed yet), and the
+    champions with every version in their history.
+    """
+    users = {read_json(store.latest_snapshot, default={}).get("snapshot", ""): ["latest"]}
+    if snapshot_id := of_latest_run(store):
+        users.setdefault(snapshot_id, []).append("latest run")
     for pointer in sorted(store.models.glob("*/champion.json")):
-        owner, named = pointer.parent.name, json.dumps(read_json(pointer))
+        user, history = f"champion of {pointer.parent.name}", json.dumps(read_json(pointer))
         for manifest in sorted(pointer.parent.glob("*/manifest.json")):
-            if f'"{manifest.parent.name}"' in named:
-                by = found.setdefault(read_json(manifest)["snapshot"], [])
-                by += [f"champion of {owner}"] if f"champion of {owner}" not in by else []
-    return found
+            if f'"{manifest.parent.name}"' not in history:
+                continue
+            users_of_one = users.setdefault(read_json(manifest)["snapshot"], [])
+            if user not in users_of_one:
+                users_of_one.append(user)
+    return users
 
 
 def prune(store: Store, keep: int) -> tuple[list[str], int]:
-    """Remove all snapshots but the `keep` newest and those in use, then the files that no snapshot needs any more.
+    """Remove all but the `keep` newest snapshots and those in use, with the files of no other.
 
-    Returns the ids removed and how many bytes went. Killed in between, the same call finishes it.
+    Returns the removed ids and the size of the removed files in bytes. After a kill, the same call
+    finishes the removal.
     """
-    with locked(store):  # a snapshot that is being published has files that no manifest names yet
+    with locked(store):  # no manifest names the files of a snapshot that is being published
         in_use = uses(store)
-        gone = [each.id for each in all_of(store)[max(keep, 1) :] if each.id not in in_use]
-        return gone, remove(store, gone)
+        removed = [each.id for each in all_of(store)[max(keep, 1) :] if each.id not in in_use]
+        return removed, remove(store, removed)
 
 
 def remove(store: Store, ids: list[str]) -> int:
-    """Remove these snapshots and every file that no other needs; how many bytes of tables went.
+    """Remove these snapshots and the files of no other; returns the size of the files in bytes.
 
-    Where the latest is among them, the newest of those that are left is the latest.
+    If the latest is removed, the newest that is left becomes the latest.
     """
     if read_json(store.latest_snapshot, default={}).get("snapshot") in ids:
         if left := [each.id for each in all_of(store) if each.id not in ids]:
@@ -315,15 +325,13 @@ def remove(store: Store, ids: list[str]) -> int:
             store.latest_snapshot.unlink()
     for each in ids:
         (store.snapshots / each / "manifest.json").unlink(missing_ok=True)
-    for folder in [path for path in store.snapshots.iterdir() if path.is_dir()]:
-        if not (folder / "manifest.json").exists():
+    for folder in list(store.snapshots.iterdir()):
+        if folder.is_dir() and not (folder / "manifest.json").exists():
             shutil.rmtree(folder)
-    needed = {
-        path
-        for each in all_of(store)
-        for table in each.manifest["tables"]
-        for path in each.files(table)
-    }
+    needed: set[Path] = set()
+    for each in all_of(store):
+        for table in each.manifest["tables"]:
+            needed.update(each.files(table))
     unneeded = [path for path in store.tables.glob("*/dt=*/*.parquet") if path not in needed]
     size = sum(path.stat().st_size for path in unneeded)
     for path in unneeded:
@@ -332,21 +340,24 @@ def remove(store: Store, ids: list[str]) -> int:
 
 
 def format_all(store: Store) -> str:
-    """A line for each snapshot, newest first; UserError where there is none."""
+    """A line for each snapshot, the newest first; UserError if there is none."""
     open_latest(store)
     return "\n".join(_lines_of_all(store))
 
 
 def _lines_of_all(store: Store) -> Iterator[str]:
     in_use = uses(store)
-    yield f"{'snapshot':<14}{'published':<18}{'events':>12}{'sessions':>12}{'to learn from':>15}{'label rate':>12}"
+    yield (
+        f"{'snapshot':<14}{'published':<18}{'events':>12}{'sessions':>12}{'for training':>15}"
+        f"{'label rate':>12}"
+    )
     for each in all_of(store):
-        tables, when = each.manifest["tables"], each.manifest["published_at"][:16].replace("T", " ")
+        tables, published_at = each.manifest["tables"], each.manifest["published_at"][:16]
         yield (
-            f"{each.id:<14}{when:<18}{tables['events']['rows']:>12,}{tables['sessions']['rows']:>12,}"
-            f"{each.statuses.get('train', 0):>15,}{_percent(each.label_rate):>12}"
-            f"  {', '.join(in_use.get(each.id, []))}".rstrip()
-        )
+            f"{each.id:<14}{published_at.replace('T', ' '):<18}{tables['events']['rows']:>12,}"
+            f"{tables['sessions']['rows']:>12,}{each.statuses.get('train', 0):>15,}"
+            f"{_percent(each.label_rate):>12}  {', '.join(in_use.get(each.id, []))}"
+        ).rstrip()
 
 
 def format_one(one: Snapshot) -> str:
@@ -355,44 +366,54 @@ def format_one(one: Snapshot) -> str:
 
 
 def _lines_of_one(one: Snapshot) -> Iterator[str]:
-    manifest, used_by = one.manifest, ", ".join(uses(one.store).get(one.id, [])) or "nobody"
+    manifest, users = one.manifest, ", ".join(uses(one.store).get(one.id, [])) or "nobody"
     statuses = ", ".join(f"{count:,} {status}" for status, count in one.statuses.items())
-    yield f"snapshot {one.id}, published {manifest['published_at']}, code {manifest['code']}, used by {used_by}"
+    yield (
+        f"snapshot {one.id}, published {manifest['published_at']}, code {manifest['code']}, "
+        f"used by {users}"
+    )
     yield f"events from {manifest['events_between'][0]} to {manifest['events_between'][1]}"
     yield f"sessions: {statuses}; label rate {_percent(one.label_rate)}"
-    yield from (f"audit: not true that {sentence}" for sentence in manifest.get("warnings", []))
+    yield from (f"audit: FAILED: {sentence}" for sentence in manifest.get("warnings", []))
     yield f"{'table':<22}{'rows':>12}{'columns':>9}{'files':>8}{'MB':>9}"
     for name, table in manifest["tables"].items():
         size = sum(path.stat().st_size for path in one.files(name)) / 1e6
-        yield f"{name:<22}{table['rows']:>12,}{len(table['columns']):>9}{len(table['files']):>8}{size:>9.1f}"
+        yield (
+            f"{name:<22}{table['rows']:>12,}{len(table['columns']):>9}{len(table['files']):>8}"
+            f"{size:>9.1f}"
+        )
 
 
 def format_difference(a: Snapshot, b: Snapshot) -> str:
-    """Rows, columns, label rate and distributions of two snapshots, side by side, as lines."""
-    return "\n".join(_lines_of_difference(a, b))
+    """Rows, columns, label rate and distributions of two snapshots, as lines."""
+    return "\n".join([*_changed_tables(a, b), *_changed_distributions(a, b)])
 
 
-def _lines_of_difference(a: Snapshot, b: Snapshot) -> Iterator[str]:
+def _changed_tables(a: Snapshot, b: Snapshot) -> Iterator[str]:
     yield f"from {a.id} ({a.manifest['published_at']}) to {b.id} ({b.manifest['published_at']})"
     yield f"label rate: {_percent(a.label_rate)} -> {_percent(b.label_rate)}"
     if a.manifest["code"] != b.manifest["code"]:
         yield f"code: {a.manifest['code']} -> {b.manifest['code']}"
+    absent = {"rows": 0, "columns": {}}
     for name in {**a.manifest["tables"], **b.manifest["tables"]}:
-        before, after = (
-            each.manifest["tables"].get(name, {"rows": 0, "columns": {}}) for each in (a, b)
-        )
-        yield f"{name}: {before['rows']:,} rows -> {after['rows']:,} ({after['rows'] - before['rows']:+,})"
+        before, after = (each.manifest["tables"].get(name, absent) for each in (a, b))
+        growth = after["rows"] - before["rows"]
+        yield f"{name}: {before['rows']:,} rows -> {after['rows']:,} ({growth:+,})"
         for column in {**before["columns"], **after["columns"]}:
             old, new = (each["columns"].get(column, "none") for each in (before, after))
             if old != new:
                 yield f"  {column}: {old} -> {new}"
-    yield "distributions of session_features, the furthest apart first (0 is the same, above 0.25 is far):"
+
+
+def _changed_distributions(a: Snapshot, b: Snapshot) -> Iterator[str]:
+    yield "session_features, the largest change first (0 is the same, above 0.25 is far):"
+    scans = a.scan("session_features"), b.scan("session_features")
     with duckdb.connect() as connection:
-        rows = distribution.compare(
-            connection, a.scan("session_features"), b.scan("session_features")
-        )
-    for row in [row for row in rows if row["distance"] >= 0.001]:
-        yield f"  {row['column_name']:<32}{row['distance']:>8.3f}  {row['before']} -> {row['after']}"
+        rows = distribution.compare(connection, *scans)
+    for row in rows:
+        if row["distance"] >= 0.001:
+            change = f"{row['before']} -> {row['after']}"
+            yield f"  {row['column_name']:<32}{row['distance']:>8.3f}  {change}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,29 +1,50 @@
-"""Where the user's project is."""
+"""Where the user's project is, and its settings."""
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jollyboat.store.errors import UserError
+
+if TYPE_CHECKING:  # importing pydantic takes time, and few callers need it
+    from jollyboat.store.settings import Settings
 
 LIBRARY = Path(__file__).resolve().parent.parent  # src/jollyboat, or where it is installed
-SIGN = Path("dbt") / "dbt_project.yml"
 
 
 def find_project() -> Path:
     """The folder of the project that this process works for.
 
     The environment variable JOLLYBOAT_PROJECT names it. Otherwise it is the project of the script
-    that was started (a flow, say), or the first folder from the working directory upward that
-    holds a project. Where there is none, it is the working directory.
+    that was started (a flow, for example), or the first project from the working directory upward.
+    Where there is none, it is the working directory.
     """
-    if named := os.environ.get("JOLLYBOAT_PROJECT"):
+    named = os.environ.get("JOLLYBOAT_PROJECT")
+    if named:
         return Path(named).resolve()
     script = getattr(sys.modules["__main__"], "__file__", None)
-    started = list(Path(script).resolve().parents)[:2] if script else []
+    script_folders = list(Path(script).resolve().parents)[:2] if script else []
     here = Path.cwd().resolve()
-    places = [*started, here, *here.parents]
-    return next((place for place in places if is_project(place)), here)
+    folders = [*script_folders, here, *here.parents]
+    return next((folder for folder in folders if is_project(folder)), here)
 
 
 def is_project(folder: Path) -> bool:
-    """Whether the folder holds a project."""
-    return (folder / SIGN).is_file()
+    """Whether the folder contains a project."""
+    return (folder / "dbt" / "dbt_project.yml").is_file()
+
+
+PROJECT = find_project()
+
+
+def project_settings() -> "Settings":
+    """The settings in project.toml, for code outside a flow; UserError where one is wrong."""
+    from jollyboat.store import settings
+
+    path = PROJECT / "project.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}).") from error
+    return settings.parse(text)

@@ -1,4 +1,4 @@
-"""`project.toml` as one typed object, and the sentence for each entry that is wrong."""
+"""`project.toml` as one typed object, and a sentence for a wrong entry."""
 
 import json
 import tomllib
@@ -20,7 +20,7 @@ Factor = Annotated[float, Field(gt=1)]
 
 
 class Section(BaseModel):
-    """A table of settings: every name is required, and no other is known."""
+    """A table of settings. Every name is required, and no other is allowed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -123,7 +123,7 @@ class Review(Section):
 
 
 class Settings(Section):
-    """What project.toml says. Any other table belongs to the candidate of its name."""
+    """The tables of project.toml. Any other table has the settings of the candidate of its name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, Any]]
@@ -144,29 +144,29 @@ class Settings(Section):
 
 
 def parse(text: str) -> Settings:
-    """The settings in a TOML document; UserError with file, key, value and what would do."""
+    """The settings in a TOML document; UserError with file, key, value and what is allowed."""
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:  # it names line and column
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:  # its text has line and column
         raise UserError(f"project.toml is not valid TOML: {error}.") from error
-    return check(given)
+    return check(tables)
 
 
-def check(given: Mapping[str, Any]) -> Settings:
-    """Settings from tables that are read already; UserError as by `parse`."""
+def check(tables: Mapping[str, Any]) -> Settings:
+    """The settings in tables that were parsed before; UserError as by `parse`."""
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(tables)
     except ValidationError as error:
-        raise UserError(f"project.toml: {_sentence(given, error.errors())}") from error
+        raise UserError(f"project.toml: {_sentence(tables, error.errors())}") from error
 
 
-def _sentence(given: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:
-    """Key, value and what would do, of one of pydantic's errors; an unknown name goes first."""
+def _sentence(tables: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence for one of pydantic's errors: an unknown name if there is one."""
     error = min(errors, key=lambda each: each["type"] != "extra_forbidden")
     section, *keys = error["loc"]
     match error["type"], keys:
         case "missing", []:
-            unknown = [name for name in given if name not in Settings.model_fields]
+            unknown = [name for name in tables if name not in Settings.model_fields]
             return f"section [{section}] is missing.{suggest(section, unknown)}"
         case "missing", [key]:
             return f"[{section}] {key} is missing. Write a line {key} = ... there."
@@ -177,19 +177,19 @@ def _sentence(given: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> 
         case "value_error", _:
             return f"[{section}] {error['msg'].removeprefix('Value error, ')}."
         case _, []:
-            return f"{section} is {shown(error['input'])}; it should be a section, [{section}]."
+            return f"{section} is {_shorten(error['input'])}; it should be a section, [{section}]."
     return f"[{section}] {describe(keys, error)}"
 
 
 def describe(keys: Sequence[str | int], error: Mapping[str, Any]) -> str:
-    """Key, value and what would do, of an entry of the wrong type or out of range."""
+    """Key, value and what is allowed, for an entry of the wrong type or out of range."""
     key = f"{keys[0]}" + "".join(f"[{place}]" for place in keys[1:])
     problem = error["msg"].replace("Input should", "it should")
-    return f"{key} is {shown(error['input'])}; {problem}."
+    return f"{key} is {_shorten(error['input'])}; {problem}."
 
 
-def shown(value: object) -> str:
-    """The beginning of a value, as JSON."""
+def _shorten(value: object) -> str:
+    """The first 60 characters of a value as JSON."""
     return json.dumps(value, default=str)[:60]
 
 

@@ -1,4 +1,4 @@
-"""Two training runs side by side, or all of them in a table, from their folders."""
+"""Two training runs side by side, or all runs in a table, from their folders alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jollyboat.pages import page
-from jollyboat.store.store import Store, read_json
+from jollyboat.store import Store, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.run import Run, interval
 
@@ -18,18 +18,19 @@ FIGURES = (
     "expected_value_per_1000",
 )
 MOST_CHANGED, LEAST_CHANGE = 10, 0.0005
+KEYS = ["tenant_id", "entity_id", "point_at"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between run a and run b: settings, data, features, figures, segments, predictions."""
+    """The differences of run a and run b."""
 
     a: Run
     b: Run
 
     @cached_property
     def settings(self) -> list[tuple[str, object, object]]:
-        """Each setting, snapshot, code and libraries included, that is not the same."""
+        """Each setting that differs; snapshot, code and libraries count as settings."""
         before, after = _flat(self.a.settings), _flat(self.b.settings)
         names = dict.fromkeys([*before, *after])
         both = [(name, before.get(name, "not set"), after.get(name, "not set")) for name in names]
@@ -37,109 +38,91 @@ class Comparison:
 
     @cached_property
     def data(self) -> list[tuple[str, Mapping, Mapping]]:
-        """The parts of both."""
-        return [
-            (name, self.a.metrics["split"][name], part)
-            for name, part in self.b.metrics["split"].items()
-        ]
+        """Train, validation and holdout of both runs."""
+        before, after = self.a.metrics["split"], self.b.metrics["split"]
+        return [(name, before[name], after[name]) for name in after]
 
     @cached_property
     def features(self) -> tuple[list[str], list[str]]:
-        """Those that only a has, and those that only b has."""
-        before, after = (
-            {each["name"] for each in run.schema["features"]} for run in (self.a, self.b)
-        )
+        """The features that only a has, and those that only b has."""
+        before = {feature["name"] for feature in self.a.schema["features"]}
+        after = {feature["name"] for feature in self.b.schema["features"]}
         return sorted(before - after), sorted(after - before)
 
     @cached_property
     def figures(self) -> list[tuple[str, Mapping, Mapping]]:
         """Each figure of the chosen candidates on their holdouts."""
-        return [
-            (name, _best(self.a)["holdout"][name], _best(self.b)["holdout"][name])
-            for name in FIGURES
-        ]
+        before, after = _best(self.a)["holdout"], _best(self.b)["holdout"]
+        return [(name, before[name], after[name]) for name in FIGURES]
 
     @cached_property
-    def slices(self) -> list[tuple[str, Mapping, Mapping]]:
+    def segments(self) -> list[tuple[str, Mapping, Mapping]]:
         """The segments that both can judge, the largest change of average precision first."""
-        before = {
-            (each["segment"], each["value"]): each
-            for each in _best(self.a)["segments"]
-            if not each["too_small"]
-        }
+        before, after = _judged_segments(self.a), _judged_segments(self.b)
         both = [
-            (f"{each['segment']} {each['value']}", before[each["segment"], each["value"]], each)
-            for each in _best(self.b)["segments"]
-            if not each["too_small"] and (each["segment"], each["value"]) in before
+            (" ".join(key), before[key], segment) for key, segment in after.items() if key in before
         ]
-        return sorted(
-            both, key=lambda pair: -abs(pair[1]["average_precision"] - pair[2]["average_precision"])
-        )
+        return sorted(both, key=lambda row: -_change(row[1], row[2]))
 
     @cached_property
     def changed(self) -> tuple[int, list[dict]]:
         """How many held-out sessions both predicted, and those whose probability changed most."""
-        keys = ["tenant_id", "entity_id", "point_at"]
-        before, after = (
-            run.predictions()[[*keys, "label", run.chosen]].rename(columns={run.chosen: name})
-            for run, name in ((self.a, "before"), (self.b, "after"))
-        )
-        both = before.merge(after.drop(columns="label"), on=keys)
-        moved = (both["after"] - both["before"]).abs().sort_values(ascending=False, kind="stable")
-        return len(both), both.loc[moved[moved > LEAST_CHANGE].index[:MOST_CHANGED]].to_dict(
-            "records"
-        )
+        before = self.a.predictions()[[*KEYS, "label", self.a.chosen]]
+        after = self.b.predictions()[[*KEYS, self.b.chosen]]
+        before = before.rename(columns={self.a.chosen: "before"})
+        both = before.merge(after.rename(columns={self.b.chosen: "after"}), on=KEYS)
+        change = (both["after"] - both["before"]).abs().sort_values(ascending=False, kind="stable")
+        most = change[change > LEAST_CHANGE].index[:MOST_CHANGED]
+        return len(both), both.loc[most].to_dict("records")
 
 
-def tell(comparison: Comparison) -> str:
+def format_comparison(comparison: Comparison) -> str:
     """The comparison as lines for the terminal."""
     a, b = comparison.a, comparison.b
-    lines = [f"{'':<26}{a.id + ' ' + a.chosen:<32}{b.id + ' ' + b.chosen}"]
-    lines += [f"{name:<26}{before!s:<32}{after!s}" for name, before, after in comparison.settings]
-    for name, before, after in comparison.data:
-        lines.append(f"{name + ' rows (rate)':<26}{_part(before):<32}{_part(after)}")
-    lines += [
-        f"{name:<26}{interval(one):<32}{interval(two)}" for name, one, two in comparison.figures
-    ]
+    rows = [("", f"{a.id} {a.chosen}", f"{b.id} {b.chosen}"), *comparison.settings]
+    rows += [(f"{name} rows (rate)", _part(one), _part(two)) for name, one, two in comparison.data]
+    rows += [(name, interval(one), interval(two)) for name, one, two in comparison.figures]
     for name, one, two in comparison.segments[:MOST_CHANGED]:
-        lines.append(
-            f"{name[:25]:<26}{one['average_precision']:<32.3f}{two['average_precision']:.3f}"
-        )
-    gone, new = comparison.features
-    lines += [f"features gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'}"]
-    rows, changed = comparison.changed
-    lines.append(f"{rows} sessions are in both holdouts{'; changed most:' if changed else ''}")
-    for each in changed:
-        told = (
-            f"{each['before']:.3f} became {each['after']:.3f}, the outcome was {each['label']:.0f}"
-        )
-        lines.append(f"  {each['tenant_id']} {each['entity_id']}: {told}")
+        precisions = (f"{segment['average_precision']:.3f}" for segment in (one, two))
+        rows.append((name[:25], *precisions))
+    lines = [f"{name:<26}{before!s:<32}{after!s}" for name, before, after in rows]
+    removed, added = (", ".join(names) or "none" for names in comparison.features)
+    lines.append(f"features removed: {removed}; added: {added}")
+    count, changed = comparison.changed
+    lines.append(f"{count} sessions are in both holdouts{'; changed most:' if changed else ''}")
+    lines += [
+        f"  {row['tenant_id']} {row['entity_id']}: "
+        f"{row['before']:.3f} became {row['after']:.3f}, the outcome was {row['label']:.0f}"
+        for row in changed
+    ]
     return "\n".join(lines)
 
 
-def table(store: Store) -> str:
+def format_runs(store: Store) -> str:
     """A line for each finished run, the newest first."""
     finished = [
         (read_json(path)["finished_at"], path.parent.name) for path in store.runs.glob("*/run.json")
     ]
+    if not finished:
+        return "There is no training run yet. Run `make train`."
     lines = [
-        f"{'run':<14}{'finished at':<18}{'snapshot':<14}{'chosen':<12}{'average precision (95 %)':<28}{'seconds':>8}"
+        f"{'run':<14}{'finished at':<18}{'snapshot':<14}{'chosen':<12}"
+        f"{'average precision (95 %)':<28}{'seconds':>8}"
     ]
-    for at, name in sorted(finished, reverse=True):
-        run = Run(store, name)
+    for at, run_id in sorted(finished, reverse=True):
+        run = Run(store, run_id)
         precision = interval(_best(run)["holdout"]["average_precision"])
-        seconds = f"{run.cost.get('seconds', float('nan')):>8.1f}"
+        seconds = run.cost.get("seconds", float("nan"))
         lines.append(
-            f"{name:<14}{at[:16]:<18}{run.snapshot_id:<14}{run.chosen:<12}{precision:<28}{seconds}"
+            f"{run_id:<14}{at[:16]:<18}{run.snapshot_id:<14}{run.chosen:<12}"
+            f"{precision:<28}{seconds:>8.1f}"
         )
-    return (
-        "\n".join(lines) if lines[1:] else "There is no training run yet: `make train` makes one."
-    )
+    return "\n".join(lines)
 
 
 def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
-    """Two runs side by side, and the page that shows them; UserError where one is unknown."""
-    comparison = Comparison(*(runs.open(run_id, store) for run_id in (run_a, run_b)))
+    """Two runs side by side, and the page that shows them; UserError if one does not exist."""
+    comparison = Comparison(runs.open(run_a, store), runs.open(run_b, store))
     path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
     page.write(path, "compare.html", title="Two runs", comparison=comparison)
     return comparison, path
@@ -149,16 +132,24 @@ def _best(run: Run) -> Mapping:
     return run.metrics["candidates"][run.chosen]
 
 
-def _flat(settings: Mapping, above: str = "") -> dict[str, object]:
-    """Each setting by the names on its way, a list as words."""
+def _judged_segments(run: Run) -> dict[tuple[str, str], Mapping]:
+    segments = _best(run)["segments"]
+    return {(one["segment"], one["value"]): one for one in segments if not one["too_small"]}
+
+
+def _change(before: Mapping, after: Mapping) -> float:
+    return abs(before["average_precision"] - after["average_precision"])
+
+
+def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
+    """Each setting by its dotted name; a list becomes a text."""
     flat = {}
     for name, value in settings.items():
-        told = ", ".join(map(str, value)) if isinstance(value, list) else value
-        flat |= (
-            _flat(value, f"{above}{name}.")
-            if isinstance(value, Mapping)
-            else {f"{above}{name}": told}
-        )
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            is_list = isinstance(value, list)
+            flat[prefix + name] = ", ".join(map(str, value)) if is_list else value
     return flat
 
 

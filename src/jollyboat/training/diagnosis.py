@@ -1,11 +1,12 @@
-"""Was training optimal: would more rows help, does it over- or underfit, was the result luck, and what does it go by.
+"""Whether training was optimal: more rows, overfit or underfit, luck, and important features.
 
-All of it looks at rows before the holdout, at most MOST_ROWS of them, evenly taken, so that it costs little.
+Everything here uses rows before the holdout, at most MOST_ROWS of them, evenly spaced.
 """
 
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,164 +21,171 @@ from jollyboat.training.split import Part, Split, join, rows_of, thin
 MOST_ROWS = 20_000
 CUT_OFFS = 4
 SHARES = (0.125, 0.25, 0.5, 1.0)
-MUCH = 0.04  # of average precision: a share that moves less is noise on as many rows
-SHUFFLED, AT_ONCE = (
-    3_000,
-    20,
-)  # rows of validation that importance is measured on; features that are asked at once
+NOTABLE = 0.04  # relative change of average precision; less is noise on as many rows
+IMPORTANCE_ROWS = 3_000
+BATCH = 20  # features that one prediction shuffles
 
 
 def average_precision(part: Part, probability: np.ndarray) -> float | None:
     """Average precision of these probabilities; None without a positive."""
-    return (
-        float(Ranking.of(part.label, probability).average_precision(np.ones(len(part))))
-        if part.label.any()
-        else None
-    )
+    if not part.label.any():
+        return None
+    ranking = Ranking.of(part.label, probability)
+    return float(ranking.average_precision(np.ones(len(part))))
 
 
 def importance(model: Model, part: Part, seed: int) -> dict[str, float]:
-    """By how much average precision falls where a feature's values are shuffled, the largest first (Breiman, 2001)."""
-    rows, fell = thin(part, SHUFFLED), {}
+    """The drop of average precision when a feature is shuffled, largest first (Breiman, 2001)."""
+    rows, drops = thin(part, IMPORTANCE_ROWS), {}
     order, columns = np.random.default_rng(seed).permutation(len(rows)), list(rows.features.columns)
     whole = average_precision(rows, model.predict_proba(rows.features)) or 0
-    for names in [columns[start : start + AT_ONCE] for start in range(0, len(columns), AT_ONCE)]:
+    for start in range(0, len(columns), BATCH):
+        names = columns[start : start + BATCH]
         shuffled = [
             rows.features.assign(**{name: rows.features[name].to_numpy()[order]}) for name in names
         ]
-        found = model.predict_proba(pd.concat(shuffled, ignore_index=True)).reshape(len(names), -1)
-        fell |= {
-            name: whole - (average_precision(rows, each) or 0)
-            for name, each in zip(names, found, strict=True)
-        }
-    return dict(sorted(fell.items(), key=lambda item: -item[1]))
+        probabilities = model.predict_proba(pd.concat(shuffled, ignore_index=True))
+        for name, own in zip(names, probabilities.reshape(len(names), -1), strict=True):
+            drops[name] = whole - (average_precision(rows, own) or 0)
+    return dict(sorted(drops.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A candidate to fit on `train` and `validation`, and to judge on `judged`."""
+
+    candidate: str
+    train: Part
+    validation: Part
+    judged: Part
+
+    def run(self, schema: FeatureSchema, settings: Mapping) -> float | None:
+        """Average precision; None where training lacks a class or `judged` a positive."""
+        if any(len(np.unique(part.label)) < 2 for part in (self.train, self.validation)):
+            return None
+        own = {"seed": settings["train"]["seed"], **settings.get(self.candidate, {})}
+        model = fit(self.candidate, self.train, self.validation, schema, own)
+        return average_precision(self.judged, model.predict_proba(self.judged.features))
 
 
 def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) -> dict[str, Any]:
-    """The learning curve and the backtest of a candidate beside the baseline, fitted on rows before the holdout.
+    """The learning curve and the backtest of a candidate, with the baseline's backtest.
 
     - learning: average precision on validation by rows of training.
-    - backtest: before each of the cut-offs one model, judged on the rows after it up to the next.
+    - backtest: average precision of a model trained before each cut-off, on the rows from it up
+      to the next cut-off.
     """
     train, validation = thin(split.train, MOST_ROWS), thin(split.validation, MOST_ROWS // 3)
-    sizes = [int(share * len(train)) for share in SHARES]
     past = join(train, validation)
-    edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(
-        int
-    )  # the first model has two stretches behind it
-    backtests = [
-        (
-            each,
-            rows_of(past, slice(0, edges[place - 1])),
-            rows_of(past, slice(edges[place - 1], edges[place])),
-            after,
-        )
-        for place in range(2, CUT_OFFS + 2)
-        for after in [rows_of(past, slice(edges[place], edges[place + 1]))]
-        for each in dict.fromkeys([BASELINE, name])
-    ]
-    curve = [(name, thin(train, size), validation, validation) for size in sizes]
-
-    def judge(job: tuple[str, Part, Part, Part]) -> float | None:
-        candidate, known, tuning, judged = job
-        if any(len(np.unique(part.label)) < 2 for part in (known, tuning)):
-            return None
-        own = {"seed": settings["train"]["seed"], **settings.get(candidate, {})}
-        return average_precision(
-            judged, fit(candidate, known, tuning, schema, own).predict_proba(judged.features)
-        )
-
-    find_candidate(
-        name
-    )  # imported here: threads that import one module at once wait for each other
+    sizes = [int(share * len(train)) for share in SHARES]
+    curve = [_Job(name, thin(train, size), validation, validation) for size in sizes]
+    backtests = _backtest_jobs(dict.fromkeys([BASELINE, name]), past)
+    find_candidate(name)  # import it here: threads that import one module wait for each other
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(judge, [*curve, *backtests]))
-    told = [
-        {
-            "candidate": job[0],
-            "until": job[3].keys["point_at"].iloc[0].isoformat(),
-            **_sizes(job[3]),
-            "value": value,
-        }
-        for job, value in zip(backtests, found[len(curve) :], strict=True)
-    ]
-    steps = [
-        {"rows": rows, "average_precision": value}
-        for rows, value in zip(sizes, found, strict=False)
-    ]
+        values = list(threads.map(lambda job: job.run(schema, settings), [*curve, *backtests]))
     return {
-        "learning": steps,
-        "backtest": told,
+        "learning": [
+            {"rows": rows, "average_precision": value}
+            for rows, value in zip(sizes, values, strict=False)
+        ],
+        "backtest": [
+            {
+                "candidate": job.candidate,
+                "until": job.judged.keys["point_at"].iloc[0].isoformat(),
+                "rows": len(job.judged),
+                "positives": int(job.judged.label.sum()),
+                "value": value,
+            }
+            for job, value in zip(backtests, values[len(curve) :], strict=True)
+        ],
         "rows": len(past),
         "of_rows": len(split.train) + len(split.validation),
     }
 
 
-def in_words(
+def _backtest_jobs(candidates: Mapping[str, Any], past: Part) -> list[_Job]:
+    """One job per cut-off and candidate; the first cut-off has two stretches of rows before it."""
+    edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(int)
+    jobs = []
+    for place in range(2, CUT_OFFS + 2):
+        train = rows_of(past, slice(0, edges[place - 1]))
+        validation = rows_of(past, slice(edges[place - 1], edges[place]))
+        judged = rows_of(past, slice(edges[place], edges[place + 1]))
+        jobs += [_Job(candidate, train, validation, judged) for candidate in candidates]
+    return jobs
+
+
+def format_diagnosis(
     diagnosis: Mapping[str, Any], on_train: float, on_validation: float, name: str
 ) -> list[str]:
-    """A sentence each on more rows, on fit, and on luck."""
-    steps = [
-        step["average_precision"]
-        for step in diagnosis["learning"]
-        if step["average_precision"] is not None
-    ]
-    gained = steps[-1] - steps[-2] if len(steps) > 1 else 0.0
-    more = f"The last doubling of the rows moved average precision by {gained:+.3f}: "
-    more += (
-        "more days of logs should help."
-        if gained > MUCH / 2 * steps[-1]
-        else "more days of logs will hardly help."
-    )
+    """One text each on more rows and on fit; for other candidates than the baseline, on luck."""
+    texts = [_format_learning(diagnosis["learning"]), _format_fit(on_train, on_validation)]
+    return texts if name == BASELINE else [*texts, _format_luck(diagnosis["backtest"], name)]
+
+
+def _format_learning(steps: list[Mapping]) -> str:
+    values = [step["average_precision"] for step in steps]
+    values = [value for value in values if value is not None]
+    gain = values[-1] - values[-2] if len(values) > 1 else 0.0
+    helps = gain > NOTABLE / 2 * values[-1]
+    advice = "More days of logs should help." if helps else "More days of logs will hardly help."
+    return f"The last doubling of the rows changed average precision by {gain:+.3f}. {advice}"
+
+
+def _format_fit(on_train: float, on_validation: float) -> str:
     gap = (on_train - on_validation) / max(on_train, 1e-9)
-    fit = f"On train it is {on_train:.3f}, on validation {on_validation:.3f}: "
-    if gap > 10 * MUCH:
-        fit += "it has learned much of train by heart (it overfits), so simpler settings or more rows may help."
-    elif gap > MUCH:
-        fit += "some of train is learned by heart, as is usual."
+    if gap > 10 * NOTABLE:
+        verdict = "The model overfits: try simpler settings or more rows."
+    elif gap > NOTABLE:
+        verdict = "The model overfits a little, which is usual."
     else:
-        fit += "nothing is learned by heart; if it is low, features are missing (it underfits)."
-    pairs = zip(
-        [each["value"] for each in diagnosis["backtest"] if each["candidate"] == BASELINE],
-        [each["value"] for each in diagnosis["backtest"] if each["candidate"] == name],
-        strict=False,
-    )
-    known = [mine - other for other, mine in pairs if None not in (other, mine)]
-    won = sum(lead > 0 for lead in known)
-    luck = f"Before {len(known)} earlier cut-offs it would have beaten the baseline {won} times"
-    luck += ": not luck." if known and won == len(known) else ", so this result may be luck."
-    return [more, fit, luck] if name != BASELINE else [more, fit]
+        verdict = "The model does not overfit; if both are low, it underfits: features are missing."
+    figures = f"{on_train:.3f} on train, {on_validation:.3f} on validation"
+    return f"Average precision is {figures}. {verdict}"
+
+
+def _format_luck(backtest: list[Mapping], name: str) -> str:
+    baseline = [row["value"] for row in backtest if row["candidate"] == BASELINE]
+    own = [row["value"] for row in backtest if row["candidate"] == name]
+    pairs = [pair for pair in zip(baseline, own, strict=False) if None not in pair]
+    won = sum(mine > theirs for theirs, mine in pairs)
+    is_stable = pairs and won == len(pairs)
+    verdict = "The result is not luck." if is_stable else "The result may be luck."
+    return f"It beats the baseline at {won} of {len(pairs)} earlier cut-offs. {verdict}"
 
 
 def examples(model: Model, part: Part, probability: np.ndarray) -> list[dict[str, Any]]:
-    """Three rows in words: the surest right one, the surest wrong one, and one that was missed."""
+    """Three explained rows: the surest hit, the surest false alarm, and the clearest miss."""
     positive = part.label == 1
-    asked = {
-        "surest, and right": np.where(positive, probability, -1),
-        "surest, and wrong": np.where(positive, -1, probability),
-        "not expected, but it came": np.where(positive, 1 - probability, -1),
+    scores = {
+        "most certain and right": np.where(positive, probability, -1),
+        "most certain and wrong": np.where(positive, -1, probability),
+        "missed outcome": np.where(positive, 1 - probability, -1),
     }
-    places = [int(score.argmax()) for score in asked.values()]
+    places = [int(score.argmax()) for score in scores.values()]
     rows = part.features.iloc[places]
-    method, told = ", estimated by occlusion" if is_estimate(model) else "", []
-    for what, place, (_, values), (_, moved) in zip(
-        asked, places, rows.iterrows(), explain(model, rows).iterrows(), strict=True
-    ):
-        strongest = moved[moved.abs().sort_values(ascending=False).index[:3]]
-        reasons = [
-            f"{name.replace('_', ' ')} is {_word(values[name])} ({by:+.2f}{method})"
-            for name, by in strongest.items()
-            if by
-        ]
-        told.append({"what": what, "probability": float(probability[place]), "reasons": reasons})
-    return told
+    effects = explain(model, rows)
+    method = ", estimated by occlusion" if is_estimate(model) else ""
+    return [
+        {
+            "what": what,
+            "probability": float(probability[place]),
+            "reasons": _reasons(rows.iloc[number], effects.iloc[number], method),
+        }
+        for number, (what, place) in enumerate(zip(scores, places, strict=True))
+    ]
 
 
-def _word(value: Any) -> str:
+def _reasons(values: pd.Series, effects: pd.Series, method: str) -> list[str]:
+    strongest = effects[effects.abs().sort_values(ascending=False).index[:3]]
+    return [
+        f"{name.replace('_', ' ')} is {_format_value(values[name])} ({effect:+.2f}{method})"
+        for name, effect in strongest.items()
+        if effect
+    ]
+
+
+def _format_value(value: Any) -> str:
     if pd.isna(value):
-        return "not known"
+        return "unknown"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _sizes(part: Part) -> dict[str, int]:
-    return {"rows": len(part), "positives": int(part.label.sum())}

@@ -1,4 +1,4 @@
-"""A fitted candidate: the classifier that its function in ml/candidates.py returned."""
+"""Candidates: functions in ml/candidates.py, and the models that they fit."""
 
 import importlib.util
 import inspect
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import UserError
-from jollyboat.store.store import PROJECT
+from jollyboat.store import PROJECT, UserError
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part
 
@@ -25,8 +24,8 @@ TYPICAL_VALUES, SAMPLED_ROWS = 20, 2_000
 class Model:
     """A fitted classifier over the schema's matrix.
 
-    `typical` has values of each feature (a column) from training, evenly taken from the lowest to
-    the highest, unknown ones last; no row of it is a session. Explanation by occlusion needs it.
+    Each column of `typical` has a feature's values in training at even steps from the lowest to the
+    highest, unknown ones last. A row of it is no session. Explanation by occlusion needs it.
     """
 
     schema: FeatureSchema
@@ -38,7 +37,7 @@ class Model:
         return self.predict_matrix(self.schema.matrix(features)) if len(features) else np.empty(0)
 
     def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
-        """The same for rows of the schema's matrix."""
+        """The probability of the outcome for each row of the schema's matrix."""
         return np.asarray(self.classifier.predict_proba(matrix))[:, 1].astype(float)
 
     @property
@@ -63,8 +62,9 @@ class Model:
             columns = self.classifier[:-1].get_feature_names_out([f"<{each}>" for each in places])
         except (AttributeError, ValueError):  # a step that does not name its columns
             return None
-        found = [re.findall(r"<(\d+)>", column) for column in columns]
-        return [int(each[0]) for each in found] if all(len(each) == 1 for each in found) else None
+        sources = [re.findall(r"<(\d+)>", column) for column in columns]
+        is_unique = all(len(each) == 1 for each in sources)
+        return [int(each[0]) for each in sources] if is_unique else None
 
     @property
     def _is_pipeline(self) -> bool:
@@ -72,16 +72,12 @@ class Model:
 
 
 def kind(classifier: Any) -> str:
-    """Library and class, such as xgboost.XGBClassifier: a server asks this before it imports one."""
+    """Library and class without an import, such as xgboost.XGBClassifier."""
     return f"{type(classifier).__module__.partition('.')[0]}.{type(classifier).__name__}"
 
 
 def fit(
-    name: str,
-    train: Part,
-    validation: Part,
-    schema: FeatureSchema,
-    settings: Mapping,
+    name: str, train: Part, validation: Part, schema: FeatureSchema, settings: Mapping
 ) -> Model:
     """The candidate of this name, fitted on train beside validation. Raises `UserError`."""
     rows, tuning = schema.matrix(train.features), schema.matrix(validation.features)
@@ -98,7 +94,7 @@ def refit(name: str, first: Model, train: Part, validation: Part, settings: Mapp
 
 
 def search_ranges(name: str) -> dict[str, tuple[float, float]]:
-    """What a search may try for this candidate: SEARCH in ml/candidates.py."""
+    """Each setting's lowest and highest value: SEARCH in ml/candidates.py."""
     return getattr(read_candidates(), "SEARCH", {}).get(name, {})
 
 
@@ -112,8 +108,8 @@ def find_candidate(name: str) -> Callable:
     }
     if name not in functions:
         raise UserError(
-            f"There is no candidate {name!r}: write a function of that name in ml/candidates.py "
-            f"or use one of {', '.join(sorted(functions))} under [train] candidates in project.toml."
+            f"There is no candidate {name!r}. Write a function of that name in ml/candidates.py, "
+            f"or set [train] candidates in project.toml to some of {', '.join(sorted(functions))}."
         )
     return functions[name]
 
@@ -123,7 +119,7 @@ def read_candidates() -> ModuleType:
     """The project's ml/candidates.py as a module. Raises `UserError` where there is none."""
     path = PROJECT / "ml" / "candidates.py"
     if not path.is_file():
-        raise UserError(f"There is no {path}: write the functions there that fit a classifier.")
+        raise UserError(f"{path} is missing. Write functions there that fit a classifier.")
     spec = importlib.util.spec_from_file_location("candidates", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -134,12 +130,12 @@ def _call(name: str, rows: tuple, schema: FeatureSchema, settings: Mapping) -> M
     classifier = find_candidate(name)(*rows, schema, settings)
     if not hasattr(classifier, "predict_proba"):
         raise UserError(
-            f"The candidate {name!r} returned {classifier!r:.100}, which has no predict_proba: "
-            "let its function in ml/candidates.py return a fitted classifier."
+            f"The candidate {name!r} returned {classifier!r:.100}, which has no predict_proba. "
+            "Return a fitted classifier from its function in ml/candidates.py."
         )
     return Model(schema, classifier, _typical_values(rows[0]))
 
 
 def _typical_values(matrix: np.ndarray) -> np.ndarray:
-    few = np.sort(matrix[:: max(1, len(matrix) // SAMPLED_ROWS)], axis=0)  # NaN comes last
-    return few[np.linspace(0, len(few) - 1, TYPICAL_VALUES).round().astype(int)]
+    sample = np.sort(matrix[:: max(1, len(matrix) // SAMPLED_ROWS)], axis=0)  # NaN comes last
+    return sample[np.linspace(0, len(sample) - 1, TYPICAL_VALUES).round().astype(int)]

@@ -1,6 +1,7 @@
-"""How good a set of probabilities is, and how sure we are of it.
+"""Metrics of probabilities with their bootstrap intervals.
 
-What is undefined, as with one class only, is None. Intervals hold 95 % of the bootstrap's resamples (Efron, 1979).
+An undefined figure, as with one class only, is None. Intervals hold 95 % of the bootstrap's
+resamples (Efron, 1979).
 """
 
 from collections.abc import Callable
@@ -13,15 +14,13 @@ import pandas as pd
 BINS = 10
 TOP = 0.1
 MOST_POINTS = 200
-STEEPEST = (
-    100.0  # a calibration slope beyond it means that the classes lie apart, where none is finite
-)
+STEEPEST = 100.0  # a larger calibration slope means separated classes: there, no slope is finite
+EPSILON = np.finfo(float).eps
 
 Array = np.ndarray
 Interval = dict[str, float | None]
-Figures = Callable[
-    [Array], dict[str, float]
-]  # from how often each row counts to every figure by its name
+# from the weight of each unit (row or person) to every figure by name
+Figures = Callable[[Array], dict[str, float]]
 
 
 def metrics(
@@ -34,29 +33,33 @@ def metrics(
     seed: int,
     groups: Array | None = None,
 ) -> dict[str, Interval]:
-    """Each figure by name as {"value", "low", "high"}, resampled by group (say, person) when given, else by row.
+    """Each figure by name as {"value", "low", "high"}, resampled by group (say, person) or by row.
 
-    - average_precision: Σ (Rₙ - Rₙ₋₁) Pₙ over distinct probabilities (Manning et al., 2008, ch. 8; scikit-learn's).
-    - roc_auc: the chance that a positive ranks above a negative, ties half (Hanley and McNeil, 1982).
-    - log_loss (Good, 1952), brier (Brier, 1950): mean over rows; probabilities are kept off 0 and 1 by 2e-16.
-    - calibration_error: mean gap of rate and probability over ten bins of equally many rows (Naeini et al., 2015, with
-      the bins of Nguyen and O'Connor, 2015). Resampling adds noise to every gap, so its interval lies high.
-    - calibration_slope: of the label on the probability's log-odds (Cox, 1958); 1 is right, below 1 too sure. In
-      resamples each row moves it by its influence (the infinitesimal jackknife, Jaeckel, 1972).
-    - lift_top_decile: rate among the tenth with the highest probabilities over the overall rate; ties are shared out.
+    - average_precision: Σ (Rₙ - Rₙ₋₁) Pₙ over distinct probabilities (Manning et al., 2008, ch. 8).
+    - roc_auc: the chance that a positive ranks above a negative, ties half (Hanley and McNeil,
+      1982).
+    - log_loss (Good, 1952), brier (Brier, 1950): means over rows; log_loss keeps probabilities off
+      0 and 1 by 2e-16.
+    - calibration_error: mean gap of rate and probability over ten bins of equally many rows (Naeini
+      et al., 2015; bins of Nguyen and O'Connor, 2015). Resampling adds noise to every gap, so its
+      interval lies high.
+    - calibration_slope: of the label on the probability's log-odds (Cox, 1958); 1 is right, below 1
+      overconfident. Resamples use each row's influence (infinitesimal jackknife, Jaeckel, 1972).
+    - lift_top_decile: rate among the tenth with the highest probabilities over the overall rate;
+      ties are shared out.
     - precision, recall: of the decision `probability >= threshold`.
-    - expected_value_per_1000: hits times their value less false alarms times their cost, per 1,000 rows.
+    - expected_value_per_1000: hits times their value less false alarms times their cost, per 1,000
+      rows.
     """
     ranking = Ranking.of(label, probability, groups)
-    return _intervals(
-        _figures(ranking, threshold, value_of_hit, cost_of_alarm), ranking, resamples, seed
-    )
+    figures = _figures(ranking, threshold, value_of_hit, cost_of_alarm)
+    return _intervals(figures, ranking, resamples, seed)
 
 
 def difference(
     label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None
 ) -> Interval:
-    """Average precision of `a` less that of `b` on the same rows, by a paired bootstrap: {"value", "low", "high"}."""
+    """Average precision of `a` less that of `b`, by a paired bootstrap: value, low, high."""
     first, second = Ranking.of(label, a, groups), Ranking.of(label, b, groups)
 
     def lead(times: Array) -> dict[str, float]:
@@ -67,166 +70,167 @@ def difference(
 
 def log_loss(label: Array, probability: Array) -> float:
     """The mean log loss of these probabilities, kept off 0 and 1."""
-    kept = np.clip(probability, np.finfo(float).eps, 1 - np.finfo(float).eps)
-    return float(-np.where(np.asarray(label) > 0, np.log(kept), np.log1p(-kept)).mean())
+    return float(_losses(np.asarray(label), probability).mean())
 
 
 def calibration_chance(probability: Array, seed: int, draws: int = 200) -> float:
-    """What the calibration error of these probabilities stays below 95 times of 100 where each of them is right.
+    """The calibration error that a perfect model with these probabilities exceeds 5 times in 100.
 
-    With few rows a perfect model's is far from 0: 0.06 at 563 rows.
+    With few rows it is far from 0: 0.06 at 563 rows.
     """
     probability = np.asarray(probability, dtype=float)
-    bins, rng = _quantile_bins(probability), np.random.default_rng(seed)
-    gaps = ((rng.random(len(probability)) < probability) - probability for _ in range(draws))
-    return float(
-        np.quantile([np.abs(np.bincount(bins, gap)).sum() / len(bins) for gap in gaps], 0.95)
-    )
+    bins, rng, errors = _quantile_bins(probability), np.random.default_rng(seed), []
+    for _ in range(draws):
+        gap = (rng.random(len(probability)) < probability) - probability
+        errors.append(np.abs(np.bincount(bins, gap)).sum() / len(bins))
+    return float(np.quantile(errors, 0.95))
 
 
 def curves(label: Array, probability: Array) -> dict[str, list[dict[str, float]]]:
-    """Points to draw, at most 200 a curve: precision_recall, calibration (ten bins, with their rows) and gains.
+    """Points to draw, at most 200 a curve: precision_recall, calibration and gains.
 
-    Gains: share of the positives among a share of the rows, the highest probabilities first.
+    Calibration has ten bins with their rows. Gains is the share of the positives in a share of the
+    rows, the highest probabilities first.
     """
     ranking = Ranking.of(label, probability)
-    drawn = {"precision_recall": [], "calibration": _calibration_points(ranking), "gains": []}
+    calibration = _calibration_points(ranking)
     if not ranking.label.any():
-        return drawn
+        return {"precision_recall": [], "calibration": calibration, "gains": []}
     ends = np.flatnonzero(np.diff(ranking.probability, append=-1))
-    rows, hits = np.r_[0, ends + 1], np.r_[0, np.cumsum(ranking.label)[ends]]
-    kept = np.unique(np.linspace(1, len(rows) - 1, MOST_POINTS - 1).round().astype(int))
-    cuts = pd.DataFrame(
-        {"rows": rows, "hits": hits, "threshold": np.r_[np.nan, ranking.probability[ends]]}
-    )
-    cuts = cuts.assign(recall=cuts["hits"] / hits[-1], precision=cuts["hits"] / cuts["rows"])
-    gains = cuts.assign(rows=cuts["rows"] / rows[-1], positives=cuts["recall"])[
-        ["rows", "positives"]
-    ]
-    drawn["precision_recall"] = (
-        cuts[["recall", "precision", "threshold"]].iloc[kept].to_dict("records")
-    )
-    drawn["gains"] = gains.iloc[np.r_[0, kept]].to_dict("records")
-    return drawn
+    kept = np.unique(np.linspace(0, len(ends) - 1, MOST_POINTS - 1).round().astype(int))
+    ends = ends[kept]
+    rows, hits = ends + 1, np.cumsum(ranking.label)[ends]
+    recall = hits / ranking.label.sum()
+    cuts = {"recall": recall, "precision": hits / rows, "threshold": ranking.probability[ends]}
+    share = rows / len(ranking.label)
+    gains = pd.DataFrame({"rows": np.r_[0, share], "positives": np.r_[0, recall]})
+    return {
+        "precision_recall": pd.DataFrame(cuts).to_dict("records"),
+        "calibration": calibration,
+        "gains": gains.to_dict("records"),
+    }
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Rows from the highest probability down. Sorted once; a resample is then how often each unit counts."""
+    """Rows sorted by falling probability; a resample is a weight for each unit, without a sort.
+
+    A run is a stretch of rows with equal probabilities that holds positives.
+    """
 
     label: Array
     probability: Array
-    unit: Array  # of each row, the person or else the row as it came
-    hits: Array  # the places of the positives
-    first: Array  # of each run of equal probabilities that holds positives: the first of them, as its place in `hits`,
-    above: Array  # how many rows stand above the run,
-    until: Array  # and how many to its end
+    unit: Array  # of each row: the person, or the row itself
+    hits: Array  # the positions of the positives
+    first: Array  # of each run: the index of its first positive in `hits`
+    above: Array  # of each run: the number of rows above it
+    until: Array  # of each run: the number of rows up to its end
 
     @classmethod
     def of(cls, label: Array, probability: Array, groups: Array | None = None) -> Self:
-        """The ranking of these rows; refuses what is no probability."""
+        """The ranking of these rows. Raises ValueError for a value that is no probability."""
         label, probability = np.asarray(label).astype(float), np.asarray(probability, dtype=float)
         if label.shape != probability.shape or not ((probability >= 0) & (probability <= 1)).all():
             raise ValueError(
-                "Each row needs a probability from 0 to 1: look at the candidate's predict_proba."
+                "Each row needs a probability from 0 to 1. Check the candidate's predict_proba."
             )
         order = np.argsort(-probability, kind="stable")
-        unit = (
-            order
-            if groups is None
-            else pd.factorize(np.asarray(groups), use_na_sentinel=False)[0][order]
-        )
+        unit = order
+        if groups is not None:
+            unit = pd.factorize(np.asarray(groups), use_na_sentinel=False)[0][order]
         ends = np.flatnonzero(np.diff(probability[order], append=-1)) + 1
         hits = np.flatnonzero(label[order])
         runs, first = np.unique(np.searchsorted(ends, hits, side="right"), return_index=True)
-        return cls(
-            label[order], probability[order], unit, hits, first, np.r_[0, ends][runs], ends[runs]
-        )
+        above, until = np.r_[0, ends][runs], ends[runs]
+        return cls(label[order], probability[order], unit, hits, first, above, until)
 
     def count(self, weights: Array) -> tuple[Array, Array]:
-        """Of ranked weights: how many rows stand above each place, and how many positives each run holds."""
+        """The weight of the rows above each position, and of the positives in each run."""
         rows = np.zeros(len(weights) + 1)
         np.cumsum(weights, out=rows[1:])
         return rows, np.add.reduceat(weights[self.hits], self.first)
 
     def average_precision(self, times: Array) -> float:
-        """Average precision where each unit counts so many times."""
+        """Average precision where each unit has this weight."""
         return self.precision_over(*self.count(times[self.unit]))
 
     def precision_over(self, rows: Array, gained: Array) -> float:
-        """Average precision of what `count` found; NaN without a positive."""
+        """Average precision from the result of `count`; NaN without a positive."""
         with np.errstate(invalid="ignore"):
-            return (
-                gained * np.cumsum(gained) / np.maximum(rows[self.until], 1)
-            ).sum() / gained.sum()
+            precision = np.cumsum(gained) / np.maximum(rows[self.until], 1)
+            return (gained * precision).sum() / gained.sum()
 
 
 def _figures(
     ranking: Ranking, threshold: float, value_of_hit: float, cost_of_alarm: float
 ) -> Figures:
-    """What computes every figure; all that does not depend on how often rows count is done before."""
+    """A function for all figures; work that does not depend on the weights is done here, once."""
     y, p = ranking.label, ranking.probability
-    kept = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
-    alarmed = int((p >= threshold).sum())  # rows, which stand first
-    hits_alarmed = ranking.hits[: np.searchsorted(ranking.hits, alarmed)]
-    bins, gap = (
-        np.flatnonzero(np.diff(_quantile_bins(p), prepend=-1)),
-        y - p,
-    )  # bins are runs of ranked rows
+    alarm_count = int((p >= threshold).sum())  # the first rows
+    true_alarms = ranking.hits[: np.searchsorted(ranking.hits, alarm_count)]
+    bins = np.flatnonzero(np.diff(_quantile_bins(p), prepend=-1))  # first row of each bin
+    gap, kept = y - p, np.clip(p, EPSILON, 1 - EPSILON)
     slope, influence = _calibration_slope(y, np.log(kept / (1 - kept)))
-    summed = np.stack([-np.where(y > 0, np.log(kept), np.log1p(-kept)), gap**2, influence])
+    row_terms = np.stack([_losses(y, p), gap**2, influence])
 
     def figures(times: Array) -> dict[str, float]:
         weights = times[ranking.unit]
         rows, gained = ranking.count(weights)
-        above, until, hits = rows[ranking.above], rows[ranking.until], np.cumsum(gained)
-        n, positives, alarms, right = (
-            rows[-1],
-            gained.sum(),
-            rows[alarmed],
-            weights[hits_alarmed].sum(),
-        )
-        negatives_above = (above + until) / 2 - hits + gained / 2  # each run's own half
-        steps = (
-            np.stack([above, until], axis=1).ravel(),
-            np.stack([hits - gained, hits], axis=1).ravel(),
-        )
+        n, positives = rows[-1], gained.sum()
+        alarms, right = rows[alarm_count], weights[true_alarms].sum()
         # not `@`: it starts threads, and waits for them on a busy machine
-        log_loss, brier, slope_moved = np.einsum("ij,j->i", summed, weights)
+        log_loss, brier, slope_change = np.einsum("ij,j->i", row_terms, weights)
+        value = value_of_hit * right - cost_of_alarm * (alarms - right)
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
                 "average_precision": ranking.precision_over(rows, gained),
-                "roc_auc": 1 - (gained * negatives_above).sum() / (positives * (n - positives)),
+                "roc_auc": _roc_auc(ranking, rows, gained),
                 "log_loss": log_loss / n,
                 "brier": brier / n,
                 "calibration_error": np.abs(np.add.reduceat(weights * gap, bins)).sum() / n,
-                "calibration_slope": slope + slope_moved,
-                "lift_top_decile": np.interp(TOP * n, *steps) / (TOP * positives)
-                if positives
-                else np.nan,
+                "calibration_slope": slope + slope_change,
+                "lift_top_decile": _top_lift(ranking, rows, gained),
                 "precision": right / alarms,
                 "recall": right / positives,
-                "expected_value_per_1000": 1000
-                * (value_of_hit * right - cost_of_alarm * (alarms - right))
-                / n,
+                "expected_value_per_1000": 1000 * value / n,
             }
 
     return figures
 
 
-def _calibration_slope(y: Array, log_odds: Array) -> tuple[float, Array]:
-    """The slope (NaN where none is finite) and by how much each row moves it."""
-    from sklearn.linear_model import (
-        LogisticRegression,  # not at the top: a deployment compares without it
-    )
+def _roc_auc(ranking: Ranking, rows: Array, gained: Array) -> float:
+    positives = gained.sum()
+    middle = (rows[ranking.above] + rows[ranking.until]) / 2  # half of a run ranks above a tie
+    negatives_above = middle - np.cumsum(gained) + gained / 2
+    return 1 - (gained * negatives_above).sum() / (positives * (rows[-1] - positives))
 
-    if y.min() == y.max() or log_odds.min() == log_odds.max():
+
+def _top_lift(ranking: Ranking, rows: Array, gained: Array) -> float:
+    hits, positives = np.cumsum(gained), gained.sum()
+    if not positives:
+        return np.nan
+    row_steps = np.stack([rows[ranking.above], rows[ranking.until]], axis=1).ravel()
+    hit_steps = np.stack([hits - gained, hits], axis=1).ravel()
+    return np.interp(TOP * rows[-1], row_steps, hit_steps) / (TOP * positives)
+
+
+def _losses(y: Array, p: Array) -> Array:
+    kept = np.clip(p, EPSILON, 1 - EPSILON)
+    return -np.where(y > 0, np.log(kept), np.log1p(-kept))
+
+
+def _calibration_slope(y: Array, odds: Array) -> tuple[float, Array]:
+    """The slope (NaN where none is finite) and each row's influence on it."""
+    from sklearn.linear_model import LogisticRegression  # here: a deployment does not need it
+
+    if y.min() == y.max() or odds.min() == odds.max():
         return np.nan, np.zeros(len(y))
-    fit = LogisticRegression(C=np.inf, tol=1e-8, solver="newton-cholesky").fit(log_odds[:, None], y)
-    mean, slope = fit.predict_proba(log_odds[:, None])[:, 1], fit.coef_[0, 0]
-    inputs = np.column_stack([np.ones(len(y)), log_odds])
+    fit = LogisticRegression(C=np.inf, tol=1e-8, solver="newton-cholesky").fit(odds[:, None], y)
+    mean, slope = fit.predict_proba(odds[:, None])[:, 1], fit.coef_[0, 0]
+    inputs = np.column_stack([np.ones(len(y)), odds])
     curvature = inputs.T @ (inputs * (mean * (1 - mean))[:, None])
-    return slope if slope < STEEPEST else np.nan, inputs @ np.linalg.pinv(curvature)[1] * (y - mean)
+    influence = inputs @ np.linalg.pinv(curvature)[1] * (y - mean)
+    return slope if slope < STEEPEST else np.nan, influence
 
 
 def _intervals(
@@ -236,18 +240,16 @@ def _intervals(
     for _ in range(resamples):
         times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units)
         drawn.append(figures(times.astype(float)))
-    whole = figures(np.ones(units))
-    return {
-        name: _interval(value, np.array([each[name] for each in drawn]))
-        for name, value in whole.items()
-    }
+    values = figures(np.ones(units))
+    resampled = {name: np.array([each[name] for each in drawn]) for name in values}
+    return {name: _interval(value, resampled[name]) for name, value in values.items()}
 
 
 def _interval(value: float, drawn: Array) -> Interval:
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
-    known = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(known, [0.025, 0.975]).tolist() if len(known) else (None, None)
+    finite = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(finite, [0.025, 0.975]).tolist() if len(finite) else (None, None)
     return {"value": float(value), "low": low, "high": high}
 
 
@@ -261,11 +263,9 @@ def _calibration_points(ranking: Ranking) -> list[dict[str, float]]:
     rows = pd.DataFrame({"rate": ranking.label, "mean_probability": ranking.probability})
     bins = rows.groupby(_quantile_bins(ranking.probability))
     points, z = bins.mean().assign(rows=bins.size()), 1.96
-    rate, shrunk = points["rate"], 1 + z * z / points["rows"]
-    middle = (rate + z * z / (2 * points["rows"])) / shrunk
-    half = (
-        z / shrunk * np.sqrt(rate * (1 - rate) / points["rows"] + (z / (2 * points["rows"])) ** 2)
-    )
-    return points.assign(
-        low=(middle - half).clip(lower=0), high=(middle + half).clip(upper=1)
-    ).to_dict("records")
+    rate, n = points["rate"], points["rows"]
+    shrunk = 1 + z * z / n
+    middle = (rate + z * z / (2 * n)) / shrunk
+    half = z / shrunk * np.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
+    points = points.assign(low=(middle - half).clip(lower=0), high=(middle + half).clip(upper=1))
+    return points.to_dict("records")

@@ -1,4 +1,4 @@
-"""Explanations: what each feature adds to a row's log-odds, and a model in a sentence.
+"""Explanations: the effect of each feature on a row's log-odds, and a model in a sentence.
 
 XGBoost is explained by TreeSHAP, logistic regression by its coefficients, a decision tree by the
 path of a row, and every other classifier by occlusion, which is an estimate.
@@ -19,9 +19,9 @@ LEAST = 1e-6  # probabilities closer to 0 or 1 have no useful log-odds
 
 
 def explain(model: Model, features: pd.DataFrame) -> pd.DataFrame:
-    """What each feature adds to the log-odds of each row.
+    """The effect of each feature on the log-odds of each row.
 
-    A row's sum differs from its log-odds by a constant, except where `is_estimate`.
+    A row's effects sum to its log-odds less a constant, except where `is_estimate`.
     """
     matrix = model.schema.matrix(features)
     effects = _occlude(model, matrix) if is_estimate(model) else _explain_exactly(model, matrix)
@@ -58,7 +58,7 @@ def _tree_shap(classifier: Any, columns: np.ndarray) -> np.ndarray:
     booster = classifier.get_booster()
     kinds = {"feature_types": booster.feature_types, "enable_categorical": True}
     rows = xgboost.DMatrix(columns, **kinds, nthread=1)
-    trees = getattr(classifier, "best_iteration", -1) + 1  # 0 stands for all of them
+    trees = getattr(classifier, "best_iteration", -1) + 1  # 0 means all
     return booster.predict(rows, pred_contribs=True, iteration_range=(0, trees))[:, :-1]
 
 
@@ -67,7 +67,7 @@ def _weigh(classifier: Any, columns: np.ndarray) -> np.ndarray:
 
 
 def _follow_path(classifier: Any, columns: np.ndarray) -> np.ndarray:
-    """What each split on a row's path adds; Saabas (2014), "Interpreting random forests"."""
+    """The effect of each split on a row's path; Saabas (2014), "Interpreting random forests"."""
     tree = classifier.tree_
     reached = _log_odds(tree.value[:, 0, 1])
     effects = np.zeros((tree.node_count, columns.shape[1]))
@@ -88,7 +88,7 @@ METHODS: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
 
 
 def _occlude(model: Model, matrix: np.ndarray) -> np.ndarray:
-    """How far the log-odds are from those with typical values in a feature's place, on average.
+    """The mean change of the log-odds against typical values of each feature.
 
     Robnik-Sikonja and Kononenko (2008), "Explaining classifications for individual instances".
     """
@@ -104,28 +104,28 @@ def _occlude(model: Model, matrix: np.ndarray) -> np.ndarray:
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:
-    """Finite also for 0 and 1."""
+    """The log-odds, finite for 0 and 1 too."""
     kept = np.clip(probability, LEAST, 1 - LEAST)
     return np.log(kept / (1 - kept))
 
 
 def _changed_numbers(estimator: Any) -> dict[str, float]:
-    """The numbers among its parameters that are not scikit-learn's or its library's default."""
+    """The numeric parameters that differ from their defaults."""
     if not hasattr(estimator, "get_params"):
         return {}
     try:
-        usual = type(estimator)().get_params()
-    except TypeError:  # one that is made of others has no default
-        usual = {}
+        defaults = type(estimator)().get_params()
+    except TypeError:  # an estimator made of others has no defaults
+        defaults = {}
     return {
         name: value
         for name, value in estimator.get_params().items()
-        if isinstance(value, Real) and value != usual.get(name) and name != "n_jobs"
+        if isinstance(value, Real) and value != defaults.get(name) and name != "n_jobs"
     }
 
 
 def _describe_tree(model: Model) -> str:
-    """The leaves, the most probable first; the last one holds for all other rows."""
+    """The leaves with their conditions, the most probable first."""
     tree, origins = model.last_step.tree_, model.origins
     leaves, pending = [], [(0, {})]
     while pending:

@@ -1,4 +1,4 @@
-"""What looks too good to be true: a feature alone, or rows of the past found again in the holdout."""
+"""Signs of a leak: one feature that predicts too well, or holdout rows that training also has."""
 
 from typing import Any
 
@@ -6,67 +6,66 @@ import numpy as np
 import pandas as pd
 
 from jollyboat.training.schema import FeatureSchema
-from jollyboat.training.split import Split
+from jollyboat.training.split import Part, Split
 
-MOST_ROWS = 50_000  # that a feature is judged on alone
-NAMED = 3
+MOST_ROWS = 50_000  # that a single feature is judged on
+REPORTED = 3
 
 
 def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
-    """Figures for the gate's leak alarm.
+    """Figures for the gate's leak check.
 
-    - features: the ROC AUC on validation of the three features that alone tell most (a category by its rate in train).
-    - shared_rows: share of the holdout's rows that stand in train, or in validation if that is more, with every feature
-      and the label the same.
-    - shared_by_chance: how often rows of few values repeat anyway, within train or in validation, whichever is less,
-      and two standard errors of that.
+    - features: the three highest ROC AUCs on validation of a single feature. A category counts by
+      its rate in train.
+    - shared_rows: the share of holdout rows that equal a row of train, or of validation if that
+      share is larger, in every feature and the label.
+    - shared_by_chance: the share that repeats within train, or of validation in train, whichever
+      is smaller, plus two standard errors.
     """
-    alone = _alone(split, schema)
-    train, validation, holdout = (
-        _hashes(part) for part in (split.train, split.validation, split.holdout)
-    )
-    by_chance = min(np.isin(validation, train).mean(), _repeats(train))
+    aucs = _single_feature_aucs(split, schema)
+    parts = (split.train, split.validation, split.holdout)
+    train, validation, holdout = (_hashes(part) for part in parts)
+    by_chance = min(np.isin(validation, train).mean(), _repeat_rate(train))
     error = np.sqrt(by_chance * (1 - by_chance) * (1 / len(holdout) + 1 / len(validation)))
+    shared = max(np.isin(holdout, earlier).mean() for earlier in (train, validation))
     return {
-        "features": dict(sorted(alone.items(), key=lambda item: -item[1])[:NAMED]),
-        "shared_rows": float(max(np.isin(holdout, known).mean() for known in (train, validation))),
+        "features": dict(sorted(aucs.items(), key=lambda item: -item[1])[:REPORTED]),
+        "shared_rows": float(shared),
         "shared_by_chance": float(by_chance + 2 * error),
     }
 
 
-def _alone(split: Split, schema: FeatureSchema) -> dict[str, float]:
+def _single_feature_aucs(split: Split, schema: FeatureSchema) -> dict[str, float]:
     label = split.validation.label[:MOST_ROWS]
-    positives = label.sum()
-    pairs = positives * (len(label) - positives)
-    known, asked = (
-        schema.matrix(split.train.features),
-        schema.matrix(split.validation.features[:MOST_ROWS]),
-    )
-    found = {}
+    train = schema.matrix(split.train.features)
+    validation = schema.matrix(split.validation.features[:MOST_ROWS])
+    aucs = {}
     for place, feature in enumerate(schema.features):
-        values = asked[:, place]
+        values = validation[:, place]
         if feature.kind == "category":
-            rates = pd.Series(split.train.label).groupby(known[:, place]).mean()
+            rates = pd.Series(split.train.label).groupby(train[:, place]).mean()
             values = pd.Series(values).map(rates).to_numpy()
-        # what is unknown ranks lowest or highest, whichever tells more
-        aucs = []
-        for unknown in (-np.inf, np.inf):
-            ranks = pd.Series(np.where(np.isnan(values), unknown, values)).rank().to_numpy()
-            auc = (ranks[label == 1].sum() - positives * (positives + 1) / 2) / pairs
-            aucs += [auc, 1 - auc]
-        found[feature.name] = float(max(aucs))
-    return found
+        # a missing value ranks lowest or highest, whichever predicts better
+        both = [_auc(label, np.where(np.isnan(values), end, values)) for end in (-np.inf, np.inf)]
+        aucs[feature.name] = float(max(max(auc, 1 - auc) for auc in both))
+    return aucs
 
 
-def _hashes(part: Any) -> np.ndarray:
+def _auc(label: np.ndarray, values: np.ndarray) -> float:
+    positives = label.sum()
+    ranks = pd.Series(values).rank().to_numpy()
+    pairs = positives * (len(label) - positives)
+    return (ranks[label == 1].sum() - positives * (positives + 1) / 2) / pairs
+
+
+def _hashes(part: Part) -> np.ndarray:
     rows = part.features.assign(label=part.label)
-    mixed = rows.select_dtypes("object").columns
-    return pd.util.hash_pandas_object(
-        rows.astype(dict.fromkeys(mixed, "str")), index=False
-    ).to_numpy()
+    texts = rows.select_dtypes(["object", "str"]).columns
+    rows = rows.astype(dict.fromkeys(texts, "str"))  # a column of mixed types has no hash
+    return pd.util.hash_pandas_object(rows, index=False).to_numpy()
 
 
-def _repeats(hashes: np.ndarray) -> float:
-    """How often one more row would be one of these: 1 less the share that stands there once (Good, 1953)."""
+def _repeat_rate(hashes: np.ndarray) -> float:
+    """The chance that one more row repeats one of these: 1 - share of unique rows (Good, 1953)."""
     _, counts = np.unique(hashes, return_counts=True)
     return 1 - (counts == 1).sum() / len(hashes)

@@ -18,7 +18,7 @@ from jollyboat.training.estimators import Model, kind
 from jollyboat.training.explanation import is_estimate
 from jollyboat.training.schema import FeatureSchema
 
-# An address in memory, or a file named by one or at random, in an archive's schema.json; inside of
+# In an archive's schema.json: a memory address, or a file that is named by one or at random. Inside
 # values the quotes would be escaped.
 RANDOM_NAME = re.compile(r'("__id__": |"file": ")([\w-]+)')
 
@@ -38,10 +38,10 @@ def save(model: Model, folder: Path) -> None:
 
 
 def load(folder: Path) -> Model:
-    """The model that `save` wrote, on one thread: more of them slow a server down.
+    """The model that `save` wrote, on one thread: more threads slow a server down.
 
-    An archive with a type that model.json does not name is refused before anything of it runs, as
-    are types of Python itself, such as functions that start a process.
+    Raises UntrustedTypesFoundException before it runs any code of an archive with a type that
+    model.json does not name, or with a type of Python itself, such as `os.system`.
     """
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     schema = FeatureSchema.from_dict(about["schema"])
@@ -54,24 +54,24 @@ def load(folder: Path) -> Model:
 
 
 def make_reproducible(archive: Path) -> None:
-    """Rewrite skops' archive without memory addresses and times: equal models, equal bytes."""
+    """Rewrite skops' archive without memory addresses and times, so that bytes are reproducible."""
     numbers: dict[str, int] = {}
 
-    def rename(found: re.Match) -> str:
-        return found[1] + str(numbers.setdefault(found[2], len(numbers)))
+    def rename(match: re.Match) -> str:
+        return match[1] + str(numbers.setdefault(match[2], len(numbers)))
 
     with ZipFile(archive) as written:
         members = {name: written.read(name) for name in written.namelist()}
     text = RANDOM_NAME.sub(rename, members.pop("schema.json").decode())
     paths = {Path(name): content for name, content in members.items()}
     files = {f"{numbers[path.stem]}{path.suffix}": content for path, content in paths.items()}
-    with ZipFile(archive, "w") as settled:
+    with ZipFile(archive, "w") as rewritten:
         for name, content in {"schema.json": text, **dict(sorted(files.items()))}.items():
-            settled.writestr(ZipInfo(name), content)  # of 1980, as all of its kind
+            rewritten.writestr(ZipInfo(name), content)  # ZipInfo's date is always 1980
 
 
 def _dump(classifier: Any, archive: Path) -> list[str]:
-    """Write the archive; the types in it that skops does not trust by itself."""
+    """Write the archive; return the types in it that skops does not trust by default."""
     import skops.io
 
     skops.io.dump(classifier, archive)

@@ -1,4 +1,4 @@
-"""Training runs as folders: what was learned from what, without an orchestrator."""
+"""Training runs as folders, readable without an orchestrator."""
 
 import hashlib
 import json
@@ -12,23 +12,23 @@ import duckdb
 
 from jollyboat.pages import page
 from jollyboat.snapshots import snapshot
-from jollyboat.store.errors import UserError
-from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import (
+from jollyboat.store import (
     PROJECT,
     Store,
+    UserError,
     default_store,
     hash_folder,
     read_json,
     write_json,
     write_text,
 )
+from jollyboat.store.project import LIBRARY
 from jollyboat.training.libraries import installed_libraries
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run. Its id is a hash of all that it is made from, so that the same question is the same run."""
+    """A training run. Its id is a hash of its inputs, so that equal inputs are the same run."""
 
     store: Store
     id: str
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run got to its end; run.json is written last."""
+        """Whether the run is complete; run.json is written last."""
         return (self.folder / "run.json").exists()
 
     @property
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def settings(self) -> dict:
-        """The snapshot's id, the settings it was trained with, the hash of the code, and the libraries' versions."""
+        """The run's inputs: snapshot id, settings, hash of the code, versions of the libraries."""
         return read_json(self.folder / "settings.json", default={})
 
     @property
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def chosen(self) -> str:
-        """The candidate that validation chose."""
+        """The candidate with the best average precision on validation."""
         return self.metrics["chosen"]
 
     @property
@@ -80,13 +80,13 @@ class Run:
         return self.folder / "candidates" / candidate
 
     def predictions(self):
-        """The holdout as a data frame: keys, label, and one column of probabilities per candidate."""
+        """The holdout as a data frame: keys, label, and a column of probabilities per candidate."""
         with duckdb.connect() as connection:
             return connection.read_parquet(str(self.folder / "holdout.parquet")).df()
 
     @property
     def cost(self) -> dict:
-        """What the run took: seconds on the clock and of CPU, megabytes of memory at most and on disk, and by task."""
+        """Wall-clock and CPU seconds, peak memory and disk space in MB, and the cost by task."""
         return (read_json(self.folder / "run.json") or {}).get("cost", {})
 
     def finish(
@@ -98,7 +98,7 @@ class Run:
         costs: Mapping,
         seconds: float,
     ) -> None:
-        """Keep what the run found; run.json comes last and says that all of it is there, and what it took."""
+        """Write the run's results; run.json comes last and marks the run as complete."""
         draft = self.folder / f".holdout.{os.getpid()}.parquet"
         with duckdb.connect() as connection:
             connection.register("predictions", predictions)
@@ -107,77 +107,70 @@ class Run:
         write_json(self.folder / "metrics.json", metrics)
         write_json(self.folder / "schema.json", schema)
         write_text(self.folder / "features.sql", feature_sql)
-        finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        sizes = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
         cost = {
             "seconds": round(seconds, 1),
             "cpu_seconds": round(sum(each["cpu_seconds"] for each in costs.values()), 1),
             "peak_mb": max(each["peak_mb"] for each in costs.values()),
-            "disk_mb": round(
-                sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6,
-                2,
-            ),
+            "disk_mb": round(sum(sizes) / 1e6, 2),
             "by_task": dict(costs),
         }
-        told = {
-            "run": self.id,
-            "chosen": metrics["chosen"],
-            "finished_at": finished_at,
-            "cost": cost,
-        }
-        write_json(self.folder / "run.json", told)
+        finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"run": self.id, "chosen": metrics["chosen"], "finished_at": finished_at}
+        write_json(self.folder / "run.json", about | {"cost": cost})
 
 
 def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
-    """The run of this snapshot, settings, code and libraries, new or as far as it got; it becomes the latest run."""
+    """The run of this snapshot, settings, code and libraries, as the latest run.
+
+    It is new, or has the progress of an earlier start.
+    """
     code = hash_folder(PROJECT / "ml", ".py") + hash_folder(LIBRARY / "training", ".py")
-    made_with = {"code": code, "libraries": installed_libraries()}
-    asked = {"snapshot": snapshot_id, **made_with, **settings}
-    run = Run(store, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12])
-    write_json(run.folder / "settings.json", asked)
+    versions = {"code": code, "libraries": installed_libraries()}
+    inputs = {"snapshot": snapshot_id, **versions, **settings}
+    run = Run(store, hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12])
+    write_json(run.folder / "settings.json", inputs)
     write_json(store.latest_run, {"run": run.id})
     return run
 
 
 def open(run_id: str, store: Store | None = None) -> Run:
-    """A finished run by its id ('' for the latest); UserError, naming those there are, if it is unknown or unfinished."""
+    """A finished run by its id, '' for the latest; UserError lists the finished runs."""
     store = store or default_store()
-    finished = sorted(path.parent.name for path in store.runs.glob("*/run.json"))
     run_id = run_id or read_json(store.latest_run, default={}).get("run", "")
     if not run_id:
-        raise UserError("There is no training run yet: `make train` makes one.")
+        raise UserError("There is no training run yet. Run `make train`.")
     run = Run(store, run_id)
     if run.is_finished:
         return run
-    there_are = f"finished runs: {', '.join(finished)}" if finished else "no run has finished yet"
-    is_begun = run.folder.exists()
-    what = (
-        "did not finish: `make train` takes it up again"
-        if is_begun
-        else "is unknown: `make train` makes a new one"
-    )
-    raise UserError(f"Training run {run_id!r} {what}; {there_are}.")
+    ids = ", ".join(sorted(path.parent.name for path in store.runs.glob("*/run.json")))
+    finished = f"finished runs: {ids}" if ids else "no run has finished yet"
+    if run.folder.exists():
+        trouble, effect = "did not finish", "resume it"
+    else:
+        trouble, effect = "does not exist", "make a new one"
+    raise UserError(f"Training run {run_id!r} {trouble}; {finished}. Run `make train` to {effect}.")
 
 
-def format_summary(run: Run, stands: bool, seconds: float) -> str:
-    """The leaderboard on the holdout, the choice, and where the page is."""
+def format_summary(run: Run, is_unchanged: bool, seconds: float) -> str:
+    """The leaderboard on the holdout, the chosen candidate, and the path of the page."""
     metrics = run.metrics
-    lines = [
-        f"{'candidate':<14}{'average precision (95 %)':>30}{'ROC AUC':>10}{'against the baseline':>28}"
-    ]
-    for name, one in metrics["candidates"].items():
-        precision, auc = one["holdout"]["average_precision"], one["holdout"]["roc_auc"]
+    header = ("average precision (95 %)", "ROC AUC", "lead over the baseline")
+    lines = [f"{'candidate':<14}{header[0]:>30}{header[1]:>10}{header[2]:>28}"]
+    for name, candidate in metrics["candidates"].items():
+        holdout, lead = candidate["holdout"], candidate.get("against_baseline")
+        lead_text = interval(lead, signed=True) if lead else ""
         lines.append(
-            f"{name:<14}{interval(precision):>30}{auc['value']:>10.3f}"
-            f"{interval(one['against_baseline'], signed=True) if 'against_baseline' in one else '':>28}"
+            f"{name:<14}{interval(holdout['average_precision']):>30}"
+            f"{holdout['roc_auc']['value']:>10.3f}{lead_text:>28}"
         )
-    parts = metrics["split"]
-    rows = ", ".join(f"{part['rows']:,} {name}" for name, part in parts.items())
-    what = "stands, nothing is new" if stands else "finished"
+    rows = ", ".join(f"{part['rows']:,} {name}" for name, part in metrics["split"].items())
+    status = "exists already, nothing changed" if is_unchanged else "finished"
     lines.append(
-        f"train: {rows}; run {run.id} {what}; {metrics['chosen']} chosen on validation; {seconds:.1f} s"
+        f"train: {rows}; run {run.id} {status}; {metrics['chosen']} chosen on validation; "
+        f"{seconds:.1f} s"
     )
-    lines.append(f"page: {run.report}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"page: {run.report}"])
 
 
 def write_page(run: Run, title: str) -> str:
@@ -185,34 +178,35 @@ def write_page(run: Run, title: str) -> str:
     context = {
         "settings": run.settings,
         "metrics": run.metrics,
-        "judged": _judged(run),
+        "judged": _count_judgements(run),
         "gates": _gates(run),
     }
     return page.write(run.report, "run.html", title=title, run=run, **context)
 
 
-def _judged(run: Run) -> dict[str, int]:
-    """How many sessions people judged which way, as the run's snapshot knew; none where it has no judgements."""
+def _count_judgements(run: Run) -> dict[str, int]:
+    """The number of sessions by judgement in the run's snapshot; empty if it has no judgements."""
     try:
-        said = snapshot.open(run.snapshot_id, run.store).relation("judgements").filter("is_in_effect")
+        opened = snapshot.open(run.snapshot_id, run.store)
+        rows = opened.relation("judgements").filter("is_in_effect")
     except UserError:
         return {}
-    return dict(said.aggregate("judgement, count(*)").fetchall())
+    return dict(rows.aggregate("judgement, count(*)").fetchall())
 
 
 def _gates(run: Run) -> list[tuple[str, dict]]:
-    """Where the gate's page on each bundle of the run is, as seen from the run's page, and what it decided."""
-    said = []
+    """For each bundle of the run: the relative address of its gate page, and the decision."""
+    gates = []
     for manifest in sorted(run.store.models.glob("*/*/manifest.json")):
         gate = run.store.gate(manifest.parent.parent.name, manifest.parent.name)
         if read_json(manifest).get("run") == run.id and gate.exists():
-            page_of_gate = gate.with_suffix(".html").relative_to(run.store.root)
-            said.append((f"../../{page_of_gate.as_posix()}", read_json(gate)["decision"]))
-    return said
+            gate_page = gate.with_suffix(".html").relative_to(run.store.root)
+            gates.append((f"../../{gate_page.as_posix()}", read_json(gate)["decision"]))
+    return gates
 
 
 def interval(figure: Mapping, signed: bool = False) -> str:
-    """A figure with what 95 % of resamples gave, as far as they are known."""
+    """A figure with its 95 % interval, as far as they are known."""
     value, low, high = (figure[name] for name in ("value", "low", "high"))
     sign = "+" if signed else ""
     if value is None:

@@ -1,4 +1,4 @@
-"""What a model reads: the names, kinds and categories of its features, fixed when it is trained."""
+"""The features of a model: names, kinds and categories, fixed when it is trained."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -7,24 +7,19 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 MOST_CATEGORIES = 50
-FEW = 1_000  # rows
-LARGEST = 1e30  # XGBoost computes in float32, where larger numbers turn into infinity
-NUMBERS = (
-    "floating",
-    "integer",
-    "mixed-integer-float",
-    "boolean",
-    "decimal",
-)  # as pandas infers them
+FEW = 1_000  # rows, as in a server's request; lists are faster than pandas for them
+LARGEST = 1e30  # XGBoost computes in float32, where larger numbers become infinite
+# the types that pandas infers
+NUMBERS = ("floating", "integer", "mixed-integer-float", "boolean", "decimal")
 TEXTS = ("string", "empty")
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One column: a number, or a category with the values that training knew."""
+    """One column: a number, or a category with its values in training."""
 
     name: str
     kind: str
@@ -32,45 +27,45 @@ class Feature:
 
     @classmethod
     def of(cls, column: pd.Series) -> Self:
-        """The feature in this column of training; a category keeps its most frequent values."""
+        """The feature of this training column; a category keeps its most frequent values."""
         inferred = pd.api.types.infer_dtype(column.astype(object), skipna=True)
         if pd.api.types.is_numeric_dtype(column) or inferred in NUMBERS:
             return cls(column.name, "number")
         if inferred not in TEXTS:
             raise UserError(
-                f"The feature {column.name} holds {inferred} values, and a model reads numbers and text: "
-                "turn it into a number (say, seconds since) or a text in dbt's features_at_point, then `make data`."
+                f"The feature {column.name} holds {inferred} values, but a model reads numbers and "
+                "texts only. Convert it to a number (say, seconds since) or a text in dbt's "
+                "features_at_point, then run `make data`."
             )
         counts = column.value_counts().sort_index().sort_values(ascending=False, kind="stable")
         return cls(column.name, "category", tuple(sorted(counts.index[:MOST_CATEGORIES])))
 
     @cached_property
     def codes(self) -> dict[str, float]:
-        """The number that stands for each category."""
+        """The number for each category."""
         return {value: float(code) for code, value in enumerate(self.categories)}
 
     def values(self, column: pd.Series) -> np.ndarray:
-        """The column as float64: a number as it is, a category as its code; null, infinite and unseen are NaN."""
+        """The column as float64, categories as codes; null, infinite and unseen are NaN."""
         return _finite(self.numbers(column))
 
     def numbers(self, column: pd.Series | np.ndarray) -> np.ndarray:
-        """The same with infinite and huge numbers as they are."""
+        """The column as float64 with infinite and huge numbers as they are."""
         if self.kind == "category" and len(column) > FEW:
             codes = pd.Index(self.categories, dtype=object).get_indexer(column.astype(object))
             return np.where(codes >= 0, codes, np.nan)
-        if self.kind == "category":  # a server asks for few rows at a time, where an index is slow
-            return np.array(
-                [self.codes.get(value, np.nan) for value in column.tolist()], dtype=float
-            )
+        if self.kind == "category":
+            codes = [self.codes.get(value, np.nan) for value in column.tolist()]
+            return np.array(codes, dtype=float)
         if column.dtype == object:
             values = [np.nan if value is pd.NA else value for value in column.tolist()]
-            return np.array(values, dtype=float)  # a tenth of what pandas takes for few rows
+            return np.array(values, dtype=float)
         return column.to_numpy(dtype=float, na_value=np.nan)
 
 
 @dataclass(frozen=True)
 class FeatureSchema:
-    """The ordered features of a model; turns any frame that holds them into the matrix it was trained on."""
+    """The ordered features of a model; makes its input matrix from a frame that has them."""
 
     features: tuple[Feature, ...]
 
@@ -82,11 +77,9 @@ class FeatureSchema:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self:
         """The schema that `to_dict` wrote."""
+        features = stored["features"]
         return cls(
-            tuple(
-                Feature(f["name"], f["kind"], tuple(f.get("categories", ())))
-                for f in stored["features"]
-            )
+            tuple(Feature(f["name"], f["kind"], tuple(f.get("categories", ()))) for f in features)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,20 +100,17 @@ class FeatureSchema:
         return [place for place, feature in enumerate(self.features) if feature.kind == kind]
 
     def matrix(self, frame: pd.DataFrame, names: list[str] | None = None) -> np.ndarray:
-        """Rows by features (all, or those of these names) as float64, see `Feature.values`; a column may not lack."""
+        """Rows by features (all, or `names`) as `Feature.values`; UserError if one is missing."""
         features = [feature for feature in self.features if names is None or feature.name in names]
         missing = [feature.name for feature in features if feature.name not in frame.columns]
         if missing:
             raise UserError(
-                f"The features lack {', '.join(missing)}, which the model was trained on: "
-                "put the column back into dbt's features_at_point, or train again with `make data train`."
+                f"The features lack {', '.join(missing)}, which the model was trained on. Put it "
+                "back into dbt's features_at_point, or train again with `make data train`."
             )
-        few = (
-            len(frame) <= FEW
-        )  # where taking a column out of a data frame costs more than reading it
-        columns = (
-            dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True)) if few else frame
-        )
+        columns = frame
+        if len(frame) <= FEW:  # here, a data frame takes longer to select a column than to read it
+            columns = dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True))
         numbers = np.array([feature.numbers(columns[feature.name]) for feature in features])
         return _finite(numbers.reshape(-1, len(frame)).T)
 

@@ -1,4 +1,4 @@
-"""A search over a candidate's hyperparameters: a few trials, each kept as it ends, so that a killed search goes on."""
+"""A search over a candidate's hyperparameters that continues where a killed one stopped."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from jollyboat.training.evaluate import log_loss
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Split, thin
 
-MOST_ROWS = 50_000  # of train, evenly taken, that a trial learns from
+MOST_ROWS = 50_000  # of train that a trial fits on, evenly spaced
+RANDOM_TRIALS = 8  # before the sampler models the results
 
 
 def search(
@@ -21,50 +22,55 @@ def search(
     budget: Mapping[str, float],
     file: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that lower the log loss on validation most (none where the usual ones do), and the history.
+    """The settings with the lowest log loss on validation (none if the defaults), and the history.
 
-    SEARCH in ml/candidates.py has each setting's lowest and highest value: whole numbers, or numbers on a log scale.
-    The budget has `trials`, and `search_seconds`, after which no other trial begins; a history says if that struck. A
-    trial's suggestion depends on the seed and the trials before it alone, so a resumed search ends as an unbroken one.
+    The budget has `trials`, and `search_seconds`, after which no trial begins; the history says if
+    that time ran out. A trial's suggestion depends only on the seed and the trials before it, so a
+    resumed search ends as an uninterrupted one.
     """
+    study, began = _open_study(file), time.monotonic()
+    train = thin(split.train, MOST_ROWS)
+    finished = _finished_trials(study)
+    while len(finished) <= budget["trials"]:
+        if finished and time.monotonic() - began >= budget["search_seconds"]:
+            break
+        # the first trial has the default settings
+        suggestion, settings = _suggest(study, name if finished else "", own["seed"], len(finished))
+        model = fit(name, train, split.validation, schema, {**own, **settings})
+        probability = model.predict_proba(split.validation.features)
+        study.tell(suggestion, log_loss(split.validation.label, probability))
+        finished = _finished_trials(study)
+    history = [{"log_loss": each.value, "settings": each.params} for each in finished]
+    best = min(history, key=lambda each: each["log_loss"])["settings"]
+    is_cut_off = len(history) <= budget["trials"]
+    return best, {"trials": history, "is_cut_off": is_cut_off, "rows": len(train)}
+
+
+def _open_study(file: Path) -> Any:
     import optuna
     from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file.parent.mkdir(parents=True, exist_ok=True)
-    storage, began = optuna.storages.JournalStorage(JournalFileBackend(str(file))), time.monotonic()
-    study = optuna.create_study(study_name="search", storage=storage, load_if_exists=True)
-    train = thin(split.train, MOST_ROWS)
-
-    def loss(given: Mapping) -> float:
-        model = fit(name, train, split.validation, schema, {**own, **given})
-        return log_loss(split.validation.label, model.predict_proba(split.validation.features))
-
-    def ended() -> list:
-        return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-    while len(ended()) <= budget["trials"] and (
-        not ended() or time.monotonic() - began < budget["search_seconds"]
-    ):
-        study.sampler = optuna.samplers.TPESampler(
-            seed=own["seed"] + len(ended()), n_startup_trials=8
-        )
-        trial = study.ask()
-        # the first trial is of the usual settings
-        ranges = search_ranges(name) if ended() else {}
-        given = {setting: _suggest(trial, setting, *ends) for setting, ends in ranges.items()}
-        study.tell(trial, loss(given))
-    history = [{"log_loss": each.value, "settings": each.params} for each in ended()]
-    best = min(history, key=lambda each: each["log_loss"])["settings"]
-    return best, {
-        "trials": history,
-        "is_cut_off": len(history) <= budget["trials"],
-        "rows": len(train),
-    }
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    return optuna.create_study(study_name="search", storage=storage, load_if_exists=True)
 
 
-def _suggest(trial: Any, name: str, low: float, high: float) -> float:
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(name, low, high)
-    return trial.suggest_float(name, low, high, log=True)
+def _finished_trials(study: Any) -> list:
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _suggest(study: Any, candidate: str, seed: int, number: int) -> tuple[Any, dict[str, float]]:
+    """The next trial and its settings; whole numbers, or numbers on a log scale."""
+    import optuna
+
+    study.sampler = optuna.samplers.TPESampler(seed=seed + number, n_startup_trials=RANDOM_TRIALS)
+    suggestion, settings = study.ask(), {}
+    for name, (low, high) in search_ranges(candidate).items():
+        if isinstance(low, int) and isinstance(high, int):
+            settings[name] = suggestion.suggest_int(name, low, high)
+        else:
+            settings[name] = suggestion.suggest_float(name, low, high, log=True)
+    return suggestion, settings

@@ -1,4 +1,4 @@
-"""Rows in time order: learn from the past, tune on what came next, judge on what came last."""
+"""Sessions split in order of time: train, then validation, then holdout."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 
 KEYS = ["tenant_id", "entity_id", "point_at", "person_id"]
 NOT_FEATURES = [*KEYS, "status", "label"]
@@ -14,7 +14,7 @@ NOT_FEATURES = [*KEYS, "status", "label"]
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows: who and when (`keys`), what was known then (`features`), what came of it (`label`, 0 or 1)."""
+    """Rows as keys (who and when), features, and label (0 or 1)."""
 
     keys: pd.DataFrame
     features: pd.DataFrame
@@ -22,14 +22,11 @@ class Part:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Self:
-        """The part that holds these rows; each column that is no key, status or label is a feature."""
+        """These rows as a part; a column that is no key, status or label is a feature."""
         rows = rows.reset_index(drop=True)
         keys = rows[[name for name in KEYS if name in rows.columns]]
-        return cls(
-            keys,
-            rows.drop(columns=NOT_FEATURES, errors="ignore"),
-            rows["label"].astype(int).to_numpy(),
-        )
+        features = rows.drop(columns=NOT_FEATURES, errors="ignore")
+        return cls(keys, features, rows["label"].astype(int).to_numpy())
 
     def __len__(self) -> int:
         return len(self.label)
@@ -65,40 +62,43 @@ def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
     `train` and `validation` are shares of the rows; the rest is the holdout. Raises `UserError`.
     """
     rows = frame[(frame["status"] == "train") & frame["label"].notna()]
-    if rows.empty:
-        found = (
-            ", ".join(
-                f"{count} {status}" for status, count in frame["status"].value_counts().items()
-            )
-            or "none"
-        )
-        raise UserError(
-            f"No session teaches anything yet (sessions by status: {found}). Put more days of logs under data/raw, or "
-            "let a session be looked at earlier (the point's vars in dbt/dbt_project.yml), then `make data`."
-        )
-    total, positives = len(rows), int(rows["label"].sum())
-    if positives in (0, total):
-        only = "had the outcome" if positives else "did not have the outcome"
-        raise UserError(
-            f"All {total} sessions {only}, so there is nothing to tell apart: "
-            "check `vars: outcome:` in dbt/dbt_project.yml, or add more days of logs, then `make data`."
-        )
-    # entity and tenant only make the order of equal times the same on every machine
+    _check_outcomes(frame, rows)
+    # tenant and entity make the order of equal times the same on every machine
     rows = rows.sort_values(["point_at", "tenant_id", "entity_id"], kind="stable")
     times = rows["point_at"].to_numpy()
     first, second = _cut(times, train), _cut(times, train + validation)
-    split = Split(
-        Part.of(rows.iloc[:first]), Part.of(rows.iloc[first:second]), Part.of(rows.iloc[second:])
-    )
+    parts = (rows.iloc[:first], rows.iloc[first:second], rows.iloc[second:])
+    split = Split(*map(Part.of, parts))
     for name, part in vars(split).items():
-        found = int(part.label.sum())
-        if found in (0, len(part)):
+        positives = int(part.label.sum())
+        if positives in (0, len(part)):
             raise UserError(
-                f"Too few rows: of {total} sessions ({positives} with the outcome) the {name} part has {len(part)}, "
-                f"{found} of them with the outcome, and needs some with and some without. Add more days of logs, then "
+                f"Too few rows: of {len(rows)} sessions ({int(rows['label'].sum())} with the "
+                f"outcome) the {name} part has {len(part)}, {positives} of them with the outcome. "
+                "It needs some with and some without. Add more days of logs, then run "
                 "`make data`, or give that part a larger share under [split] in project.toml."
             )
     return split
+
+
+def _check_outcomes(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Raise UserError where no session can train, or all of them have the same outcome."""
+    if rows.empty:
+        counts = frame["status"].value_counts().items()
+        statuses = ", ".join(f"{count} {status}" for status, count in counts) or "none"
+        raise UserError(
+            f"No session can be used for training yet (sessions by status: {statuses}). Put more "
+            "days of logs under data/raw, or predict earlier in a session (the point's vars in "
+            "dbt/dbt_project.yml), then run `make data`."
+        )
+    positives = int(rows["label"].sum())
+    if positives in (0, len(rows)):
+        which = "had the outcome" if positives else "did not have the outcome"
+        raise UserError(
+            f"All {len(rows)} sessions {which}, so a model has nothing to learn. Check "
+            "`vars: outcome:` in dbt/dbt_project.yml, or add more days of logs, then run "
+            "`make data`."
+        )
 
 
 def rows_of(part: Part, rows: slice | np.ndarray) -> Part:
@@ -111,16 +111,14 @@ def rows_of(part: Part, rows: slice | np.ndarray) -> Part:
 
 
 def thin(part: Part, most: int) -> Part:
-    """At most so many rows, evenly taken, in their order."""
-    return (
-        part
-        if len(part) <= most
-        else rows_of(part, np.linspace(0, len(part) - 1, most).astype(int))
-    )
+    """At most so many rows, evenly spaced, in their order."""
+    if len(part) <= most:
+        return part
+    return rows_of(part, np.linspace(0, len(part) - 1, most).astype(int))
 
 
 def join(first: Part, second: Part) -> Part:
-    """Both, in their order."""
+    """The rows of both parts, in their order."""
     return Part(
         pd.concat([first.keys, second.keys], ignore_index=True),
         pd.concat([first.features, second.features], ignore_index=True),
@@ -129,5 +127,5 @@ def join(first: Part, second: Part) -> Part:
 
 
 def _cut(times: np.ndarray, share: float) -> int:
-    """Where the moment begins that this share of the rows falls into."""
+    """The first row of the moment at which this share of the rows ends."""
     return int(np.searchsorted(times, times[min(round(share * len(times)), len(times) - 1)]))

@@ -1,4 +1,4 @@
-"""From a snapshot's sessions to candidates that can be compared."""
+"""Training: split sessions, fit candidates, compare them, and choose one."""
 
 import tempfile
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from jollyboat.training.diagnosis import (
     average_precision,
     diagnose,
     examples,
+    format_diagnosis,
     importance,
-    in_words,
 )
 from jollyboat.training.estimators import BASELINE, Model, fit, refit, search_ranges
 from jollyboat.training.evaluate import calibration_chance, curves, difference, metrics
@@ -30,7 +30,7 @@ SEGMENT_RESAMPLES = 100
 
 
 def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSchema]:
-    """The sessions that teach, split by time, and the schema of their features; raises UserError."""
+    """The training sessions split by time, and the schema of their features; raises UserError."""
     split = by_time(sessions, **settings["split"])
     return split, FeatureSchema.from_frame(split.train.features)
 
@@ -38,20 +38,21 @@ def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSc
 def fit_candidate(
     name: str, split: Split, schema: FeatureSchema, settings: Mapping, folder: Path
 ) -> dict[str, Any]:
-    """Fit one candidate, save it in `folder`, and return its probabilities, its sentence and its importance.
+    """Fit one candidate, save it in `folder`, and return its probabilities and descriptions.
 
-    `settings` is project.toml; the candidate gets its own section and [train] seed. The model of train alone is judged
-    on validation. The one that is fitted again on both is saved, and scores the holdout, here and once.
+    `settings` is project.toml; the candidate gets its own section and [train] seed. The model of
+    train alone predicts validation. The model of train and validation is saved, and predicts the
+    holdout once.
     """
     own, history = {"seed": settings["train"]["seed"], **settings.get(name, {})}, None
     if settings["train"].get("trials") and search_ranges(name):
         file = folder.parent.parent / "search" / f"{name}.jsonl"
-        found, history = search(name, split, schema, own, settings["train"], file)
-        own |= found
+        best, history = search(name, split, schema, own, settings["train"], file)
+        own |= best
     first = fit(name, split.train, split.validation, schema, own)
     model = refit(name, first, split.train, split.validation, own)
-    _save_whole(model, folder)
-    known = thin(split.train, MOST_ROWS)
+    _save_atomically(model, folder)
+    sample = thin(split.train, MOST_ROWS)
     return {
         "validation": first.predict_proba(split.validation.features),
         "holdout": model.predict_proba(split.holdout.features),
@@ -59,19 +60,17 @@ def fit_candidate(
         "search": history,
         "is_refit": model.classifier is not first.classifier,
         "importance": importance(first, split.validation, own["seed"]),
-        "on_train": average_precision(known, first.predict_proba(known.features)),
+        "on_train": average_precision(sample, first.predict_proba(sample.features)),
     }
 
 
-def _save_whole(model: Model, folder: Path) -> None:
-    """Each file whole or not at all: what a killed run leaves behind may still write the same ones."""
+def _save_atomically(model: Model, folder: Path) -> None:
+    """Replace each file whole: tasks of a killed run may still write the same files."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
         save(model, Path(draft))
-        for path in [path for path in Path(draft).rglob("*") if path.is_file()]:
-            target = folder / path.relative_to(draft)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+        for path in Path(draft).iterdir():
+            path.replace(folder / path.name)
 
 
 def compare(
@@ -81,64 +80,73 @@ def compare(
     settings: Mapping,
     saved: Path,
 ) -> dict[str, Any]:
-    """The figures of a run: each candidate on validation and holdout, its lead over the baseline, and the choice.
+    """The figures of a run: each candidate on validation and holdout, and the chosen one.
 
-    The choice looks at validation alone; the holdout only says how good the choice is. Intervals are resampled by
-    person where persons are known. `saved` is the folder of the saved candidates.
+    Only validation decides the choice. Intervals are resampled by person where persons are known.
+    `saved` is the folder of the saved candidates.
     """
-    costs = {name: settings["decision"][name] for name in ("value_of_hit", "cost_of_alarm")}
-    threshold = costs["cost_of_alarm"] / (costs["cost_of_alarm"] + costs["value_of_hit"])
-    seed, label = settings["train"]["seed"], split.holdout.label
-    resampling = {
-        "resamples": settings["evaluate"]["resamples"],
-        "seed": seed,
-        "groups": persons(split.holdout),
-    }
-    baseline = fitted[BASELINE]["holdout"] if BASELINE in fitted else None
-    segments = segment_columns(split.holdout, settings["evaluate"]["segments"])
-    candidates = {}
-    for name, one in fitted.items():
-        is_compared = baseline is not None and name != BASELINE
-        against = (baseline, SEGMENT_RESAMPLES, seed, resampling["groups"]) if is_compared else ()
-        candidates[name] = {
-            "description": one["description"],
-            "search": one["search"],
-            "is_refit": one["is_refit"],
-            "importance": one["importance"],
-            "on_train": one["on_train"],
-            "validation": metrics(
-                split.validation.label, one["validation"], threshold, **costs, resamples=0, seed=0
-            ),
-            "holdout": metrics(label, one["holdout"], threshold, **costs, **resampling),
-            "segments": by_segment(segments, label, one["holdout"], *against),
-            "curves": curves(label, one["holdout"]),
-            "calibration_chance": calibration_chance(one["holdout"], seed),
-        }
-        if baseline is not None:
-            candidates[name]["against_baseline"] = difference(
-                label, one["holdout"], baseline, **resampling
-            )
+    judge = _Judge(split, settings, fitted.get(BASELINE))
+    candidates = {name: judge.figures(name, one) for name, one in fitted.items()}
     chosen = choose({name: one["validation"] for name, one in candidates.items()})
-    best = candidates[chosen]
-    best["found_segments"] = search_segments(split.holdout, schema, fitted[chosen]["holdout"], seed)
-    best["examples"] = examples(load(saved / chosen), split.holdout, fitted[chosen]["holdout"])
+    best, probability = candidates[chosen], fitted[chosen]["holdout"]
+    best["found_segments"] = search_segments(split.holdout, schema, probability, judge.seed)
+    best["examples"] = examples(load(saved / chosen), split.holdout, probability)
     diagnosis = diagnose(chosen, split, schema, settings)
-    precision = best["validation"]["average_precision"]["value"]
+    on_validation = best["validation"]["average_precision"]["value"]
+    sentences = format_diagnosis(diagnosis, best["on_train"], on_validation, chosen)
     return {
         "chosen": chosen,
-        "threshold": threshold,
+        "threshold": judge.threshold,
         "split": split.summary(),
         "tenants": int(split.holdout.keys["tenant_id"].nunique()),
-        "persons": None if resampling["groups"] is None else int(resampling["groups"].max() + 1),
+        "persons": None if judge.persons is None else int(judge.persons.max() + 1),
         "leaks": look_for_leaks(split, schema),
-        "diagnosis": diagnosis
-        | {"sentences": in_words(diagnosis, best["on_train"], precision, chosen)},
+        "diagnosis": diagnosis | {"sentences": sentences},
         "candidates": candidates,
     }
 
 
+class _Judge:
+    """Computes each candidate's figures on validation and holdout."""
+
+    def __init__(self, split: Split, settings: Mapping, baseline: Mapping | None) -> None:
+        self.split = split
+        self.costs = {
+            name: settings["decision"][name] for name in ("value_of_hit", "cost_of_alarm")
+        }
+        self.threshold = self.costs["cost_of_alarm"] / sum(self.costs.values())
+        self.seed, self.persons = settings["train"]["seed"], persons(split.holdout)
+        self.resamples = settings["evaluate"]["resamples"]
+        self.baseline = None if baseline is None else baseline["holdout"]
+        self.segments = segment_columns(split.holdout, settings["evaluate"]["segments"])
+
+    def figures(self, name: str, fitted: Mapping) -> dict[str, Any]:
+        """The figures of one result of `fit_candidate`."""
+        label, probability = self.split.holdout.label, fitted["holdout"]
+        resampling = {"resamples": self.resamples, "seed": self.seed, "groups": self.persons}
+        is_compared = self.baseline is not None and name != BASELINE
+        against = (self.baseline, SEGMENT_RESAMPLES, self.seed, self.persons) if is_compared else ()
+        kept = ("description", "search", "is_refit", "importance", "on_train")
+        figures = {key: fitted[key] for key in kept} | {
+            "validation": self._metrics(
+                self.split.validation.label, fitted["validation"], resamples=0, seed=0
+            ),
+            "holdout": self._metrics(label, probability, **resampling),
+            "segments": by_segment(self.segments, label, probability, *against),
+            "curves": curves(label, probability),
+            "calibration_chance": calibration_chance(probability, self.seed),
+        }
+        if self.baseline is not None:
+            lead = difference(label, probability, self.baseline, **resampling)
+            figures["against_baseline"] = lead
+        return figures
+
+    def _metrics(self, label: np.ndarray, probability: np.ndarray, **resampling) -> dict[str, Any]:
+        return metrics(label, probability, self.threshold, **self.costs, **resampling)
+
+
 def choose(metrics_on_validation: Mapping[str, Mapping]) -> str:
-    """The candidate with the best average precision; they come in order of complexity, and ties go to the simpler."""
+    """The candidate with the best average precision; of equals the first, which is the simplest."""
     return max(
         metrics_on_validation,
         key=lambda name: metrics_on_validation[name]["average_precision"]["value"],
@@ -146,21 +154,19 @@ def choose(metrics_on_validation: Mapping[str, Mapping]) -> str:
 
 
 def persons(part: Part) -> np.ndarray | None:
-    """A number for each row's person, which says nothing about who that is; None where persons are not known."""
+    """An anonymous number for each row's person; None where persons are not known."""
     if "person_id" not in part.keys:
         return None
-    known = part.keys.assign(
-        person_id=part.keys["person_id"].fillna(part.keys["entity_id"])
-    )  # else all are one person
-    return known.groupby(["tenant_id", "person_id"], dropna=False, sort=False).ngroup().to_numpy()
+    # without an id, each session is a person of its own
+    person_id = part.keys["person_id"].fillna(part.keys["entity_id"])
+    keys = part.keys.assign(person_id=person_id)
+    return keys.groupby(["tenant_id", "person_id"], dropna=False, sort=False).ngroup().to_numpy()
 
 
 def holdout_predictions(split: Split, fitted: Mapping[str, Mapping]) -> pd.DataFrame:
-    """The holdout's keys and labels with one column of probabilities per candidate; persons are numbered."""
+    """The holdout's keys and labels, numbered persons, and each candidate's probabilities."""
+    keys = split.holdout.keys.drop(columns="person_id", errors="ignore")
+    numbers = persons(split.holdout)
+    person = {} if numbers is None else {"person": numbers}
     probabilities = {name: one["holdout"] for name, one in fitted.items()}
-    keys, numbers = (
-        split.holdout.keys.drop(columns="person_id", errors="ignore"),
-        persons(split.holdout),
-    )
-    known = {} if numbers is None else {"person": numbers}
-    return keys.assign(**known, label=split.holdout.label, **probabilities)
+    return keys.assign(**person, label=split.holdout.label, **probabilities)

@@ -1,138 +1,169 @@
-"""What changed in the sources: `source_changes` as dbt found it, with renames recognised and what to do about each."""
+"""The changes in the sources: `source_changes` with renames recognised and a hint for each."""
 
 import re
 
 import duckdb
 
-from jollyboat.store.store import Store, quoted
+from jollyboat.store import Store, quoted
 from jollyboat.warehouse.warehouse import DBT
 
-DAYS_APART, LINES_READ = 3, 1_000
-ALIKE, ALIKE_IN_SHAPE = 0.5, 0.9
+MOST_DAYS_APART, LINES_READ = 3, 1_000
+LEAST_SAME, LEAST_SAME_SHAPE = 0.5, 0.9
 CHANGES = """
 select source, kind, field, changed_on, was_before, was_after, value_before, value_after, is_recent
 from source_changes order by changed_on desc, source, kind, field limit 500
 """
-# How many of either side's values the other side has, too: as they are, and in shape (letters as a, digits as 9).
+# The share of each side's values that the other side has too, and the same for their shapes:
+# letters become `a` and digits `9`.
 LIKENESS = """
 with lines as (
-    select filename in $before as is_before, line from read_csv($before || $after, columns = {'line': 'VARCHAR'},
-        delim = e'\\x1f', quote = '', escape = '', header = false, auto_detect = false, strict_mode = false,
-        null_padding = true, new_line = '\\n', max_line_size = 8000000, filename = true)
+    select filename in $before as is_before, line
+    from read_csv(
+        $before || $after, columns = {'line': 'VARCHAR'}, delim = e'\\x1f', quote = '', escape = '',
+        header = false, auto_detect = false, strict_mode = false, null_padding = true,
+        new_line = '\\n', max_line_size = 8000000, filename = true
+    )
     qualify row_number() over (partition by filename) <= $lines
 ),
-found as (
-    select is_before, case when json_valid(line) then if(is_before, line ->> $old, line ->> $new) end as value,
+field_values as (
+    select
+        is_before,
+        case when json_valid(line) then if(is_before, line ->> $old, line ->> $new) end as value,
         regexp_replace(regexp_replace(value, '\\pL+', 'a', 'g'), '\\pN+', '9', 'g') as shape
     from lines where left(line, 1) = '{' and value is not null
 ),
 sides as (
-    select is_before, list(distinct value) as values, list(distinct shape) filter (length(shape) > 3) as shapes
-    from found group by all
+    select
+        is_before,
+        list(distinct value) as values,
+        list(distinct shape) filter (length(shape) > 3) as shapes
+    from field_values group by all
 ),
 shares as (
-    select avg(list_contains(values, value)::int) as alike, avg(list_contains(shapes, shape)::int) as in_shape
-    from found inner join sides on found.is_before != sides.is_before group by found.is_before
+    select
+        avg(list_contains(values, value)::int) as same,
+        avg(list_contains(shapes, shape)::int) as same_shape
+    from field_values inner join sides on field_values.is_before != sides.is_before
+    group by field_values.is_before
 )
-select min(alike), coalesce(min(in_shape), 0) from shares having count(*) = 2
+select min(same), coalesce(min(same_shape), 0) from shares having count(*) = 2
+"""
+FILES = """
+select
+    max_by(read_from, file_seq) filter (where arrived_on < $old_gone_on),
+    min_by(read_from, file_seq) filter (where arrived_on >= $new_since)
+from landed_files where source = $source and read_from is not null
 """
 
 
-def find(connection: duckdb.DuckDBPyConnection, store: Store, known: list[dict] = ()) -> list[dict]:
-    """Every change, the newest first: as in `source_changes`, with `hint` (what to do) and `is_news` (not in `known`).
+def find(
+    connection: duckdb.DuckDBPyConnection, store: Store, known_changes: list[dict] = ()
+) -> list[dict]:
+    """The rows of `source_changes`, newest first, each with `hint` and `is_news`.
 
-    A field that went where another with like values came is one change of kind `renamed`, its `field` both names.
+    News is what is not in `known_changes`. An old field and a new one with similar values are one
+    change of kind `renamed`, whose `field` is both names.
     """
     rows = connection.sql(CHANGES).df().to_dict("records")
-    seen = {(row["source"], row["kind"], row["field"]) for row in known}
+    known_keys = {_key(row) for row in known_changes}
     for row in rows:
-        row["is_news"] = (row["source"], row["kind"], row["field"]) not in seen
+        row["is_news"] = _key(row) not in known_keys
     renames, paired = [], []
-    for gone, new in _pairs(connection, store, rows):
-        if gone not in paired and new not in paired:
-            paired += [gone, new]
-            renames.append(gone | _both(gone, new))
-    kept = [row | {"hint": _hint(row)} for row in rows if row not in paired]
-    return sorted(renames + kept, key=lambda row: row["changed_on"], reverse=True)
+    for old, new in _renamed_pairs(connection, store, rows):
+        if old not in paired and new not in paired:
+            paired += [old, new]
+            renames.append(old | _rename(old, new))
+    others = [row | {"hint": _hint(row)} for row in rows if row not in paired]
+    return sorted(renames + others, key=lambda row: row["changed_on"], reverse=True)
 
 
-def _pairs(
+def _key(row: dict) -> tuple[str, str, str]:
+    return row["source"], row["kind"], row["field"]
+
+
+def _renamed_pairs(
     connection: duckdb.DuckDBPyConnection, store: Store, rows: list[dict]
 ) -> list[tuple[dict, dict]]:
-    """Fields that went beside fields that came about then, as often and with like values; the most alike first."""
-    pairs = [
-        (gone, new)
-        for gone in rows
-        for new in rows
-        if (gone["kind"], new["kind"]) == ("gone", "new")
-        and gone["source"] == new["source"]
-        and abs((gone["changed_on"] - new["changed_on"]).days) <= DAYS_APART
-        and 0.5 < new["value_after"] / gone["value_before"] < 2
-    ]
+    """Pairs of a field that is gone and a new one with similar values; the most similar first."""
+    pairs = [(old, new) for old in rows for new in rows if _may_be_renamed(old, new)]
     scored = []
-    for gone, new in pairs[:100]:
-        alike, alike_in_shape = _likeness(connection, store, gone, new)
-        if alike >= ALIKE or alike_in_shape >= ALIKE_IN_SHAPE:
-            scored.append((alike + alike_in_shape, gone, new))
-    return [(gone, new) for _, gone, new in sorted(scored, key=lambda pair: -pair[0])]
+    for old, new in pairs[:100]:
+        same, same_shape = _likeness(connection, store, old, new)
+        if same >= LEAST_SAME or same_shape >= LEAST_SAME_SHAPE:
+            scored.append((same + same_shape, old, new))
+    return [(old, new) for _, old, new in sorted(scored, key=lambda each: -each[0])]
+
+
+def _may_be_renamed(old: dict, new: dict) -> bool:
+    return (
+        (old["kind"], new["kind"]) == ("gone", "new")
+        and old["source"] == new["source"]
+        and abs((old["changed_on"] - new["changed_on"]).days) <= MOST_DAYS_APART
+        and 0.5 < new["value_after"] / old["value_before"] < 2
+    )
 
 
 def _likeness(
-    connection: duckdb.DuckDBPyConnection, store: Store, gone: dict, new: dict
+    connection: duckdb.DuckDBPyConnection, store: Store, old: dict, new: dict
 ) -> tuple[float, float]:
-    """How alike the old field's values in the last file before are to the new one's in the first after it."""
-    places = connection.execute(
-        "select max_by(read_from, file_seq) filter (where arrived_on < $gone), "
-        "min_by(read_from, file_seq) filter (where arrived_on >= $new) "
-        "from landed_files where source = $source and read_from is not null",
-        {"source": gone["source"], "gone": gone["changed_on"], "new": new["changed_on"]},
+    """How similar the old field's last file is to the new field's first file."""
+    files = connection.execute(
+        FILES,
+        {
+            "source": old["source"],
+            "old_gone_on": old["changed_on"],
+            "new_since": new["changed_on"],
+        },
     ).fetchone()
-    if None in places:
+    if None in files:
         return 0, 0
-    before, after = ([str(store.root / place)] for place in places)
-    paths = {name: _path(row["field"]) for name, row in [("old", gone), ("new", new)]}
-    asked = {"before": before, "after": after, "lines": LINES_READ, **paths}
+    before, after = ([str(store.root / file)] for file in files)
+    paths = {"old": _path(old["field"]), "new": _path(new["field"])}
+    parameters = {"before": before, "after": after, "lines": LINES_READ, **paths}
     try:
-        return connection.execute(LIKENESS, asked).fetchone() or (0, 0)
-    except duckdb.BinderException:  # a name that is no path, such as "Price [EUR]"
+        return connection.execute(LIKENESS, parameters).fetchone() or (0, 0)
+    except duckdb.BinderException:  # DuckDB takes no path of a name such as "Price [EUR]"
         return 0, 0
 
 
-def _both(gone: dict, new: dict) -> dict:
-    """What is said of a rename."""
-    old, name, model = gone["field"], new["field"], f"stg_{gone['source']}__events.sql"
-    place = DBT / "models" / "staging" / model
-    leaf = name.strip('"').rpartition('"' if '"' in name else ".")[2]
-    is_read = place.exists() and re.search(
-        rf"\b{re.escape(leaf)}\b", place.read_text(encoding="utf-8")
-    )
-    both = f"coalesce(record ->> '{quoted(_path(old))}', record ->> '{quoted(_path(name))}')"
-    mend = f"where dbt/models/staging/{model} reads {old}, write {both}"
+def _rename(old: dict, new: dict) -> dict:
+    """The columns in which a rename differs from the row of its old field."""
+    before, after, model = old["field"], new["field"], f"stg_{old['source']}__events.sql"
+    path = DBT / "models" / "staging" / model
+    leaf = after.strip('"').rpartition('"' if '"' in after else ".")[2]
+    sql = path.read_text(encoding="utf-8") if path.exists() else ""
+    if re.search(rf"\b{re.escape(leaf)}\b", sql):
+        hint = f"{model} reads {after} already"
+    else:
+        values = ", ".join(f"record ->> '{quoted(_path(name))}'" for name in (before, after))
+        hint = (
+            f"write coalesce({values}) where dbt/models/staging/{model} reads {before}; "
+            "then run `make data`, which reads all files again"
+        )
     return {
         "kind": "renamed",
-        "field": f"{old} → {name}",
+        "field": f"{before} → {after}",
         "was_after": new["was_after"],
-        "is_news": gone["is_news"] or new["is_news"],
-        "hint": f"{model} reads {name} already"
-        if is_read
-        else f"{mend}; `make data` then reads all files again",
+        "is_news": old["is_news"] or new["is_news"],
+        "hint": hint,
     }
 
 
 def _hint(row: dict) -> str:
     path = quoted(_path(row["field"]))
+    has_fewer = row["value_after"] < row["value_before"]
+    volume = "every file has arrived whole" if has_fewer else "no file is there twice"
     return {
-        "new": f"in payload unless staging leaves it out; as a feature: payload ->> '{path}' (docs/add-a-feature.md)",
-        "gone": "ask who writes the logs; what reads it is null from then on",
-        "retyped": "what is no number any more is null where a number is wanted",
-        "nulls": "features of it mean something else from then on",
-        "volume": "see that all files have arrived, whole"
-        if row["value_after"] < row["value_before"]
-        else "see that none is there twice",
-        "event_type": "kept; counted by no feature until one names it",
+        "new": "it is in payload unless staging leaves it out; as a feature: "
+        f"payload ->> '{path}' (docs/add-a-feature.md)",
+        "gone": "ask who writes the logs; columns made from it are null from that day on",
+        "retyped": "a value that is not a number is null where a number is needed",
+        "nulls": "its features have another meaning from that day on",
+        "volume": f"check that {volume}",
+        "event_type": "it is kept; no feature counts it until one names it",
     }[row["kind"]]
 
 
 def _path(field: str) -> str:
-    """The field's JSON path; in a list that of its first item."""
+    """The field's JSON path; in a list the path of its first item."""
     return f"$.{field.replace('[]', '[0]')}"

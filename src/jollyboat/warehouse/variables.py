@@ -1,4 +1,4 @@
-"""`vars` of dbt/dbt_project.yml as one typed object; dbt refuses a variable that is missing."""
+"""`vars` of dbt/dbt_project.yml as one typed object."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.store.settings import Count, Section, Text, describe, suggest
 
 FILE = "dbt/dbt_project.yml"
@@ -15,7 +15,7 @@ NONE = Field(default_factory=list)
 
 
 class Variables(Section):
-    """What is set once for SQL. A project's own models may have variables beside these."""
+    """The settings of SQL. A project's own models may have more variables."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -30,20 +30,20 @@ class Variables(Section):
 
 
 def parse(text: str) -> Variables:
-    """The variables in dbt_project.yml; UserError with file, key, value and what would do."""
+    """The variables in dbt_project.yml; UserError with file, key, value and what is allowed."""
     try:
-        given = yaml.safe_load(text)["vars"] or {}
-        return Variables.model_validate(given)
-    except yaml.YAMLError as error:  # it names line and column
+        variables = yaml.safe_load(text)["vars"] or {}
+        return Variables.model_validate(variables)
+    except yaml.YAMLError as error:  # its text has line and column
         raise UserError(f"{FILE} is not valid YAML: {error}") from error
     except (KeyError, TypeError) as error:
-        raise UserError(f"{FILE} has no vars: sources, outcome and the rest.") from error
+        raise UserError(f"{FILE} has no vars: sources, outcome and others are missing.") from error
     except ValidationError as error:
-        raise UserError(f"{FILE}: vars: {_sentence(given, error.errors()[0])}") from error
+        raise UserError(f"{FILE}: vars: {_sentence(variables, error.errors()[0])}") from error
 
 
-def _sentence(given: Mapping[str, Any], error: Mapping[str, Any]) -> str:
+def _sentence(variables: Mapping[str, Any], error: Mapping[str, Any]) -> str:
     if error["type"] != "missing":
         return describe(error["loc"] or ["vars"], error)
     (name,) = error["loc"]
-    return f"{name} is missing.{suggest(name, set(given) - set(Variables.model_fields))}"
+    return f"{name} is missing.{suggest(name, set(variables) - set(Variables.model_fields))}"

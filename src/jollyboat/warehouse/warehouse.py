@@ -1,4 +1,4 @@
-"""dbt over the project's warehouse: its settings, and one run of it under a lock."""
+"""dbt over the project's warehouse: its settings, one locked run of it, and its results."""
 
 import fcntl
 import json
@@ -20,11 +20,12 @@ import yaml
 
 from jollyboat.landing import landing
 from jollyboat.landing.landing import Landing
-from jollyboat.store.errors import UserError, explain
-from jollyboat.store.project import LIBRARY
-from jollyboat.store.store import (
+from jollyboat.store import (
+    LIBRARY,
     PROJECT,
     Store,
+    UserError,
+    explain,
     hash_folder,
     hash_text,
     is_alive,
@@ -38,12 +39,12 @@ TOO_LITTLE_BYTES = 1_000_000
 
 
 def variables() -> Variables:
-    """The `vars` of `dbt/dbt_project.yml`: what is set once for SQL; UserError where one is wrong."""
+    """The `vars` of `dbt/dbt_project.yml`; UserError where one is wrong."""
     return parse((DBT / "dbt_project.yml").read_text(encoding="utf-8"))
 
 
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
-    """The warehouse, to be read, within the memory that `profiles.yml` sets."""
+    """The warehouse, read only, within the memory limit of `profiles.yml`."""
     return duckdb.connect(str(store.warehouse), read_only=True, config=memory_limit())
 
 
@@ -54,19 +55,19 @@ def count_rows(store: Store, table: str) -> int:
 
 
 def memory_limit() -> dict[str, str]:
-    """The memory that DuckDB may take before it goes on on disk, as a setting of its own."""
+    """DuckDB's setting for the memory that it may take before it uses the disk."""
     profile = yaml.safe_load((PROJECT / "profiles.yml").read_text(encoding="utf-8"))["project"]
     return {"memory_limit": profile["outputs"][profile["target"]]["settings"]["memory_limit"]}
 
 
 def source_names() -> tuple[list[str], list[str]]:
-    """The sources that are read, and those that are fed back by this project itself."""
-    found = variables()
-    return found.sources, found.feedback_sources
+    """The sources of events, and those that the project's server writes."""
+    settings = variables()
+    return settings.sources, settings.feedback_sources
 
 
 def environment(store: Store) -> dict[str, str]:
-    """The environment in which dbt finds this project, whatever the working directory, and leaves `dbt/` clean."""
+    """An environment in which dbt finds the project from any folder and writes below `data/`."""
     return os.environ | {
         "STORE_ROOT": str(store.root),
         "DBT_PROJECT_DIR": str(DBT),
@@ -78,7 +79,7 @@ def environment(store: Store) -> dict[str, str]:
 
 
 def land(store: Store) -> Landing:
-    """Bring the catalog of raw files up to date, by the settings of `dbt/dbt_project.yml`; see `landing.land`."""
+    """`landing.land` with the settings of `dbt/dbt_project.yml`."""
     return landing.land(store, *source_names(), lines_at_once=variables().lines_at_once)
 
 
@@ -89,10 +90,11 @@ def locked(
     run_process: int | None = None,
     patience_seconds: float = 60,
 ) -> Iterator[int]:
-    """Hold the right to write the warehouse; yields the lock's descriptor, which dbt inherits, so that the leftovers of
-    a killed run keep it until they end: those are waited for, a run that is under way (`run_process` lives) is not.
+    """Hold the lock for writing the warehouse; yields its descriptor, which dbt inherits.
 
-    Raises UserError with who holds it since when, or, with `build_id`, that another run has built the tables since.
+    So the dbt of a killed run keeps the lock until it ends. This waits for it, but not for a run
+    whose process (`run_process`) lives. Raises UserError with the holder and its start. With
+    `build_id`, raises UserError if another run has built the tables since that build.
     """
     store.root.mkdir(parents=True, exist_ok=True)
     with (store.root / ".warehouse.lock").open("a+") as file:
@@ -100,14 +102,13 @@ def locked(
         file.seek(0)
         file.truncate()
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(
-            json.dumps({"pid": os.getpid(), "run": run_process or os.getppid(), "since": since})
-        )
+        holder = {"pid": os.getpid(), "run": run_process or os.getppid(), "since": since}
+        file.write(json.dumps(holder))
         file.flush()
-        if build_id and read_json(store.dbt / "built.json", default={}).get("id") != build_id:
+        if build_id and _last_build(store).get("id") != build_id:
             raise UserError(
-                "Another data run has built the tables since these were audited; nothing was published. "
-                "`make data` again."
+                "Another data run has built the tables after they were audited; "
+                "nothing was published. Run `make data` again."
             )
         yield file.fileno()
 
@@ -119,33 +120,29 @@ def _acquire(file: TextIO, deadline: float) -> None:
         except BlockingIOError:
             file.seek(0)
             holder = json.loads(file.read() or "{}")
-            is_under_way = is_alive(holder.get("pid")) and is_alive(holder.get("run"))
-            if is_under_way or time.monotonic() > deadline:
-                who = (
-                    "Another data run"
-                    if is_under_way
-                    else "What is left of a data run that was killed"
-                )
-                raise UserError(
-                    f"{who} (process {holder.get('pid')}) has been writing the warehouse since {holder.get('since')}. "
-                    "Wait for it to end, then run the same command again."
-                ) from None
-            time.sleep(0.2)
+        is_running = is_alive(holder.get("pid")) and is_alive(holder.get("run"))
+        if is_running or time.monotonic() > deadline:
+            who = "Another data run" if is_running else "The rest of a killed data run"
+            raise UserError(
+                f"{who} (process {holder.get('pid')}) has been writing the warehouse since "
+                f"{holder.get('since')}. Wait for it to end, then run the same command again."
+            )
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)
 class Build:
-    """A build of the tables: its `dbt run`, or None where the last build is still right; what it is made from."""
+    """A build of the tables. `process` is its `dbt run`; None if the last build is up to date."""
 
     process: subprocess.Popen | None
     inputs: dict[str, str]
 
 
 def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
-    """Start `dbt run` in a process of its own that holds the lock with us; its output goes to the log below `data/dbt`.
+    """Start `dbt run` in a process that shares the lock; its output goes to a log in `data/dbt`.
 
-    dbt reads the raw files that it has not read yet, and builds all other tables from the first row. It is not started
-    where SQL, raw files, salt and place are those of the last build.
+    dbt reads the raw files that are new, and builds all other tables from the first row. It does
+    not start if code, raw files, salt and folder are the same as in the last build.
     """
     log = store.dbt / "logs"
     log.mkdir(parents=True, exist_ok=True)
@@ -153,13 +150,12 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
         "code": code_fingerprint(),
         "landed": landing.fingerprint,
         "salt": hash_text("", store.read_salt()),
-        "root": str(store.root),  # the views hold the paths of their files
+        "root": str(store.root),  # the views have the paths of their files
     }
     link_package()
-    built = read_json(store.dbt / "built.json", default={})
-    if store.warehouse.exists() and inputs == {name: built.get(name) for name in inputs}:
+    if store.warehouse.exists() and inputs.items() <= _last_build(store).items():
         return Build(None, inputs)
-    (store.dbt / "built.json").unlink(missing_ok=True)
+    _build_file(store).unlink(missing_ok=True)
     with (log / "run.txt").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors"],
@@ -174,56 +170,60 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
 
 
 def finish_dbt(store: Store, build: Build) -> str:
-    """Wait for dbt and return the build's id; raise UserError with the model and the error where it failed."""
+    """Wait for dbt and return the build's id; UserError with the model and the error."""
     if build.process is None:
-        return read_json(store.dbt / "built.json")["id"]
-    if build.process.wait() == 0:
-        _sweep_staged(store)
-        build_id = uuid.uuid4().hex
-        write_json(store.dbt / "built.json", {"id": build_id, **build.inputs, **_models(store)})
-        return build_id
+        return _last_build(store)["id"]
+    if build.process.wait() != 0:
+        raise UserError(_dbt_error(store))
+    _sweep_staged(store)
+    build_id = uuid.uuid4().hex
+    write_json(_build_file(store), {"id": build_id, **build.inputs, **_results(store)})
+    return build_id
+
+
+def _dbt_error(store: Store) -> str:
     text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
     if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
         text += f"\nNo space left on device: {store.root}"  # dbt could not write its log either
-    if sentence := explain(text):
-        raise UserError(sentence)
-    found = text.rfind("Failure in")
-    where = text[found:] if found >= 0 else "\n".join(text.splitlines()[-25:])
-    raise UserError(
-        f"dbt could not build the tables; nothing was published.\n{where.strip()[:3000]}\n"
-        "Mend the model named above, then `make data` (the whole log: data/dbt/logs/run.txt)."
+    start = text.rfind("Failure in")
+    cause = text[start:] if start >= 0 else "\n".join(text.splitlines()[-25:])
+    return explain(text) or (
+        f"dbt could not build the tables; nothing was published.\n{cause.strip()[:3000]}\n"
+        "Fix the model named above, then run `make data` again. "
+        "The whole log is data/dbt/logs/run.txt."
     )
 
 
 def _sweep_staged(store: Store) -> None:
-    """Remove the staged files that no view reads: of raw files that changed or went, of a killed build, of old code.
+    """Remove the staged files that no view reads, except those that the code before this one made.
 
-    Those of the code before this one stay, so that the way back to it reads no raw line again.
+    With them a return to that code reads no raw line again.
     """
     with connect(store) as connection:
         (views,) = connection.sql(
             "select string_agg(sql, '') from duckdb_views() where not internal"
         ).fetchone()
-    for source in store.staged.iterdir():
-        used = [path for path in source.iterdir() if path.name in views]
-        for path in used:
-            path.touch()  # so that the code before is the one whose files are newest
-        portions = {_portion_and_code(path)[0] for path in used}
-        unused = sorted(set(source.iterdir()) - set(used), key=lambda path: path.stat().st_mtime_ns)
-        whole = [path for path in unused if _portion_and_code(path)[0] in portions]
-        for path in unused:
-            if path not in whole or _portion_and_code(path)[1] != _portion_and_code(whole[-1])[1]:
-                path.unlink()
+    files = sorted(store.staged.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    used = [path for path in files if path.name in views]
+    for path in used:
+        path.touch()  # so the newest unused files are those of the code before
+    portions = {_parts(path)[:2] for path in used}
+    old = [path for path in files if path not in used and _parts(path)[:2] in portions]
+    last_codes = {source: code for source, _, code in map(_parts, old)}
+    kept = [path for path in old if last_codes[_parts(path)[0]] == _parts(path)[2]]
+    for path in set(files) - {*used, *kept}:
+        path.unlink()
 
 
-def _portion_and_code(staged: Path) -> tuple[str, str]:
-    """The two hashes in a staged file's name: of the raw files in it, and of the code that read them."""
-    portion, _, code = staged.stem.partition("-")
-    return portion, code
+def _parts(staged: Path) -> tuple[str, str, str]:
+    """A staged file's source, the hash of its raw files, and the hash of its code."""
+    source, _, hashes = staged.stem.partition("-")
+    portion, _, code = hashes.partition("-")
+    return source, portion, code
 
 
 def link_package(project: Path = PROJECT) -> Path:
-    """The link dbt/dbt_packages/jollyboat to the library's dbt package, made where it is missing or wrong."""
+    """The link dbt/dbt_packages/jollyboat to the library's dbt package; made if it is not there."""
     link = project / "dbt" / "dbt_packages" / "jollyboat"
     target = os.path.relpath(LIBRARY / "dbt", link.parent.resolve())
     if not (link.is_symlink() and link.readlink() == Path(target)):
@@ -235,56 +235,69 @@ def link_package(project: Path = PROJECT) -> Path:
 
 
 def code_fingerprint() -> str:
-    """A hash of everything under `dbt/` that shapes rows; when it changes, the tables are built again."""
+    """A hash of the dbt files that decide the tables' rows, the library's included."""
     return hash_folder(DBT, ".sql", ".yml", ".csv") + hash_folder(LIBRARY / "dbt", ".sql", ".yml")
 
 
 def compiled(store: Store, model: str) -> str:
     """The SQL of a model as dbt last compiled it."""
-    (path,) = Path(store.dbt / "target" / "compiled").rglob(f"{model}.sql")
+    (path,) = (store.dbt / "target" / "compiled").rglob(f"{model}.sql")
     return path.read_text(encoding="utf-8")
 
 
 def last_models(store: Store) -> list[dict]:
-    """The models of the last build in their order: `name`, `seconds`, and `parents`, what each was made from."""
-    return read_json(store.dbt / "built.json")["models"]
+    """The models of the last build in order, each with `name`, `seconds` and `parents`."""
+    return _last_build(store)["models"]
 
 
 def published_tables(store: Store) -> dict[str, str]:
-    """The tables of a snapshot, each with the column by whose day it is cut: `published_by` in a model's meta."""
-    return read_json(store.dbt / "built.json")["published_by"]
+    """The tables of a snapshot, each with its column of the day: `published_by` in its meta."""
+    return _last_build(store)["published_by"]
 
 
 def published_queries(store: Store) -> list[str]:
-    """What a snapshot has as a query over its tables: `published_as: query` in a model's meta."""
-    return read_json(store.dbt / "built.json")["published_queries"]
+    """The queries of a snapshot over its tables: `published_as: query` in a model's meta."""
+    return _last_build(store)["published_queries"]
 
 
-def _models(store: Store) -> dict:
-    """What dbt's own files say of the last run: the models in their order, and which of them are published."""
+def _build_file(store: Store) -> Path:
+    return store.dbt / "built.json"
+
+
+def _last_build(store: Store) -> dict:
+    return read_json(_build_file(store), default={})
+
+
+def _results(store: Store) -> dict:
+    """The models of dbt's last run in order, and those that a snapshot publishes."""
     results = read_json(store.dbt / "target" / "run_results.json")["results"]
     manifest = read_json(store.dbt / "target" / "manifest.json")
-    parents, nodes = manifest["parent_map"], manifest["nodes"].values()
     meta = {
         node["name"]: node["config"].get("meta", {})
-        for node in nodes
+        for node in sorted(manifest["nodes"].values(), key=lambda node: node["name"])
         if node["resource_type"] == "model"
     }
-    return {
-        "models": [
+    models = []
+    for result in results:
+        parents = manifest["parent_map"][result["unique_id"]]
+        models.append(
             {
-                "name": each["unique_id"].rpartition(".")[2],
-                "seconds": each["execution_time"],
-                "parents": sorted(
-                    parent.rpartition(".")[2] for parent in parents[each["unique_id"]]
-                ),
+                "name": _name(result["unique_id"]),
+                "seconds": result["execution_time"],
+                "parents": sorted(map(_name, parents)),
             }
-            for each in results
-        ],
+        )
+    return {
+        "models": models,
         "published_by": {
-            name: one["published_by"] for name, one in sorted(meta.items()) if "published_by" in one
+            name: each["published_by"] for name, each in meta.items() if "published_by" in each
         },
-        "published_queries": sorted(
-            name for name, one in meta.items() if one.get("published_as") == "query"
-        ),
+        "published_queries": [
+            name for name, each in meta.items() if each.get("published_as") == "query"
+        ],
     }
+
+
+def _name(unique_id: str) -> str:
+    """A model's name from dbt's unique id, such as `model.jollyboat.events`."""
+    return unique_id.rpartition(".")[2]

@@ -1,12 +1,12 @@
 {#
-    Builds a staging model: immutable Parquet files below data/staged/<source>, one for each
-    portion of raw files (landing.py), and a view over them. A file's name is a hash of its raw
-    files and a hash of the code that reads them (the model's SQL and the salt). Only a portion
-    without such a file is read. A file gets its name when it is complete.
+    Builds a staging model: immutable Parquet files below data/staged, one for each portion of raw
+    files (landing.py), and a view over them. A file's name is the source, a hash of its raw files
+    and a hash of the code that reads them (the model's SQL and the salt). Only a portion without
+    such a file is read. A file gets its name when it is complete.
 #}
 {% materialization staged, adapter='duckdb' %}
     {%- set target = this.incorporate(type='view') -%}
-    {%- set folder = jollyboat.store_root() ~ '/staged/' ~ jollyboat.source_of(this.name) ~ '/' -%}
+    {%- set folder = jollyboat.store_root() ~ '/staged/' -%}
     {%- set salt_file = jollyboat.store_root() ~ '/.salt' -%}
     {%- set salt = "select trim(content) from read_text('" ~ salt_file ~ "')" -%}
     {%- set portions = jollyboat.portions(local_md5(compiled_code)) -%}
@@ -43,7 +43,8 @@
 #}
 {% macro portions(code) -%}
     select
-        md5(string_agg(concat_ws('|', file_seq, file, sha256, reader), '|' order by file_seq))
+        '{{ jollyboat.source_of(this.name) }}-'
+        || md5(string_agg(concat_ws('|', file_seq, file, sha256, reader), '|' order by file_seq))
         || '-' || md5('{{ code }}' || getvariable('salt')) || '.parquet' as name,
         list(getvariable('store_root') || '/' || read_from order by file_seq) as paths
     from (

@@ -1,4 +1,4 @@
-"""A request's body: whole, in time, and no larger than allowed."""
+"""A request's body: complete, in time, and no larger than allowed."""
 
 import asyncio
 
@@ -8,8 +8,8 @@ from starlette.requests import ClientDisconnect
 BODY_SECONDS = 30
 
 
-async def read(request: Request, most_bytes: int) -> bytes:
-    """The body; 413 where it is larger, 408 where it takes longer, 400 where it ends before it should."""
+async def read_body(request: Request, most_bytes: int) -> bytes:
+    """The body; 413 where it is too large, 408 where it takes too long, 400 where it is cut off."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _read(request, most_bytes)
@@ -23,8 +23,10 @@ async def read(request: Request, most_bytes: int) -> bytes:
 
 
 async def _read(request: Request, most_bytes: int) -> bytes | None:
-    """The body, or None where it is larger than allowed; what is too much is read (a client that still sends would
-    not hear the answer), but not kept and not for ever."""
+    """The body, or None where it is too large.
+
+    Up to 20 times the limit is read and dropped: a client that still sends does not see the 413.
+    """
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)

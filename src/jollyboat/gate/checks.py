@@ -1,0 +1,222 @@
+"""The library's checks, in the order of the gate's page: each has a name, a limit and a remedy."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import ge, gt, le
+
+from jollyboat.gate.facts import Facts, Interval
+from jollyboat.training.estimators import BASELINE
+
+Limits = Mapping[str, float]
+NO_BASELINE = (
+    'No baseline was trained to compare with: add "baseline" to candidates under [train] in '
+    "project.toml, then run `make train deploy`."
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure, its limit and a sentence with the figure; the check passes if `holds` is true."""
+
+    figure: float | None
+    limit: float | None
+    sentence: str
+    holds: Callable[[float, float], bool] = le
+    missing: str = ""  # why there is no figure
+
+
+@dataclass(frozen=True)
+class LibraryCheck:
+    """How a check measures a candidate, and what the reader does if it fails."""
+
+    name: str
+    measure: Callable[[Facts, Limits], Measurement]
+    remedy: str
+
+
+CHECKS: list[LibraryCheck] = []
+
+
+def _check(remedy: str) -> Callable:
+    def register(measure: Callable[[Facts, Limits], Measurement]) -> Callable:
+        CHECKS.append(LibraryCheck(measure.__name__, measure, remedy))
+        return measure
+
+    return register
+
+
+@_check("Add features or days of logs, then run `make data train`.")
+def beats_the_baseline(facts: Facts, limits: Limits) -> Measurement:
+    if facts.candidate == BASELINE:
+        sentence = "The best candidate is the baseline itself, so no model is worth deploying yet."
+        return Measurement(0, 0, sentence, gt)
+    lead = facts.against_baseline or {}
+    sentence = f"Lead in average precision over the baseline: {_format_lead(lead)}."
+    return Measurement(lead.get("low"), 0, sentence, gt, "" if lead else NO_BASELINE)
+
+
+@_check(
+    "The champion stays. Compare both runs' reports. Train on more days, or raise "
+    "champion_margin under [gate] in project.toml."
+)
+def not_worse_than_champion(facts: Facts, limits: Limits) -> Measurement:
+    margin = limits.get("champion_margin")
+    limit = None if margin is None else -margin
+    if facts.champion is None:
+        return Measurement(0, limit, "There is no champion yet.", ge)
+    lead = facts.against_champion or {}
+    sentence = f"Lead in average precision over champion {facts.champion}: {_format_lead(lead)}."
+    return Measurement(lead.get("low"), limit, sentence, ge, facts.champion_silence)
+
+
+@_check(
+    "Read that segment in the run's report. Add a feature that describes it, then run "
+    "`make data train`."
+)
+def no_segment_falls(facts: Facts, limits: Limits) -> Measurement:
+    limit = limits.get("segment_drop")
+    if facts.segments is None:
+        return Measurement(None, limit, "No segment was judged.")
+    groups = {"baseline": facts.segments, "champion": facts.champion_segments or []}
+    judged = [
+        (segment["against_baseline"], segment, opponent)
+        for opponent, segments in groups.items()
+        for segment in segments
+        if segment.get("against_baseline", {}).get("high") is not None
+    ]
+    if not judged:
+        is_baseline = facts.candidate == BASELINE
+        too_small = "Every segment is too small to judge."
+        sentence = "The baseline is not compared with itself." if is_baseline else too_small
+        return Measurement(0.0, limit, sentence)
+    lead, worst, opponent = min(judged, key=lambda each: each[0]["high"])
+    count = len({(segment["segment"], segment["value"]) for _, segment, _ in judged})
+    where = f"Weakest of {count} segments against the {opponent}"
+    sentence = f"{where}: {worst['segment']} = {worst['value']}, {_format_lead(lead)}."
+    return Measurement(-lead["high"], limit, sentence)
+
+
+@_check(
+    "Look at the calibration curve in the run's report. If the rate of the outcome changed "
+    "between train and holdout, run `make data train` on newer days."
+)
+def calibration(facts: Facts, limits: Limits) -> Measurement:
+    limit, chance = limits.get("calibration_error"), facts.calibration_chance
+    if limit:
+        # With a rare outcome a small error is a large one; with few rows chance explains more.
+        limit = min(limit, (facts.label_rate or 1) / 2)
+        limit = max(limit, math.inf if chance is None else chance)
+    sentence = (
+        f"Calibration error: {_number(facts.calibration_error)}. On as many rows a perfect model "
+        f"has up to {_number(chance)} by chance."
+    )
+    return Measurement(facts.calibration_error, limit, sentence)
+
+
+@_check(
+    "Fix the feature or the candidate, then run `make data train`. If the case is wrong, fix it "
+    "in ml/behaviour/purchase_intent.json."
+)
+def behaves(facts: Facts, limits: Limits) -> Measurement:
+    failures = facts.misbehaving
+    sentence = " ".join(failures or ["Every behavioural case passes."])
+    return Measurement(None if failures is None else len(failures), 0, sentence)
+
+
+@_check(
+    "If it contains what happens after the point, remove it from dbt's features_at_point and run "
+    "`make data train`. If it is honest, raise feature_auc under [gate] in project.toml."
+)
+def no_feature_is_too_good(facts: Facts, limits: Limits) -> Measurement:
+    features = (facts.leaks or {}).get("features", {})
+    name, auc = next(iter(features.items()), ("no feature", 0.5 if facts.leaks else None))
+    sentence = f"{name} alone ranks the outcomes with a ROC AUC of {_number(auc)}."
+    return Measurement(auc, limits.get("feature_auc"), sentence)
+
+
+@_check(
+    "Look for a feature that contains what happens after the point; start with the most important "
+    "ones. If all are honest, raise model_auc under [gate] in project.toml."
+)
+def not_too_good(facts: Facts, limits: Limits) -> Measurement:
+    sentence = f"The model ranks the outcomes with a ROC AUC of {_number(facts.roc_auc)}."
+    return Measurement(facts.roc_auc, limits.get("model_auc"), sentence)
+
+
+@_check(
+    "If data/raw repeats sessions under new ids, fix their staging model, then run "
+    "`make data train`."
+)
+def no_row_of_the_past_returns(facts: Facts, limits: Limits) -> Measurement:
+    leaks = facts.leaks or {}
+    shared, by_chance = leaks.get("shared_rows"), leaks.get("shared_by_chance")
+    figure = shared - by_chance if leaks else None
+    sentence = (
+        f"{_percent(shared)} of the holdout's rows equal a row of train or validation in every "
+        f"value; chance explains {_percent(by_chance)}."
+    )
+    return Measurement(figure, limits.get("shared_rows"), sentence)
+
+
+@_check(
+    "A feature may read events_at_point and lookups only. If it reads anything else, or what came "
+    "later, fix dbt's features_at_point, then run `make data train`."
+)
+def serves_as_trained(facts: Facts, limits: Limits) -> Measurement:
+    differing = facts.differing or {"all features": 0}
+    counts = "; ".join(f"{count} values of {name}" for name, count in differing.items())
+    figure = None if facts.differing is None else sum(facts.differing.values())
+    return Measurement(figure, 0, f"{counts} differ between the server and the snapshot.")
+
+
+@_check("Fix what the server reports, then run `make deploy` again.")
+def smoke(facts: Facts, limits: Limits) -> Measurement:
+    default = f"The server gave {'the' if facts.smoke_passed else 'no'} expected answer."
+    return Measurement(facts.smoke_passed, 1, facts.smoke_sentence or default, ge)
+
+
+@_check(
+    "If the machine is busy, run `make deploy` again. Otherwise remove slow features, or raise "
+    "latency_ms under [gate] in project.toml."
+)
+def latency(facts: Facts, limits: Limits) -> Measurement:
+    sentence = f"99 % of the predictions took at most {_number(facts.p99_ms)} ms, with features."
+    return Measurement(facts.p99_ms, limits.get("latency_ms"), sentence)
+
+
+@_check(
+    "Train a smaller model, make lookups smaller, or raise memory_mb under [gate] in project.toml."
+)
+def memory(facts: Facts, limits: Limits) -> Measurement:
+    sentence = f"The server used at most {_number(facts.memory_mb)} MB."
+    return Measurement(facts.memory_mb, limits.get("memory_mb"), sentence)
+
+
+@_check("Train a smaller model, or raise bundle_mb under [gate] in project.toml.")
+def bundle_size(facts: Facts, limits: Limits) -> Measurement:
+    sentence = f"The bundle has {_number(facts.bundle_mb)} MB."
+    return Measurement(facts.bundle_mb, limits.get("bundle_mb"), sentence)
+
+
+@_check(
+    "If the machine is busy, run `make train` again. Otherwise set fewer trials or rounds, or "
+    "raise training_seconds under [gate] in project.toml."
+)
+def training_time(facts: Facts, limits: Limits) -> Measurement:
+    sentence = f"Training took {_number(facts.training_seconds)} s."
+    return Measurement(facts.training_seconds, limits.get("training_seconds"), sentence)
+
+
+def _format_lead(lead: Interval) -> str:
+    if not lead or None in lead.values():
+        return "unknown"
+    return f"{lead['value']:+.3f} (95 % interval {lead['low']:+.3f} to {lead['high']:+.3f})"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.2g} %"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"

@@ -1,0 +1,37 @@
+"""What the gate's checks read: `Facts` about one candidate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Interval = Mapping[str, float | None]  # value, low, high
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about the candidate. None means unknown; a check without its fact fails.
+
+    All figures are those of the holdout. Intervals come from `evaluate.difference`, segments
+    from `segments.by_segment`.
+    """
+
+    candidate: str
+    champion: str | None  # its version; None: there is no champion yet
+    against_baseline: Interval | None = None
+    against_champion: Interval | None = None
+    champion_silence: str = ""  # why the champion cannot score this holdout
+    segments: list[dict[str, Any]] | None = None
+    champion_segments: list[dict[str, Any]] | None = None  # compared with the champion instead
+    calibration_error: float | None = None
+    label_rate: float | None = None
+    calibration_chance: float | None = None  # 95th percentile of a perfect model's error
+    misbehaving: list[str] | None = None  # a sentence for each behavioural case that failed
+    leaks: Mapping[str, Any] | None = None  # of jollyboat.training.leak
+    roc_auc: float | None = None
+    differing: Mapping[str, int] | None = None  # by feature: values that differ online
+    smoke_passed: bool | None = None
+    smoke_sentence: str = ""
+    p99_ms: float | None = None
+    memory_mb: float | None = None
+    bundle_mb: float | None = None
+    training_seconds: float | None = None

@@ -1,0 +1,125 @@
+"""The state of a project, read from its files: what the start page and `jollyboat status` show."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jollyboat.experiments.pointer import running_experiment
+from jollyboat.pages.plot import moment_of
+from jollyboat.review import review
+from jollyboat.store import Store, UserError, read_json
+
+MOST_RUNS, MOST_STEPS = 10, 8
+UNREADABLE = (
+    UserError,
+    OSError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_state(store: Store) -> dict[str, Any]:
+    """Each part by its name, None or empty where there is none yet.
+
+    `troubles` has a sentence for each file that cannot be read.
+    """
+    troubles: dict[Path, str] = {}
+
+    def read(path: Path, select: Callable[[Any], Any], command: str) -> Any:
+        try:
+            return select(read_json(path)) if path.exists() else None
+        except UNREADABLE as error:
+            reason = f"is not as `{command}` writes it ({error.__cause__ or error!r})"
+            troubles[path] = f"{path} {reason}: delete it, then `{command}`."
+            return None
+
+    def read_experiment() -> dict[str, Any] | None:
+        try:
+            return running_experiment(store)
+        except UserError as error:
+            troubles[store.experiment] = str(error)
+            return None
+
+    def read_figure(run_id: str) -> dict[str, Any] | None:
+        return read(store.runs / run_id / "metrics.json", _figure, "make train")
+
+    runs = [
+        {"id": path.parent.name} | run
+        for path in store.runs.glob("*/run.json")
+        if (run := read(path, _run, "make train"))
+    ]
+    runs = sorted(runs, key=lambda run: run["finished_at"], reverse=True)[:MOST_RUNS]
+    histories = {
+        path.parent.name: read(path, _history, "make deploy")
+        for path in sorted(store.models.glob("*/champion.json"))
+    }
+    latest = read(store.latest_snapshot, lambda pointer: str(pointer["snapshot"]), "make data")
+    manifest = store.snapshots / (latest or "none") / "manifest.json"
+    readout = store.reports / "experiment.json"
+    return {
+        "champions": {owner: steps for owner, steps in histories.items() if steps},
+        "runs": [run | {"figure": read_figure(run["id"])} for run in runs],
+        "data": read(manifest, _data, "make data"),
+        "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
+        "experiment": read_experiment(),
+        "readout": read(readout, _readout, "jollyboat experiment read"),
+        "judgements": review.judged(store),
+        "pages": _pages(store),
+        "troubles": troubles,
+    }
+
+
+def _pages(store: Store) -> dict[str, str]:
+    """The address of each report that exists."""
+    scores = sorted(store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime)
+    pages = {
+        "Data": store.reports / "data.html",
+        "Monitor": store.monitor / "report.html",
+        "Experiment": store.reports / "experiment.html",
+        "Batch scores": scores[-1] if scores else store.scores / "none",
+    }
+    return {
+        name: str(path.relative_to(store.root)) for name, path in pages.items() if path.exists()
+    }
+
+
+def _run(run: dict) -> dict[str, Any]:
+    return {"finished_at": moment_of(run["finished_at"]), "chosen": run["chosen"]}
+
+
+def _figure(metrics: dict) -> dict[str, float | None]:
+    figure = metrics["candidates"][metrics["chosen"]]["holdout"]["average_precision"]
+    values = {name: figure[name] for name in ("value", "low", "high")}
+    return {name: None if value is None else float(value) for name, value in values.items()}
+
+
+def _history(pointer: dict) -> list[dict[str, Any]]:
+    """The last steps of a champion's history, the present one first."""
+    steps = pointer["history"][: -MOST_STEPS - 1 : -1]
+    if not steps:
+        raise ValueError("its history is empty")
+    return [
+        {name: step[name] for name in ("version", "kind", "why")}
+        | {"at": moment_of(step["at"]), "forced": step.get("forced")}
+        for step in steps
+    ]
+
+
+def _data(manifest: dict) -> dict[str, Any]:
+    names = ("events", "quarantined_events", "sessions")
+    rows = {name: int(manifest["tables"][name]["rows"]) for name in names}
+    return {"id": manifest["id"], "published_at": moment_of(manifest["published_at"]), "rows": rows}
+
+
+def _monitor(report: dict) -> dict[str, Any]:
+    names = ("name", "subject", "tenant", "state", "sentence")
+    checks = [{name: check[name] for name in names} for check in report["checks"]]
+    reason = report["retraining"]["reason"]
+    return {"at": moment_of(report["at"]), "reason": reason, "checks": checks}
+
+
+def _readout(readout: dict) -> dict[str, Any]:
+    return {"version": readout["version"], "sentence": readout["sentence"]}

@@ -1,0 +1,56 @@
+"""Every path below `data/`. No other module builds these paths."""
+
+import os
+from pathlib import Path
+
+from jollyboat.store.project import PROJECT
+
+
+class Store:
+    """The files and folders of one project's data, all below `root`."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.raw = root / "raw"
+        self.live = root / "live"
+        self.salt = root / ".salt"
+        self.landed = root / "landed"
+        self.staged = root / "staged"
+        self.warehouse = root / "warehouse.duckdb"
+        self.dbt = root / "dbt"
+        self.tables = root / "tables"
+        self.snapshots = root / "snapshots"
+        self.latest_snapshot = root / "snapshots" / "latest.json"
+        self.runs = root / "runs"
+        self.latest_run = root / "runs" / "latest.json"
+        self.models = root / "models"
+        self.experiment = root / "models" / "experiment.json"
+        self.scores = root / "scores"
+        self.erasing = root / ".erasing.json"
+        self.erasures = root / "erasures.jsonl"
+        self.monitor = root / "monitor"
+        self.reports = root / "reports"
+        self.data_docs = root / "reports" / "data_docs"
+        self.distributions = root / "reports" / "distributions.json"
+        self.failed_rows = root / "reports" / "failed_rows.json"
+
+    def read_salt(self) -> str:
+        """The salt that personal texts are hashed with; empty before the first landing."""
+        return self.salt.read_text(encoding="utf-8").strip() if self.salt.exists() else ""
+
+    def bundle(self, owner: str, version: str) -> Path:
+        """The folder of an owner's bundle."""
+        return self.models / owner / version
+
+    def gate(self, owner: str, version: str) -> Path:
+        """The gate's report on a bundle."""
+        return self.models / owner / f"{version}-gate.json"
+
+    def champion(self, owner: str) -> Path:
+        """The pointer to an owner's champion."""
+        return self.models / owner / "champion.json"
+
+
+def default_store() -> Store:
+    """The store of the project's `data/`, or of the folder that STORE_ROOT names."""
+    return Store(Path(os.environ.get("STORE_ROOT") or PROJECT / "data").absolute())
