@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
 
 DAYS, SESSIONS_PER_DAY, SEED = 4, 100, 7
 SIMULATED_SOURCES = {"web", "orders"}
@@ -33,7 +33,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> "Store":
     It is built once for all processes of pytest-xdist. The test is skipped where the project does
     not read the simulated sources.
     """
-    from jollyboat.store.store import Store
+    from jollyboat.store import Store
     from jollyboat.warehouse import warehouse
 
     missing = SIMULATED_SOURCES - set(warehouse.variables().sources)
@@ -65,7 +65,7 @@ def check_candidate(name: str) -> None:
 
     import numpy as np
 
-    from jollyboat.store.store import project_settings
+    from jollyboat.store import project_settings
     from jollyboat.training import estimators, persistence
     from jollyboat.training.schema import FeatureSchema
     from jollyboat.training.split import by_time
@@ -135,7 +135,7 @@ def _build(store: "Store") -> None:
 
 
 def _run(store: "Store", *command: str) -> subprocess.CompletedProcess:
-    from jollyboat.store.store import PROJECT
+    from jollyboat.store import PROJECT
     from jollyboat.warehouse import warehouse
 
     return subprocess.run(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jollyboat.store.errors import UserError
+from jollyboat.store import UserError
 from jollyboat.testing import check_candidate, check_suite
 from jollyboat.training.estimators import read_candidates
 

@@ -1,7 +1,7 @@
 """The behaviour cases below ml/behaviour are well-formed."""
 
 from jollyboat.gate.behaviour import read_cases
-from jollyboat.store.store import PROJECT
+from jollyboat.store import PROJECT
 
 import pytest
 

@@ -1,6 +1,6 @@
 """Every candidate of [train] fits, predicts and can be saved; the settings name what exists."""
 
-from jollyboat.store.store import project_settings
+from jollyboat.store import project_settings
 from jollyboat.testing import check_candidate
 
 import pytest

@@ -1,6 +1,6 @@
 """The SQL and the expectations that this project decides."""
 
-from jollyboat.store.store import PROJECT
+from jollyboat.store import PROJECT
 from jollyboat.testing import check_suite, check_unit_tests, run_flow
 from jollyboat.warehouse import warehouse
 
