@@ -112,10 +112,10 @@ def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
 
 
 def test_a_column_is_hashed_as_the_guide_says(template):
-    macros = (template / TEMPLATE / "dbt/macros/canonical_events.sql").read_text(encoding="utf-8")
+    macros = (template / "src/jollyboat/dbt/macros/canonical_events.sql").read_text(encoding="utf-8")
     guide = (template / TEMPLATE / "docs/bring-your-own-logs.md").read_text(encoding="utf-8")
     macro = re.search(r"{% macro hash_text.*?endmacro %}", macros, re.DOTALL)[0]
-    (result,) = re.findall(r"{{ hash_text\(.*?\) }}", guide)
+    (result,) = re.findall(r"{{ jollyboat\.hash_text\(.*?\) }}", guide)
 
     sql = jinja2.Template(macro + result).render()
 
