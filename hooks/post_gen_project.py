@@ -36,13 +36,14 @@ def build_wheel(repository: Path, folder: Path) -> Path:
     metadata += f"Summary: {project['description']}\n"
     metadata += f"Requires-Python: {project['requires-python']}\n"
     metadata += "".join(f"Requires-Dist: {package}\n" for package in project["dependencies"])
-    points = {"console_scripts": project.get("scripts", {}), **project.get("entry-points", {})}
+    groups = {"console_scripts": project.get("scripts", {}), **project.get("entry-points", {})}
+    entry_points = ""
+    for group, entries in groups.items():
+        entry_points += f"[{group}]\n"
+        entry_points += "".join(f"{name} = {place}\n" for name, place in entries.items())
     files[f"{info}/METADATA"] = metadata.encode()
     files[f"{info}/WHEEL"] = WHEEL.encode()
-    files[f"{info}/entry_points.txt"] = "".join(
-        f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in each.items())
-        for group, each in points.items()
-    ).encode()
+    files[f"{info}/entry_points.txt"] = entry_points.encode()
     records = [f"{name},{record_hash(data)},{len(data)}\n" for name, data in files.items()]
     files[f"{info}/RECORD"] = f"{''.join(records)}{info}/RECORD,,\n".encode()
 

@@ -108,6 +108,7 @@ def take(step: Step, project: Path) -> None:
     if step.kind == "diff":
         edit(project / step.file, step.text)
     elif step.file:
+        (project / step.file).parent.mkdir(parents=True, exist_ok=True)
         (project / step.file).write_text(step.text, encoding="utf-8")
 
 

@@ -508,3 +508,19 @@ def test_examples_of_quarantined_lines_are_masked():
     assert (
         broken["first_text"] == "{'xx': 'xxxx', #"
     )  # without keys, personal fields cannot be recognized
+
+
+def test_a_projects_template_comes_first_and_may_extend_the_librarys(tmp_path, monkeypatch):
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/base.html").write_text(
+        '{% extends "jollyboat/base.html" %}{% block foot %}our team{% endblock %}'
+    )
+    (tmp_path / "templates/mine.html").write_text('{% extends "base.html" %}')
+    monkeypatch.setattr(page, "PROJECT", tmp_path)
+    page._environment.cache_clear()
+
+    html = render("mine.html", title="Mine")
+
+    page._environment.cache_clear()
+    assert "our team" in html
+    assert "<title>Mine</title>" in html

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from runs import copy_project, follow, read_guide, take, type_in
 
+import demo
 from demo import TEMPLATE, unwrap
 from jollyboat.store import hash_text
 
@@ -112,12 +113,14 @@ def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
 
 
 def test_a_column_is_hashed_as_the_guide_says(template):
-    macros = (template / TEMPLATE / "dbt/macros/canonical_events.sql").read_text(encoding="utf-8")
+    macros = (template / "src/jollyboat/dbt/macros/canonical_events.sql").read_text(
+        encoding="utf-8"
+    )
     guide = (template / TEMPLATE / "docs/bring-your-own-logs.md").read_text(encoding="utf-8")
     macro = re.search(r"{% macro hash_text.*?endmacro %}", macros, re.DOTALL)[0]
-    (result,) = re.findall(r"{{ hash_text\(.*?\) }}", guide)
+    (result,) = re.findall(r"{{ jollyboat\.hash_text\(.*?\) }}", guide)
 
-    sql = jinja2.Template(macro + result).render()
+    sql = jinja2.Template(macro + result.replace("jollyboat.", "")).render()
 
     with duckdb.connect() as connection:
         connection.execute("set variable salt = 'salt'")
@@ -127,7 +130,8 @@ def test_a_column_is_hashed_as_the_guide_says(template):
 
 def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):
     own = copy_project(project, tmp_path / "own")
-    steps = [step for guide in (own / "docs").glob("*.md") for step in read_guide(guide)]
+    guides = [*(own / "docs").glob("*.md"), *(demo.HERE / "docs/how-to").glob("*.md")]
+    steps = [step for guide in guides for step in read_guide(guide)]
     for step in steps:
         take(step, own)
 

@@ -5,10 +5,17 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+)
 
 from jollyboat.pages import plot
-from jollyboat.store import write_text
+from jollyboat.store import PROJECT, write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
@@ -63,10 +70,17 @@ def _dash_if_unknown(form: Callable[..., str]) -> Callable[..., str]:
     return lambda value, *arguments: UNKNOWN if plot.is_unknown(value) else form(value, *arguments)
 
 
+def _loader(project_templates: Path) -> BaseLoader:
+    """The project's template of a page, else the library's, which is also `jollyboat/<name>`."""
+    library = FileSystemLoader(Path(__file__).parent / "templates")
+    project = FileSystemLoader(project_templates)
+    return ChoiceLoader([project, library, PrefixLoader({"jollyboat": library})])
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=_loader(PROJECT / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
