@@ -582,8 +582,8 @@ def test_a_day_of_batches_alone_has_no_latency():
     assert latency.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
 
 
-def test_the_flow_says_so_where_nothing_is_newer_than_training(said, built):
-    assert said["monitor"].returncode == 0, said["monitor"].stderr
-    assert "cannot say yet" in said["monitor"].stdout
+def test_the_flow_says_so_where_nothing_is_newer_than_training(result, built):
+    assert result["monitor"].returncode == 0, result["monitor"].stderr
+    assert "cannot say yet" in result["monitor"].stdout
     assert "no full day of sessions since training" in (built.monitor / "report.html").read_text()
     assert read_json(built.monitor / "latest.json")["day_starts"] == []

@@ -1,5 +1,8 @@
 """project.toml is one typed object: a wrong entry is refused by key and value."""
 
+import os
+import subprocess
+import sys
 from datetime import date
 
 import pytest
@@ -127,3 +130,26 @@ def test_a_flow_names_what_is_wrong_without_a_traceback(tmp_path, flow):
 
     assert result.returncode == 1
     assert "Did you mean latency_ms?" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_command_started_as_a_module_works_for_the_project_of_the_working_directory(tmp_path):
+    for name in ("project.toml", "dbt/dbt_project.yml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    code = "import runpy, sys; sys.argv = ['jollyboat', '--help']; "
+    code += "from jollyboat.store import PROJECT; print(PROJECT)"
+    environment = {name: value for name, value in os.environ.items() if name != "JOLLYBOAT_PROJECT"}
+
+    by_code, by_module = (
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        for command in (["-c", code], ["-m", "jollyboat.cli", "status"])
+    )
+
+    assert by_code.stdout.strip() == str(tmp_path.resolve())
+    assert "snapshot    none" in by_module.stdout, by_module.stderr

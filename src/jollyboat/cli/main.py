@@ -11,7 +11,7 @@ GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),
     "Models": (models.runs, models.compare, models.models, models.rollback),
     "Live": (server.serve, server.ask, server.review, experiment.experiment),
-    "Project": (project.status, project.link, project.pins, project.upgrade),
+    "Project": (project.status, project.docs, project.link, project.pins, project.upgrade),
 }
 COMPLETION = """\b
 Completion of commands and options, for bash (zsh and fish: zsh_source, fish_source):

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from jollyboat.store import PROJECT, Store, UserError, default_store
+from jollyboat.store.project import LIBRARY
 
 
 @click.command(epilog="Example: jollyboat status")
@@ -55,6 +57,25 @@ def upgrade(source: str | None, version: str | None, check: bool) -> None:
     sentences = upgrades.check_store(store) if check else upgrades.upgrade(PROJECT, source, version)
     for sentence in sentences:
         click.echo(sentence)
+
+
+@click.command(epilog="Example: jollyboat docs add-a-lookup")
+@click.argument("topic", required=False)
+def docs(topic: str | None) -> None:
+    """Print a guide; without TOPIC list the guides."""
+    folders = (LIBRARY / "how_to", PROJECT / "docs")
+    guides = {path.stem: path for folder in folders for path in sorted(folder.glob("*.md"))}
+    if topic is None:
+        width = max(map(len, guides))
+        for name, path in sorted(guides.items()):
+            title = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            click.echo(f"{name:<{width}}  {title}")
+    elif topic in guides:
+        click.echo(guides[topic].read_text(encoding="utf-8"))
+    else:
+        close = get_close_matches(topic, guides, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(sorted(guides))}."
+        raise UserError(f"There is no guide {topic!r}. {hint}")
 
 
 def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

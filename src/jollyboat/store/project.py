@@ -31,8 +31,8 @@ def find_project() -> Path:
 
 
 def is_project(folder: Path) -> bool:
-    """Whether the folder contains a project."""
-    return (folder / "dbt" / "dbt_project.yml").is_file()
+    """Whether the folder contains a project. The library's own folder has SQL, but no settings."""
+    return all((folder / name).is_file() for name in ("project.toml", "dbt/dbt_project.yml"))
 
 
 PROJECT = find_project()
