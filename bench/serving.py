@@ -1,9 +1,10 @@
-"""The server of the demo's project: speed, cost of its parts, what it bears; beside a bare FastAPI app and MLflow.
+"""The demo project's server: speed, cost of its parts, failures; beside bare FastAPI and MLflow.
 
-build/demo/.venv/bin/python bench/serving.py [--requests 100000] [--seconds 10] [--workers 1] [--parts ours others ...]
+build/demo/.venv/bin/python bench/serving.py [--requests 100000] [--seconds 10] [--workers 1]
+    [--parts ours others ...]
 
-Everything runs on loopback and over a copy of the project's models and snapshot. Clients run in a process of their own.
-MLflow is installed with uv into build/mlflow, and left out where that cannot be done.
+All runs on loopback over a copy of models and snapshot; clients have their own process.
+MLflow is installed with uv into build/mlflow, or left out where that fails.
 """
 
 import argparse
@@ -57,9 +58,11 @@ rows = pandas.read_json("rows.json", orient="split").convert_dtypes(dtype_backen
 numbers = rows.select_dtypes("number").columns
 rows[numbers] = rows[numbers].astype(float)
 signature = mlflow.models.infer_signature(rows, [0.5])
-for name, model, signed in (("signed", Named, signature), ("named", Named, None), ("numbers", Numbers, None)):
+models = {"signed": (Named, signature), "named": (Named, None), "numbers": (Numbers, None)}
+for name, (model, signed) in models.items():
     mlflow.pyfunc.save_model(
-        name, python_model=model(), artifacts=artifacts, signature=signed, pip_requirements=[], code_paths=[sys.argv[2]]
+        name, python_model=model(), artifacts=artifacts, signature=signed,
+        pip_requirements=[], code_paths=[sys.argv[2]],
     )
 """
 SENT = {
@@ -132,7 +135,7 @@ def beside_others(
     folder: Path,
     given: argparse.Namespace,
 ) -> None:
-    """The same model over a frame of ready-made features: its trees in an app alone, and all of it in MLflow."""
+    """The same model over ready-made features: its trees in a bare app, and whole in MLflow."""
     from jollyboat.training.schema import FeatureSchema
 
     numbers = FeatureSchema.from_dict(
@@ -275,7 +278,7 @@ def growth(project: Path, store: Path, bodies: list[bytes], given: argparse.Name
 def changes_and_a_kill(
     project: Path, store: Path, bodies: list[bytes], given: argparse.Namespace
 ) -> None:
-    """Two champions, a rollback and a `kill -9` of one worker of two while clients ask: what failed, what lacks."""
+    """Two champions, a rollback and a killed worker under load: what failed, what is missing."""
     from jollyboat.champions import champion
     from jollyboat.landing.prediction_log import land_leftovers
     from jollyboat.store import Store, read_json
@@ -303,10 +306,10 @@ def changes_and_a_kill(
         json.loads(line)["request_id"] for path in files for line in path.read_text().splitlines()
     ]
     missing = len(set(ids) - set(lines))
-    answered = f"{len(latencies):,} answered, {broken} broke with their worker, {missing} missing in the log"
+    answered = f"{len(latencies):,} answered, {broken} broke with their worker"
     print_figure(
         f"{given.requests:,} requests, 3 changes, 1 kill",
-        f"{answered}, {len(lines) - len(set(lines))} there twice",
+        f"{answered}, {missing} missing in the log, {len(lines) - len(set(lines))} there twice",
     )
 
 
@@ -326,7 +329,7 @@ def copied_bundle(store, version: str, number: int) -> str:
 def drive(
     port, path, bodies, clients, seconds=None, rate=None, count=None
 ) -> tuple[list[float], float]:
-    """Milliseconds of each answer, and the seconds: as fast as clients can, or at a rate; for seconds or a count."""
+    """Milliseconds of each answer, and all seconds; at full speed or a rate, for a time or count."""
     with multiprocessing.Pool(1) as pool:
         latencies, took, _, broken = pool.apply(
             _drive, (port, path, bodies, clients, seconds, rate, count)
@@ -357,7 +360,7 @@ def _drive(
 
 
 class Load:
-    """Clients that write requests as they are and read of an answer where it ends: 35 to 70 µs of CPU a request."""
+    """Clients that send raw requests and read answers: 35 to 70 µs of CPU a request."""
 
     def __init__(self, port: int, requests: list[bytes], seconds, rate, count):
         self.port, self.requests, self.rate, self.count = port, requests, rate, count
@@ -437,7 +440,7 @@ class Client(asyncio.Protocol):
 
 
 def sessions(store: Path) -> tuple[list[bytes], Any, Path]:
-    """Bodies of twenty events each, ready-made features as the snapshot has them, and the model's folder."""
+    """Bodies of twenty events each, the snapshot's ready-made features, and the model's folder."""
     from jollyboat.bundles.bundle import open_bundle
     from jollyboat.champions.champion import current
     from jollyboat.snapshots import snapshot
@@ -450,7 +453,8 @@ def sessions(store: Path) -> tuple[list[bytes], Any, Path]:
     )
     if bundle.candidate != "xgboost":
         sys.exit(
-            f"This compares an xgboost with itself elsewhere; the champion of {store} is a {bundle.candidate}."
+            f"This needs an xgboost champion; the champion of {store} is {bundle.candidate}: "
+            "choose another with --store."
         )
     rows = (
         opened.relation("session_features")

@@ -146,10 +146,13 @@ def sessions(store: Path, count: int) -> list[dict]:
     with duckdb.connect() as connection:
         connection.execute(
             f"with e as (from {events}), "
-            "chosen as (select tenant_id, entity_id from e group by 1, 2 order by md5(entity_id) limit ?) "
-            "select * replace (cast(price as double) as price, strftime(occurred_at, '%Y-%m-%dT%H:%M:%S.%fZ') as "
+            "chosen as (select tenant_id, entity_id from e group by all "
+            "order by md5(entity_id) limit ?) "
+            "select * replace (cast(price as double) as price, "
+            "strftime(occurred_at, '%Y-%m-%dT%H:%M:%S.%fZ') as "
             "occurred_at, strftime(received_at, '%Y-%m-%dT%H:%M:%S.%fZ') as received_at) "
-            "from e semi join chosen using (tenant_id, entity_id) order by tenant_id, entity_id, event_number",
+            "from e semi join chosen using (tenant_id, entity_id) "
+            "order by tenant_id, entity_id, event_number",
             [count],
         )
         names = [name for name, *_ in connection.description]

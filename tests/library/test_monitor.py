@@ -342,12 +342,10 @@ def test_a_hook_gets_an_incident_once_even_if_another_fails_and_an_invalid_addre
     hooks = alerts.hooks_of("nowhere/to-be-found", "http://127.0.0.1:1/a secret")
     hooks["healthy"] = lambda text: heard.append(json.loads(text))
 
-    def say(incidents: dict[str, str]) -> list[str]:
-        return alerts.send_alerts(store, incidents, "page", hooks, wait_seconds=0)["failed"]
-
-    failed = say({"a": "A moved."})
-    say({"a": "A moved.", "b": "B moved."})
-    say({})
+    failed = alerts.send_alerts(store, {"a": "A moved."}, "page", hooks, wait_seconds=0)["failed"]
+    both = {"a": "A moved.", "b": "B moved."}
+    alerts.send_alerts(store, both, "page", hooks, wait_seconds=0)
+    alerts.send_alerts(store, {}, "page", hooks, wait_seconds=0)
 
     assert [(one["opened"], one["ended"]) for one in heard] == [
         (["A moved."], []),
@@ -584,8 +582,8 @@ def test_a_day_of_batches_alone_has_no_latency():
     assert latency.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
 
 
-def test_the_flow_says_so_where_nothing_is_newer_than_training(result, built):
-    assert result["monitor"].returncode == 0, result["monitor"].stderr
-    assert "cannot say yet" in result["monitor"].stdout
+def test_the_flow_says_so_where_nothing_is_newer_than_training(said, built):
+    assert said["monitor"].returncode == 0, said["monitor"].stderr
+    assert "cannot say yet" in said["monitor"].stdout
     assert "no full day of sessions since training" in (built.monitor / "report.html").read_text()
     assert read_json(built.monitor / "latest.json")["day_starts"] == []

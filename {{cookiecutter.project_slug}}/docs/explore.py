@@ -1,4 +1,4 @@
-"""A look at a snapshot and at a training run: `.venv/bin/python docs/explore.py`, or cell by cell in a notebook."""
+"""A look at a snapshot and a training run: `.venv/bin/python docs/explore.py`, or in a notebook."""
 
 # %% The latest snapshot: every table as a DuckDB relation, to go on in SQL, or as a data frame
 from jollyboat.snapshots import snapshot
@@ -43,7 +43,7 @@ folder = shot.store.root / "explore"
 folder.mkdir(exist_ok=True)
 figure.savefig(folder / "outcome_by_last_event.png", dpi=150)
 
-# %% The latest training run: its figures, and its holdout with one column of probabilities per candidate
+# %% The latest training run: its figures, and its holdout with a column per candidate
 latest = run.open("")
 metrics = latest.metrics
 for name, one in metrics["candidates"].items():

@@ -49,11 +49,13 @@ def ask() -> None:
     """Send the champion's sample request and print the answer.
 
     The command starts a server for it."""
+    from jollyboat.pages.terminal import wrap
     from jollyboat.serving.smoke_test import send_sample
 
     began = time.monotonic()
     request, status, answer = send_sample(default_store())
-    click.echo(f"POST /predict?explain=true {json.dumps(request)}\n{status} {json.dumps(answer)}")
+    click.echo(wrap(f"POST /predict?explain=true {json.dumps(request)}"))
+    click.echo(wrap(f"{status} {json.dumps(answer)}"))
     if status != 200:
         raise UserError(f"The server answered with {status}.")
     version, seconds = answer["model_version"], time.monotonic() - began

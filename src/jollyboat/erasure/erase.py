@@ -216,8 +216,8 @@ def format_summary(report: dict, unknown: list[str]) -> str:
 
 def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:
     yield (
-        f"removed: {report['records']:,} records of {report['files']} files, "
-        f"{len(report['snapshots'])} snapshots and {len(report['runs'])} training runs that held them"
+        f"removed: {report['records']:,} records of {report['files']} files, and with them "
+        f"{len(report['snapshots'])} snapshots and {len(report['runs'])} training runs"
     )
     yield "removed, as they could name them: all scores, pages, logs and Metaflow's runs"
     if unknown:

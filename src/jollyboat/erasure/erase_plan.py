@@ -123,7 +123,7 @@ def plan(store: Store, requested: dict) -> dict:
 def _records_about(
     store: Store, connection: duckdb.DuckDBPyConnection, requested: dict
 ) -> tuple[dict[str, list[int]], set[str]]:
-    """The lines of each file about them, and their names. An unreadable line counts if it names them."""
+    """The lines of each file about them, and their names; also unreadable lines that name them."""
     person = requested["person"]
     kept_as = hash_text(person, store.read_salt()) if person and "@" in person else person
     connection.execute(f"create temp view records as {_records('warehouse.int_records')}")

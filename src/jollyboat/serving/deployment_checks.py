@@ -1,6 +1,7 @@
 """The deployment checks of a candidate: its bundle's answers, and its lead over the champion."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -114,12 +115,10 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
     probability = predictions.rename(columns={run.chosen: "probability"})[[*KEYS, "probability"]]
     expected = compared.merge(snapshot.frame("session_features"), how="left")
     expected = expected.merge(probability, how="left")
-    model = LoadedModel(bundle, {name: snapshot.files(name) for name in bundle.lookups})
-    try:
+    lookup_files = {name: snapshot.files(name) for name in bundle.lookups}
+    with closing(LoadedModel(bundle, lookup_files)) as model:
         actual = model.features(sessions)
         actual = actual.assign(probability=model.score(actual))
-    finally:
-        model.close()
     names = [*(feature["name"] for feature in bundle.schema["features"]), "probability"]
     counts = {name: int((~_equal(expected[name], actual[name])).sum()) for name in names}
     failures = [verdict.sentence for verdict in verdicts if not verdict.passed]
@@ -129,15 +128,13 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
 def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list:
     rows = snapshot.relation("events").aggregate("event_type").fetchall()
     event_types = {event_type for (event_type,) in rows}
-    model = LoadedModel(bundle)  # without lookups, so that no answer depends on an id
 
     def predict(sessions: list) -> list[float]:
         return [prediction.probability for prediction in model.predict(sessions)]
 
-    try:
+    # Without lookups no answer depends on an id.
+    with closing(LoadedModel(bundle)) as model:
         return judge(read_cases(), predict, sessions, event_types)
-    finally:
-        model.close()
 
 
 def _equal(expected: pd.Series, actual: pd.Series) -> np.ndarray:

@@ -92,8 +92,6 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
             {
                 "candidate": job.candidate,
                 "until": job.judged.keys["point_at"].iloc[0].isoformat(),
-                "rows": len(job.judged),
-                "positives": int(job.judged.label.sum()),
                 "value": value,
             }
             for job, value in zip(backtests, values[len(curve) :], strict=True)

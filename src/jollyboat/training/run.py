@@ -17,6 +17,7 @@ from jollyboat.store import (
     Store,
     UserError,
     default_store,
+    hash_file,
     hash_folder,
     read_json,
     write_json,
@@ -125,7 +126,8 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
 
     It is new, or has the progress of an earlier start.
     """
-    code = hash_folder(PROJECT / "ml", ".py") + hash_folder(LIBRARY / "training", ".py")
+    code = hash_file(PROJECT / "ml" / "candidates.py")[:16]
+    code += hash_folder(LIBRARY / "training", ".py")
     versions = {"code": code, "libraries": installed_libraries()}
     inputs = {"snapshot": snapshot_id, **versions, **settings}
     run = Run(store, hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12])

@@ -99,11 +99,9 @@ class FeatureSchema:
         """The matrix's columns of kind "number" or "category"."""
         return [place for place, feature in enumerate(self.features) if feature.kind == kind]
 
-    def matrix(self, frame: pd.DataFrame, names: list[str] | None = None) -> np.ndarray:
-        """Rows by features (all, or `names`) as `Feature.values`; UserError if one is missing."""
-        features = [feature for feature in self.features if names is None or feature.name in names]
-        missing = [feature.name for feature in features if feature.name not in frame.columns]
-        if missing:
+    def matrix(self, frame: pd.DataFrame) -> np.ndarray:
+        """Rows by features as `Feature.values`; UserError if a feature is missing."""
+        if missing := [name for name in self.names if name not in frame.columns]:
             raise UserError(
                 f"The features lack {', '.join(missing)}, which the model was trained on. Put it "
                 "back into dbt's features_at_point, or train again with `make data train`."
@@ -111,7 +109,7 @@ class FeatureSchema:
         columns = frame
         if len(frame) <= FEW:  # here, a data frame takes longer to select a column than to read it
             columns = dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True))
-        numbers = np.array([feature.numbers(columns[feature.name]) for feature in features])
+        numbers = np.array([feature.numbers(columns[feature.name]) for feature in self.features])
         return _finite(numbers.reshape(-1, len(frame)).T)
 
 
