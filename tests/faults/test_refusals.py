@@ -11,6 +11,7 @@ import pytest
 from runs import refusal, run
 
 import demo
+from jollyboat.store import LIBRARY
 
 pytestmark = pytest.mark.faults
 
@@ -47,13 +48,13 @@ def published(store: Path) -> str:
 
 def test_a_broken_model_is_named_and_publishes_nothing(mine, copied):
     before = published(copied)
-    (mine / "dbt/models/marts/sessions.sql").write_text(
+    (mine / "dbt/models/lookups/lookup_product.sql").write_text(
         "select no_such_column from {{ ref('events') }}"
     )
 
     sentence = refusal(run(mine, copied, *DATA))
 
-    assert "sessions" in sentence
+    assert "lookup_product" in sentence
     assert "no_such_column" in sentence
     assert "`make data`" in sentence
     assert published(copied) == before
@@ -61,6 +62,7 @@ def test_a_broken_model_is_named_and_publishes_nothing(mine, copied):
 
 def test_a_critical_finding_publishes_nothing_and_names_the_keys_of_rows(mine, copied):
     before = published(copied)
+    shutil.copy(LIBRARY / "expectations/sessions.json", mine / "expectations")
     edit(mine / "expectations/sessions.json", '"min_value": 1', '"min_value": 3')
 
     sentence = refusal(run(mine, copied, *DATA))

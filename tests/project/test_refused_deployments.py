@@ -9,6 +9,7 @@ import pytest
 from runs import copy_project, refusal, run, type_in
 
 import demo
+from jollyboat.store import LIBRARY
 
 
 @pytest.fixture
@@ -213,6 +214,14 @@ def change_and_train(project: Path, store: Path, file: str, before: str, after: 
         assert result.returncode == 0, result.stdout
 
 
+def own_model(project: Path, folder: str, name: str, settings: str) -> None:
+    """Switch a model of the library off, and put a copy of it into the project."""
+    sql = (LIBRARY / "dbt/models" / folder / f"{name}.sql").read_text()
+    (project / "dbt/models" / f"{name}.sql").write_text(f"{settings}\n{sql}")
+    with (project / "dbt/dbt_project.yml").open("a") as file:
+        file.write(f"  jollyboat:\n    {folder}:\n      {name}:\n        +enabled: false\n")
+
+
 @pytest.mark.faults
 def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path):
     """The leaked columns stand where honest ones stood, as a careless join would have it."""
@@ -224,10 +233,11 @@ def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path)
     report = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(
         f",\n        {of} as {name}" for name, of in leaks.items()
     )
+    own_model(mine, "marts", "session_features", "{{ config(meta={'published_by': 'point_at'}) }}")
     change_and_train(
         mine,
         copied,
-        "models/marts/session_features.sql",
+        "models/session_features.sql",
         f"features.* {honest}",
         f"features.* {report}",
     )
