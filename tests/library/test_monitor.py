@@ -1,4 +1,4 @@
-"""The monitor says what moved, keeps quiet where nothing did, tells of an incident once, and trains for a reason."""
+"""The monitor says what moved, keeps quiet where nothing did, sends an incident once, and trains for a reason."""
 
 import json
 import os

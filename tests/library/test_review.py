@@ -193,7 +193,7 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
     write_json(
         run.folder / "settings.json", run.settings | {"snapshot": published.id}
     )  # as if it had learned from it
-    page = runs.write_page(run, "A run")
+    page = " ".join(runs.write_page(run, "A run").split())
 
     assert {"uncertain", "wrong", "random"} == set(queue["kind"])
     assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(pages)] == [

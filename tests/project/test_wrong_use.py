@@ -35,7 +35,7 @@ UNKNOWN = {
     ),
     "deploy": (
         ["flows/deploy.py", "run", "--candidate", "nope"],
-        "Training run 'nope' is unknown",
+        "Training run 'nope' does not exist",
         "`make train`",
     ),
 }
@@ -105,7 +105,7 @@ def test_a_run_that_did_not_finish_is_not_deployed(untouched, copied):
 
     sentence = refusal(run(untouched, copied, "flows/deploy.py", "run"))
 
-    assert "did not finish: `make train` takes it up again" in sentence
+    assert "did not finish" in sentence and "Run `make train` to resume it" in sentence
 
 
 def test_a_raw_folder_without_files_of_the_sources_is_refused_and_another_is_named(
