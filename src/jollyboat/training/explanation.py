@@ -120,7 +120,8 @@ def _changed_numbers(estimator: Any) -> dict[str, float]:
     return {
         name: value
         for name, value in estimator.get_params().items()
-        if isinstance(value, Real) and value != defaults.get(name) and name != "n_jobs"
+        if isinstance(value, Real) and name not in ("missing", "n_jobs")
+        if value != defaults.get(name)
     }
 
 

@@ -126,9 +126,9 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
 
     It is new, or has the progress of an earlier start.
     """
-    code = hash_file(PROJECT / "ml" / "candidates.py")[:16]
-    code += hash_folder(LIBRARY / "training", ".py")
-    versions = {"code": code, "libraries": installed_libraries()}
+    code = hash_file(PROJECT / "ml" / "candidates.py") + hash_folder(LIBRARY / "training", ".py")
+    code_hash = hashlib.sha256(code.encode()).hexdigest()[:16]
+    versions = {"code": code_hash, "libraries": installed_libraries()}
     inputs = {"snapshot": snapshot_id, **versions, **settings}
     run = Run(store, hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12])
     write_json(run.folder / "settings.json", inputs)
