@@ -404,9 +404,7 @@ def test_a_history_of_alerts_that_is_none_is_refused_with_the_way_out(tmp_path, 
     store.monitor.mkdir()
     (store.monitor / "alerts.json").write_text(text)
 
-    with pytest.raises(
-        UserError, match=r"monitor/alerts.json is not readable.*(?i:delete it and run)"
-    ):
+    with pytest.raises(UserError, match=r"monitor/alerts.json is not readable.*(?i:delete it)"):
         alerts.send_alerts(store, {"a": "A moved."}, "page", {})
 
 

@@ -199,7 +199,7 @@ def test_judged_sessions_leave_training_or_change_their_label_and_the_next_runs_
     assert [f"{30 - done} to go, {done} judged" in page for done, page in enumerate(pages)] == [
         True
     ] * 4
-    assert "3 judgements stand, and 27 sessions wait." in start
+    assert "3 judgements by people, 27 sessions are pending" in start
     assert sessions.loc[rows[0]["entity_id"], "status"] == "unfit"
     assert bool(sessions.loc[rows[1]["entity_id"], "label"]) is not bool(rows[1]["label"])
     assert bool(sessions.loc[rows[2]["entity_id"], "label"]) is bool(rows[2]["label"])

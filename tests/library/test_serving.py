@@ -274,7 +274,8 @@ def test_a_challenger_takes_its_share_of_the_visitors_each_always_the_same(store
         if before[0] == "challenger"
     )
     assert wrong == wider
-    assert "above 0 and below 1, not 40. Correct it, or `jollyboat experiment stop`" in refused[0]
+    assert "above 0 and below 1, not 40. " in refused[0]
+    assert "`jollyboat experiment stop`" in refused[0]
     assert set(none) == {("champion", CARTED)}
 
 
@@ -298,10 +299,8 @@ def test_a_challenger_is_loaded_again_when_its_bundle_is_repaired_and_until_then
     broken, refused, repaired, still = asyncio.run(story())
 
     assert broken == {"shared": bundle.version}
-    assert (
-        "changed since it was made; `jollyboat experiment stop`, then `jollyboat experiment start --run run-2`"
-        in refused
-    )
+    assert "was changed" in refused
+    assert "`jollyboat experiment stop`, then `jollyboat experiment start --run run-2`" in refused
     assert "make deploy" not in refused
     assert (repaired, still) == ({"shared": bundle.version, "challenger": other.version}, {})
 
