@@ -21,7 +21,7 @@ BUILD = HERE / "build"
 PROJECT = BUILD / "demo"
 DONE = PROJECT / "data" / "demo.json"
 LEFTOVERS = {
-    *(".venv", "data", ".metaflow", "metaflow_card_cache", "__pycache__"),
+    *(".venv", "data", ".metaflow", "metaflow_card_cache", "__pycache__", "dbt_packages"),
     *(".pytest_cache", ".ruff_cache", "jollyboat.egg-info"),
 }
 SECONDS = re.compile(r"[;,] [\d.]+ s$")

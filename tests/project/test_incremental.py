@@ -165,8 +165,9 @@ def rebuild(store: Store) -> None:
 
 def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
     """What a person types, who knows of no lock and of nothing that runs after dbt."""
-    landed = run(project, store.root, "-m", "jollyboat.landing.landing")
-    assert landed.returncode == 0, landed.stdout
+    for command_of_ours in ("link", "land"):
+        result = run(project, store.root, *JOLLYBOAT, command_of_ours)
+        assert result.returncode == 0, result.stdout
     dbt = run(
         project,
         store.root,

@@ -39,7 +39,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     back = type_in(worse, ".venv/bin/jollyboat rollback")
     away = type_in(worse, ".venv/bin/jollyboat rollback --to nosuchversion")
 
-    assert refused.returncode == short.returncode == away.returncode == 2
+    assert refused.returncode == short.returncode == 2 and away.returncode == 1
     by = "beats_the_baseline, not_worse_than_champion, no_segment_falls"
     assert f"refused by {by}; champion {champion} stays" in demo.unwrap(refused.stdout)
     assert 'make deploy FORCE="why"' in demo.unwrap(refused.stdout)

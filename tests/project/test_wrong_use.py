@@ -151,14 +151,14 @@ def test_a_server_without_a_champion_starts_and_says_what_is_missing(untouched, 
         status, sentence = ready(address)
 
     assert status == 503
-    assert "There is no champion yet; run `make deploy`" in sentence
+    assert "There is no champion yet. Run `make deploy`" in sentence
 
 
 def test_a_bundle_that_misses_a_file_is_neither_served_nor_scored_with_until_deploy_mends_it(
     untouched, copied
 ):
     next(copied.glob("models/shared/*/schema.json")).unlink()
-    missing = "is missing the file schema.json; run `make deploy`"
+    missing = "is missing the file schema.json: run `make deploy`"
 
     with serving(untouched, copied) as address:
         status, sentence = ready(address)

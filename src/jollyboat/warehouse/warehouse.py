@@ -227,6 +227,8 @@ def link_package(project: Path = PROJECT) -> Path:
     link = project / "dbt" / "dbt_packages" / "jollyboat"
     target = os.path.relpath(LIBRARY / "dbt", link.parent.resolve())
     if not (link.is_symlink() and link.readlink() == Path(target)):
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)  # a copy of the project that followed the link
         link.parent.mkdir(exist_ok=True)
         draft = link.with_name(f".jollyboat-{os.getpid()}")
         draft.symlink_to(target)
