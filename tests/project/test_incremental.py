@@ -164,13 +164,14 @@ def rebuild(store: Store) -> None:
 
 
 def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
-    """What a person types, who knows of no lock and of nothing that runs after dbt."""
+    """What a person types, who does not know about the lock; the folder is relative."""
+    root = Path(os.path.relpath(root, project))
     for command_of_ours in ("link", "land"):
-        result = run(project, store.root, *JOLLYBOAT, command_of_ours)
+        result = run(project, root, *JOLLYBOAT, command_of_ours)
         assert result.returncode == 0, result.stdout
     dbt = run(
         project,
-        store.root,
+        root,
         "-m",
         "dbt.cli.main",
         *command,

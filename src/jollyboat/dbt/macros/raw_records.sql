@@ -8,15 +8,8 @@
     ({{ column }} in ('{{ var('feedback_sources') | join("', '") }}'))
 {%- endmacro %}
 
-{#
-    The data folder as text in SQL. A relative path starts in the project, the folder around dbt's,
-    so that a view finds its files from any working directory.
-#}
 {% macro store_root() -%}
-    {%- set root = env_var('STORE_ROOT', 'data') -%}
-    {%- set project = adapter.config.project_root.rpartition('/')[0] -%}
-    {%- set here = '' if project.startswith('/') else env_var('PWD') ~ '/' -%}
-    {{ (root if root.startswith('/') else here ~ project ~ '/' ~ root) | replace("'", "''") }}
+    {{ env_var('STORE_ROOT', 'data') | replace("'", "''") }}
 {%- endmacro %}
 
 {#

@@ -2,16 +2,21 @@
     Builds a staging model: immutable Parquet files below data/staged, one for each portion of raw
     files (landing.py), and a view over them. A file's name is the source, a hash of its raw files
     and a hash of the code that reads them (the model's SQL and the salt). Only a portion without
-    such a file is read. A file gets its name when it is complete.
+    such a file is read. A file gets its name when it is complete. The paths in the view begin at
+    the root, so that it finds its files from any working directory.
 #}
 {% materialization staged, adapter='duckdb' %}
     {%- set target = this.incorporate(type='view') -%}
-    {%- set folder = jollyboat.store_root() ~ '/staged/' -%}
-    {%- set salt_file = jollyboat.store_root() ~ '/.salt' -%}
+    {%- set root = run_query(
+        "select parse_dirpath(path) from duckdb_databases() where database_name = '"
+        ~ this.database ~ "'"
+    ).rows[0][0] | replace("'", "''") -%}
+    {%- set folder = root ~ '/staged/' -%}
+    {%- set salt_file = root ~ '/.salt' -%}
     {%- set salt = "select trim(content) from read_text('" ~ salt_file ~ "')" -%}
     {%- set portions = jollyboat.portions(local_md5(compiled_code)) -%}
 
-    {% do run_query("set variable store_root = '" ~ jollyboat.store_root() ~ "'") %}
+    {% do run_query("set variable store_root = '" ~ root ~ "'") %}
     {% do run_query("set variable salt = (" ~ salt ~ ")") %}
     {% do run_query("create or replace temp table portions as " ~ portions) %}
     {%- set missing = run_query(
