@@ -165,7 +165,7 @@ def rebuild(store: Store) -> None:
 
 def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
     """What a person types, who does not know about the lock; the folder is relative."""
-    root = Path(os.path.relpath(root, project))
+    root = Path(os.path.relpath(store.root, project))
     for command_of_ours in ("link", "land"):
         result = run(project, root, *JOLLYBOAT, command_of_ours)
         assert result.returncode == 0, result.stdout
