@@ -65,6 +65,8 @@ def copy_project(project: Path, into: Path) -> Path:
         "pwd | cksum | cut -d' ' -f1", shell=True, cwd=into, capture_output=True, text=True
     )
     (into / ".venv" / f".ready-{number.stdout.strip()}").touch()
+    if (into / "dbt").is_dir():
+        subprocess.run([into / ".venv/bin/jollyboat", "link"], cwd=into, check=True)
     return into
 
 

@@ -1,5 +1,5 @@
 with records as (
-    select * from {{ raw_records() }}
+    select * from {{ jollyboat.raw_records() }}
 ),
 
 named as (
@@ -34,4 +34,4 @@ mapped as (
     from named
 )
 
-{{ canonical_events('mapped') }}
+{{ jollyboat.canonical_events('mapped') }}

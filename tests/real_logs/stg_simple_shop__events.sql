@@ -1,5 +1,5 @@
 with records as (
-    select * from {{ raw_records() }}
+    select * from {{ jollyboat.raw_records() }}
 ),
 
 mapped as (
@@ -18,4 +18,4 @@ mapped as (
     from records
 )
 
-{{ canonical_events('mapped') }}
+{{ jollyboat.canonical_events('mapped') }}
