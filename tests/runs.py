@@ -66,7 +66,8 @@ def copy_project(project: Path, into: Path) -> Path:
     )
     (into / ".venv" / f".ready-{number.stdout.strip()}").touch()
     if (into / "dbt").is_dir():
-        subprocess.run([into / ".venv/bin/jollyboat", "link"], cwd=into, check=True)
+        link = [into / ".venv/bin/jollyboat", "link"]
+        subprocess.run(link, cwd=into, env=demo.environment(), check=True)
     return into
 
 
