@@ -146,7 +146,7 @@ def sessions(store: Path, count: int) -> list[dict]:
     with duckdb.connect() as connection:
         connection.execute(
             f"with e as (from {events}), "
-            "chosen as (select tenant_id, entity_id from e group by all "
+            "chosen as (select tenant_id, entity_id from e group by tenant_id, entity_id "
             "order by md5(entity_id) limit ?) "
             "select * replace (cast(price as double) as price, "
             "strftime(occurred_at, '%Y-%m-%dT%H:%M:%S.%fZ') as "
