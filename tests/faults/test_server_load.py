@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -99,7 +100,11 @@ def test_batch_scores_are_the_servers(untouched, copied):
 def test_nothing_that_the_schema_allows_or_forbids_is_the_servers_fault(
     untouched, server, tmp_path
 ):
-    command = [".venv/bin/schemathesis", "run", f"http://127.0.0.1:{server.port}/openapi.json"]
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"http://127.0.0.1:{server.port}/openapi.json",
+    ]
     checks = ["--checks", "not_a_server_error,response_schema_conformance,content_type_conformance"]
 
     result = subprocess.run(
@@ -325,7 +330,7 @@ def serves(pid: int, store: Path) -> bool:
         )
     except OSError:
         return False
-    return b"-m\0serving\0" in command and f"STORE_ROOT={store}\0".encode() in around
+    return b"-m\0jollyboat.cli\0serve\0" in command and f"STORE_ROOT={store}\0".encode() in around
 
 
 def wait_for_the_end(pids: list[int], seconds: float = 10) -> bool:
