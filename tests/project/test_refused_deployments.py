@@ -166,7 +166,8 @@ from jollyboat.store import write_json
 from jollyboat.serving import deployment_checks
 
 run, failed = runs.open(""), {}
-trial.smoke = partial(trial.smoke, requests=10)
+checks = deployment_checks
+checks.run_smoke_test = partial(checks.run_smoke_test, requests=10)
 for name in sys.argv[1:]:
     write_json(run.folder / "metrics.json", run.metrics | {"chosen": name})
     facts, _ = deployment_checks.gather_facts(run, deployment_checks.assemble_bundle(run, "Card"), None)

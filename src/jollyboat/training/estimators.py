@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -121,7 +122,7 @@ def read_candidates() -> ModuleType:
     if not path.is_file():
         raise UserError(f"{path} is missing. Write functions there that fit a classifier.")
     spec = importlib.util.spec_from_file_location("candidates", path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["candidates"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

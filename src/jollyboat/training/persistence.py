@@ -14,7 +14,7 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from jollyboat.training.estimators import Model, kind
+from jollyboat.training.estimators import Model, kind, read_candidates
 from jollyboat.training.explanation import is_estimate
 from jollyboat.training.schema import FeatureSchema
 
@@ -86,6 +86,8 @@ def _load_skops(archive: Path, trusted: list[str]) -> Any:
     outside = {name for name in trusted if not name.startswith("collections.")}
     if refused := {name for name in outside if name.partition(".")[0] in sys.stdlib_module_names}:
         raise UntrustedTypesFoundException(refused)
+    if any(name.startswith("candidates.") for name in trusted):
+        read_candidates()  # skops imports a class of the project's own file by this name
     classifier = skops.io.load(archive, trusted=trusted)
     params = classifier.get_params() if hasattr(classifier, "get_params") else {}
     threads = [name for name in params if name.rpartition("__")[2] == "n_jobs"]
