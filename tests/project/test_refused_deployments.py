@@ -69,9 +69,7 @@ def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(
     runs = [json.loads((copied / "runs/latest.json").read_text())["run"]]
     other = tmp_path / "other.toml"
     other.write_text(
-        (untouched / "project.toml")
-        .read_text()
-        .replace("[xgboost]\n", "[xgboost]\nmax_depth = 3\n")
+        (untouched / "project.toml").read_text().replace("[xgboost]", "[xgboost]\nmax_depth = 3", 1)
     )
     assert (
         run(

@@ -137,7 +137,7 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
             path.unlink()
     warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
     if critical := [each for each in audit.audit(store) if each.stops]:
-        return None, f"it is not true of {critical[0].table} that {critical[0].expectation}"
+        return None, f"{critical[0].table} fails the expectation {critical[0].expectation!r}"
     facts = {"code": warehouse.code_fingerprint()}
     return snapshot.publish(store, facts, warehouse.compiled(store, "features_at_point"), {})[
         0
