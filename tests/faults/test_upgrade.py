@@ -27,8 +27,8 @@ def newer(template, tmp_path_factory) -> Path:
     edit(library / "__init__.py", '__version__ = "0.1.0"', '__version__ = "0.2.0"')
     edit(
         library / "CHANGELOG.md",
-        "## Unreleased",
-        "## 0.2.0\n\n- A comment in SQL.\n- By hand: nothing.\n\n## Unreleased",
+        "## 0.1.0 (unreleased)",
+        "## 0.2.0\n\n- A comment in SQL.\n- By hand: nothing.\n\n## 0.1.0 (unreleased)",
     )
     (library / "dbt/macros").mkdir(parents=True, exist_ok=True)
     (library / "dbt/macros/newer.sql").write_text("-- A comment.\n")
