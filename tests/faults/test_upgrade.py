@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import copy_project, make, run
+from runs import copy_project, make, run, type_in
 
 import demo
 
@@ -144,7 +144,7 @@ def test_an_upgrade_whose_requirements_cannot_be_met_leaves_the_project_as_it_wa
 def test_pins_are_written_again_without_an_address_and_keep_the_library_apart(project, tmp_path):
     copy = copy_project(project, tmp_path / "copy")
 
-    result = make(copy, "pins")
+    result = type_in(copy, ".venv/bin/jollyboat pins")
 
     assert result.returncode == 0, result.stdout
     text = (copy / "requirements.txt").read_text()
