@@ -42,7 +42,7 @@ def jollyboat() -> None:
     The steps of the pipeline are make's (`make help`); everything else is a command here.
     `jollyboat COMMAND --help` explains one, with an example.
     """
-    if not is_project(PROJECT) and "--help" not in sys.argv:
+    if not is_project(PROJECT) and not {"-h", "--help"} & set(sys.argv):
         raise UserError(
             f"{PROJECT} is not in a Jollyboat project. "
             "Change into the folder that contains project.toml."
