@@ -6,11 +6,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from runs import JOLLYBOAT
 
 from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
-JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for Python
 DAYS, SESSIONS_PER_DAY = 10, 400  # fewer sessions do not convince the gate
 
 

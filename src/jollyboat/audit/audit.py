@@ -22,8 +22,7 @@ from sqlalchemy.dialects import registry
 
 from jollyboat.snapshots import distribution
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import PROJECT, Store, write_json, write_text
-from jollyboat.store.project import LIBRARY
+from jollyboat.store import LIBRARY, PROJECT, Store, write_json, write_text
 from jollyboat.warehouse import warehouse
 
 # Later folders replace suites of the same name.

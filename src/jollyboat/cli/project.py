@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from jollyboat.store import PROJECT, Store, UserError, default_store
-from jollyboat.store.project import LIBRARY
+from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store
 
 
 @click.command(epilog="Example: jollyboat status")

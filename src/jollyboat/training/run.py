@@ -13,6 +13,7 @@ import duckdb
 from jollyboat.pages import page
 from jollyboat.snapshots import snapshot
 from jollyboat.store import (
+    LIBRARY,
     PROJECT,
     Store,
     UserError,
@@ -23,7 +24,6 @@ from jollyboat.store import (
     write_json,
     write_text,
 )
-from jollyboat.store.project import LIBRARY
 from jollyboat.training.libraries import installed_libraries
 
 

@@ -10,8 +10,7 @@ import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from jollyboat.store import UserError
-from jollyboat.store.project import LIBRARY
+from jollyboat.store import LIBRARY, UserError
 from jollyboat.upgrade.requirements import UV
 
 CHANGELOG = "jollyboat/CHANGELOG.md"
