@@ -80,7 +80,9 @@ def environment(store: Store) -> dict[str, str]:
 
 def land(store: Store) -> Landing:
     """`landing.land` with the settings of `dbt/dbt_project.yml`."""
-    return landing.land(store, *source_names(), lines_at_once=variables().lines_at_once)
+    settings = variables()
+    sources, feedback = settings.sources, settings.feedback_sources
+    return landing.land(store, sources, feedback, settings.lines_at_once)
 
 
 @contextmanager
