@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, false_discovery_control
 
+from jollyboat.snapshots.stability import stability_index, stability_terms
 from jollyboat.training.schema import Feature
 
 BINS, RARE, FEW_ROWS = 10, 0.01, 100
@@ -117,10 +118,10 @@ def _series_of(group: Group, days: list[int], limits: Mapping[str, Any]) -> list
             now = _rolling(live, window)
             is_usable = (np.arange(len(days)) >= window - 1) & (now.sum(axis=1) >= FEW_ROWS)
             is_broken = is_usable & _is_broken(now, whole, limits["alpha"]) & (not is_constant)
-            psi = np.where(is_usable, _stability(now, whole), np.nan)
+            psi = np.where(is_usable, stability_index(now, whole), np.nan)
             p = np.where(is_usable, _test(now, whole), np.nan)
             inside = _rolling(reference, window)[window - 1 :]
-            swings = _stability(inside, whole - inside)
+            swings = stability_index(inside, whole - inside)
             swing = swings[np.isfinite(swings)].max(initial=0)
             moved = bins.format_move(now, whole)
             series.append(Series(group.tenant, name, window, psi, p, is_broken, swing, moved))
@@ -168,7 +169,7 @@ class Bins:
         if not len(now) or not now[-1].sum():
             return ""
         a, b = now[-1] / now[-1].sum(), whole / whole.sum()
-        place = int(np.argmax(np.where(a > b, _terms(now[-1:], whole)[0], -1)))
+        place = int(np.argmax(np.where(a > b, stability_terms(now[-1:], whole)[0], -1)))
         return f"{self._name(place)}: {b[place]:.1%} in training, {a[place]:.1%} now"
 
     def _name(self, place: int) -> str:
@@ -186,23 +187,6 @@ def _rolling(counts: Array, window: int) -> Array:
     total = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)])
     place = np.arange(1, len(total))
     return total[1:] - total[np.maximum(place - window, 0)]
-
-
-def _terms(now: Array, whole: Array) -> Array:
-    """Each bin's part of the population stability index (Siddiqi, 2006); + 0.5 keeps it finite."""
-    a, b = now + 0.5, np.broadcast_to(whole, now.shape) + 0.5
-    a, b = a / a.sum(axis=1, keepdims=True), b / b.sum(axis=1, keepdims=True)
-    return (a - b) * np.log(a / b)
-
-
-def _stability(now: Array, whole: Array) -> Array:
-    """The index of each row of counts, less its mean by chance; NaN where a side is empty."""
-    whole = np.broadcast_to(whole, now.shape)
-    bins = ((now + whole) > 0).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        chance = (bins - 1) * (1 / now.sum(axis=1) + 1 / whole.sum(axis=1))
-        index = np.maximum(_terms(now, whole).sum(axis=1) - chance, 0)
-        return np.where(np.isfinite(chance), index, np.nan)
 
 
 def _test(now: Array, whole: Array) -> Array:

@@ -1,14 +1,15 @@
 """Distributions of a table's columns, and their distance between two states, from samples."""
 
 import duckdb
+import numpy as np
+
+from jollyboat.snapshots.stability import stability_index
 
 SAMPLED = "using sample reservoir(10000 rows) repeatable (7)"
 NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "DECIMAL", "FLOAT", "SMALLINT", "TINYINT")
 OTHERS = ("VARCHAR", "BOOLEAN")  # not times: they always change
 
-# The population stability index over the deciles of the state before (numbers) or its 20 most
-# frequent values (other columns), minus its expected value by chance for samples of this size.
-# 0 is the same; above 0.25 is far by convention.
+# Rows by bin: tenths of the state before (numbers) or its 20 most frequent values (other columns).
 COMPARISON = """
 with samples as (
     select false as is_after, {columns} from (from {before} {sampled})
@@ -38,15 +39,9 @@ binned as (
         count_if(not is_after) as n_before, count_if(is_after) as n_after
     from numbered inner join edges using (column_name) group by all
 ),
-shares as (
-    select *, sum(n_before) over whole as all_before, sum(n_after) over whole as all_after,
-        (n_before + 0.5) / (all_before + 0.5) as p, (n_after + 0.5) / (all_after + 0.5) as q
-    from binned window whole as (partition by column_name)
-),
-distances as (
-    select column_name, sum((q - p) * ln(q / p))
-        - (count(*) - 1) * (1 / any_value(all_before) + 1 / any_value(all_after)) as distance
-    from shares group by all
+counts as (
+    select column_name, list(n_before) as n_before, list(n_after) as n_after
+    from binned group by all
 ),
 summaries as (
     select column_name, is_after,
@@ -54,12 +49,11 @@ summaries as (
         || format(', {{:.1f}} % unknown', 100 - 100.0 * count(value) / count(*)) as summary
     from numbered group by all
 )
-select column_name, greatest(round(any_value(distance), 4), 0) as distance,
+select column_name, any_value(n_before) as n_before, any_value(n_after) as n_after,
     any_value(summary) filter (where not is_after) as before,
     any_value(summary) filter (where is_after) as after
-from distances inner join summaries using (column_name)
+from counts inner join summaries using (column_name)
 group by column_name having count(*) = 2
-order by distance desc, column_name
 """
 
 
@@ -90,6 +84,7 @@ def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> l
     """The columns that both tables or scans have, the furthest first: `distance`, and `before` and
     `after` in words.
 
+    The distance is the stability index of the bins: 0 is the same, above 0.25 is far.
     Identifiers and times are left out. A column without rows on one side is left out.
     """
     old, new = _kinds(connection, before), _kinds(connection, after)
@@ -105,7 +100,11 @@ def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> l
         columns=", ".join(f'cast("{name}" as varchar) as "{name}"' for name in shared),
         numbers=[name for name in shared if old[name].startswith(NUMBERS)],
     )
-    return connection.sql(query).df().to_dict("records")
+    columns = connection.sql(query).df().to_dict("records")
+    for column in columns:
+        counts = (np.array([column.pop(side)]) for side in ("n_after", "n_before"))
+        column["distance"] = round(float(stability_index(*counts)[0]), 4)
+    return sorted(columns, key=lambda column: (-column["distance"], column["column_name"]))
 
 
 def _kinds(connection: duckdb.DuckDBPyConnection, side: str) -> dict[str, str]:
