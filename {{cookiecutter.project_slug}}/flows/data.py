@@ -12,10 +12,11 @@ class DataFlow(ProjectFlow):
     @report_errors
     def start(self):
         """Land new files, build the tables and audit them."""
-        from jollyboat.audit import audit
+        from jollyboat.audit import audit, columns
         from jollyboat.snapshots import snapshot
         from jollyboat.warehouse import warehouse
 
+        columns.check_columns()
         self.began_at = self.now()
         store = self.store()
         with warehouse.locked(store, run_process=self.process()) as lock:
