@@ -131,7 +131,9 @@ def test_a_column_is_hashed_as_the_guide_says(template):
 def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):
     own = copy_project(project, tmp_path / "own")
     guides = [*(own / "docs").glob("*.md"), *(demo.HERE / "docs/how-to").glob("*.md")]
-    steps = [step for guide in guides for step in read_guide(guide)]
+    # change-the-outcome edits the setting that bring-your-own-logs edits, and adds no code.
+    added = [guide for guide in guides if guide.stem != "change-the-outcome"]
+    steps = [step for guide in added for step in read_guide(guide)]
     for step in steps:
         take(step, own)
 
