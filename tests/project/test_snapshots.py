@@ -12,7 +12,8 @@ import duckdb
 import pytest
 
 from jollyboat.cli.main import jollyboat
-from jollyboat.snapshots import snapshot
+from jollyboat.erasure import erase
+from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store import PROJECT, Store, UserError, write_json
 
 COLUMNS = {
@@ -247,7 +248,8 @@ def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):
 KILLED = """
 import os, sys
 from pathlib import Path
-from jollyboat.snapshots import snapshot
+from jollyboat.erasure import erase
+from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store import Store
 replace, left, moment = os.replace, int(sys.argv[2]), sys.argv[3]
 def replace_or_die(*arguments):
@@ -306,3 +308,43 @@ def files(store: Store, snapshot_id: str) -> set[str]:
         f"{path.relative_to(store.root)} {duckdb.read_parquet(str(path)).count('*').fetchone()}"
         for path in paths
     }
+
+
+@pytest.mark.parametrize("column", ["t", "T", "dt", "row", "t_"])
+def test_a_column_with_a_name_of_the_publication_is_published_and_changes_the_content(
+    store, column
+):
+    ids = set()
+    for value in ("1", "2"):
+        build(store, 20, extra=f", {value} as price_cents, i as {column}")
+        ids.add((published := publish(store)).id)
+
+    assert 2 == len(ids)
+    events = published.relation("events").project(f"{column}, price_cents").order(column)
+    assert [(number, 2) for number in range(20)] == events.fetchall()
+
+
+def test_features_may_have_the_names_that_a_comparison_uses():
+    names = ["is_after", "is_after_", "bins", "bin", "count", "value", "number", "one", "v"]
+    with duckdb.connect() as connection:
+        for table, first in {"before": 0, "after": 100}.items():
+            columns = ", ".join(f"range + {first} as {name}" for name in names)
+            connection.execute(f"create table {table} as select {columns} from range(100)")
+
+        rows = distribution.compare(connection, "before", "after")
+        described = distribution.describe(connection, "after")
+
+    assert set(names) == {row["column_name"] for row in rows if row["distance"] > 1}
+    assert names == [row["column_name"] for row in described if row["bins"]]
+
+
+@pytest.mark.parametrize("name", ["place", "PLACE", "place_", "file_row_number"])
+def test_an_erasure_of_parquet_rows_keeps_the_others_whatever_a_column_is_called(tmp_path, name):
+    path = tmp_path / "results.parquet"
+    values = "(10, 10), (10, 11), (1, 1), (1, 2), (2, 3), (3, 4)"
+    rows = duckdb.sql(f'from (values {values}) as t(person, "{name}")')
+    rows.write_parquet(str(path))
+
+    erase._rewrite(path, {1, 2})
+
+    assert rows.fetchall()[2:] == duckdb.read_parquet(str(path)).fetchall()

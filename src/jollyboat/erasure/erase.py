@@ -28,6 +28,7 @@ from jollyboat.store import (
     quoted,
     read_json,
     replacing,
+    unused_name,
     write_json,
 )
 from jollyboat.warehouse import warehouse
@@ -176,8 +177,9 @@ def _rewrite(path: Path, lines: set[int]) -> None:
     with replacing(path.resolve()) as draft:
         if path.suffix == ".parquet":
             source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
-            numbered = f"(select *, row_number() over () as place from {source})"
-            rows = f"select * exclude place from {numbered} where place not in {(0, *lines)}"
+            place = unused_name("place", duckdb.sql(f"from {source}").columns)
+            numbered = f"(select *, row_number() over () as {place} from {source})"
+            rows = f"select * exclude {place} from {numbered} where {place} not in {(0, *lines)}"
             duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
         else:
             kept = (

@@ -4,6 +4,7 @@ import duckdb
 import numpy as np
 
 from jollyboat.snapshots.stability import stability_index
+from jollyboat.store import unused_name
 
 SAMPLED = "using sample reservoir(10000 rows) repeatable (7)"
 NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "DECIMAL", "FLOAT", "SMALLINT", "TINYINT")
@@ -12,12 +13,12 @@ OTHERS = ("VARCHAR", "BOOLEAN")  # not times: they always change
 # Rows by bin: tenths of the state before (numbers) or its 20 most frequent values (other columns).
 COMPARISON = """
 with samples as (
-    select false as is_after, {columns} from (from {before} {sampled})
+    select false as {is_after}, {columns} from (from {before} {sampled})
     union all
     select true, {columns} from (from {after} {sampled})
 ),
 long as (
-    from samples unpivot include nulls (value for column_name in (columns(* exclude is_after)))
+    from samples unpivot include nulls (value for column_name in (columns(* exclude {is_after})))
 ),
 numbered as (
     select *, case
@@ -29,14 +30,14 @@ edges as (
     select column_name,
         quantile_disc(number, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) as edges,
         approx_top_k(value, 20) as frequent
-    from numbered where not is_after group by all
+    from numbered where not {is_after} group by all
 ),
 binned as (
     select column_name, case when value is null then 'unknown'
             when number is not null
                 then cast(len(list_filter(edges, lambda edge: edge < number)) as varchar)
             when list_contains(frequent, value) then '=' || value else 'other' end as bin,
-        count_if(not is_after) as n_before, count_if(is_after) as n_after
+        count_if(not {is_after}) as n_before, count_if({is_after}) as n_after
     from numbered inner join edges using (column_name) group by all
 ),
 counts as (
@@ -44,14 +45,14 @@ counts as (
     from binned group by all
 ),
 summaries as (
-    select column_name, is_after,
+    select column_name, {is_after},
         coalesce(format('mean {{:.4g}}', avg(number)), 'mostly ' || mode(value), 'unknown')
         || format(', {{:.1f}} % unknown', 100 - 100.0 * count(value) / count(*)) as summary
     from numbered group by all
 )
 select column_name, any_value(n_before) as n_before, any_value(n_after) as n_after,
-    any_value(summary) filter (where not is_after) as before,
-    any_value(summary) filter (where is_after) as after
+    any_value(summary) filter (where not {is_after}) as before,
+    any_value(summary) filter (where {is_after}) as after
 from counts inner join summaries using (column_name)
 group by column_name having count(*) = 2
 """
@@ -73,8 +74,10 @@ def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
         if not _is_compared(name, kind):
             continue
         share = connection.sql(f'select 1 - count("{name}") / count(*) from sampled').fetchone()[0]
+        # DuckDB's macro has columns of its own, so it gets a table without others.
+        connection.execute(f'create or replace temp view one as select "{name}" as v from sampled')
         bins = connection.sql(
-            f'select bin::varchar, count from histogram_values(sampled, "{name}", bin_count := 12)'
+            "select bin::varchar, count from histogram_values(one, v, bin_count := 12)"
         )
         described.append({"column_name": name, "unknown_share": share, "bins": bins.fetchall()})
     return described
@@ -97,6 +100,7 @@ def compare(connection: duckdb.DuckDBPyConnection, before: str, after: str) -> l
         before=before,
         after=after,
         sampled=SAMPLED,
+        is_after=unused_name("is_after", shared),
         columns=", ".join(f'cast("{name}" as varchar) as "{name}"' for name in shared),
         numbers=[name for name in shared if old[name].startswith(NUMBERS)],
     )

@@ -23,6 +23,7 @@ from jollyboat.store import (
     default_store,
     quoted,
     read_json,
+    unused_name,
     write_json,
     write_text,
 )
@@ -231,9 +232,10 @@ def _publish_table(
     columns = {name: kind for name, kind, *_ in connection.sql(f"describe {table}").fetchall()}
     shape = hashlib.md5(json.dumps(columns).encode()).hexdigest()
     # A sum of row hashes ignores their order; DuckDB's hash takes a tenth of MD5 over text.
+    row = unused_name("t", columns)
     days = connection.sql(
-        f"select coalesce(cast({day} as date)::varchar, 'unknown') as dt, count(*), sum(hash(t)) "
-        f"from {table} as t group by dt order by dt"
+        f"select coalesce(cast({day} as date)::varchar, 'unknown'), count(*), sum(hash({row})) "
+        f"from {table} as {row} group by 1 order by 1"
     ).fetchall()
     files = []
     for dt, rows, content in days:
@@ -254,13 +256,14 @@ def _write_days(
         shutil.rmtree(leftover)
     draft.mkdir(parents=True)
     days = ", ".join(f"'{entry['dt']}'" for entry in entries)
+    dt = unused_name("dt", connection.table(table).columns)
     connection.execute(
-        f"copy (select *, coalesce(cast({day} as date)::varchar, 'unknown') as dt "
-        f"from {table} where dt in ({days})) "
-        f"to '{quoted(draft)}' (format parquet, compression zstd, partition_by (dt))"
+        f"copy (select *, coalesce(cast({day} as date)::varchar, 'unknown') as {dt} "
+        f"from {table} where {dt} in ({days})) "
+        f"to '{quoted(draft)}' (format parquet, compression zstd, partition_by ({dt}))"
     )
     for entry in entries:
-        (written,) = (draft / f"dt={entry['dt']}").iterdir()
+        (written,) = (draft / f"{dt}={entry['dt']}").iterdir()
         target = folder / entry["file"]
         target.parent.mkdir(exist_ok=True)
         written.replace(target)

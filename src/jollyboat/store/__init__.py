@@ -12,7 +12,7 @@ from jollyboat.store.files import (
 from jollyboat.store.locks import PointerMoved, is_alive, locked, replace_pointer
 from jollyboat.store.paths import Store, default_store
 from jollyboat.store.project import LIBRARY, PROJECT, find_project, is_project, project_settings
-from jollyboat.store.sql import hash_text, quoted
+from jollyboat.store.sql import hash_text, quoted, unused_name
 
 __all__ = [
     "LIBRARY",
@@ -34,6 +34,7 @@ __all__ = [
     "read_json",
     "replace_pointer",
     "replacing",
+    "unused_name",
     "write_json",
     "write_text",
 ]

@@ -1,6 +1,7 @@
 """Texts as SQL writes and hashes them."""
 
 import hashlib
+from collections.abc import Iterable
 
 
 def hash_text(text: str, salt: str) -> str:
@@ -11,3 +12,11 @@ def hash_text(text: str, salt: str) -> str:
 def quoted(text: object) -> str:
     """A text escaped for single quotes in SQL, where a statement takes no parameter."""
     return str(text).replace("'", "''")
+
+
+def unused_name(name: str, columns: Iterable[str]) -> str:
+    """A name for a helper column beside a user's columns: `name`, with `_` while one has it."""
+    taken = {column.lower() for column in columns}
+    while name in taken:
+        name += "_"
+    return name
