@@ -172,6 +172,8 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "duplicate_count": 1,
         "quarantined_count": 2,
         "missing_count": 0,
+        "left_out_count": 0,
+        "further_count": 0,
     }
     rate = 1 / 3 if train_count else float("nan")
     labels = {"session_count": 90, "train_count": train_count, "label_rate": rate}

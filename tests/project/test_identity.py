@@ -6,7 +6,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from runs import run
+from runs import copy_project, run
+
+import demo
 
 BOT_IDS, TABLET_USERS = 100_000, 50
 DAY = "2026-01-01"
@@ -119,3 +121,105 @@ def test_sessions_carry_the_person_of_their_account(stores):
 
     assert [("a:laptop",)] == actual
     assert 0 == unknown
+
+
+STAGING = """
+with records as (
+    select * from {{ jollyboat.raw_records() }}
+),
+
+typed as (
+    select *
+    from {{ jollyboat.each_element('records', "record -> '$.actions'") }}
+),
+
+mapped as (
+    select
+        *,
+        'a reason' as reason,
+        'ignored' as parsed_occurred_at,
+        'app' as tenant_id,
+        coalesce(element ->> 'id', record ->> 'id') as event_id,
+        record ->> 'time' as occurred_at,
+        record ->> 'at' as sequence,
+        record ->> 'who' as anonymous_id,
+        record ->> 'account' as user_id,
+        coalesce(element ->> 'what', record ->> 'what') as event_type,
+        record ->> 'page' as page,
+        (record ->> 'what') = 'identify' as left_out
+    from typed
+)
+
+{{ jollyboat.canonical_events('mapped') }}
+"""
+
+
+def app_lines() -> list[dict]:
+    """A visitor's log in whole seconds, in the order in which it was written."""
+    second = {"time": "2026-01-01T10:00:00Z", "who": "v1"}
+    pages = [second | {"what": "page_view", "page": page} for page in "cab"]
+    counted = [pages[0] | {"who": "v2", "page": str(at), "at": at} for at in (10, 9)]
+    several = second | {"who": "v3", "actions": [{"what": "search"}, {"what": "page_view"}]}
+    accounts = [pages[0] | {"who": None, "account": one} for one in ("7", "7.0")]
+    nobody = [
+        pages[0] | {"who": who, "id": "undefined", "page": str(number)}
+        for number, who in enumerate(["undefined", "NULL", "0", "00000000-0000-0000"] * 20)
+    ]
+    left_out = [second | {"what": "identify"}]
+    return [*pages, *counted, several, *accounts, *nobody, *left_out]
+
+
+@pytest.fixture(scope="module")
+def own(untouched: Path, tmp_path_factory) -> tuple[str, Path]:
+    """What `make data` prints about an app's log, and the store."""
+    project = copy_project(untouched, tmp_path_factory.mktemp("own") / "project")
+    (project / "dbt/models/staging/stg_app__events.sql").write_text(STAGING)
+    settings = project / "dbt/dbt_project.yml"
+    settings.write_text(settings.read_text().replace("[web, orders]", "[app]"))
+    folder = project / "data/raw/app" / f"dt={DAY}"
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, app_lines())))
+    result = run(project, project / "data", "flows/data.py", "run")
+    assert result.returncode == 0, result.stdout
+    return demo.unwrap(result.stdout), project / "data"
+
+
+def rows(store: Path, query: str) -> list[tuple]:
+    with duckdb.connect(str(store / "warehouse.duckdb"), read_only=True) as connection:
+        return connection.sql(query).fetchall()
+
+
+@pytest.mark.parametrize(("visitor", "pages"), [("v1", "c a b"), ("v2", "9 10")])
+def test_events_of_one_second_are_in_the_order_of_their_sequence_or_of_their_lines(
+    own, visitor, pages
+):
+    in_order = "select string_agg(page, ' ' order by event_number) from events"
+
+    assert [(pages,)] == rows(own[1], f"{in_order} where anonymous_id = '{visitor}'")
+
+
+def test_a_line_is_left_out_or_becomes_several_events_and_the_account_says_so(own):
+    actual = rows(own[1], "select event_type, part from events where anonymous_id = 'v3'")
+    counts = "left_out_count, further_count, missing_count, quarantined_count"
+
+    assert [("page_view", 2), ("search", 1)] == sorted(actual)
+    assert [(1, 1, 0, 0)] == rows(own[1], f"select {counts} from record_reconciliation")
+    assert "(1 left out, 1 more rows than records)" in own[0]
+
+
+def test_an_id_that_says_that_there_is_none_is_nobodys_and_named(own):
+    nobody = "select count(*), count(session_id) from events"
+
+    assert [(80, 0)] == rows(own[1], f"{nobody} where coalesce(anonymous_id, user_id) is null")
+    assert "20 records of app have the anonymous_id NULL" in own[0]
+    assert "80 records of app have the event_id undefined" in own[0]
+
+
+def test_a_whole_number_that_was_a_float_is_the_same_account(own):
+    accounts = "select distinct user_id from sessions where user_id is not null"
+
+    assert [("7",)] == rows(own[1], accounts)
+
+
+def test_no_column_of_a_staging_model_changes_what_becomes_of_a_record(own):
+    assert [(89,)] == rows(own[1], "select count(*) from int_records where reason is null")

@@ -17,7 +17,8 @@ QUERIES = {
     "sources": """
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
             sum(event_count) as event_count, sum(duplicate_count) as duplicate_count,
-            sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count
+            sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count,
+            sum(left_out_count) as left_out_count, sum(further_count) as further_count
         from record_reconciliation group by source order by source""",
     "files": """
         select file, line_count - blank_count as record_count, event_count, duplicate_count,
@@ -63,6 +64,12 @@ QUERIES = {
             count_if(events.session_id is null) as homeless_count
         from events inner join named using (source) left join orders using (source)
         where event_type not in ('prediction', 'judgement') group by all order by source""",
+    "ignored_ids": """
+        with ids as (
+            select source, unnest(string_split(ignored_ids, ', ')) as ignored_id
+            from int_records where ignored_ids is not null)
+        select source, ignored_id, count(*) as record_count
+        from ids group by all order by record_count desc, source, ignored_id limit 5""",
     "statuses": """
         select status, count(*) as session_count
         from session_features group by all order by session_count desc""",
@@ -131,7 +138,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
 def _sum_rows(rows: dict) -> dict[str, int]:
     """The totals over sources and days, and the counts of ids."""
     totals = {name: int(value) for name, value in rows["identities"][0].items()}
-    for kind in ("record", "event", "duplicate", "quarantined", "missing"):
+    for kind in ("record", "event", "duplicate", "quarantined", "missing", "left_out", "further"):
         name = f"{kind}_count"
         totals[name] = int(sum(row[name] for row in rows["sources"]))
     for name in ("session_count", "train_count", "positive_count"):
@@ -168,6 +175,7 @@ def format_summary(
     """Records by source, problems, notes and the result, as lines."""
     lines = [
         *_format_sources(report["sources"]),
+        *_format_ignored_ids(report["ignored_ids"]),
         *_format_quarantine(report["quarantine"]),
         *_format_findings(report["findings"]),
         *_format_changes(report["changes"]),
@@ -184,8 +192,23 @@ def _format_sources(sources: list[dict]) -> list[str]:
     return [heading] + [
         f"{row['source']:<12}{row['file_count']:>7,}{row['record_count']:>12,.0f}"
         f"{row['event_count']:>12,.0f}{row['duplicate_count']:>12,.0f}"
-        f"{row['quarantined_count']:>12,.0f}"
+        f"{row['quarantined_count']:>12,.0f}{_format_staging(row)}"
         for row in sources
+    ]
+
+
+def _format_staging(row: dict) -> str:
+    """What the staging model leaves out, and what it makes of records beyond one row each."""
+    counts = [("left_out_count", "left out"), ("further_count", "more rows than records")]
+    parts = [f"{row[name]:,.0f} {words}" for name, words in counts if row[name]]
+    return f"  ({', '.join(parts)})" if parts else ""
+
+
+def _format_ignored_ids(rows: list[dict]) -> list[str]:
+    return [
+        f"note: {row['record_count']:,} records of {row['source']} have the {row['ignored_id']}, "
+        "which identifies nobody; it counts as null"
+        for row in rows
     ]
 
 

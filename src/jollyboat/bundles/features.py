@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ EVENT_COLUMNS = {
     "event_type": "varchar",
     "occurred_at": "timestamp",
     "received_at": "timestamp",
+    "sequence": "bigint",
     "anonymous_id": "varchar",
     "user_id": "varchar",
     "session_id": "varchar",
@@ -46,17 +48,15 @@ EVENT_COLUMNS = {
 _POINT_COLUMNS = {"entity_id": "varchar", "point_at": "timestamp", "event_number": "integer"}
 _TEXTS = {name for name, kind in EVENT_COLUMNS.items() if kind == "varchar"} - {"payload"}
 _MOMENTS = {name for name, kind in EVENT_COLUMNS.items() if kind == "timestamp"}
-_ADDRESSED = {
-    "event_id",
-    "anonymous_id",
-    "user_id",
-    "session_id",
-    "order_id",
-    "query",
-    "page",
-    "url",
-    "referrer",
-}
+_IDS = {"event_id", "anonymous_id", "user_id", "session_id", "order_id"}
+_ADDRESSED = {*_IDS, "query", "page", "url", "referrer"}
+# dbt's macros is_placeholder and whole_number have the same texts.
+_PLACEHOLDER = re.compile(
+    r"[-0.]+|-1|null|nil|none|nan|n/a|undefined|unknown|anonymous|guest|\(not set\)"
+    r"|\[object object\]",
+    re.IGNORECASE | re.ASCII,
+)
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+", re.ASCII)
 # Word by word: with the macro's one expression, 10,000 letters after an at sign take a second.
 _WORD = re.compile(r'[^\s"\\<>,;:/?&=]+', re.ASCII)
 _ADDRESS = re.compile(r".(?:@|%40).", re.DOTALL)
@@ -196,19 +196,21 @@ def rows_of_request(
 ) -> list[dict]:
     """The events as rows of `events_at_point`: without repeated ids, ordered and numbered.
 
+    The order is that of dbt's macro event_order: by time, then by `sequence`, then as given.
     The entity is the place. Without `tenant_id` each event keeps its own.
     """
-    first: dict[str, tuple[datetime, str, dict]] = {}
+    first: dict[tuple, tuple[tuple, dict]] = {}
     for event in events:
         occurred_at, row = _row_of_event(event, tenant_id, salt)
-        first.setdefault(row["event_id"], (occurred_at, row["event_id"], row))
-    ordered = sorted(first.values(), key=itemgetter(0, 1))
-    entity_id, point_at = str(place), ordered[-1][2]["occurred_at"]
-    for number, (_, _, row) in enumerate(ordered, start=1):
+        order = (occurred_at, row.get("sequence", math.inf))
+        first.setdefault((row.get("source"), row["event_id"]), (order, row))
+    ordered = [row for _, row in sorted(first.values(), key=itemgetter(0))]
+    entity_id, point_at = str(place), ordered[-1]["occurred_at"]
+    for number, row in enumerate(ordered, start=1):
         # Not the session's own id: two clients may send the same one.
         row["entity_id"] = row["session_id"] = entity_id
         row["point_at"], row["event_number"] = point_at, number
-    return [row for *_, row in ordered]
+    return ordered
 
 
 def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[datetime, dict]:
@@ -217,8 +219,11 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
         if value is None or value != value:
             continue
         if name in _TEXTS:
-            # as in staging: trimmed, null if empty, without addresses
-            if text := str(value).strip(" "):
+            # as in staging: trimmed, null if empty or a placeholder, without addresses
+            text = kept_id(str(value)) if name in _IDS else str(value).strip(" ")
+            if name == "product_id":
+                text = whole_number(text)
+            if text:
                 row[name] = hash_addresses(text, salt) if name in _ADDRESSED else text
         elif name in _MOMENTS:
             moment = naive_utc(value)
@@ -227,8 +232,9 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
                 occurred_at = moment
         elif kind := EVENT_COLUMNS.get(name):
             if name != "payload":
-                row[name] = int(value) if kind == "integer" else format(Decimal(str(value)), "f")
-        elif name not in _POINT_COLUMNS:
+                is_integer = kind in ("integer", "bigint")
+                row[name] = int(value) if is_integer else format(Decimal(str(value)), "f")
+        else:
             others[name] = value
     if tenant_id is not None:
         row["tenant_id"] = tenant_id
@@ -240,6 +246,18 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
             json.dumps(row, sort_keys=True).encode(), usedforsecurity=False
         ).hexdigest()
     return occurred_at, row
+
+
+def kept_id(text: str) -> str | None:
+    """The id as staging keeps it; None for an empty one and a placeholder, such as "undefined"."""
+    text = whole_number(text.strip(" "))
+    return None if not text or _PLACEHOLDER.fullmatch(text) else text
+
+
+def whole_number(text: str) -> str:
+    """The id without the ".0" of a whole number that passed through a column of floats."""
+    match = _WHOLE_NUMBER.fullmatch(text)
+    return match[1] if match else text
 
 
 def hash_addresses(text: str, salt: str) -> str:

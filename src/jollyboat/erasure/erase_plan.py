@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 
+from jollyboat.bundles.features import whole_number
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, hash_file, hash_text, quoted, read_json
 from jollyboat.warehouse import warehouse
@@ -30,6 +31,7 @@ from (
 )
 """
 # The ids of the person; the sessions, orders and events that carry one of them; all their records.
+# A snapshot and a prediction log of an older version may have a whole number as "7.0".
 RECORDS_ABOUT = """
 create temp table people as
 select tenant_id, id_kind, id from warehouse.int_identities
@@ -46,9 +48,11 @@ select tenant_id, id_kind, id from (
 where tenant_id is not null and id is not null
 and ($person is null or id = $person) and ($tenant is null or tenant_id = $tenant);
 create temp table carriers as
-select tenant_id, session_id, order_id, event_id from (
-    select tenant_id, session_id, order_id, event_id, anonymous_id, user_id from warehouse.events
-    union all select tenant_id, session_id, order_id, event_id, anonymous_id, user_id from records
+select tenant_id, session_id, order_id, source, event_id from (
+    select tenant_id, session_id, order_id, source, event_id, anonymous_id, user_id
+    from warehouse.events
+    union all
+    select tenant_id, session_id, order_id, source, event_id, anonymous_id, user_id from records
 )
 where ($person is null and tenant_id = $tenant)
     or (tenant_id, 'anonymous', anonymous_id) in (select (tenant_id, id_kind, id) from people)
@@ -56,16 +60,25 @@ where ($person is null and tenant_id = $tenant)
 create temp table ids as
 select tenant_id, id_kind as kind, id from people
 union select tenant_id, 'session', session_id from carriers
-union select tenant_id, 'event', event_id from carriers
+union select tenant_id, 'event of ' || source, event_id from carriers
 union select tenant_id, 'order', order_id from carriers;
 delete from ids where id is null;
+insert into ids
+select tenant_id, kind, id || '.0' from ids where regexp_full_match(id, '-?[0-9]+');
 create temp table erased as
 select file, line_number from records as r
 where ($person is null and tenant_id = $tenant) or {carries_an_id}
 """
+# Another source may use an event's id for something else.
 CARRIES_AN_ID = " or ".join(
-    f"(r.tenant_id, '{kind}', r.{kind}_id) in (select (tenant_id, kind, id) from ids)"
-    for kind in ("anonymous", "user", "session", "event", "order")
+    f"(r.tenant_id, {kind}, r.{column}) in (select (tenant_id, kind, id) from ids)"
+    for kind, column in {
+        "'anonymous'": "anonymous_id",
+        "'user'": "user_id",
+        "'session'": "session_id",
+        "'event of ' || r.source": "event_id",
+        "'order'": "order_id",
+    }.items()
 )
 # Lines of which nobody can read whose they are.
 UNREADABLE = """
@@ -125,11 +138,13 @@ def _records_about(
 ) -> tuple[dict[str, list[int]], set[str]]:
     """The lines of each file about them, and their names; also unreadable lines that name them."""
     person = requested["person"]
-    kept_as = hash_text(person, store.read_salt()) if person and "@" in person else person
+    kept_as = person and whole_number(person)
+    if person and "@" in person:
+        kept_as = hash_text(person, store.read_salt())
     connection.execute(f"create temp view records as {_records('warehouse.int_records')}")
     for statement in RECORDS_ABOUT.format(carries_an_id=CARRIES_AN_ID).strip().split(";\n"):
         _run(connection, statement, requested | {"person": kept_as})
-    by_file = "select file, list(line_number) from erased group by file"
+    by_file = "select file, list(distinct line_number) from erased group by file"
     lines: dict[str, list[int]] = dict(connection.sql(by_file).fetchall())
     if not lines:
         raise UserError(

@@ -6,7 +6,7 @@
 - `minimum`: the score of the made-up events `better` is above that of `worse`.
 
 A change may `rename` ids, `set` or `multiply` fields, `append` an event, `reverse` the order of
-sending, or give pairs of events the `same_times`, so that only their ids order them.
+sending by time, or give pairs of events the `same_times`. Events of the same time keep their order.
 
 The largest move is the figure. With `typical` it is the mean (`invariance`) or the 99th
 percentile (`rises`). A case that `needs` event types that the logs lack is skipped.
@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,9 @@ def _change(session: Session, change: Mapping[str, Any]) -> Session:
         last = changed[-1]
         later = {"event_id": f"{last['event_id']}+", "occurred_at": last["occurred_at"] + GAP}
         changed.append({**last, **later, **change["append"]})
-    return tenant, entity, changed[::-1] if change.get("reverse") else changed
+    if change.get("reverse"):
+        changed.sort(key=itemgetter("occurred_at"), reverse=True)
+    return tenant, entity, changed
 
 
 def _change_event(event: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _equal(expected: pd.Series, actual: pd.Series) -> np.ndarray:
 def _sessions(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple[str, str, list[dict]]]:
     """The events up to each session's point as a client sends them, in the order of `keys`."""
     events = snapshot.rows_of("events_at_point", keys)
-    by_session = dict(iter(events.groupby(KEYS, sort=False)))
+    by_session = dict(iter(events.sort_values("event_number").groupby(KEYS, sort=False)))
     unsent = [*KEYS, "point_at", "event_number"]
     return [
         (tenant, entity, by_session[tenant, entity].drop(columns=unsent).to_dict("records"))

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from jollyboat.bundles.bundle import TENANT_ID
-from jollyboat.bundles.features import EVENT_COLUMNS, naive_utc, payload_text
+from jollyboat.bundles.features import EVENT_COLUMNS, kept_id, naive_utc, payload_text
 
 MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
 # The kinds of validation error that are 413 rather than 422.
@@ -46,6 +46,7 @@ TYPES = {
     "timestamp": Moment,
     "decimal(18,4)": Annotated[float, Field(ge=0, lt=1e13)],
     "integer": Annotated[int, Field(ge=0, lt=2**31)],
+    "bigint": Annotated[int, Field(ge=-(2**63), lt=2**63)],
     "payload": dict[str, Any] | str,
 }
 
@@ -92,14 +93,15 @@ class PredictRequest(BaseModel):
         return self._first("user_id")
 
     def entity_id(self) -> str | None:
-        """The session's id as sent, else one derived from tenant and device, else None."""
-        if session_id := self.session_id or self._first("session_id"):
+        """The session's id as staging keeps it, else one of tenant and device, else None."""
+        own = kept_id(self.session_id or "")
+        if session_id := own or self._first("session_id"):
             return session_id
         device = self._first("anonymous_id", "user_id")
         return device and hashlib.sha256(f"{self.tenant_id}\n{device}".encode()).hexdigest()[:16]
 
     def _first(self, *names: str) -> str | None:
-        values = (event.get(name) for event in self.events for name in names)
+        values = (kept_id(event.get(name) or "") for event in self.events for name in names)
         return next(filter(None, values), None)
 
 

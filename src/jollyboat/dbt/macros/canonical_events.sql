@@ -1,6 +1,6 @@
 {% macro canonical_columns() -%}
     {{ return([
-        'tenant_id', 'event_id', 'event_type', 'occurred_at', 'received_at',
+        'tenant_id', 'event_id', 'event_type', 'occurred_at', 'received_at', 'sequence',
         'anonymous_id', 'user_id', 'session_id', 'order_id', 'product_id',
         'price', 'quantity', 'currency', 'category', 'query',
         'page', 'url', 'referrer', 'channel', 'device', 'country', 'payload'
@@ -8,24 +8,43 @@
 {%- endmacro %}
 
 {#
+    The order of events, everywhere: by time, then by the emitter's sequence number, then by the
+    lines of the files. bundles/features.py has the same order, with that of the request's events.
+#}
+{% macro event_order() -%}
+    occurred_at, sequence nulls last, file, line_number, part
+{%- endmacro %}
+
+{#
     The end of a staging model: canonical events from a CTE with the columns of raw_records() and
     the canonical columns that the source has, as text. Columns that the CTE lacks are null.
     received_at defaults to occurred_at, payload to the whole record, event_id to the md5 of
-    tenant, source and record. A record that cannot be an event keeps its line and a reason;
-    models.yml lists the reasons under quarantined_events.
+    tenant, source, record and part. A record that cannot be an event keeps its line and a reason;
+    models.yml lists the reasons under quarantined_events. A record with `left_out` is counted and
+    is no event. Rows made of one record differ in `part`.
 #}
 {% macro canonical_events(cte) -%}
     {%- set hashed_columns = [
         'event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id',
         'query', 'page', 'url', 'referrer'
     ] -%}
+    {%- set ids = ['event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id'] -%}
     {%- set latest = 'arrived_on + interval (' ~ var('future_tolerance_days') ~ ') day' -%}
     {%- set earliest_year = var('first_year') -%}
-    , template as (
+    , jollyboat_records as (
+        select * from {{ cte }}
+    )
+
+    {#- A query of its own: a staging model may have CTEs with the names below. #}
+    select *
+    from (
+    with template as (
         select
             {%- for column in jollyboat.canonical_columns() %}
             cast(null as varchar) as {{ column }},
             {%- endfor %}
+            cast(null as varchar) as left_out,
+            cast(null as integer) as part,
             cast(null as varchar) as record
         where false
     ),
@@ -33,18 +52,51 @@
     filled as (
         select * from template
         union all by name
-        select * from {{ cte }}
+        select * from jollyboat_records
     ),
 
+    {#- Columns by name: a staging model may have others, also with the names used below. #}
     trimmed as (
         select
-            * replace (
-                {%- for column in jollyboat.canonical_columns() if column != 'payload' %}
-                {{ jollyboat.text(column) }} as {{ column }},
-                {%- endfor %}
-                cast(coalesce(payload, record) as varchar) as payload
-            )
+            source,
+            file,
+            file_seq,
+            arrived_on,
+            line_number,
+            line,
+            landing_reason,
+            record,
+            try_cast(left_out as boolean) is true as is_left_out,
+            coalesce(try_cast(part as integer), 1) as part,
+            {%- for column in jollyboat.canonical_columns() if column != 'payload' %}
+            {{ jollyboat.whole_number(jollyboat.text(column)) if column in ids + ['product_id']
+                else jollyboat.text(column) }} as {{ column }},
+            {%- endfor %}
+            cast(coalesce(payload, record) as varchar) as payload
         from filled
+    ),
+
+    identified as (
+        select
+            * replace (
+                {%- for column in ids %}
+                case when not {{ jollyboat.is_placeholder(column) }} then {{ column }} end
+                    as {{ column }}{{ '' if loop.last else ',' }}
+                {%- endfor %}
+            ),
+            nullif(
+                concat_ws(
+                    ', '
+                    {%- for column in ids %},
+                    case
+                        when {{ jollyboat.is_placeholder(column) }}
+                        then '{{ column }} ' || {{ column }}
+                    end
+                    {%- endfor %}
+                ),
+                ''
+            ) as ignored_ids
+        from trimmed
     ),
 
     typed as (
@@ -55,12 +107,13 @@
                 {%- endfor %}
                 {{ jollyboat.amount('price') }} as price,
                 try_cast({{ jollyboat.amount('quantity') }} as integer) as quantity,
+                try_cast(sequence as bigint) as sequence,
                 {{ jollyboat.hash_addresses(jollyboat.hash_personal('payload')) }} as payload
             ),
             occurred_at as given_occurred_at,
             {{ jollyboat.utc_timestamp('occurred_at') }} as parsed_occurred_at,
             {{ jollyboat.utc_timestamp('received_at') }} as parsed_received_at
-        from trimmed
+        from identified
     ),
 
     classified as (
@@ -76,13 +129,18 @@
             end as received_at,
             case
                 when length(event_id) <= 200 then event_id
-                else md5(concat_ws('|', tenant_id, source, coalesce(event_id, record)))
+                else md5(
+                    concat_ws(
+                        '|', tenant_id, source, coalesce(event_id, record), nullif(part, 1)
+                    )
+                )
             end as event_id,
             case
                 when landing_reason is not null then landing_reason
                 when record is null and left(ltrim(line, e' \t'), 1) in ('{', '')
                     then 'unparsable'
                 when record is null then 'not_an_object'
+                when is_left_out then 'left_out'
                 when tenant_id is null then 'no_tenant'
                 when not regexp_matches(tenant_id, '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$')
                     then 'malformed_tenant'
@@ -101,18 +159,37 @@
         file_seq,
         arrived_on,
         line_number,
+        part,
+        ignored_ids,
         reason,
         case
-            when reason is not null
+            when reason != 'left_out'
                 then {{ jollyboat.hash_addresses(jollyboat.hash_personal('line')) }}
         end as line,
         {# The record's fields and types, for a sample: it costs ten times what reading does. #}
         case
-            when line_number <= 500 or line_number % 100 = 0
+            when (line_number <= 500 or line_number % 100 = 0) and part <= 1
                 then cast(json_structure(record) as varchar)
         end as structure,
         {{ jollyboat.canonical_columns() | join(',\n        ') }}
     from classified
+    )
+{%- endmacro %}
+
+{#
+    The rows of a CTE, one for each element of a JSON list in it, with the columns `element` (JSON)
+    and `part` (from 1). A row without elements stays one row, and its `element` is null.
+#}
+{% macro each_element(cte, list) -%}
+    (
+        select
+            *,
+            unnest(coalesce(nullif(json_extract({{ list }}, '$[*]'), []), [null])) as element,
+            unnest(
+                range(1, 1 + greatest(1, cast(json_array_length({{ list }}) as bigint)))
+            ) as part
+        from {{ cte }}
+    )
 {%- endmacro %}
 
 {#
@@ -139,6 +216,21 @@
 
 {% macro text(column) -%}
     nullif(trim({{ column }}), '')
+{%- endmacro %}
+
+{# An id without the ".0" of a whole number that passed through a column of floats. #}
+{% macro whole_number(text) -%}
+    regexp_replace({{ text }}, '^(-?[0-9]+)[.]0+$', '\1')
+{%- endmacro %}
+
+{# Whether an id is what an emitter sends that has none; bundles/features.py has the same texts. #}
+{% macro is_placeholder(id) -%}
+    regexp_full_match(
+        {{ id }},
+        '[-0.]+|-1|null|nil|none|nan|n/a|undefined|unknown|anonymous|guest|[(]not set[)]'
+        || '|[\[]object object[\]]',
+        'i'
+    )
 {%- endmacro %}
 
 {#

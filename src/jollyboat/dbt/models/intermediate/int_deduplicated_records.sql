@@ -1,16 +1,19 @@
 {#
-    The record that is kept of each event, without its wide columns: the one received first.
+    The record that is kept of each event, without its wide columns: the one received first. An
+    event is known by tenant, source and id, so that no source displaces another's events.
     When two sources record the same order, the purchase of one source is kept.
 #}
 with records as not materialized (
     select
         file_seq,
         line_number,
+        part,
         source,
         tenant_id,
         event_id,
         event_type,
         occurred_at,
+        sequence,
         anonymous_id,
         user_id,
         session_id,
@@ -23,7 +26,7 @@ with records as not materialized (
 
 {# Few events are repeated, and only these need sorting. #}
 repeated_ids as (
-    select tenant_id, event_id
+    select tenant_id, source, event_id
     from records
     group by all
     having count(*) > 1
@@ -34,15 +37,18 @@ first_records as (
     from records
     anti join repeated_ids
         on records.tenant_id = repeated_ids.tenant_id
+        and records.source = repeated_ids.source
         and records.event_id = repeated_ids.event_id
     union all
     select *
     from records
     semi join repeated_ids
         on records.tenant_id = repeated_ids.tenant_id
+        and records.source = repeated_ids.source
         and records.event_id = repeated_ids.event_id
     qualify row_number() over (
-        partition by tenant_id, event_id order by received_at, file, line_number
+        partition by tenant_id, source, event_id
+        order by received_at, file, line_number, part
     ) = 1
 ),
 
@@ -70,7 +76,11 @@ order_keepers as (
 ),
 
 same_orders as (
-    select first_records.file_seq, first_records.line_number, order_keepers.kept_event_id
+    select
+        first_records.file_seq,
+        first_records.line_number,
+        first_records.part,
+        order_keepers.kept_event_id
     from first_records
     inner join order_keepers
         on first_records.tenant_id = order_keepers.tenant_id
@@ -83,12 +93,13 @@ same_orders as (
 {# The join is by file and line: a join by order would compare all events without an order. #}
 records_with_order as (
     select
-        first_records.* exclude (received_at, file),
+        first_records.* exclude (received_at),
         same_orders.kept_event_id as same_order_as
     from first_records
     left join same_orders
         on first_records.file_seq = same_orders.file_seq
         and first_records.line_number = same_orders.line_number
+        and first_records.part = same_orders.part
 )
 
 select * from records_with_order

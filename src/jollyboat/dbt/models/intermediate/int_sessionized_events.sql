@@ -16,21 +16,20 @@ with events as not materialized (
     where same_order_as is null
 ),
 
-{# Events of the same time are ordered by their ids. #}
 starts as (
     select
         *,
         coalesce(occurred_at - lag(occurred_at) over device > {{ silence }}, true) as is_start
     from events
     where emitter_session_id is null and visitor_device is not null and not is_back_end
-    window device as (partition by tenant_id, visitor_device order by occurred_at, event_id)
+    window device as (partition by tenant_id, visitor_device order by occurred_at)
 ),
 
 bursts as (
     select
         * exclude (is_start),
         max(case when is_start then occurred_at end) over (
-            partition by tenant_id, visitor_device order by occurred_at, event_id
+            partition by tenant_id, visitor_device order by occurred_at
         ) as burst_started_at
     from starts
 ),
@@ -54,11 +53,11 @@ back_end as (
 
 {# A visitor is recognized by the cookie or by the customer's number. #}
 visits as (
-    select tenant_id, 'a:' || anonymous_id as visitor_device, session_id, occurred_at, event_id
+    select tenant_id, 'a:' || anonymous_id as visitor_device, session_id, occurred_at
     from front_end
     where session_id is not null and anonymous_id is not null
     union all
-    select tenant_id, 'u:' || user_id as visitor_device, session_id, occurred_at, event_id
+    select tenant_id, 'u:' || user_id as visitor_device, session_id, occurred_at
     from front_end
     where session_id is not null and user_id is not null
 ),
@@ -66,8 +65,9 @@ visits as (
 last_visits as (
     select
         back_end.tenant_id,
+        back_end.source,
         back_end.event_id,
-        max_by(visits.session_id, (visits.occurred_at, visits.event_id)) as session_id
+        max_by(visits.session_id, (visits.occurred_at, visits.session_id)) as session_id
     from back_end
     inner join visits
         on back_end.tenant_id = visits.tenant_id
@@ -82,6 +82,7 @@ back_end_with_session as (
     from back_end
     left join last_visits
         on back_end.tenant_id = last_visits.tenant_id
+        and back_end.source = last_visits.source
         and back_end.event_id = last_visits.event_id
 ),
 
@@ -95,10 +96,13 @@ numbered as (
     select
         file_seq,
         line_number,
+        part,
         session_id,
         case when session_id is not null then row_number() over in_session end as event_number
     from sessionized
-    window in_session as (partition by tenant_id, session_id order by occurred_at, event_id)
+    window in_session as (
+        partition by tenant_id, session_id order by {{ jollyboat.event_order() }}
+    )
 )
 
 select * from numbered

@@ -1,5 +1,6 @@
 with sessionized as (
-    select file_seq, line_number, session_id, event_number from {{ ref('int_sessionized_events') }}
+    select file_seq, line_number, part, session_id, event_number
+    from {{ ref('int_sessionized_events') }}
 ),
 
 records as (
@@ -17,9 +18,10 @@ events as (
         ) as is_outcome,
         file,
         line_number,
+        part,
         arrived_on
     from records
-    inner join sessionized using (file_seq, line_number)
+    inner join sessionized using (file_seq, line_number, part)
 )
 
 select * from events

@@ -82,7 +82,7 @@ answers_with_session as (
 ),
 
 outcomes as (
-    select tenant_id, session_id, occurred_at, received_at
+    select tenant_id, session_id, occurred_at, event_number, received_at
     from events
     where is_outcome and session_id is not null
 ),
@@ -92,9 +92,14 @@ outcomes_by_request as (
         answers_with_session.tenant_id,
         answers_with_session.request_id,
         min(outcomes.received_at) filter (
-            where outcomes.occurred_at > answers_with_session.point_at
+            where (outcomes.occurred_at, outcomes.event_number)
+            > (answers_with_session.point_at, answers_with_session.event_count)
         ) as outcome_received_at,
-        bool_or(outcomes.occurred_at <= answers_with_session.point_at) as had_outcome
+        {# Of the same time, an outcome is after the point where its number in the session is. #}
+        bool_or(
+            (outcomes.occurred_at, outcomes.event_number)
+            <= (answers_with_session.point_at, answers_with_session.event_count)
+        ) as had_outcome
     from answers_with_session
     inner join outcomes
         on answers_with_session.tenant_id = outcomes.tenant_id

@@ -9,7 +9,7 @@ files as (
 lines as (
     select source, file, line_number, reason, line, arrived_on
     from records
-    where reason is not null
+    where reason != 'left_out'
 ),
 
 damaged_files as (

@@ -1,5 +1,6 @@
 {#
-    Each file's number of lines, counted in its bytes, beside what became of them.
+    Each file's number of lines, counted in its bytes, beside what became of them. A line that is
+    made into several rows has `further_count` rows after its first.
     The run stops unless `missing_count` is zero.
 #}
 with files as (
@@ -12,6 +13,12 @@ records as (
     select file, 'duplicate' as status from {{ ref('duplicate_events') }}
     union all
     select file, 'quarantined' as status from {{ ref('quarantined_events') }}
+    union all
+    select file, 'left_out' as status from {{ ref('int_records') }}
+    where reason = 'left_out'
+    union all
+    select file, 'further' as status from {{ ref('int_records') }}
+    where part > 1
 ),
 
 record_counts as (
@@ -19,7 +26,9 @@ record_counts as (
         file,
         count(*) filter (where status = 'event') as event_count,
         count(*) filter (where status = 'duplicate') as duplicate_count,
-        count(*) filter (where status = 'quarantined') as quarantined_count
+        count(*) filter (where status = 'quarantined') as quarantined_count,
+        count(*) filter (where status = 'left_out') as left_out_count,
+        count(*) filter (where status = 'further') as further_count
     from records
     group by all
 ),
@@ -33,7 +42,9 @@ file_counts as (
         files.blank_count,
         coalesce(record_counts.event_count, 0) as event_count,
         coalesce(record_counts.duplicate_count, 0) as duplicate_count,
-        coalesce(record_counts.quarantined_count, 0) as quarantined_count
+        coalesce(record_counts.quarantined_count, 0) as quarantined_count,
+        coalesce(record_counts.left_out_count, 0) as left_out_count,
+        coalesce(record_counts.further_count, 0) as further_count
     from files
     left join record_counts
         on files.file = record_counts.file
@@ -42,8 +53,10 @@ file_counts as (
 reconciliation as (
     select
         *,
-        line_count - blank_count - event_count - duplicate_count - quarantined_count
-            as missing_count
+        (
+            line_count - blank_count + further_count
+            - event_count - duplicate_count - quarantined_count - left_out_count
+        ) as missing_count
     from file_counts
 )
 
