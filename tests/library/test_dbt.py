@@ -14,6 +14,7 @@ import duckdb
 import pytest
 from whole_path import build, need_simulated_sources
 
+from jollyboat.audit import data_report
 from jollyboat.landing.landing import land
 from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
@@ -39,7 +40,22 @@ ODD_EVENTS = {
     "arrival_before_occurrence": ({"received": "2026-01-01T09:00:00Z"}, {"received_at": "2026-01-01 09:00:00"}),
     "price_as_text_with_a_comma": ({"product.price": "19,90"}, {"price": "19.9000"}),
     "price_below_zero": ({"product.price": -1}, {"price": None}),
-    "price_that_is_none": ({"product.price": "free"}, {"price": None}),
+    "price_that_is_none": ({"product.price": "free"}, {"price": None, "unread_price": "xxxx"}),
+    "price_with_one_mark_before_three_digits": ({"product.price": "1,299"}, {"price": None, "unread_price": "9,999"}),
+    "price_with_a_point_before_three_digits": ({"product.price": "1.299"}, {"price": None, "unread_price": "9.999"}),
+    "price_that_is_a_number_of_three_decimals": ({"product.price": 1.299}, {"price": "1.2990", "unread_price": None}),
+    "price_below_one_with_three_decimals": ({"product.price": "0,299"}, {"price": "0.2990"}),
+    "price_grouped_by_commas": ({"product.price": "1,299.00"}, {"price": "1299.0000", "unread_price": None}),
+    "price_grouped_by_points": ({"product.price": "1.299,00"}, {"price": "1299.0000"}),
+    "price_grouped_twice": ({"product.price": "1.299.000"}, {"price": "1299000.0000"}),
+    "price_grouped_as_in_india": ({"product.price": "₹1,29,900"}, {"price": "129900.0000"}),
+    "price_grouped_by_narrow_spaces": ({"product.price": "1\u202f299,5 €"}, {"price": "1299.5000"}),
+    "price_grouped_by_apostrophes": ({"product.price": "1’299.90"}, {"price": "1299.9000"}),
+    "price_of_two_groups_of_two": ({"product.price": "12 50"}, {"price": None, "unread_price": "99 99"}),
+    "price_with_a_long_fraction": ({"product.price": "19.989999999"}, {"price": "19.9900"}),
+    "price_in_exponents": ({"product.price": 1e3}, {"price": "1000.0000"}),
+    "quantity_with_an_ambiguous_mark": ({"product.quantity": "1.000"}, {"quantity": None, "unread_quantity": "9.999"}),
+    "quantity_with_a_fraction": ({"product.quantity": "3.0"}, {"quantity": "3", "unread_quantity": None}),
     "tenant_is_missing": ({"shop": None}, {"reason": "no_tenant"}),
     "tenant_that_leaves_its_folder": ({"shop": "../x"}, {"reason": "malformed_tenant"}),
     "type_is_missing": ({"event.type": ""}, {"reason": "no_event_type"}),
@@ -142,6 +158,15 @@ def test_an_odd_event_has_its_rule(staged, name):
         f"select {columns} from stg_web__events where line_number = {number}"
     ).fetchall()
     assert tuple(hashed(value, staged) for value in expected.values()) == actual
+
+
+def test_a_text_that_is_no_certain_number_is_counted_and_reported(staged):
+    rows = staged.sql(data_report.QUERIES["unread"]).df().to_dict("records")
+
+    messages = data_report.format_unread(rows)
+    assert [(row["name"], row["value_count"]) for row in rows] == [("price", 5), ("quantity", 1)]
+    assert "5 texts are no certain price" in messages[0] and "stg_web__events.sql" in messages[0]
+    assert "most like 9.999" in messages[1]
 
 
 def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):

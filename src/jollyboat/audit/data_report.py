@@ -70,6 +70,13 @@ QUERIES = {
             from int_records where ignored_ids is not null)
         select source, ignored_id, count(*) as record_count
         from ids group by all order by record_count desc, source, ignored_id limit 5""",
+    "unread": """
+        with unread as (
+            unpivot (select source, unread_price as price, unread_quantity as quantity
+                from int_records where reason is null)
+            on price, quantity into name name value form)
+        select source, name, mode(form) as form, count(*) as value_count
+        from unread group by all order by all""",
     "statuses": """
         select status, count(*) as session_count
         from session_features group by all order by session_count desc""",
@@ -179,6 +186,7 @@ def format_summary(
         *_format_quarantine(report["quarantine"]),
         *_format_findings(report["findings"]),
         *_format_changes(report["changes"]),
+        *format_unread(report["unread"]),
         *_format_notes(report["totals"], report["landing"]),
         _format_result(report, published, seconds),
         f"page: {_page(store)}",
@@ -243,6 +251,16 @@ def _format_changes(rows: list[dict]) -> list[str]:
     if len(news) > MOST_CHANGES:
         lines.append(f"changed: and {len(news) - MOST_CHANGES} more, on the page")
     return lines
+
+
+def format_unread(unread: list[dict]) -> list[str]:
+    """The texts that are no certain number, such as 1,299 (1299 or 1.299)."""
+    return [
+        f"note: {row['source']}: {row['value_count']:,} texts are no certain {row['name']} and "
+        f"are null, most like {row['form']} (9: a digit, x: a letter); write the number in "
+        f"stg_{row['source']}__events.sql, such as replace({row['name']}, ',', '')"
+        for row in unread
+    ]
 
 
 def _format_notes(totals: dict, landing: Landing) -> list[str]:

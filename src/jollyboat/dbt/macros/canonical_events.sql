@@ -106,11 +106,13 @@
                 {{ jollyboat.hash_addresses(column) }} as {{ column }},
                 {%- endfor %}
                 {{ jollyboat.amount('price') }} as price,
-                try_cast({{ jollyboat.amount('quantity') }} as integer) as quantity,
+                {{ jollyboat.amount('quantity') }} as quantity,
                 try_cast(sequence as bigint) as sequence,
                 {{ jollyboat.hash_addresses(jollyboat.hash_personal('payload')) }} as payload
             ),
             occurred_at as given_occurred_at,
+            price as given_price,
+            quantity as given_quantity,
             {{ jollyboat.utc_timestamp('occurred_at') }} as parsed_occurred_at,
             {{ jollyboat.utc_timestamp('received_at') }} as parsed_received_at
         from identified
@@ -118,7 +120,10 @@
 
     classified as (
         select
-            * exclude (event_id, parsed_occurred_at, parsed_received_at),
+            * exclude (event_id, parsed_occurred_at, parsed_received_at) replace (
+                case when price >= 0 then price end as price,
+                case when quantity >= 0 then try_cast(quantity as integer) end as quantity
+            ),
             parsed_occurred_at as occurred_at,
             case
                 when
@@ -171,6 +176,8 @@
             when (line_number <= 500 or line_number % 100 = 0) and part <= 1
                 then cast(json_structure(record) as varchar)
         end as structure,
+        {{ jollyboat.unread_amount('given_price', 'price') }} as unread_price,
+        {{ jollyboat.unread_amount('given_quantity', 'quantity') }} as unread_quantity,
         {{ jollyboat.canonical_columns() | join(',\n        ') }}
     from classified
     )
@@ -320,11 +327,58 @@
     )
 {%- endmacro %}
 
-{# An exact number, at least 0, from text with a decimal point or comma; else null. #}
+{#
+    An exact number from text, which may have a currency's sign, grouped digits (1,299.00, 1.299,00,
+    1 299, 1'299) or a decimal comma. Null if it is no number. Null also if its only mark stands
+    before the last three of four to six digits: 1,299 may be 1299 or 1.299. A JSON number, which
+    the record has without quotes, always has a decimal point.
+#}
 {% macro amount(column) -%}
+    {%- set text = "trim(translate(" ~ column ~ ", '\u00a0\u202f’', '  '''), ' $€£¥₹')" -%}
+    {%- set start = '[-+]?[1-9][0-9]{0,2}' -%}
+    {%- set spaced = "(?: [0-9]{3})+|(?:''[0-9]{3})+" -%}
+    {%- set grouped = {
+        'point': start ~ "(?:(?:,[0-9]{2,3})*,[0-9]{3}|" ~ spaced ~ ")(?:\\.[0-9]*)?",
+        'comma': start ~ "(?:(?:\\.[0-9]{3})+|" ~ spaced ~ "),[0-9]*",
+        'none': start ~ "(?:\\.[0-9]{3}){2,}"
+    } -%}
+    try_cast(
+        case
+            when
+                regexp_full_match({{ column }}, '[0-9]+(?:\.(?:[0-9]{1,2}|[0-9]{4,}))?')
+                then {{ column }}
+            when
+                regexp_full_match({{ text }}, '{{ start }}[.,][0-9]{3}')
+                and (
+                    contains({{ text }}, ',')
+                    or coalesce(contains(record, '"' || {{ column }} || '"'), true)
+                )
+                then null
+            when regexp_full_match({{ text }}, '{{ grouped.point }}')
+                then regexp_replace({{ text }}, '[, '']', '', 'g')
+            when regexp_full_match({{ text }}, '{{ grouped.comma }}|[-+]?[0-9]*,[0-9]+')
+                then replace(regexp_replace({{ text }}, '[. '']', '', 'g'), ',', '.')
+            when regexp_full_match({{ text }}, '{{ grouped.none }}')
+                then replace({{ text }}, '.', '')
+            when regexp_full_match({{ text }}, '[-+.0-9eE]+') then {{ text }}
+        end
+        as decimal(18, 4)
+    )
+{%- endmacro %}
+
+{#
+    The form of a text that gave no amount: digits become 9, letters x. It is null if the amount is
+    known.
+#}
+{% macro unread_amount(text, amount) -%}
     case
-        when try_cast(replace({{ column }}, ',', '.') as decimal(18, 4)) >= 0
-        then try_cast(replace({{ column }}, ',', '.') as decimal(18, 4))
+        when {{ amount }} is null
+        then left(
+            regexp_replace(
+                regexp_replace({{ text }}, '[0-9]', '9', 'g'), '[^9.,'' $€£¥+-]', 'x', 'g'
+            ),
+            20
+        )
     end
 {%- endmacro %}
 
