@@ -146,7 +146,8 @@ WEB = {
                         {"too_long_ago": 2, "in_the_future": 1, "malformed_time": 1}),
     "arrival_first.jsonl": (
         jsonl(*(line(received=at) for at in ["2025-12-31T00:00:00Z", "2099-01-01", []])), None, 5, {}),
-    "prices.jsonl": (jsonl(*map(product, ["free", -1, "19,90", 1e300, "1.000,00", {}, True, None])), None, 10, {}),
+    "prices.jsonl": (jsonl(*map(product, ["free", -1, "19,90", 1e300, "1.000,00", {}, True, None,
+                                          1_290_000, 9e12])), None, 12, {}),
     "unseen_type.jsonl": (jsonl(line(event={"type": "hologram"})), None, 3, {}),
     "tenants.jsonl": (jsonl(*(line(shop=shop) for shop in [None, "", "../x", "a b", "x" * 65, {"a": 1}, 7])), None, 3,
                       {"no_tenant": 2, "malformed_tenant": 4}),
