@@ -1,12 +1,14 @@
 """A broken bundle is refused; the message names the file and the command that helps."""
 
 import json
+from datetime import datetime
 
 import pytest
 from serving_data import make_bundle
 
 from jollyboat.bundles import bundle as bundles
 from jollyboat.bundles.bundle import open_bundle
+from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.store import Store, UserError
 
 
@@ -117,3 +119,16 @@ def test_another_library_version_is_named(bundle, monkeypatch):
 def test_an_owner_that_is_no_folder_name_is_refused(store, owner):
     with pytest.raises(UserError, match="cannot own a model"):
         make_bundle(store, owner=owner)
+
+
+def test_the_server_gives_an_infinite_or_nan_feature_as_null():
+    query = FeatureQuery(
+        "select entity_id, 1.0::double / 0 as x, 'nan'::double as y, 0.5::double as z "
+        "from events_at_point",
+        {},
+    )
+    event = {"event_type": "page_view", "occurred_at": datetime(2026, 1, 1)}
+
+    row = query.run([rows_of_request(0, "acme", [event])], ["x", "y", "z"]).iloc[0]
+
+    assert [None, None, 0.5] == row.tolist()

@@ -211,6 +211,28 @@ def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one
     assert before == rows()
 
 
+def test_an_infinite_or_nan_feature_is_null_and_reported(copied):
+    with duckdb.connect(str(copied.warehouse)) as connection:
+        for value, place in [("inf", "min"), ("nan", "max")]:
+            connection.sql(
+                f"update int_features set seconds_per_event = '{value}' "
+                f"where entity_id = (select {place}(entity_id) from int_features)"
+            )
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--select", "session_features"]
+    dbt = subprocess.run(
+        command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True
+    )
+
+    assert dbt.returncode == 0, dbt.stdout[-3_000:]
+    with warehouse.connect(copied) as connection:
+        (unknown,) = connection.sql(
+            "select count(*) - count(seconds_per_event) from session_features"
+        ).fetchone()
+        (message,) = data_report.format_nonfinite(data_report.find_nonfinite(connection))
+    assert 2 == unknown
+    assert "seconds_per_event is infinite or NaN in 2 sessions" in message
+
+
 def test_dbts_own_unit_tests_pass(copied):
     command = [sys.executable, "-m", "dbt.cli.main", "test", "--no-use-colors"]
 

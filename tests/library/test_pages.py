@@ -222,6 +222,7 @@ def data_context(published: bool, train_count: int = 90) -> dict:
                 1,
             )
         ],
+        "nonfinite": [{"feature": HOSTILE, "session_count": 2}],
         "unread": [{"source": HOSTILE, "name": "price", "form": HOSTILE, "value_count": 2}],
         "statuses": [
             {"status": "train", "session_count": train_count},

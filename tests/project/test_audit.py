@@ -269,7 +269,9 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
 def test_records_of_one_client_stop_nobody(built, tmp_path):
     """One record breaks each rule that a client's values can break: all are reported, none stops."""
     one = f"event_id = (select min(event_id) from events where {EVENT})"
-    store = changed(built, tmp_path, f"update events set price = 1290000, quantity = -1 where {one}")
+    store = changed(
+        built, tmp_path, f"update events set price = 1290000, quantity = -1 where {one}"
+    )
     with duckdb.connect(str(store.warehouse)) as connection:
         connection.execute(
             "update record_reconciliation set quarantined_count = 1, line_count = 2 where source = 'orders'"

@@ -11,6 +11,7 @@ from jollyboat.store import LIBRARY, UserError
 from jollyboat.warehouse.warehouse import DBT
 
 FEATURES, TABLE = "features_at_point.sql", "session_features"
+OWN = "dbt/models/intermediate/int_features.sql"  # adds the status and the label
 ANY_NAME = re.compile(r"{%|{{(?!\s*(?:config|ref)\()")  # such Jinja can make a column of any name
 
 
@@ -24,7 +25,7 @@ def check_columns(dbt: Path = DBT, folders: Sequence[Path] = SUITES) -> None:
     sql = model.read_text(encoding="utf-8")
     if ANY_NAME.search(sql):
         return
-    own = (LIBRARY / f"dbt/models/marts/{TABLE}.sql").read_text(encoding="utf-8")
+    own = (LIBRARY / OWN).read_text(encoding="utf-8")
     words = set(re.findall(r"\w+", sql + own))
     for path in find_suites(folders):
         if path.stem == TABLE:

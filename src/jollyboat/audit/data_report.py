@@ -130,6 +130,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         ]
         replayed = _count_replayed(connection, last, landing)
         rows["changes"] = changes.find(connection, store, earlier_changes)
+        rows["nonfinite"] = find_nonfinite(connection)
         rows["distributions"] = distribution.describe(connection, "session_features")
     totals = _sum_rows(rows) | {"file_count": len(landing.files), "replayed": replayed}
     return rows | {
@@ -140,6 +141,23 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         "landing": landing,
         "findings": findings,
     }
+
+
+def find_nonfinite(connection: duckdb.DuckDBPyConnection) -> list[dict]:
+    """The features with infinite or NaN values, each with the number of such sessions."""
+    features = connection.table("int_features")
+    names = [
+        name
+        for name, kind in zip(features.columns, features.types, strict=True)
+        if kind in ("DOUBLE", "FLOAT")
+    ]
+    columns = ["count(*)", *(f'count_if(not isfinite("{name}"))' for name in names)]
+    _, *counts = features.aggregate(", ".join(columns)).fetchone()
+    return [
+        {"feature": name, "session_count": count}
+        for name, count in zip(names, counts, strict=True)
+        if count
+    ]
 
 
 def _sum_rows(rows: dict) -> dict[str, int]:
@@ -187,6 +205,7 @@ def format_summary(
         *_format_findings(report["findings"]),
         *_format_changes(report["changes"]),
         *format_unread(report["unread"]),
+        *format_nonfinite(report["nonfinite"]),
         *_format_notes(report["totals"], report["landing"]),
         _format_result(report, published, seconds),
         f"page: {_page(store)}",
@@ -260,6 +279,15 @@ def format_unread(unread: list[dict]) -> list[str]:
         f"are null, most like {row['form']} (9: a digit, x: a letter); write the number in "
         f"stg_{row['source']}__events.sql, such as replace({row['name']}, ',', '')"
         for row in unread
+    ]
+
+
+def format_nonfinite(nonfinite: list[dict]) -> list[str]:
+    """The features that divide by zero or the like."""
+    return [
+        f"note: the feature {row['feature']} is infinite or NaN in {row['session_count']:,} "
+        "sessions, and null there; if it is a ratio, write x / nullif(y, 0) in features_at_point"
+        for row in nonfinite
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 
@@ -135,7 +136,7 @@ class FeatureQuery:
         table = np.empty((len(rows), len(names)), dtype=object)
         for number, entity in enumerate(entities):
             values = [by_entity[entity][place] for place in places]
-            table[number] = [float(each) if type(each) is Decimal else each for each in values]
+            table[number] = [_plain(each) for each in values]
         # Without the dtype pandas would look for texts in each column.
         return pd.DataFrame(table, columns=names, dtype=object)
 
@@ -180,6 +181,13 @@ class FeatureQuery:
             f"where {' and '.join(conditions)} order by {names}",
             [[str(path) for path in files]],
         )
+
+
+def _plain(value: object) -> object:
+    """A decimal as float; infinite and NaN as None, as in session_features."""
+    if type(value) is Decimal:
+        return float(value)
+    return None if type(value) is float and not isfinite(value) else value
 
 
 def refuse_missing(wanted: Collection[str], given: Collection[str]) -> None:

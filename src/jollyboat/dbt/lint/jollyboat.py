@@ -20,6 +20,7 @@ def _stand_ins() -> dict[str, Callable]:
     return dict.fromkeys(re.findall(r"{% macro (\w+)", text), _return_first) | {
         "canonical_columns": lambda: columns,
         "canonical_events": lambda cte: f"select * from {cte}",
+        "float_columns": lambda table: [],
         "feedback_events": lambda *arguments: "select 1 as tenant_id",
     }
 

@@ -1,5 +1,5 @@
 {#
-    Builds features: a table that is filled for one chunk of the sessions at a time (vars:
+    Builds int_features: a table that is filled for one chunk of the sessions at a time (vars:
     sessions_at_once). DuckDB keeps an aggregate's texts in memory and cannot write them to disk.
     The model reads events_at_point, which has the events of one chunk.
 #}
@@ -28,4 +28,10 @@
 {% macro in_chunk(session_id) -%}
     {%- set chunk = jollyboat.hash_bucket(session_id, "getvariable('chunk_count')") -%}
     (getvariable('chunk') is null or {{ chunk }} = getvariable('chunk'))
+{%- endmacro %}
+
+{# The quoted names of a table's columns that may be infinite or NaN. #}
+{% macro float_columns(table) -%}
+    {{ return((adapter.get_columns_in_relation(table) if execute else [])
+        | selectattr('dtype', 'in', ['DOUBLE', 'FLOAT']) | map(attribute='quoted') | list) }}
 {%- endmacro %}
