@@ -1,5 +1,6 @@
 """An unannounced change of a source is found, dated, and reported with a remedy."""
 
+import csv
 import json
 from datetime import date, timedelta
 from pathlib import Path
@@ -74,6 +75,41 @@ def noticed(tmp_path_factory) -> tuple[Store, list[dict]]:
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
     with duckdb.connect(str(store.warehouse), read_only=True) as connection:
         return store, changes.find(connection, store)
+
+
+def test_a_csv_reports_nulls_and_types_as_json_lines_do(tmp_path):
+    """The same records as a CSV and as JSON lines: from the eighth day on price, brand and score are other."""
+    store = Store(tmp_path / "data")
+    for day in range(12):
+        when, later = FIRST + timedelta(day), day >= 7
+        records = [
+            {
+                "shop": "acme",
+                "when": f"{when}T10:{place:02}:00Z",
+                "note": f'a "quoted": " " or "7", {place}',
+                "price": None if later else place + 0.5,
+                "brand": None if later and place % 2 else "b",
+                "score": "n/a" if later else 42,
+            }
+            for place in range(40)
+        ]
+        write(store, "web", when, records)
+        file = store.raw / "orders" / f"dt={when}" / "a.csv"
+        file.parent.mkdir(parents=True)
+        with file.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, records[0])
+            writer.writeheader()
+            writer.writerows(records)
+    with warehouse.locked(store) as lock:
+        landing = land(store, ["web", "orders"])
+        warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landing))
+
+    with warehouse.connect(store) as connection:
+        rows = connection.sql("select source, kind, field from source_changes").fetchall()
+
+    expected = {("gone", "price"), ("nulls", "brand"), ("retyped", "score")}
+    assert expected == {row[1:] for row in rows if row[0] == "web"}
+    assert expected == {row[1:] for row in rows if row[0] == "orders"}
 
 
 def write(store: Store, source: str, when: date, records: list[dict]) -> None:

@@ -174,7 +174,15 @@
         {# The record's fields and types, for a sample: it costs ten times what reading does. #}
         case
             when (line_number <= 500 or line_number % 100 = 0) and part <= 1
-                then cast(json_structure(record) as varchar)
+                then cast(
+                    json_structure(
+                        case
+                            when regexp_matches(file, '(?i)[.](csv|tsv)([.]|$)')
+                                then {{ jollyboat.typed_cells('record') }}
+                            else record
+                        end
+                    ) as varchar
+                )
         end as structure,
         {{ jollyboat.unread_amount('given_price', 'price') }} as unread_price,
         {{ jollyboat.unread_amount('given_quantity', 'quantity') }} as unread_quantity,
@@ -324,6 +332,17 @@
     try_cast(
         case when regexp_full_match({{ text }}, '[-+0-9T:./ ]+Z?') then {{ text }} end
         as timestamptz
+    )
+{%- endmacro %}
+
+{#
+    A CSV's row, a JSON object of texts, with null for a blank cell and 0 for a cell with a number:
+    only its fields and their types are read.
+#}
+{% macro typed_cells(record) -%}
+    regexp_replace(
+        regexp_replace({{ record }}, '": " *"', '": null', 'g'),
+        '": " *[-+]?[0-9]+(?:[.,][0-9]+)? *"', '": 0', 'g'
     )
 {%- endmacro %}
 
