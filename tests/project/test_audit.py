@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jollyboat.audit import audit
+from jollyboat.audit import audit, data_report
 from jollyboat.landing.landing import land
 from jollyboat.simulate.simulate import simulate
 from jollyboat.snapshots import snapshot
@@ -20,6 +20,11 @@ from jollyboat.warehouse import warehouse
 SOME = "(select entity_id from session_features limit 2)"
 EVENT = "event_type = 'page_view' and session_id is not null"
 CHANGE = "insert into source_changes select 'web', '{}', 'a', current_date, 'x', 'y', 0, 1, true"
+MISSING = (
+    "insert into missing_ids by name select 'web' as source, unnest([date '2026-01-02', '2026-01-03']) as arrived_on, "
+    "'visitor' as id_column, 100 as event_count, 1 as missing_share, false as is_accepted, 0 as usual_share, "
+    "true as is_unusual"
+)
 # For each expectation: the statement that makes it fail, and the others that must fail with it.
 CASES = {
     ("events", "there are events"): (
@@ -168,6 +173,10 @@ CASES = {
         "insert into judgements (tenant_id, entity_id, judgement, is_in_effect) values ('acme', 's', 'good', true)",
         set(),
     ),
+    ("missing_ids", "no day's events lack the ids of their visitors, unless the day is accepted"): (
+        MISSING,
+        set(),
+    ),
     ("source_changes", "no field of a source disappeared recently"): (CHANGE.format("gone"), set()),
     ("source_changes", "no field of a source changed its type recently"): (
         CHANGE.format("retyped"),
@@ -264,6 +273,21 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
     assert set(findings) == {expectation} | related
     assert findings[expectation].table == table
     assert findings[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
+
+
+def test_all_days_without_visitors_are_listed_with_the_command_that_accepts_them(built, tmp_path):
+    store = changed(built, tmp_path, MISSING)
+
+    findings = failed(store, [suites_that_read(MISSING, tmp_path)])
+    message = data_report.refusal(list(findings.values()), store)
+    accepted = warehouse.accept_days(store)
+
+    assert "2026-01-02 (visitor missing in 100.0 %, usually 0.0 %)" in message
+    assert "2026-01-03 (visitor" in message and "`jollyboat land --accept`" in message
+    assert ["web/dt=2026-01-02", "web/dt=2026-01-03"] == accepted
+    assert ["2026-01-02", "2026-01-03"] == [
+        day["arrived_on"] for day in json.loads(store.accepted_days.read_text())
+    ]
 
 
 def test_records_of_one_client_stop_nobody(built, tmp_path):

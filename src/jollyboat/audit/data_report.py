@@ -349,6 +349,12 @@ def refusal(critical: list[Finding], store: Store) -> str:
         lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
         for key in finding.keys[:5]:
             lines.append(f"    {', '.join(f'{name}={value}' for name, value in key.items())}")
+    if any(finding.table == "missing_ids" for finding in critical):
+        lines.append(
+            "Fix the staging model of a day without visitors, name a source that has none under "
+            "vars: back_end_sources in dbt/dbt_project.yml, or accept all these days: "
+            "`jollyboat land --accept`."
+        )
     lines.append(
         "Fix the source or the suite in expectations/, then run `make data` again "
         f"(page: {_page(store)}; keys of the rows: {store.failed_rows})."

@@ -46,12 +46,16 @@ def simulate(
 
 
 @click.command(epilog="Example: jollyboat land && dbt build --project-dir dbt")
-def land() -> None:
+@click.option("--accept", is_flag=True, help="Accept the days that stopped the last `make data`.")
+def land(accept: bool) -> None:
     """Register the new files of data/raw.
 
     `make data` does it too; a dbt build by hand does not."""
     from jollyboat.warehouse import warehouse
 
+    if accept:
+        for day in warehouse.accept_days(default_store()):
+            click.echo(f"accepted: {day}")
     landing = warehouse.land(default_store())
     click.echo(
         f"land: {len(landing.files)} files; {len(landing.new)} new, "

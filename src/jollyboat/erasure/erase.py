@@ -57,7 +57,7 @@ OTHERS = {
         "models",
         "monitor",
     ),
-    *("erasures.jsonl", "demo.json", "simulated.json"),
+    *("erasures.jsonl", "accepted_days.json", "demo.json", "simulated.json"),
 }
 
 

@@ -106,6 +106,8 @@ def land(
     _keep_salt(store)
     write_text(store.landed / "nothing.jsonl", "")  # SQL reads it where a source has no file
     store.staged.mkdir(exist_ok=True)
+    if not store.accepted_days.exists():
+        write_json(store.accepted_days, [])
     write_json(_catalog(store), {"reader": reader, "files": [asdict(entry) for entry in files]})
     return Landing(
         files=files,

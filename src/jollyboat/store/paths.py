@@ -15,6 +15,7 @@ class Store:
         self.live = root / "live"
         self.salt = root / ".salt"
         self.landed = root / "landed"
+        self.accepted_days = root / "accepted_days.json"
         self.staged = root / "staged"
         self.warehouse = root / "warehouse.duckdb"
         self.dbt = root / "dbt"

@@ -1,6 +1,7 @@
 """The changes in the sources: `source_changes` with renames recognised and a hint for each."""
 
 import re
+from difflib import SequenceMatcher
 
 import duckdb
 
@@ -14,7 +15,8 @@ select source, kind, field, changed_on, was_before, was_after, value_before, val
 from source_changes order by changed_on desc, source, kind, field limit 500
 """
 # The share of each side's values that the other side has too, and the same for their shapes:
-# letters become `a` and digits `9`.
+# letters become `a` and digits `9`. A random id, such as a UUID, is recognized by its length: of a
+# word it differs by a digit beside a letter, or a capital after a small letter.
 LIKENESS = """
 with lines as (
     select filename in $before as is_before, line
@@ -29,7 +31,14 @@ field_values as (
     select
         is_before,
         case when json_valid(line) then if(is_before, line ->> $old, line ->> $new) end as value,
-        regexp_replace(regexp_replace(value, '\\pL+', 'a', 'g'), '\\pN+', '9', 'g') as shape
+        case
+            when regexp_full_match(value, '[0-9.]{8,}')
+                then regexp_replace(value, '[0-9]', '9', 'g')
+            when regexp_full_match(value, '[0-9A-Za-z_-]{8,}')
+                and regexp_matches(value, '[a-z][A-Z]|[A-Za-z].*[0-9]|[0-9].*[A-Za-z]')
+                then 'random ' || length(value)
+            else regexp_replace(regexp_replace(value, '\\pL+', 'a', 'g'), '\\pN+', '9', 'g')
+        end as shape
     from lines where left(line, 1) = '{' and value is not null
 ),
 sides as (
@@ -90,7 +99,9 @@ def _renamed_pairs(
     for old, new in pairs[:100]:
         same, same_shape = _likeness(connection, store, old, new)
         if same >= LEAST_SAME or same_shape >= LEAST_SAME_SHAPE:
-            scored.append((same + same_shape, old, new))
+            # Of two ids that were renamed on one day, the names tell which is which.
+            names = SequenceMatcher(None, old["field"].lower(), new["field"].lower()).ratio()
+            scored.append((same + same_shape + names / 10, old, new))
     return [(old, new) for _, old, new in sorted(scored, key=lambda each: -each[0])]
 
 

@@ -26,6 +26,7 @@ from jollyboat.store import (
     Store,
     UserError,
     explain,
+    hash_file,
     hash_folder,
     hash_text,
     is_alive,
@@ -83,6 +84,24 @@ def land(store: Store) -> Landing:
     settings = variables()
     sources, feedback = settings.sources, settings.feedback_sources
     return landing.land(store, sources, feedback, settings.lines_at_once)
+
+
+def accept_days(store: Store) -> list[str]:
+    """Accept the days that the last build reports in `missing_ids`; returns all accepted days."""
+    query = (
+        "select distinct source, cast(arrived_on as varchar) as arrived_on from missing_ids "
+        "where is_unusual or is_accepted order by all"
+    )
+    try:
+        with connect(store) as connection:
+            days = connection.sql(query).df().to_dict("records")
+    except (duckdb.IOException, duckdb.CatalogException) as error:
+        raise UserError(
+            "There are no tables to read the days from, or another program writes them: run "
+            "`make data` first."
+        ) from error
+    write_json(store.accepted_days, days)
+    return [f"{day['source']}/dt={day['arrived_on']}" for day in days]
 
 
 @contextmanager
@@ -151,6 +170,7 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
     inputs = {
         "code": code_fingerprint(),
         "landed": landing.fingerprint,
+        "accepted": hash_file(store.accepted_days),
         "salt": hash_text("", store.read_salt()),
         "root": str(store.root),  # the views have the paths of their files
     }

@@ -1,0 +1,86 @@
+{%- set back_end_sources = "'" ~ var('back_end_sources') | join("', '") ~ "'" %}
+
+with records as not materialized (
+    select * from {{ ref('int_records') }}
+    where
+        reason is null
+        and source not in ({{ back_end_sources }})
+        and not {{ jollyboat.is_feedback('source') }}
+),
+
+{# What `jollyboat land --accept` wrote. #}
+accepted_days as (
+    select source, arrived_on, true as is_accepted
+    from read_json(
+        '{{ jollyboat.store_root() }}/accepted_days.json',
+        columns = {'source': 'VARCHAR', 'arrived_on': 'DATE'}
+    )
+),
+
+id_counts as (
+    select
+        source,
+        arrived_on,
+        count(*) as event_count,
+        count(coalesce(anonymous_id, user_id, session_id)) as visitor,
+        count(anonymous_id) as anonymous_id,
+        count(user_id) as user_id,
+        count(session_id) as session_id
+    from records
+    group by all
+    having count(*) >= 20
+),
+
+by_column as (
+    select * from id_counts
+    unpivot (known_count for id_column in (visitor, anonymous_id, user_id, session_id))
+),
+
+shares as (
+    select
+        by_column.source,
+        by_column.arrived_on,
+        by_column.id_column,
+        by_column.event_count,
+        1 - by_column.known_count / by_column.event_count as missing_share,
+        coalesce(accepted_days.is_accepted, false) as is_accepted
+    from by_column
+    left join accepted_days
+        on by_column.source = accepted_days.source
+        and by_column.arrived_on = accepted_days.arrived_on
+),
+
+{# A share that was accepted once is usual from then on. #}
+usual as (
+    select
+        *,
+        greatest(
+            median(missing_share) over so_far,
+            max(case when is_accepted then missing_share end) over so_far
+        ) as usual_share
+    from shares
+    window so_far as (
+        partition by source, id_column
+        order by arrived_on rows between 56 preceding and 1 preceding
+    )
+),
+
+{# An id that is often missing, as an account is, may be missing more often. A visitor may not. #}
+judged as (
+    select
+        *,
+        case
+            when usual_share <= 0.1
+                then
+                    missing_share >= usual_share + 0.1
+                    and missing_share - usual_share
+                    >= 5 * sqrt(usual_share * (1 - usual_share) / event_count)
+            else
+                id_column = 'visitor'
+                and missing_share >= 0.9
+                and missing_share >= coalesce(usual_share, 0) + 0.1
+        end as is_unusual
+    from usual
+)
+
+select * from judged
