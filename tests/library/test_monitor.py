@@ -9,7 +9,7 @@ import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from select import select
@@ -23,11 +23,19 @@ from whole_path import run
 
 from jollyboat.bundles.bundle import Parts, assemble, open_bundle
 from jollyboat.champions import champion
-from jollyboat.monitoring import alerts, inputs, monitor
+from jollyboat.monitoring import alerts, inputs, monitor, monitor_report
 from jollyboat.monitoring.drift import Group, watch
 from jollyboat.monitoring.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
+from jollyboat.serving import experiment
 from jollyboat.snapshots import snapshot
-from jollyboat.store import PROJECT, Store, UserError, read_json, write_json
+from jollyboat.store import (
+    PROJECT,
+    Store,
+    UserError,
+    project_settings,
+    read_json,
+    write_json,
+)
 from jollyboat.training import run as runs
 from jollyboat.training.schema import FeatureSchema
 
@@ -477,6 +485,69 @@ def test_freshness_goes_by_when_events_came_in_whatever_zone_it_is_asked_in(buil
     there = (came + timedelta(hours=5)).replace(tzinfo=timezone(timedelta(hours=2)))
 
     assert inputs.gather(built, there)[0].age_hours == 3
+
+
+@pytest.mark.parametrize(
+    ("matches", "latency_ms"), [(None, ""), (False, "null"), (True, "null"), (True, "8.0")]
+)
+def test_the_first_answer_is_reported_by_monitor_and_experiment_with_or_without_its_session(
+    copied, matches, latency_ms
+):
+    version = champion.current(copied)[1]
+    if matches is not None:
+        publish_answer(copied, matches, latency_ms, version)
+    write_experiment(copied, version)
+
+    log = inputs.predictions(snapshot.open_latest(copied))
+    gathered, about = inputs.gather(copied, datetime.now(UTC))
+    checks, decision = judge(gathered, LIMITS)
+    rows = [asdict(check) | {"key": check.key} for check in checks]
+    sent = alerts.send_alerts(copied, monitor_report.incidents(rows), "page", {})
+    report = monitor_report.write_report(copied, about, rows, decision, sent)
+    page = monitor_report.write_page(copied, report, "Monitor")
+    readout = experiment.readout(copied, project_settings())
+
+    assert log["person_id"].notna().tolist() == ([] if matches is None else [matches])
+    assert sum(calls["count"] for calls in about["calls"]) == len(log)
+    assert "<h1>" in page and json.dumps(report, allow_nan=False)
+    assert [arm["visitors"] for arm in readout["variants"]] == [int(bool(matches)), 0]
+
+
+def publish_answer(store: Store, matches: bool, latency_ms: str, version: str) -> None:
+    """One answer in the newest snapshot's log, for a session of the snapshot or for another."""
+    newest = snapshot.open_latest(store)
+    path = store.tables / "fct_predictions" / "one.parquet"
+    path.parent.mkdir(exist_ok=True)
+    values = {
+        **{name: f"null::{kind}" for name, kind in newest.columns("fct_predictions").items()},
+        "tenant_id": "tenant_id",
+        "request_id": "'r1'",
+        "answered_at": "point_at + interval 1 second",
+        "entity_id": "entity_id",
+        "anonymous_id": "'a1'",
+        "event_count": "3::bigint",
+        "point_at": "point_at",
+        "probability": "0.2::double",
+        "model_version": f"'{version}'",
+        "variant": "'champion'",
+        "latency_ms": f"{latency_ms}::double",
+        "session_id": "entity_id" if matches else "null::varchar",
+        "had_outcome": "false",
+    }
+    columns = ", ".join(f"{value} as {name}" for name, value in values.items())
+    row = newest.relation("session_features").filter("status = 'train'")
+    row.order("point_at desc").limit(1).project(columns).to_parquet(str(path))
+    manifest = newest.manifest
+    manifest["tables"]["fct_predictions"] |= {"files": [{"file": "one.parquet"}], "rows": 1}
+    write_json(store.snapshots / newest.id / "manifest.json", manifest)
+
+
+def write_experiment(store: Store, version: str) -> None:
+    who = {"owner": "shared", "version": "v2", "champion": version, "run": "r"}
+    write_json(
+        store.experiment,
+        who | {"salt": "s", "share": 0.5, "since": "2025-01-01T00:00:00+00:00"},
+    )
 
 
 def test_a_champion_whose_snapshot_was_erased_is_refused_with_the_way_out(copied):

@@ -214,14 +214,14 @@ def predictions(newest: Snapshot) -> pd.DataFrame:
     if "fct_predictions" not in newest.manifest["tables"]:
         return pd.DataFrame()
     person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id"
-    # the same id is another person at another tenant
-    columns = f"tenant_id, session_id, status, tenant_id || '|' || {person} as person_id"
-    sessions = newest.relation("sessions").project(columns)
+    log, sessions = newest.scan("fct_predictions"), newest.scan("sessions")
     with duckdb.connect() as connection:
-        connection.register("log", newest.frame("fct_predictions"))
-        connection.register("sessions", sessions.df())
+        # The same id is another person at another tenant. The join reads the files: a data frame
+        # would give a column without any value the type INT32.
         return connection.sql(
-            "from log left join sessions using (tenant_id, session_id) order by answered_at"
+            f"select log.*, status, tenant_id || '|' || sessions.{person} as person_id "
+            f"from {log} as log left join {sessions} as sessions using (tenant_id, session_id) "
+            "order by answered_at"
         ).df()
 
 
