@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -94,13 +94,15 @@ class FeatureQuery:
             "attach ':memory:' as warehouse (row_group_size 2048); use warehouse"
         )
         self._connection.execute("set TimeZone = 'UTC'")
+        paths = [path for table in lookups for path in (files or {}).get(table, [])]
+        confine(self._connection, paths)
         for table, columns in lookups.items():
             self._load_lookup(table, columns, (files or {}).get(table, []), days, tenant)
         # Each run reads this array in place; a table would grow with every write.
         self._body = np.array(["[]"], dtype=object)
         self._connection.register("requests", {"body": self._body})
         self._connection.execute(_EVENTS_AT_POINT)
-        self._connection.execute(f"prepare features as {sql.strip().rstrip(';')}")
+        self._connection.execute(f"prepare features as {refuse_other_statements(sql)}")
         self._runs = 0
 
     def run(
@@ -188,6 +190,29 @@ def _plain(value: object) -> object:
     if type(value) is Decimal:
         return float(value)
     return None if type(value) is float and not isfinite(value) else value
+
+
+def confine(
+    connection: duckdb.DuckDBPyConnection, files: Iterable[Path] = (), folder: Path | None = None
+) -> None:
+    """Let a bundle's SQL read these files and this folder, and change no setting."""
+    connection.execute("set allowed_paths = ?", [[str(path) for path in files]])
+    connection.execute("set allowed_directories = ?", [[str(folder)] if folder else []])
+    # FeatureQuery._drop_eviction_queue sets the memory limit.
+    connection.execute("set allowed_configs = ['memory_limit']")
+    connection.execute("set enable_external_access = false; set lock_configuration = true")
+
+
+def refuse_other_statements(sql: str) -> str:
+    """The one SELECT of features.sql; UserError where it is another statement, or several."""
+    statements = duckdb.extract_statements(sql)
+    if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
+        kinds = ", ".join(each.type.name for each in statements) or "none"
+        raise UserError(
+            f"features.sql of the bundle must be one SELECT statement, but has: {kinds}. "
+            "Correct features_at_point.sql, then `make data train deploy`."
+        )
+    return statements[0].query.strip().rstrip(";")
 
 
 def refuse_missing(wanted: Collection[str], given: Collection[str]) -> None:

@@ -12,6 +12,7 @@ import duckdb
 import pandas as pd
 
 from jollyboat.bundles.bundle import Bundle, open_bundle
+from jollyboat.bundles.features import confine, refuse_other_statements
 from jollyboat.champions.champion import current
 from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store import UserError, write_json
@@ -72,13 +73,15 @@ def _compute_features(
         connection.execute("create table requested_entities as from entities")
         for table in bundle.lookups:
             connection.execute(f"create table {table} as from {snapshot.scan(table)}")
+        feature_sql = refuse_other_statements(bundle.feature_sql)
+        confine(connection, folder=snapshot.store.tables)
         for part in range(part_count):
             connection.execute(
                 f"create or replace view events_at_point as from {events} "
                 "semi join requested_entities using (tenant_id, entity_id) "
                 f"where hash(entity_id) % {part_count} = {part}"
             )
-            yield connection.sql(bundle.feature_sql.strip().rstrip(";")).df()
+            yield connection.sql(feature_sql).df()
 
 
 def _newest_sessions(snapshot: Snapshot, days: int, tenant_id: str) -> pd.DataFrame:
