@@ -344,7 +344,7 @@ def _drive(
 ) -> tuple[list[float], float, list[str], int]:
     import uvloop
 
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     load = Load(
         port,
         [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies],

@@ -12,6 +12,8 @@ from pathlib import Path
 os.environ.setdefault(
     "JOLLYBOAT_PROJECT", str(Path(__file__).parents[1] / "{{cookiecutter.project_slug}}")
 )
+# The host of a TestClient; the servers that tests start get it, too.
+os.environ["ALLOWED_HOSTS"] = "testserver"
 
 import pytest
 from runs import JOLLYBOAT, make, run

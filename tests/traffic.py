@@ -20,6 +20,7 @@ import demo
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store
 
+JSON = {"Content-Type": "application/json"}
 UNSENT = {"tenant_id", "entity_id", "point_at", "event_number", "source"}
 
 
@@ -33,7 +34,9 @@ class Server:
     def call(self, path: str, body: object = None, timeout: float = 30) -> tuple[int, dict]:
         """The status and the JSON of one request; a POST where there is a body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        connection.request("POST" if body is not None else "GET", path, body and json.dumps(body))
+        connection.request(
+            "POST" if body is not None else "GET", path, body and json.dumps(body), JSON
+        )
         with connection.getresponse() as response:
             return response.status, json.loads(response.read())
 
@@ -112,7 +115,7 @@ def load(server: Server, bodies: list[dict], clients: int = 4) -> Iterator[Load]
         while not is_over.is_set():
             body, number = json.dumps(bodies[number % len(bodies)]), number + clients
             try:
-                connection.request("POST", "/predict", body)
+                connection.request("POST", "/predict", body, JSON)
                 response = connection.getresponse()
                 text = response.read()
             except (OSError, http.client.HTTPException) as error:

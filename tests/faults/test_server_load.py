@@ -143,7 +143,8 @@ HOSTILE = {
 def test_a_hostile_body_is_refused(server, path, sent):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(sent)}\r\n\r\n".encode()
             + sent
         )
         status = int(client.recv(100).split()[1])
@@ -155,7 +156,8 @@ def test_slow_and_half_open_clients_do_not_keep_the_others_waiting(server, body)
     starts = [
         b"",
         b"POST /predict HTTP/1.1\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 1000\r\n\r\n{",
     ]
     hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(90)]
     for number, client in enumerate(hanging):

@@ -79,11 +79,26 @@ def test_only_pages_below_data_are_shown(store, path):
         assert client.get(f"/page/{path}").status_code == 404
 
 
+def test_a_page_is_shown_from_a_folder_of_pages_and_from_no_other(store):
+    shown = ("reports/data.html", "runs/r1/report.html", "models/shared/v1-gate.html")
+    shown += ("scores/s1/report.html", "monitor/report.html", "docs/static_index.html")
+    hidden = ("raw/web/dt=2026-01-01/x.html", "live/x.html", "x.html", ".metaflow/x/card.html")
+    for name in (*shown, *hidden):
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text("<h1>A page</h1>")
+    (store.root / "reports/raw").symlink_to(store.raw)
+    hidden += ("reports/raw/web/dt=2026-01-01/x.html", "reports/../raw/web/dt=2026-01-01/x.html")
+
+    with TestClient(app) as client:
+        assert [client.get(f"/page/{path}").status_code for path in shown] == [200] * 6
+        assert {client.get(f"/page/{path}").status_code for path in hidden} == {404}
+
+
 def test_pages_need_the_token_where_one_is_set_and_a_browser_keeps_it(store, monkeypatch):
     monkeypatch.setenv("SERVE_TOKEN", "s€cret")
-    pages = ("/", "/page/x.html", "/review", "/model", "/model/card")
+    pages = ("/", "/page/x.html", "/review", "/model", "/model/card", "/docs", "/openapi.json")
     with TestClient(app) as client:
-        assert [client.get(path).status_code for path in pages] == [401] * 5
+        assert [client.get(path).status_code for path in pages] == [401] * 7
         assert client.post("/review").status_code == 401
         assert client.get("/", params={"token": "wrong€"}).status_code == 401
         assert client.get("/", params={"token": "s€cret"}).status_code == 200

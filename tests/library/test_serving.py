@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from types import SimpleNamespace
 
 import duckdb
 import httpx
@@ -38,6 +39,7 @@ from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, hash_address
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import promote, rollback
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
+from jollyboat.serving import batch_scores
 from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
@@ -45,6 +47,8 @@ from jollyboat.serving.smoke_test import run_smoke_test
 from jollyboat.store import PROJECT, Store, UserError, write_json
 from jollyboat.training import explanation
 
+JSON = {"Content-Type": "application/json"}
+KEY = {"tenant_id": "acme", "entity_id": "s1"}
 WHO = {"by": "test", "why": "a test"}
 CARTED_EVENTS = [event(1), event(2, event_type="cart_add")]
 
@@ -224,7 +228,63 @@ def test_a_token_is_required_where_one_is_set(client, monkeypatch):
 
     assert statuses == [401] * 4
     assert right.status_code == 200
-    assert client.get("/ready").status_code == 200
+    open_paths = [client.get(path).status_code for path in ("/health", "/metrics", "/ready")]
+    assert open_paths == [200] * 3
+    assert client.get("/ready").json() == {"status": "ready"}
+
+
+def test_a_body_that_another_sites_page_can_send_unasked_is_refused(client):
+    body = json.dumps({"tenant_id": "acme", "events": [event(1)]})
+    foreign = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+    own = ["application/json", "Application/JSON; charset=utf-8"]
+
+    def status(path, **headers):
+        return client.post(path, content=body, headers=headers).status_code
+
+    for path in ("/predict", "/predict/batch"):
+        assert [status(path, **{"Content-Type": kind}) for kind in foreign] == [415] * 3
+        assert status(path) == 415
+    assert [status("/predict", **{"Content-Type": kind}) for kind in own] == [200] * 2
+    refused = client.post("/predict", content=body, headers={"Content-Type": "text/plain"})
+    assert "Content-Type: application/json" in refused.json()["detail"]
+
+
+def test_a_request_for_another_host_is_refused_with_the_way_to_allow_it(client, monkeypatch):
+    def status(host, path="/predict"):
+        body = {"tenant_id": "acme", "events": [event(1)]}
+        posted = client.post(path, json=body, headers={"host": host})
+        return posted.status_code
+
+    monkeypatch.setenv("ALLOWED_HOSTS", "shop.example.com, *.corp.example")
+    loopback = ["localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:80"]
+    named = ["shop.example.com:8000", "a.corp.example"]
+    wrong = ["evil.example", "xshop.example.com", "corp.example", "localhost.evil.example", "", "["]
+    paths = ("/", "/ready", "/docs", "/review", "/model", "/nothing")
+
+    assert [status(host) for host in [*loopback, *named]] == [200] * 6
+    assert [status(host) for host in wrong] == [400] * 6
+    evil = {"host": "evil.example"}
+    assert [client.get(path, headers=evil).status_code for path in paths] == [400] * 6
+    open_paths = [client.get(path, headers=evil).status_code for path in ("/health", "/metrics")]
+    assert open_paths == [200] * 2
+    detail = client.get("/", headers=evil).json()["detail"]
+    assert "'evil.example'" in detail and "ALLOWED_HOSTS=" in detail
+    monkeypatch.setenv("ALLOWED_HOSTS", "*")
+    assert status("evil.example") == 200
+
+
+def test_no_response_is_shown_in_a_foreign_frame_or_read_as_another_type(client):
+    responses = [
+        *(client.get(path) for path in ("/", "/docs", "/model/card", "/nothing", "/health")),
+        client.post("/predict", json={}),
+        client.get("/", headers={"host": "evil.example"}),
+    ]
+
+    for response in responses:
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["content-security-policy"] == "frame-ancestors 'none'"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "same-origin"
 
 
 def test_metrics_hold_requests_scores_and_the_log(client):
@@ -459,7 +519,7 @@ BAD_FIELDS = {
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_body_that_is_no_request_is_unprocessable(client, body):
-    response = client.post("/predict", content=body)
+    response = client.post("/predict", content=body, headers=JSON)
 
     assert response.status_code == 422
     assert response.json()["detail"][0]["msg"]
@@ -471,7 +531,7 @@ def test_a_body_that_is_no_request_is_unprocessable(client, body):
 def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value):
     body = json.dumps({"tenant_id": "acme", "events": [event(1), event(2, **{field: value})]})
 
-    response = client.post("/predict", content=body)
+    response = client.post("/predict", content=body, headers=JSON)
     error = response.json()["detail"][0]
 
     assert response.status_code == 422
@@ -513,7 +573,7 @@ def test_too_much_is_refused_and_the_limit_itself_is_not(client):
         )
     assert ask(client, many[:1_000]).status_code == 200
     assert ask(client, many * 10).status_code == 413
-    assert client.post("/predict", content=b" " * (MOST_BYTES + 1)).status_code == 413
+    assert client.post("/predict", content=b" " * (MOST_BYTES + 1), headers=JSON).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -571,7 +631,9 @@ def test_random_json_is_never_the_servers_fault(client):
             "events": [dice.choice([event(1, **fields), dice.choice(values)])],
         }
         response = client.post(
-            "/predict", content=json.dumps(dice.choice([body, body, dice.choice(values)]))
+            "/predict",
+            content=json.dumps(dice.choice([body, body, dice.choice(values)])),
+            headers=JSON,
         )
         assert response.status_code in (200, 422), (fields, response.text)
 
@@ -822,6 +884,47 @@ def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
     ]
 
     assert [frame["product_popularity"].fillna(-1)[0] for frame in frames] == [500, -1]
+
+
+NO_SELECT = [
+    "",
+    "copy (select 1 as a) to '{path}'",
+    "create table x as select 1",
+    "set threads = 2",
+]
+
+
+@pytest.mark.parametrize("sql", [*NO_SELECT, *(f"{FEATURE_SQL}; {sql}" for sql in NO_SELECT[1:])])
+def test_the_features_of_a_bundle_are_one_select_online_and_in_batch(tmp_path, sql):
+    path = tmp_path / "written.csv"
+    bundle = SimpleNamespace(feature_sql=sql.format(path=path), lookups={})
+    events = SimpleNamespace(scan=lambda _: "(select '' as tenant_id, '' as entity_id)")
+    events.store = Store(tmp_path)
+
+    with pytest.raises(UserError, match="must be one SELECT statement"):
+        query_over(bundle.feature_sql)
+    with pytest.raises(UserError, match="must be one SELECT statement"):
+        list(batch_scores._compute_features(bundle, events, pd.DataFrame([KEY])))
+
+    assert not path.exists()
+
+
+def test_a_bundles_sql_and_lookups_open_no_other_file(tmp_path, popular_products):
+    (tmp_path / "secret.csv").write_text("secret")
+    reads = f"select * from read_text('{tmp_path}/secret.csv')"
+    writes = {"t": {"a": f"int); copy (select 1) to '{tmp_path}/written.csv'; --"}}
+
+    with pytest.raises(duckdb.PermissionException):
+        Query(reads, LOOKUPS, popular_products)
+    with pytest.raises(duckdb.PermissionException):
+        Query(FEATURE_SQL, writes)
+    events = SimpleNamespace(scan=lambda _: "(select '' as tenant_id, '' as entity_id)")
+    events.store = Store(tmp_path / "store")
+    with pytest.raises(duckdb.PermissionException):
+        bundle = SimpleNamespace(feature_sql=reads, lookups={})
+        list(batch_scores._compute_features(bundle, events, pd.DataFrame([KEY])))
+
+    assert not (tmp_path / "written.csv").exists()
 
 
 def test_a_query_that_loses_sessions_is_an_error_not_a_wrong_answer():

@@ -69,7 +69,10 @@ def _serve(host: str | None, port: int | None, workers: int | None, page: str) -
     settings = project_settings().serve
     host = host or settings.host
     listening = server.listen(host, settings.port if port is None else port)
-    address = f"http://{host}:{listening.getsockname()[1]}"
+    name = f"[{host}]" if ":" in host else host
+    # Clients may use the name that this server listens on.
+    os.environ["ALLOWED_HOSTS"] = f"{os.environ.get('ALLOWED_HOSTS', '')} {name}"
+    address = f"http://{name}:{listening.getsockname()[1]}"
     click.echo(f"Serving on {address}; its API is described at {address}/docs. Ctrl-C stops it.")
     if page:
         click.echo(f"page: {address}{page}")

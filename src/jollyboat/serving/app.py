@@ -25,6 +25,7 @@ from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving import metrics, pages
 from jollyboat.serving.answers import answer_requests, format_answer
 from jollyboat.serving.champions import NO_CHAMPION, Champions
+from jollyboat.serving.guard import Guard, check_is_json, has_token
 from jollyboat.serving.request_body import read_body
 from jollyboat.serving.request_queue import RequestQueue
 from jollyboat.serving.schema import (
@@ -96,6 +97,7 @@ class RoutingShortcut:
 # /docs is in jollyboat.serving.pages.
 app = FastAPI(title="Predictions", lifespan=lifespan, docs_url=None, redoc_url=None)
 app.add_middleware(RoutingShortcut)
+app.add_middleware(Guard)
 app.add_middleware(metrics.RequestMetrics)
 
 
@@ -139,10 +141,15 @@ async def health(request: Request) -> dict[str, str]:
 
 @app.get("/ready")
 async def ready(request: Request) -> Response:
-    """A champion is loaded and answered its sample, else 503; `refused` lists unusable bundles."""
+    """A champion is loaded and answered its sample, else 503; `refused` lists unusable bundles.
+
+    A request without the token gets the status alone.
+    """
     champions = request.app.state.champions
     if not pages.is_serving(request.app):
-        raise HTTPException(503, champions.why_not())
+        raise HTTPException(503, champions.why_not() if has_token(request) else "not ready")
+    if not has_token(request):
+        return JSONResponse({"status": "ready"})
     refused = sorted(champions.refused.values())
     return JSONResponse({"status": "ready", "champions": champions.versions(), "refused": refused})
 
@@ -150,7 +157,6 @@ async def ready(request: Request) -> Response:
 @app.get("/model")
 async def model(request: Request, tenant_id: str = SHARED) -> Response:
     """The manifest of a tenant's champion, since when and why it is champion, and its card."""
-    pages.check_token(request)
     champion = _champion_of(request.app, tenant_id)
     owner = champion.bundle.owner
     return JSONResponse(
@@ -166,7 +172,6 @@ async def model(request: Request, tenant_id: str = SHARED) -> Response:
 @app.get("/model/card", response_class=HTMLResponse)
 async def card(request: Request, tenant_id: str = SHARED) -> Response:
     """The model card of a tenant's champion."""
-    pages.check_token(request)
     return FileResponse(_champion_of(request.app, tenant_id).bundle.card, media_type="text/html")
 
 
@@ -243,7 +248,7 @@ def _champion_of(app: FastAPI, tenant_id: str) -> LoadedModel:
 
 async def _read(request: Request, form: type[Form]) -> Form:
     """The request's body in this form, else 422 or 413 with what is wrong but not what was sent."""
-    pages.check_token(request)
+    check_is_json(request)
     body = await read_body(request, MOST_BYTES)
     try:
         return form.model_validate_json(body)

@@ -1,7 +1,6 @@
 """The server's pages: start page, reports below data/ and review queue; the API needs none."""
 
 import asyncio
-import hmac
 import json
 import os
 import secrets
@@ -15,26 +14,15 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from jollyboat.champions.champion import person
 from jollyboat.pages.page import render
 from jollyboat.review import review
+from jollyboat.serving.guard import COOKIE, check_token
 from jollyboat.serving.project_state import read_state
 from jollyboat.serving.request_body import read_body
 from jollyboat.snapshots import snapshot
 from jollyboat.store import UserError, default_store, project_settings
 
 MOST_BYTES = 10_000
-COOKIE = "serve_token"
+FOLDERS = {"docs", "models", "monitor", "reports", "runs", "scores"}
 router = APIRouter(include_in_schema=False)
-
-
-def check_token(request: Request) -> None:
-    """401 where SERVE_TOKEN is set and the request has it neither as bearer nor in the cookie."""
-    token = os.environ.get("SERVE_TOKEN")
-    if not token:
-        return
-    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-    sent = bearer or request.cookies.get(COOKIE, "")
-    if not hmac.compare_digest(sent.encode("latin-1", "replace"), token.encode()):
-        sentence = "A token is needed: Authorization: Bearer …"
-        raise HTTPException(401, sentence, {"WWW-Authenticate": "Bearer"})
 
 
 def is_serving(app: FastAPI) -> bool:
@@ -81,13 +69,13 @@ def describe(request: Request) -> HTMLResponse:
 
 
 @router.get("/page/{path:path}")
-def page(request: Request, path: str) -> FileResponse:
-    """A page that a run wrote below data/."""
-    check_token(request)
+def page(path: str) -> FileResponse:
+    """A page that a run wrote below data/, in a folder of pages."""
     root = default_store().root.resolve()
     with suppress(OSError, ValueError):  # the path is too long, or is none
         file = (root / path).resolve()
-        if file.is_relative_to(root) and file.suffix == ".html" and file.is_file():
+        is_page = file.is_relative_to(root) and file.suffix == ".html" and file.is_file()
+        if is_page and file.relative_to(root).parts[0] in FOLDERS:
             return FileResponse(file, media_type="text/html")
     raise HTTPException(404, "There is no such page.")
 
@@ -95,7 +83,6 @@ def page(request: Request, path: str) -> FileResponse:
 @router.get("/review")
 def show_session(request: Request) -> HTMLResponse:
     """The next session of the queue."""
-    check_token(request)
     store, app = default_store(), request.app
     champions, session = app.state.champions, None
     try:
@@ -127,7 +114,6 @@ def show_session(request: Request) -> HTMLResponse:
 @router.post("/review")
 async def judge_session(request: Request) -> Response:
     """Keep a judgement and show the next session; only this server's own page may send one."""
-    check_token(request)
     origin = request.headers.get("origin")
     if origin and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "A judgement is sent from this server's own page.")
