@@ -19,6 +19,9 @@ SECONDS = 0.4
 def port(monkeypatch) -> Iterator[int]:
     """The port of a server that answers with the request's body."""
 
+    def trailers(scope):
+        return [pair for pair in scope["headers"] if b"trailer" in pair[0]]
+
     async def echo(scope, receive, send):
         message, body = {"more_body": True}, b""
         while message["more_body"]:
@@ -28,7 +31,7 @@ def port(monkeypatch) -> Iterator[int]:
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [(b"content-length", b"%d" % len(body))],
+                "headers": [(b"content-length", b"%d" % len(body)), *trailers(scope)],
             }
         )
         await send({"type": "http.response.body", "body": body})
@@ -73,6 +76,30 @@ def test_a_head_that_is_too_large_is_answered_431(port):
 
         assert client.recv(1_000).startswith(b"HTTP/1.1 431")
         assert client.recv(1_000) == b""
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize("rest", [b"0\r\nX: ", b"0\r\n" + b"X: y\r\n" * 9, b"1;x="])
+def test_trailers_and_chunk_lines_that_are_too_large_are_answered_431(port, rest):
+    with connect(port) as client:
+        for data in (CHUNKED + rest, b"x" * protocol.MOST_HEAD_BYTES, b"x"):
+            client.sendall(data)
+            time.sleep(SECONDS / 8)
+
+        assert client.recv(1_000).startswith(b"HTTP/1.1 431")
+        assert client.recv(1_000) == b""
+
+
+def test_a_small_trailer_is_read_and_is_no_header(port):
+    with connect(port) as client:
+        for _ in range(2):
+            client.sendall(CHUNKED + b"0\r\nX-Trailer: y\r\n\r\n")
+
+            answer = client.recv(1_000)
+            assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"{}")
+            assert b"x-trailer" not in answer
 
 
 def test_a_large_body_and_many_requests_at_once_are_no_large_head(port):

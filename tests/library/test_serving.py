@@ -39,7 +39,7 @@ from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, hash_address
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import promote, rollback
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
-from jollyboat.serving import batch_scores
+from jollyboat.serving import batch_scores, request_body
 from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
@@ -984,6 +984,37 @@ def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypat
 
     assert [answer.json()["probability"] for answer in answers] == [BROWSED, CARTED] * 20
     assert max(sizes) > 5
+
+
+def test_large_bodies_that_are_not_complete_are_bounded_together_and_small_ones_go_on(
+    bundle, monkeypatch
+):
+    monkeypatch.setattr(request_body, "MOST_UNFINISHED_BYTES", 250_000)
+
+    async def slow(is_over):
+        yield b" " * 200_000
+        await is_over.wait()
+        yield json.dumps({"tenant_id": "acme", "events": [event(1)]}).encode()
+
+    async def crowd():
+        async with serving() as client:
+            is_over = asyncio.Event()
+
+            def send():
+                posting = client.post("/predict", content=slow(is_over), headers=JSON)
+                return asyncio.create_task(posting)
+
+            first = send()
+            await asyncio.sleep(0.1)
+            refused, small = await send(), await post(client, CARTED_EVENTS)
+            is_over.set()
+            return refused, small, await first, await send()
+
+    refused, *answered = asyncio.run(crowd())
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert "250,000 bytes" in refused.json()["detail"]
+    assert [answer.status_code for answer in answered] == [200] * 3
 
 
 def test_a_request_that_is_unfinished_when_the_server_stops_is_answered_503(bundle):

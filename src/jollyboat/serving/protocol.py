@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits on a request's head: seconds and bytes."""
+"""uvicorn's HTTP protocol with limits on a request's head and trailers: seconds and bytes."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,8 @@ class LimitedHeadProtocol(HttpToolsProtocol):
     """Closes a connection whose next request's head is late, or too large (431).
 
     Seconds count from when it opens, or from the first byte after an answer. Bytes count from the
-    second read of a head, since a read may begin with the end of the request before.
+    second read of a head, since a read may begin with the end of the request before. Those after
+    the head count, too, if they are no body: trailers and the lines before chunks.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -34,14 +35,22 @@ class LimitedHeadProtocol(HttpToolsProtocol):
         is_answered = self.cycle is None or self.cycle.response_complete
         if self._timer is None and is_answered:
             self._start_timer()
-        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES:
-            if is_answered:
+        if self._head_bytes > MOST_HEAD_BYTES:
+            if is_answered or not (self._is_in_head or self.cycle.response_started):
                 self.transport.write(TOO_LARGE)
             self.transport.close()
 
     def on_message_begin(self) -> None:
         self._is_in_head, self._head_bytes = True, 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # a trailer is no header, and nothing here reads one
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
