@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 
@@ -189,7 +188,7 @@ def _plain(value: object) -> object:
     """A decimal as float; infinite and NaN as None, as in session_features."""
     if type(value) is Decimal:
         return float(value)
-    return None if type(value) is float and not isfinite(value) else value
+    return None if type(value) is float and not math.isfinite(value) else value
 
 
 def confine(
