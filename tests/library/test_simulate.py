@@ -43,6 +43,19 @@ def test_the_same_seed_gives_the_same_bytes_and_more_days_only_add_files(tmp_pat
     assert a.keys() == c.keys() and not set(a.values()) & set(c.values())
 
 
+def test_the_simulator_lists_the_files_that_it_wrote_and_no_other(tmp_path):
+    _simulate(tmp_path, days=1)
+    mine = tmp_path / "raw/web/dt=2026-01-02/events.jsonl.gz"
+    mine.parent.mkdir()
+    mine.touch()
+    _simulate(tmp_path)
+
+    owned = (tmp_path / "simulated.txt").read_text().splitlines()
+    written = {path for path in tmp_path.glob("raw/*/*/*") if path != mine}
+    assert {str(path.relative_to(tmp_path)) for path in written} == set(owned)
+    assert 3 == len(owned)
+
+
 def test_a_second_run_writes_only_what_is_missing_and_other_settings_are_refused(tmp_path):
     before = _simulate(tmp_path)
     next(tmp_path.glob("raw/web/*/*.gz")).unlink()

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from runs import make
 
 import demo
 from jollyboat.cli.main import jollyboat
+from jollyboat.simulate.simulate import simulate
 from tools import size
 
 VERBS = {
@@ -140,13 +142,23 @@ def test_an_unsupported_python_is_refused_before_anything_is_installed(tmp_path,
 def test_clean_leaves_raw_logs_that_were_not_simulated(tmp_path, template):
     folder = tmp_path / "project"
     shutil.copytree(template / demo.TEMPLATE, folder)
+    day = date(2026, 1, 1)
+    size = {"seed": 7, "start": day, "days": 1, "sessions_per_day": 20}
+    simulate(folder / "data/raw", folder / "data/truth.parquet", **size)
+    web = f"data/raw/web/dt={day}"
     kept, removed = (
-        ["data/raw/mine/dt=1/a.jsonl", "data/live/a"],
-        ["data/raw/web/dt=1/a", "data/warehouse.duckdb"],
+        ["data/raw/mine/dt=1/a.jsonl", "data/live/a", f"{web}/mine.jsonl", "data/raw/web/dt=1/a"],
+        [
+            f"{web}/events.jsonl.gz",
+            "data/raw/orders",
+            "data/warehouse.duckdb",
+            "data/simulated.txt",
+        ],
     )
-    for name in [*kept, *removed, "data/simulated.json"]:
+    for name in [*kept, "data/warehouse.duckdb"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+    assert all((folder / name).exists() for name in [*kept, *removed])
 
     assert make(folder, "clean").returncode == 0
     assert [name for name in [*kept, *removed] if (folder / name).exists()] == kept

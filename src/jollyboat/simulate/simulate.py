@@ -16,7 +16,7 @@ import pandas as pd
 
 from jollyboat.simulate.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
 from jollyboat.simulate.shop import draw_events, draw_products, draw_sessions, draw_visitors
-from jollyboat.store import UserError
+from jollyboat.store import UserError, write_text
 
 DAY_MS = 86_400_000
 
@@ -33,8 +33,9 @@ def simulate(
 ) -> dict[str, int]:
     """Write each day's web events and orders below `raw`; returns counts and `files_written`.
 
-    Existing files stay. The settings are in simulated.json beside `raw`. UserError if the logs have
-    other settings or are not simulated. From day `drift` on (the first is 1) half of the visitors
+    Existing files stay. The settings are in simulated.json beside `raw`, and the names of the
+    written files in simulated.txt. UserError if the logs have other settings or are not simulated.
+    From day `drift` on (the first is 1) half of the visitors
     come by ads. `truth` (Parquet) has session_id, event_id, event_number and the probability that a
     purchase follows.
     """
@@ -48,6 +49,7 @@ def simulate(
     _claim(raw, {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day})
     if not missing and (truth is None or truth.exists()):
         return {"files_written": 0}
+    _own(raw, missing)
     if truth is not None:
         truth.unlink(missing_ok=True)  # a run that is killed leaves no truth
     counts, truths, pending, cores = Counter(), [], [], os.cpu_count() or 1
@@ -104,15 +106,21 @@ def _files(raw: Path, day: date) -> tuple[Path, Path]:
     )
 
 
+def _own(raw: Path, files: set[Path]) -> None:
+    """Add files to those that the simulator owns, before it writes them; `make clean` reads it."""
+    record = raw.parent / "simulated.txt"
+    names = {path.relative_to(raw.parent).as_posix() for path in files}
+    before = record.read_text().splitlines() if record.exists() else []
+    write_text(record, "".join(f"{name}\n" for name in sorted({*before, *names})))
+
+
 def _claim(raw: Path, settings: dict) -> None:
     """Write the settings beside `raw`; UserError if its logs are not of these settings."""
     record = raw.parent / "simulated.json"
     before = json.loads(record.read_text()) if record.exists() else None
     if before != settings and (before or any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*"))):
-        kind = f"simulated with {before}" if before else "not simulated"
-        raise UserError(
-            f"{raw} contains logs that are {kind}. "
-            "Run `make clean`, which removes simulated logs, or give another folder as --raw."
-        )
+        kind = f"simulated with {before}" if before else "not simulated, in web or orders"
+        what = "Run `make clean`, which removes simulated logs" if before else "Move them away"
+        raise UserError(f"{raw} contains logs that are {kind}. {what}, or give another --raw.")
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(settings) + "\n")
