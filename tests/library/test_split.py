@@ -68,6 +68,10 @@ def test_the_summary_says_when_how_many_and_how_often():
     [
         (sessions().iloc[:0], "No session can be used for training yet"),
         (sessions().assign(status="open", label=None), "2000 open"),
+        (
+            pd.concat([sessions(4), sessions().assign(status="open", label=None)]),
+            "2000 of 2004 sessions are open: .*`vars: session_silence_minutes:`",
+        ),
         (sessions().assign(label=False), "did not have the outcome"),
         (sessions(4), "Too few rows"),
         (
@@ -76,7 +80,15 @@ def test_the_summary_says_when_how_many_and_how_often():
         ),
         (sessions().assign(point_at=pd.Timestamp("2026-01-01")), "Too few rows"),
     ],
-    ids=["empty", "all open", "none had it", "four rows", "no late positive", "one moment"],
+    ids=[
+        "empty",
+        "all open",
+        "most open",
+        "none had it",
+        "four rows",
+        "no late positive",
+        "one moment",
+    ],
 )
 def test_what_cannot_be_learned_from_is_said_with_the_way_out(frame, message):
     with pytest.raises(UserError, match=message) as refusal:

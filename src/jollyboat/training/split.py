@@ -75,10 +75,22 @@ def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
             raise UserError(
                 f"Too few rows: of {len(rows)} sessions ({int(rows['label'].sum())} with the "
                 f"outcome) the {name} part has {len(part)}, {positives} of them with the outcome. "
-                "It needs some with and some without. Add more days of logs, then run "
-                "`make data`, or give that part a larger share under [split] in project.toml."
+                f"It needs some with and some without.{_format_open(frame)} Add more days of logs, "
+                "then run `make data`, or give that part a larger share under [split] in "
+                "project.toml."
             )
     return split
+
+
+def _format_open(frame: pd.DataFrame) -> str:
+    """How many sessions may still go on, where they are a fifth or more of all."""
+    count = int((frame["status"] == "open").sum())
+    if count <= len(frame) / 5:
+        return ""
+    return (
+        f" {count} of {len(frame)} sessions are open: they may go on, because the logs end less "
+        "than `vars: session_silence_minutes:` (dbt/dbt_project.yml) after them."
+    )
 
 
 def _check_outcomes(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
@@ -87,7 +99,8 @@ def _check_outcomes(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
         counts = frame["status"].value_counts().items()
         statuses = ", ".join(f"{count} {status}" for status, count in counts) or "none"
         raise UserError(
-            f"No session can be used for training yet (sessions by status: {statuses}). Put more "
+            f"No session can be used for training yet (sessions by status: {statuses})."
+            f"{_format_open(frame)} Put more "
             "days of logs under data/raw, or predict earlier in a session (the point's vars in "
             "dbt/dbt_project.yml), then run `make data`."
         )
