@@ -559,6 +559,25 @@ ROWS = [  # as bytes, each of them a record
 ]
 
 
+@pytest.mark.parametrize("name", ["a.JSON", "a.json.bz2", "a.log.xz", "A.TSV", "a.csv.bz2"])
+def test_a_file_of_any_format_that_is_read_loses_a_record_and_nothing_else(tmp_path, name):
+    contents = {
+        "json": ('[{"a": "x, 1"},\n{"a": 2},{"a": 3}]', '{"a": "x, 1"}\n{"a": 3}\n'),
+        "log": ("GET /a\nGET /b\nGET /c\n", "GET /a\nGET /c\n"),
+        "tsv": ("1\ta\n2\tb\n3\tc\n", "1\ta\n3\tc\n"),
+        "csv": ("id\n1\n2\n3\n", "id\n1\n3\n"),
+    }
+    before, after = contents[name.lower().split(".")[1]]
+    path = tmp_path / name
+    with records.open_raw(path, "wb") as file:
+        file.write(before.encode())
+
+    erase._rewrite(path, {2})
+
+    with records.open_raw(path) as file:
+        assert after == file.read().decode()
+
+
 @pytest.mark.parametrize("kind", ["csv", "csv.gz"])
 @pytest.mark.parametrize("gone", [{1, 3}, {1, 8}, {2, 4, 5}, {6, 7}])
 def test_rows_of_a_csv_that_stay_keep_their_bytes(tmp_path, kind, gone):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import refusal, run
+from runs import JOLLYBOAT, refusal, run
 
 import demo
 from jollyboat.store import LIBRARY
@@ -44,6 +44,30 @@ def edit(file: Path, old: str, new: str) -> None:
 
 def published(store: Path) -> str:
     return (store / "snapshots/latest.json").read_text()
+
+
+def test_files_that_cannot_be_read_stop_the_publication_until_they_are_accepted(untouched, copied):
+    before = published(copied)
+    day = next((copied / "raw/web").glob("dt=*"))
+    bad = {
+        "EXPORT.XLSX": b"PK",
+        "cut.jsonl.gz": b"\x1f\x8b\x08",
+        "wide.csv": "a,b\n".encode("utf-16"),
+    }
+    for name, content in bad.items():
+        (day / name).write_bytes(content)
+
+    result = run(untouched, copied, *DATA)
+
+    sentence = refusal(result)
+    assert "`jollyboat land --accept`" in sentence
+    assert all(f"{day.name}/{name}" in sentence for name in bad)
+    assert "convert it with `iconv" in demo.unwrap(result.stdout)
+    assert published(copied) == before
+    assert run(untouched, copied, *JOLLYBOAT, "land", "--accept").returncode == 0
+    accepted = run(untouched, copied, *DATA)
+    assert accepted.returncode == 0, accepted.stdout
+    assert "note: 3 accepted files cannot be read" in accepted.stdout
 
 
 def test_a_broken_model_is_named_and_publishes_nothing(mine, copied):

@@ -9,9 +9,11 @@ import duckdb
 import pytest
 
 from jollyboat.audit import data_report
+from jollyboat.landing.landing import land
 from jollyboat.pages import page, plot
 from jollyboat.pages.page import FORMS, render
 from jollyboat.snapshots import distribution
+from jollyboat.store import Store
 
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
 FIGURES = [
@@ -512,6 +514,36 @@ def test_examples_of_quarantined_lines_are_masked():
     assert (
         broken["first_text"] == "{'xx': 'xxxx', #"
     )  # without keys, personal fields cannot be recognized
+
+
+def test_a_data_run_names_files_that_cannot_be_read_and_counts_what_is_read_in_another_way(
+    tmp_path,
+):
+    store = Store(tmp_path)
+    day = store.raw / "web" / "dt=2026-01-01"
+    day.mkdir(parents=True)
+    (day / "old.zip").write_bytes(b"PK")
+    land(store, ["web"], accepts=True)
+    (day / "EXPORT.ORC").write_bytes(b"ORC")
+    (day / "e.csv").write_text("2026-01-01,open\n")
+
+    unreadable, accepted, bare = data_report._format_files(land(store, ["web"]))
+
+    assert "raw/web/dt=2026-01-01/EXPORT.ORC: unknown_format; write it as Parquet" in unreadable
+    assert accepted.startswith("note: 1 accepted files")
+    assert "raw/web/dt=2026-01-01/e.csv" in bare and "column_1" in bare
+
+
+def test_a_reason_that_a_setting_decides_names_it():
+    rows = [
+        {"source": "app", "reason": reason, "record_count": 2}
+        for reason in ("in_the_future", "too_long_ago", "no_time")
+    ]
+
+    assert data_report._format_quarantine(rows) == [
+        "quarantined: app: 2 in_the_future (vars: future_tolerance_days), "
+        "2 too_long_ago (vars: first_year), 2 no_time"
+    ]
 
 
 def test_a_projects_template_comes_first_and_may_extend_the_librarys(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Every input that a raw folder has been seen to hold, as a file beside good ones: each costs only itself."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import shutil
 import zlib
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from runs import copy_project, run
+from runs import JOLLYBOAT, copy_project, run
 
 from jollyboat.store import LIBRARY
 
@@ -116,6 +118,14 @@ WEB = {
     "long_row.parquet": (parquet("repeat('x', i * 9000000)"), 2, 1, {"line_too_long": 1}),
     "no.csv.jsonl": (jsonl(), 2, 2, {}),
     "notes.docx": (b"PK", 1, 0, {"unknown_format": 1}),
+    "EXPORT.JSONL.GZ": (gzip.compress(jsonl()), 2, 2, {}),
+    "Upper.Parquet": (parquet(), 2, 2, {}),
+    "lines.ndjson.bz2": (bz2.compress(jsonl(b"{")), 3, 2, {"unparsable": 1}),
+    "array.json": (b"[" + line() + b",\n" + line() + b"]", 2, 2, {}),
+    "over_lines.json.xz": (lzma.compress(json.dumps([event(), event()], indent=2).encode()), 2, 2, {}),
+    "back_to_back.json": (line() + b"{oops}" + line(), 3, 2, {"unparsable": 1}),
+    "server.log": (jsonl(b"GET /"), 3, 2, {"no_tenant": 1}),
+    "_SUCCESS.json": (b"", 0, 0, {}),
     "nul.jsonl": (jsonl(b'{"a":\0 1}'), None, 2, {"control_character": 1}),
     "invalid_utf8.jsonl": (jsonl(b'{"a": "\xff\xfe"}'), None, 2, {"invalid_utf8": 1}),
     "surrogate.jsonl": (jsonl(line(search={"query": "\ud83d"})), None, 2, {"invalid_utf8": 1}),
@@ -178,6 +188,8 @@ ORDERS = {
         orders("a;25;acme;2026-01-01", header='"a, b, c, d";order_no;shop_code;placed_at'), 1, 1, {}),
     "crlf_bom.csv": (b"\xef\xbb\xbf" + orders(order("12")).replace(b"\n", b"\r\n"), 1, 1, {}),
     "latin1.csv": (orders(order("13", items="caf\u00e9")).decode().encode("latin-1"), 1, 1, {}),
+    "no_header.csv": (f"{order('26')}\n{order('27')}\n".encode(), 2, 0, {"no_tenant": 2}),
+    "tabs.TSV": (orders(order("28")).replace(b",", b"\t"), 1, 1, {}),
     "price.csv": (orders(order("14", total='"9,90"'), order("15", total="-3")), 2, 2, {}),
 }  # fmt: skip
 
@@ -209,6 +221,8 @@ def store(untouched: Path, tmp_path_factory) -> Path:
     (web / DAY / "good.jsonl").write_bytes(b"\n".join(line() for _ in range(5_000)))
     many = orders(*(order(f"good{number}") for number in range(500)))
     (store / "raw" / "orders" / DAY / "good.csv").write_bytes(many)
+    accepted = run(untouched, store, *JOLLYBOAT, "land", "--accept")
+    assert accepted.stdout.count("accepted: ") == 12, accepted.stdout
     result = run(untouched, store, "flows/data.py", "run")
     assert result.returncode == 0, result.stdout
     return store

@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.audit.audit import Finding
+from jollyboat.landing import remedies
 from jollyboat.landing.landing import Landing
 from jollyboat.pages import page
 from jollyboat.snapshots import distribution, snapshot
@@ -12,7 +13,9 @@ from jollyboat.store import Store, read_json
 from jollyboat.warehouse import changes
 from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models, published_tables
 
-MOST_CHANGES, MOST_REASONS = 8, 5
+MOST_CHANGES, MOST_REASONS, MOST_FILES = 8, 5, 50
+# The variable in dbt/dbt_project.yml behind a reason.
+LIMITS = {"in_the_future": "future_tolerance_days", "too_long_ago": "first_year"}
 QUERIES = {
     "sources": """
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
@@ -202,6 +205,7 @@ def format_summary(
         *_format_sources(report["sources"]),
         *_format_ignored_ids(report["ignored_ids"]),
         *_format_quarantine(report["quarantine"]),
+        *_format_files(report["landing"]),
         *_format_findings(report["findings"]),
         *_format_changes(report["changes"]),
         *format_unread(report["unread"]),
@@ -242,12 +246,32 @@ def _format_ignored_ids(rows: list[dict]) -> list[str]:
 def _format_quarantine(quarantine: list[dict]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for row in quarantine:
-        reasons.setdefault(row["source"], []).append(f"{row['record_count']:,} {row['reason']}")
+        setting = f" (vars: {LIMITS[row['reason']]})" if row["reason"] in LIMITS else ""
+        reason = f"{row['record_count']:,} {row['reason']}{setting}"
+        reasons.setdefault(row["source"], []).append(reason)
     lines = []
     for source, counts in reasons.items():
         more = len(counts) - MOST_REASONS
         rest = f" and {more} more reasons, on the page" if more > 0 else ""
         lines.append(f"quarantined: {source}: {', '.join(counts[:MOST_REASONS])}{rest}")
+    return lines
+
+
+def _format_files(landing: Landing) -> list[str]:
+    """Each file that cannot be read, with what to do, and counts of what is read in another way."""
+    refused = [file for file in landing.unreadable if not file.is_accepted]
+    lines = [f"unreadable: {remedies.describe(file)}" for file in refused[:MOST_FILES]]
+    if len(refused) > MOST_FILES:
+        lines.append(f"unreadable: and {len(refused) - MOST_FILES:,} more: `jollyboat land`")
+    if accepted := len(landing.unreadable) - len(refused):
+        lines.append(
+            f"note: {accepted:,} accepted files cannot be read; `jollyboat land` lists them"
+        )
+    if bare := [file.file for file in landing.files if not file.has_header]:
+        lines.append(
+            f"note: {len(bare):,} CSV files have no header, such as {bare[0]}: "
+            "their columns are column_1, column_2, ..."
+        )
     return lines
 
 

@@ -46,17 +46,20 @@ def simulate(
 
 
 @click.command(epilog="Example: jollyboat land && dbt build --project-dir dbt")
-@click.option("--accept", is_flag=True, help="Accept the days that stopped the last `make data`.")
+@click.option("--accept", is_flag=True, help="Accept the days and files that stopped `make data`.")
 def land(accept: bool) -> None:
     """Register the new files of data/raw.
 
     `make data` does it too; a dbt build by hand does not."""
+    from jollyboat.landing.remedies import describe
     from jollyboat.warehouse import warehouse
 
     if accept:
         for day in warehouse.accept_days(default_store()):
             click.echo(f"accepted: {day}")
-    landing = warehouse.land(default_store())
+    landing = warehouse.land(default_store(), accept)
+    for file in landing.unreadable:
+        click.echo(f"{'accepted' if file.is_accepted else 'unreadable'}: {describe(file)}")
     click.echo(
         f"land: {len(landing.files)} files; {len(landing.new)} new, "
         f"{len(landing.changed)} changed, {len(landing.removed)} removed"

@@ -6,7 +6,6 @@ Bundles hold no rows about anyone. `data/erasures.jsonl` records an erasure with
 """
 
 import glob
-import gzip
 import json
 import shutil
 from collections.abc import Iterable
@@ -57,7 +56,7 @@ OTHERS = {
         "models",
         "monitor",
     ),
-    *("erasures.jsonl", "accepted_days.json", "demo.json", "simulated.json"),
+    *("erasures.jsonl", "accepted_days.json", "demo.json", "simulated.json", "simulated.txt"),
 }
 
 
@@ -168,24 +167,29 @@ def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
 def _rewrite(path: Path, lines: set[int]) -> None:
     """The file without these records, numbered as the landing numbers them; whole or not at all.
 
-    Records that stay keep their bytes (Parquet: their values). A link's own file is rewritten.
+    Records that stay keep their bytes (Parquet: their values), but the objects of a JSON array are
+    written one to a line. A link's own file is rewritten.
     """
     if not lines:
         path.resolve().unlink()  # it cannot be read, and names them
         path.unlink(missing_ok=True)
         return
     with replacing(path.resolve()) as draft:
-        if path.suffix == ".parquet":
+        if records.format_of(path)[0] == ".parquet":
             source = f"read_parquet('{quoted(glob.escape(str(path)))}', hive_partitioning = false)"
             place = unused_name("place", duckdb.sql(f"from {source}").columns)
             numbered = f"(select *, row_number() over () as {place} from {source})"
             rows = f"select * exclude {place} from {numbered} where {place} not in {(0, *lines)}"
             duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
         else:
-            kept = (
-                _csv_without(path, lines) if records.is_csv(path) else _lines_without(path, lines)
-            )
-            with gzip.open(draft, "wb") if path.suffix == ".gz" else draft.open("wb") as file:
+            if records.is_csv(path):
+                kept = _csv_without(path, lines)
+            elif records.is_json_values(path):
+                objects = enumerate(records.json_records(path), 1)
+                kept = (f"{line}\n".encode() for number, line in objects if number not in lines)
+            else:
+                kept = _lines_without(path, lines)
+            with records.open_raw(path, "wb", draft) as file:
                 file.writelines(kept)
 
 
@@ -196,7 +200,8 @@ def _lines_without(path: Path, lines: set[int]) -> Iterable[bytes]:
 
 def _csv_without(path: Path, lines: set[int]) -> Iterable[bytes]:
     with records.open_raw(path) as file:
-        yield next(file)
+        if records.has_header(path):
+            yield next(file)
         for number, (_, span) in enumerate(records.spanned_csv_records(path), 1):
             record = list(islice(file, span))
             if number not in lines:

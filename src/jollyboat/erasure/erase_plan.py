@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.bundles.features import whole_number
+from jollyboat.landing import records
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, hash_file, hash_text, quoted, read_json
 from jollyboat.warehouse import warehouse
@@ -213,7 +214,10 @@ def _file_names(path: Path, names: set[str]) -> bool:
             content = gzip.decompress(content)
         except (OSError, EOFError):
             return True
-    return _text_names(content.decode("utf-8", "replace"), names)
+    if content.startswith((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):  # bzip2, xz, Zstandard
+        return True
+    encoding = "utf-16" if content.startswith(records.UTF_16) else "utf-8"
+    return _text_names(content.decode(encoding, "replace"), names)
 
 
 def _text_names(text: str, names: set[str]) -> bool:

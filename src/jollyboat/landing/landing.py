@@ -40,6 +40,8 @@ class LandedFile:
     portion: int
     read_from: str | None
     damage: str | None
+    has_header: bool = True
+    is_accepted: bool = False  # a person accepts that a damaged file stays out
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,27 @@ class Landing:
         names = {*self.new, *self.changed}
         return sum(file.line_count for file in self.files if file.file in names)
 
+    @property
+    def unreadable(self) -> list[LandedFile]:
+        """The files that cannot be read; those that nobody accepted come first."""
+        damaged = [file for file in self.files if file.damage]
+        return sorted(damaged, key=lambda file: (file.is_accepted, file.file))
+
 
 def land(
     store: Store,
     sources: Iterable[str],
     feedback_sources: Iterable[str] = (),
     lines_at_once: float = math.inf,
+    accepts: bool = False,
 ) -> Landing:
     """Bring the catalog up to date with the files `data/raw/<source>/dt=*/*`.
 
     New and changed files get portions of about `lines_at_once` lines of one source and stay in
-    them. Only files whose size or time changed are read, or all files if records.py changed. The
-    prediction logs of servers that ended without landing them are landed first. Raises UserError
-    if the raw folder is missing, cannot be listed, or has no file of `sources`.
+    them. Only files whose size, time or day changed are read, or all files if records.py changed.
+    The prediction logs of servers that ended without landing them are landed first. With `accepts`,
+    the files that cannot be read now are accepted until they change. Raises UserError if the raw
+    folder is missing, cannot be listed, or has no file of `sources`.
     """
     land_leftovers(store)
     reader = hash_file(Path(records.__file__))
@@ -98,11 +108,15 @@ def land(
     for name, entry in inspected.items():
         old = before.get(name)
         if old and old.sha256 == entry.sha256:
-            kept.append(replace(entry, file_seq=old.file_seq, portion=old.portion))
+            is_accepted = old.is_accepted and old.damage == entry.damage
+            numbers = {"file_seq": old.file_seq, "portion": old.portion}
+            kept.append(replace(entry, **numbers, is_accepted=is_accepted))
         else:
             added.append(entry)
     added = _number(added, before.values(), lines_at_once)
     files = sorted([*kept, *added], key=lambda entry: entry.file_seq)
+    if accepts:
+        files = [replace(file, is_accepted=file.damage is not None) for file in files]
     _keep_salt(store)
     write_text(store.landed / "nothing.jsonl", "")  # SQL reads it where a source has no file
     store.staged.mkdir(exist_ok=True)
@@ -148,7 +162,10 @@ def _number(
 
 
 def _fingerprint(reader: str, files: Iterable[LandedFile]) -> str:
-    content = [(file.file_seq, file.file, file.sha256, file.portion, file.damage) for file in files]
+    content = [
+        (file.file_seq, file.file, file.sha256, file.portion, file.damage, file.is_accepted)
+        for file in files
+    ]
     return hashlib.sha256(repr([reader, content]).encode()).hexdigest()[:16]
 
 
@@ -200,7 +217,10 @@ def _paths(store: Store, sources: Iterable[str]) -> dict[str, Path]:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    """Every file below the folder that is not hidden; a link to a folder counts as a file."""
+    """Every file below the folder; a link to a folder counts as a file.
+
+    Hidden files are not read, nor are markers of other tools, such as _SUCCESS.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(_not_readable(error.filename)) from error
@@ -208,19 +228,22 @@ def _walk(folder: Path) -> Iterable[Path]:
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if Path(place, name).is_symlink()]
-        yield from (Path(place, name) for name in [*names, *links] if not name.startswith("."))
+        paths = (Path(place, name) for name in [*names, *links] if not name.startswith("."))
+        yield from (path for path in paths if path.suffix or not path.name.startswith("_"))
 
 
 def _is_same(entry: LandedFile | None, path: Path) -> bool:
     if entry is None or entry.damage == "unreadable_file":
         return False  # a permission that was given later changes neither size nor time
+    if entry.arrived_on != _day_of(path):
+        return False  # another clock decides which day is too far ahead
     status = path.stat() if path.exists() else path.lstat()
     return (entry.bytes, entry.modified_ns) == (status.st_size, status.st_mtime_ns)
 
 
 def _day_of(path: Path) -> str | None:
     """The day in the nearest folder dt=YYYY-MM-DD; None if it is no day or too far ahead."""
-    days = [part.removeprefix("dt=") for part in path.parts[:-1] if part.startswith("dt=")]
+    days = [part[3:] for part in path.parts[:-1] if part[:3].lower() == "dt="]
     try:
         day = date.fromisoformat(days[-1])
     except (IndexError, ValueError):
@@ -244,4 +267,5 @@ def _entry(store: Store, path: Path, name: str, inspection: records.Inspection) 
         portion=0,
         read_from=None if damage else (inspection.copy or path).relative_to(store.root).as_posix(),
         damage=damage,
+        has_header=inspection.has_header,
     )

@@ -79,11 +79,11 @@ def environment(store: Store) -> dict[str, str]:
     }
 
 
-def land(store: Store) -> Landing:
+def land(store: Store, accepts: bool = False) -> Landing:
     """`landing.land` with the settings of `dbt/dbt_project.yml`."""
     settings = variables()
     sources, feedback = settings.sources, settings.feedback_sources
-    return landing.land(store, sources, feedback, settings.lines_at_once)
+    return landing.land(store, sources, feedback, settings.lines_at_once, accepts)
 
 
 def accept_days(store: Store) -> list[str]:

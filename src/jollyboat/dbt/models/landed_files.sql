@@ -7,7 +7,7 @@ with catalog as (
             'files': 'STRUCT(
                 file_seq bigint, source varchar, file varchar, arrived_on varchar,
                 line_count bigint, blank_count bigint, portion bigint,
-                read_from varchar, damage varchar, sha256 varchar
+                read_from varchar, damage varchar, is_accepted boolean, sha256 varchar
             )[]'
         },
         maximum_object_size = 1000000000
@@ -30,6 +30,7 @@ files as (
         portion,
         read_from,
         damage,
+        coalesce(is_accepted, false) as is_accepted,
         sha256,
         reader
     from entries
