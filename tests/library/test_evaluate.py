@@ -123,6 +123,30 @@ def test_the_better_of_two_leads():
     assert 0 < result["low"] < result["value"] < result["high"]
 
 
+@pytest.mark.parametrize(
+    ("baseline", "positives"),
+    [("noise", 1), ("noise", 2), ("noise", 4), ("constant", 3), ("constant", 20)],
+)
+def test_noise_leads_significantly_at_most_5_times_of_100_whatever_the_number_of_outcomes(
+    baseline, positives
+):
+    rng, label, wins, times = np.random.default_rng(3), np.arange(150) < positives, 0, 60
+    for _ in range(times):
+        theirs = rng.random(150) if baseline == "noise" else np.full(150, 0.1)
+        low = difference(label, rng.random(150), theirs, 40, 7)["low"]
+        wins += low is not None and low > 0
+
+    assert wins <= 0.05 * times
+
+
+def test_outcomes_of_one_person_have_no_interval():
+    persons = np.where(LABEL == 1, 0, np.arange(ROWS))
+
+    result = difference(LABEL, PROBABILITY, NOISY, 20, 7, persons)
+
+    assert result["value"] > 0 and result["low"] is result["high"] is None
+
+
 def test_segments_say_how_good_and_whether_that_can_be_judged():
     device = np.where(
         np.arange(ROWS) < 20, "tv", np.where(np.arange(ROWS) % 3 == 0, "mobile", None)

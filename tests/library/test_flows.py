@@ -209,33 +209,47 @@ def test_a_champion_of_other_features_whose_snapshot_is_gone_is_asked_or_its_sil
         copied, tmp_path / "baseline", FEWER + " semi join lookup_price using (tenant_id)"
     )
 
-    lead, segments, silence = deployment_checks.against_champion(other, run)
-    nothing, none, why = deployment_checks.against_champion(mute, run)
+    heard = deployment_checks.against_champion(other, run)
+    silent = deployment_checks.against_champion(mute, run)
 
     assert (
-        lead["low"] > 0
-        and silence == ""
-        and {"tenant_id", "device"} <= {each["segment"] for each in segments}
+        heard.lead["low"] > 0
+        and heard.silence == ""
+        and {"tenant_id", "device"} <= {each["segment"] for each in heard.segments}
     )
-    assert nothing is none is None and "lookup_price" in why and "make deploy FORCE" in why
+    assert silent.lead is silent.segments is None
+    assert "lookup_price" in silent.silence and "make deploy FORCE" in silent.silence
 
 
 def test_a_champion_is_not_asked_about_rows_that_it_has_learned_from(copied, tmp_path):
     run = runs.open("", copied)
     champion = champion_of_other_features(copied, tmp_path / "baseline", of_run=run.id)
     metrics, times = run.metrics, run.predictions()["point_at"]
-    about_all, _, _ = deployment_checks.against_champion(champion, run)
+    about_all = deployment_checks.against_champion(champion, run).lead
 
-    def learned_until(moment) -> tuple:
+    def learned_until(moment) -> deployment_checks.Comparison:
         metrics["split"]["validation"]["to"] = moment.isoformat()
         write_json(run.folder / "metrics.json", metrics)
         return deployment_checks.against_champion(champion, run)
 
-    about_half, _, _ = learned_until(times.median())
-    nothing, _, why = learned_until(times.max())
+    about_half = learned_until(times.median()).lead
+    about_none = learned_until(times.max())
 
     assert about_half["high"] - about_half["low"] > about_all["high"] - about_all["low"]
-    assert nothing is None and "it has learned from nearly all of it" in why
+    assert about_none.lead is None
+    assert "it has learned from nearly all of it" in about_none.silence
+
+
+@pytest.mark.parametrize(("learned_until", "is_newer"), [("2020-01-01", True), ("", False)])
+def test_a_candidate_is_newer_where_the_champion_learned_from_earlier_sessions_only(
+    copied, tmp_path, learned_until, is_newer
+):
+    run = runs.open("", copied)
+    champion = champion_of_other_features(copied, tmp_path / "baseline", of_run="earlier")
+    until = learned_until or run.metrics["split"]["validation"]["to"]
+    write_json(copied.runs / "earlier/metrics.json", {"split": {"validation": {"to": until}}})
+
+    assert deployment_checks.against_champion(champion, run).is_newer is is_newer
 
 
 def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_that_is_kept(
@@ -261,9 +275,9 @@ def test_a_challenger_that_is_not_surely_better_is_promoted_only_for_a_reason_th
 def test_a_champion_whose_code_has_changed_is_not_compared_with(copied, monkeypatch):
     monkeypatch.setattr(Model, "predict_matrix", lambda self, matrix: np.full(len(matrix), 0.5))
 
-    lead, _, why = deployment_checks.against_champion(current(copied), runs.open("", copied))
+    compared = deployment_checks.against_champion(current(copied), runs.open("", copied))
 
-    assert lead is None and "answers its own sample" in why
+    assert compared.lead is None and "answers its own sample" in compared.silence
 
 
 def test_features_that_a_server_cannot_compute_are_refused_before_there_is_a_bundle(copied):

@@ -19,6 +19,7 @@ LIMITS = {
     "latency_ms": 250,
 }
 LIMITS |= {
+    "min_outcomes": 20,
     "feature_auc": 0.95,
     "model_auc": 0.97,
     "shared_rows": 0.01,
@@ -52,6 +53,8 @@ def leaks(shared_rows: float = 0.002, **features: float) -> dict:
 GOOD = Facts(
     candidate="xgboost",
     champion="4f0c",
+    positives=80,
+    negatives=700,
     against_baseline=lead(0.08, 0.03),
     against_champion=lead(0.0, -0.005),
     segments=segments(0.04),
@@ -68,6 +71,7 @@ GOOD = Facts(
     training_seconds=8,
 )
 BAD = {
+    "enough_outcomes": {"positives": 2},
     "beats_the_baseline": {"against_baseline": lead(0.02, -0.001)},
     "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
     "no_segment_falls": {"segments": segments(-0.06)},
@@ -144,6 +148,37 @@ def test_probabilities_of_a_rare_outcome_may_be_off_by_half_of_its_rate_at_most(
 
     assert ["calibration"] == list(failed(rare))
     assert decide(replace(rare, calibration_error=0.009), LIMITS).passed
+
+
+def test_too_few_outcomes_are_refused_by_number_whichever_outcome_is_rare():
+    few = failed(replace(GOOD, positives=2, negatives=598))["enough_outcomes"]
+    many = failed(replace(GOOD, positives=598, negatives=19))["enough_outcomes"]
+
+    assert "2 sessions with the outcome and 598 without it; 20 of each are needed" in few
+    assert "598 sessions with the outcome and 19 without it" in many
+    assert failed(replace(GOOD, positives=20, negatives=580)) == {}
+
+
+def test_a_lead_without_an_interval_is_refused_in_a_sentence_about_outcomes():
+    unknown = {"value": 0.2, "low": None, "high": None}
+    refused = failed(replace(GOOD, against_baseline=unknown, against_champion=unknown))
+
+    assert ["beats_the_baseline", "not_worse_than_champion"] == list(refused)
+    assert all("Fewer than two outcomes" in sentence for sentence in refused.values())
+
+
+def test_a_candidate_of_newer_sessions_passes_where_it_is_not_significantly_worse():
+    wide = {"value": 0.033, "low": -0.017, "high": 0.080}
+    worse = {"value": -0.05, "low": -0.09, "high": -0.01}
+    newer = replace(GOOD, is_newer=True, against_champion=wide)
+
+    sentence = failed(replace(newer, is_newer=False))["not_worse_than_champion"]
+    passed = {check.name: check.sentence for check in decide(newer, LIMITS).checks}
+
+    assert failed(newer) == {}
+    assert "sees differences of 0.049 or more" in sentence
+    assert "newer sessions" in passed["not_worse_than_champion"]
+    assert ["not_worse_than_champion"] == list(failed(replace(newer, against_champion=worse)))
 
 
 def test_a_segment_on_which_the_champion_was_better_is_named():

@@ -17,8 +17,11 @@ class Facts:
 
     candidate: str
     champion: str | None  # its version; None: there is no champion yet
+    positives: int | None = None
+    negatives: int | None = None
     against_baseline: Interval | None = None
     against_champion: Interval | None = None
+    is_newer: bool = False  # whether it has learned from later sessions than the champion
     champion_silence: str = ""  # why the champion cannot score this holdout
     segments: list[dict[str, Any]] | None = None
     champion_segments: list[dict[str, Any]] | None = None  # compared with the champion instead

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -71,20 +72,23 @@ def gather_facts(
 ) -> tuple[Facts, dict[str, Any]]:
     """What the gate decides on, and the smoke test's figures."""
     metrics = run.metrics
-    chosen = metrics["candidates"][run.chosen]
+    chosen, holdout = metrics["candidates"][run.chosen], metrics["split"]["holdout"]
     figures, smoke_sentence = _smoke(bundle)
-    against, theirs, silence = against_champion(champion, run) if champion else (None, None, "")
+    compared = against_champion(champion, run) if champion else Comparison()
     misbehaving, differing = check_answers(run, bundle)
     sizes = [path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file()]
     facts = Facts(
         candidate=run.chosen,
         champion=champion and champion[1],
         against_baseline=chosen.get("against_baseline"),
-        against_champion=against,
-        champion_silence=silence,
+        positives=holdout["positives"],
+        negatives=holdout["rows"] - holdout["positives"],
+        against_champion=compared.lead,
+        is_newer=compared.is_newer,
+        champion_silence=compared.silence,
         segments=chosen["segments"],
-        champion_segments=theirs,
-        label_rate=metrics["split"]["holdout"]["label_rate"],
+        champion_segments=compared.segments,
+        label_rate=holdout["label_rate"],
         calibration_error=chosen["holdout"]["calibration_error"]["value"],
         smoke_passed=figures is not None,
         smoke_sentence=smoke_sentence,
@@ -156,16 +160,25 @@ def _sessions(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple[str, str, li
     ]
 
 
-def against_champion(
-    champion: tuple[str, str], run: Run
-) -> tuple[dict | None, list[dict] | None, str]:
+@dataclass(frozen=True)
+class Comparison:
     """The candidate's lead over the champion on the run's holdout, overall and by segment.
 
-    None, None and the reason where the champion cannot predict the holdout.
+    `silence` is the reason where the champion cannot predict the holdout. `is_newer` is true where
+    the candidate has learned from later sessions than the champion.
     """
+
+    lead: dict | None = None
+    segments: list[dict] | None = None
+    is_newer: bool = False
+    silence: str = ""
+
+
+def against_champion(champion: tuple[str, str], run: Run) -> Comparison:
+    """The comparison of the run's candidate with the champion, on rows that are new to both."""
     snapshot = snapshots.open(run.snapshot_id, run.store)
     try:
-        theirs = _predict_holdout(champion, run, snapshot)
+        theirs, seen_until = _predict_holdout(champion, run, snapshot)
     except Exception as error:  # a champion whose code has changed may raise anything
         reason = str(error).partition("\n")[0]
         silence = (
@@ -173,7 +186,7 @@ def against_champion(
             "Where that is intended, as after a change of what the logs hold: "
             '`make deploy FORCE="why"`.'
         )
-        return None, None, silence
+        return Comparison(silence=silence)
     both = run.predictions().merge(theirs[[*KEYS, "probability"]], on=KEYS)
     features = snapshot.rows_of("session_features", both[KEYS])
     features = features.drop(columns=["point_at", "label", "status"])
@@ -184,20 +197,28 @@ def against_champion(
     seed = settings["train"]["seed"]
     lead = difference(label, *scores, settings["evaluate"]["resamples"], seed, persons)
     segments = segment_columns(Part.of(rows), settings["evaluate"]["segments"])
-    return lead, by_segment(segments, label, *scores, SEGMENT_RESAMPLES, seed, persons), ""
+    judged = by_segment(segments, label, *scores, SEGMENT_RESAMPLES, seed, persons)
+    return Comparison(lead, judged, bool(seen_until < _seen_until(run)))
 
 
-def _predict_holdout(champion: tuple[str, str], run: Run, snapshot: Snapshot) -> pd.DataFrame:
-    """The champion's probabilities for the rows of the run's holdout that it was not trained on."""
+def _seen_until(run: Run) -> pd.Timestamp:
+    """The last moment that the run's models learned from; NaT if that is not known."""
+    split = run.metrics.get("split")
+    return pd.Timestamp(split["validation"]["to"]) if split else pd.NaT
+
+
+def _predict_holdout(
+    champion: tuple[str, str], run: Run, snapshot: Snapshot
+) -> tuple[pd.DataFrame, pd.Timestamp]:
+    """The champion's probabilities for the rows that it was not trained on, and its last moment."""
     bundle, predictions = open_bundle(run.store.bundle(*champion)), run.predictions()
     LoadedModel(bundle).close()  # refuses a bundle that changed code makes answer differently
-    if split := Run(run.store, bundle.manifest["run"]).metrics.get("split"):
-        # After a change of [split] the holdout may begin before the end of the training data.
-        seen_until = pd.Timestamp(split["validation"]["to"])
-        predictions = predictions[predictions["point_at"] > seen_until]
+    seen_until = _seen_until(Run(run.store, bundle.manifest["run"]))
+    # After a change of [split] the holdout may begin before the end of the training data.
+    predictions = predictions[~(predictions["point_at"] <= seen_until)]
     if predictions["label"].nunique() < 2:
         raise UserError("it has learned from nearly all of it")
-    return batch_scores.predict(bundle, snapshot, predictions)
+    return batch_scores.predict(bundle, snapshot, predictions), seen_until
 
 
 def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:

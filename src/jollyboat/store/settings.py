@@ -76,6 +76,7 @@ class Deploy(Section):
 
 
 class Gate(Section):
+    min_outcomes: Count
     champion_margin: Share
     segment_drop: Share
     calibration_error: Share

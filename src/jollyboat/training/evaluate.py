@@ -1,7 +1,8 @@
 """Metrics of probabilities with their bootstrap intervals.
 
 An undefined figure, as with one class only, is None. Intervals hold 95 % of the bootstrap's
-resamples (Efron, 1979).
+resamples (Efron, 1979). They are wider where few units (rows or persons) have the rarer outcome,
+by Student's t and the factor sqrt(n / (n - 1)) (Hesterberg, 2015). With one unit there is none.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,17 @@ import pandas as pd
 BINS = 10
 TOP = 0.1
 MOST_POINTS = 200
+SHUFFLES = 50
 STEEPEST = 100.0  # a larger calibration slope means separated classes: there, no slope is finite
 EPSILON = np.finfo(float).eps
+# the range of each figure that is no share
+RANGES = {
+    "lead": (-1, 1),
+    "calibration_slope": (-np.inf, np.inf),
+    "expected_value_per_1000": (-np.inf, np.inf),
+    "log_loss": (0, np.inf),
+    "lift_top_decile": (0, np.inf),
+}
 
 Array = np.ndarray
 Interval = dict[str, float | None]
@@ -59,13 +69,21 @@ def metrics(
 def difference(
     label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None
 ) -> Interval:
-    """Average precision of `a` less that of `b`, by a paired bootstrap: value, low, high."""
+    """Average precision of `a` less that of `b`, by a paired bootstrap: value, low, high.
+
+    The interval is of the lead beyond chance. On labels in random order the finer of two scores
+    has the higher average precision: by 0.012 with 10 positives among 600 rows.
+    """
     first, second = Ranking.of(label, a, groups), Ranking.of(label, b, groups)
 
     def lead(times: Array) -> dict[str, float]:
         return {"lead": first.average_precision(times) - second.average_precision(times)}
 
-    return _intervals(lead, first, resamples, seed)["lead"]
+    result, chance = _intervals(lead, first, resamples, seed)["lead"], 0.0
+    if result["low"] is not None:
+        chance = _chance_precision(first, seed) - _chance_precision(second, seed)
+    ends = {name: None if end is None else end - chance for name, end in result.items()}
+    return ends | {"value": result["value"]}
 
 
 def log_loss(label: Array, probability: Array) -> float:
@@ -237,19 +255,46 @@ def _intervals(
     figures: Figures, ranking: Ranking, resamples: int, seed: int
 ) -> dict[str, Interval]:
     units, rng, drawn = int(ranking.unit.max()) + 1, np.random.default_rng(seed), []
-    for _ in range(resamples):
+    wider = _widening(ranking)
+    for _ in range(resamples if np.isfinite(wider) else 0):
         times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units)
         drawn.append(figures(times.astype(float)))
     values = figures(np.ones(units))
     resampled = {name: np.array([each[name] for each in drawn]) for name in values}
-    return {name: _interval(value, resampled[name]) for name, value in values.items()}
+    return {
+        name: _interval(value, resampled[name], wider, RANGES.get(name, (0, 1)))
+        for name, value in values.items()
+    }
 
 
-def _interval(value: float, drawn: Array) -> Interval:
+def _chance_precision(ranking: Ranking, seed: int) -> float:
+    """The mean average precision of these probabilities over labels in random order."""
+    rng, weights = np.random.default_rng(seed), np.ones(len(ranking.label))
+    shuffled = [
+        Ranking.of(rng.permutation(ranking.label), ranking.probability).average_precision(weights)
+        for _ in range(SHUFFLES)
+    ]
+    return float(np.mean(shuffled))
+
+
+def _widening(ranking: Ranking) -> float:
+    """The factor of an interval's half-widths; infinite with one unit of the rarer outcome."""
+    from scipy.special import ndtri, stdtrit  # here: a server does not need it
+
+    classes = ranking.label > 0, ranking.label == 0
+    few = min(len(np.unique(ranking.unit[rows])) for rows in classes)
+    if few < 2:
+        return np.inf
+    return stdtrit(few - 1, 0.975) / ndtri(0.975) * np.sqrt(few / (few - 1))
+
+
+def _interval(value: float, drawn: Array, wider: float, span: tuple[float, float]) -> Interval:
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
-    finite = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(finite, [0.025, 0.975]).tolist() if len(finite) else (None, None)
+    finite, low, high = drawn[np.isfinite(drawn)], None, None
+    if len(finite):
+        ends = value + wider * (np.quantile(finite, [0.025, 0.975]) - value)
+        low, high = np.clip(ends, *span).tolist()
     return {"value": float(value), "low": low, "high": high}
 
 
