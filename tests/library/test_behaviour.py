@@ -10,9 +10,9 @@ from ml_data import split
 
 from jollyboat.gate.behaviour import judge, read_cases
 from jollyboat.store import UserError
-from jollyboat.training.leak import look_for_leaks
+from jollyboat.training.leak import FINDINGS, describe_leaks, look_for_leaks
 from jollyboat.training.schema import FeatureSchema
-from jollyboat.training.split import Part
+from jollyboat.training.split import Part, Split
 
 TYPES = {"page_view", "product_view", "cart_add"}
 START = datetime(2026, 1, 5, 10)
@@ -132,6 +132,114 @@ def test_a_feature_that_knows_the_outcome_is_named_first_and_an_honest_one_is_no
 
     assert next(iter(planted)) == "fulfilment"
     assert planted["fulfilment"] > 0.95 > max(leaks(clean)["features"].values())
+
+
+def with_features(clean: Split, plant) -> Split:
+    """The split where each part has more or other features: `plant(part, random generator)`."""
+    rng = np.random.default_rng(1)
+    parts = {
+        name: replace(part, features=part.features.assign(**plant(part, rng)))
+        for name, part in vars(clean).items()
+    }
+    return Split(**parts)
+
+
+@pytest.mark.parametrize("finding", FINDINGS[:3])
+def test_a_value_that_a_continuous_feature_repeats_and_that_tells_the_outcome_is_refused(finding):
+    def stamp(part: Part, rng) -> dict:
+        some, has_outcome = rng.random(len(part)) < 0.6, part.label == 1
+        stamped = dict(
+            zip(
+                FINDINGS,
+                [some & ~has_outcome, some & has_outcome, some | has_outcome],
+                strict=False,
+            )
+        )
+        gap = np.where(stamped[finding], 30.0, rng.lognormal(3, 1, len(part)))
+        return {"last_gap_seconds": gap, "seconds_per_event": gap / 2}
+
+    planted = leaks(with_features(split(3000), stamp))
+
+    (value,) = [one for one in planted["values"] if one["is_spike"]]
+    assert max(planted["features"].values()) < 0.95
+    assert value["feature"] == "last_gap_seconds"
+    assert value["finding"] == finding
+    (sentence,) = [each for each in describe_leaks(planted) if "is 30 in" in each]
+    assert "collinear with it: seconds_per_event" in sentence
+
+
+@pytest.mark.parametrize("name", ["cart_add_count", "channel", "money_in_cart"])
+def test_a_count_a_category_or_a_zero_that_excludes_the_outcomes_is_a_warning_only(name):
+    def make_telling(part: Part) -> Part:
+        if name == "channel":
+            never = (part.features["channel"] == "ads").to_numpy()
+        else:
+            never = (part.features["cart_add_count"] == 0).to_numpy()
+        money = part.features["cart_add_count"] * part.features["seconds_so_far"]
+        label = np.where(never, 0, part.label)
+        return replace(part, features=part.features.assign(money_in_cart=money), label=label)
+
+    clean = split(3000)
+    figures = leaks(Split(**{each: make_telling(part) for each, part in vars(clean).items()}))
+
+    assert not any(one["is_spike"] for one in figures["values"])
+    assert any(name in sentence for sentence in describe_leaks(figures))
+    assert all("none of them has the outcome" in sentence for sentence in describe_leaks(figures))
+
+
+def test_an_honest_shop_has_no_possible_leak():
+    assert describe_leaks(leaks(split(3000))) == []
+
+
+def test_a_leak_that_no_ranking_shows_is_found_by_the_rates_of_a_small_tree():
+    def hide(part: Part, rng) -> dict:
+        middle, edges = rng.uniform(0.4, 0.6, len(part)), rng.choice([0.1, 0.9], len(part))
+        is_right = rng.random(len(part)) < 0.97
+        return {"distance": np.where((part.label == 1) == is_right, middle, edges)}
+
+    planted = leaks(with_features(split(3000), hide))
+
+    assert next(iter(planted["features"])) == "distance"
+    assert planted["features"]["distance"] > 0.95
+    assert "Possible leak: distance alone ranks" in describe_leaks(planted)[0]
+
+
+def test_a_category_with_nearly_as_many_values_as_rows_is_a_warning():
+    def plant(part: Part, rng) -> dict:
+        numbers = part.keys["entity_id"].str[1:].astype(int)
+        return {
+            "agent": "Mozilla/" + (numbers % 800).astype(str),
+            "city": numbers.astype(str).str[0],
+        }
+
+    train = with_features(split(3000), plant).train
+    (sentence,) = FeatureSchema.from_frame(train.features).describe_crowded(train.features)
+
+    assert "agent has 800 values in 1,800 sessions" in sentence and "92 % of these" in sentence
+
+
+@pytest.mark.parametrize("more", ["in the holdout", "on other weekdays"])
+def test_visits_of_one_event_that_are_alike_are_no_returning_rows(more):
+    def shorten(part: Part, rng, share: float) -> Part:
+        is_short = rng.random(len(part)) < share
+        day = (part.keys["point_at"] + pd.Timedelta(hours=9)).dt.day_of_week
+        features = pd.DataFrame(
+            {
+                "seconds": np.where(is_short, 0.0, rng.lognormal(3, 1, len(part))),
+                "first_page": rng.choice(["home", "faq", "blog"], len(part), p=[0.6, 0.3, 0.1]),
+                "day_of_week": day if more == "on other weekdays" else 1,
+            }
+        )
+        return replace(part, features=features, label=np.where(is_short, 0, part.label))
+
+    clean, rng = split(3000), np.random.default_rng(2)
+    shares = {"train": 0.3, "validation": 0.1, "holdout": 0.45}
+    figures = leaks(
+        Split(**{name: shorten(part, rng, shares[name]) for name, part in vars(clean).items()})
+    )
+
+    assert figures["shared_rows"] > 0.3
+    assert figures["shared_rows"] - figures["shared_by_chance"] < 0.01
 
 
 @pytest.mark.parametrize("past", ["train", "validation"])

@@ -45,8 +45,20 @@ def segments(high: float) -> list[dict]:
 def leaks(shared_rows: float = 0.002, **features: float) -> dict:
     return {
         "features": features or {"cart_add_count": 0.7},
+        "values": [],
         "shared_rows": shared_rows,
         "shared_by_chance": 0.001,
+    }
+
+
+def stamp(is_spike: bool = True) -> dict:
+    finding = "none of them has the outcome"
+    return {
+        "feature": "last_gap_seconds",
+        "value": "30",
+        "share": 0.58,
+        "finding": finding,
+        "is_spike": is_spike,
     }
 
 
@@ -78,6 +90,7 @@ BAD = {
     "calibration": {"calibration_error": 0.2},
     "behaves": {"misbehaving": ["other ids same score: at most 0.3 apart."]},
     "no_feature_is_too_good": {"leaks": leaks(bought_later=0.99)},
+    "no_value_tells_the_outcome": {"leaks": leaks() | {"values": [stamp()]}},
     "not_too_good": {"roc_auc": 0.99},
     "no_row_of_the_past_returns": {"leaks": leaks(shared_rows=0.05)},
     "serves_as_trained": {"differing": {"event_count": 3}},
@@ -133,6 +146,28 @@ def test_a_refusal_names_what_did_it():
     assert "3 values of event_count differ" in sentences
     assert "other ids same score: at most 0.3 apart" in sentences
     assert "bought_later alone ranks" in sentences
+
+
+def test_a_telling_value_of_a_count_or_a_zero_is_a_warning_and_passes():
+    warned = replace(GOOD, leaks=leaks() | {"values": [stamp(is_spike=False)]})
+    check = next(
+        each for each in decide(warned, LIMITS).checks if each.name == "no_value_tells_the_outcome"
+    )
+
+    assert check.passed
+    assert "Possible leak: last_gap_seconds is 30 in 58 % of the sessions" in check.sentence
+
+
+def test_a_feature_from_090_on_is_a_possible_leak_and_names_those_collinear_with_it():
+    strong = leaks(cart_value=0.93) | {"collinear": {"cart_value": ["cart_add_count"]}}
+    check = next(
+        each
+        for each in decide(replace(GOOD, leaks=strong), LIMITS).checks
+        if each.name == "no_feature_is_too_good"
+    )
+
+    assert check.passed and check.sentence.startswith("Possible leak: cart_value alone ranks")
+    assert "(collinear with it: cart_add_count)" in check.sentence
 
 
 def test_with_few_rows_a_calibration_error_that_chance_explains_passes():

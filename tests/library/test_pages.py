@@ -14,6 +14,7 @@ from jollyboat.pages import page, plot
 from jollyboat.pages.page import FORMS, render
 from jollyboat.snapshots import distribution
 from jollyboat.store import Store
+from jollyboat.training.run import format_summary
 
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
 FIGURES = [
@@ -560,3 +561,15 @@ def test_a_projects_template_comes_first_and_may_extend_the_librarys(tmp_path, m
     page._environment.cache_clear()
     assert "our team" in html
     assert "<title>Mine</title>" in html
+
+
+def test_a_possible_leak_is_on_the_runs_page_and_on_the_terminal():
+    context = run_context()
+    metrics = context["metrics"] | {"warnings": ["Possible leak: last_gap_seconds is 30."]}
+    finished = SimpleNamespace(id="r1", metrics=metrics, report="report.html")
+
+    html = page.render("run.html", title="", **context | {"metrics": metrics})
+    lines = format_summary(finished, False, 1.0).splitlines()
+
+    assert '<p class="banner warn">Possible leak: last_gap_seconds is 30.</p>' in html
+    assert "warning: Possible leak: last_gap_seconds is 30." in lines

@@ -7,6 +7,7 @@ from operator import ge, gt, le
 
 from jollyboat.gate.facts import Facts, Interval
 from jollyboat.training.estimators import BASELINE
+from jollyboat.training.leak import format_auc, format_value
 
 Limits = Mapping[str, float]
 NO_BASELINE = (
@@ -157,9 +158,21 @@ def behaves(facts: Facts, limits: Limits) -> Measurement:
 )
 def no_feature_is_too_good(facts: Facts, limits: Limits) -> Measurement:
     features = (facts.leaks or {}).get("features", {})
-    name, auc = next(iter(features.items()), ("no feature", 0.5 if facts.leaks else None))
-    sentence = f"{name} alone ranks the outcomes with a ROC AUC of {_number(auc)}."
+    name, auc = next(iter(features.items()), ("", 0.5 if facts.leaks else None))
+    sentence = format_auc(facts.leaks, name) if name else "There is no feature to judge."
     return Measurement(auc, limits.get("feature_auc"), sentence)
+
+
+@_check(
+    "Find what stamps this value on a session. Remove the feature and those collinear with it, "
+    'then run `make data train deploy`. If it is honest, run `make deploy FORCE="why"`.'
+)
+def no_value_tells_the_outcome(facts: Facts, limits: Limits) -> Measurement:
+    values = (facts.leaks or {}).get("values")
+    sentences = [format_value(facts.leaks, value) for value in values or ()]
+    sentence = " ".join(sentences or ["No value of a feature excludes or contains the outcomes."])
+    figure = None if values is None else sum(value["is_spike"] for value in values)
+    return Measurement(figure, 0, sentence)
 
 
 @_check(

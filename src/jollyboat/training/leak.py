@@ -1,61 +1,204 @@
-"""Signs of a leak: one feature that predicts too well, or holdout rows that training also has."""
+"""Signs of a leak: a feature that predicts too well, a telling value, rows of the past that return.
 
+Features are judged on rows before the holdout, at most MOST_ROWS of them, evenly spaced.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jollyboat.training.schema import FeatureSchema
-from jollyboat.training.split import Part, Split
+from jollyboat.training.schema import MOST_CATEGORIES, Feature, FeatureSchema
+from jollyboat.training.split import Part, Split, join, thin
 
-MOST_ROWS = 50_000  # that a single feature is judged on
+MOST_ROWS = 50_000
 REPORTED = 3
+NOTABLE = 0.9  # ROC AUC of one feature, from which it is a possible leak
+COLLINEAR = 0.95  # correlation of two features' rates of the outcome, from which they are one group
+LEAVES, LEAST_ROWS = 16, 5
+LEAST_EXPECTED, NEARLY_NONE = 10, 0.01  # with 10 expected rows, none is a chance of 5 in 100,000
+SPIKE_SHARE, SPIKE_RATIO = 0.05, 10  # a spike's rows among all, and beside each neighbour's
+FINDINGS = (
+    "none of them has the outcome",
+    "each of them has the outcome",
+    "no other session has the outcome",
+    "each other session has the outcome",
+)
 
 
 def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
-    """Figures for the gate's leak check.
+    """Figures for the gate's leak checks.
 
-    - features: the three highest ROC AUCs on validation of a single feature. A category counts by
-      its rate in train.
+    - features: the three highest ROC AUCs of a single feature. A feature counts by the rate of the
+      outcome in its value (a category) or in its leaf of a small tree (a number), which the other
+      half of the rows gives.
+    - collinear: for each feature that is named, those with the same rates.
+    - values: the values that hold no outcome, or all outcomes, though at least ten were expected
+      otherwise; see `_telling_value`.
     - shared_rows: the share of holdout rows that equal a row of train, or of validation if that
-      share is larger, in every feature and the label.
-    - shared_by_chance: the share that repeats within train, or of validation in train, whichever
-      is smaller, plus two standard errors.
+      exceeds chance by more, in every feature and the label.
+    - shared_by_chance: the share that a tree expects, which learned from that part's own rows which
+      of them repeat, plus two standard errors.
     """
-    aucs = _single_feature_aucs(split, schema)
-    parts = (split.train, split.validation, split.holdout)
-    train, validation, holdout = (_hashes(part) for part in parts)
-    by_chance = min(np.isin(validation, train).mean(), _repeat_rate(train))
-    error = np.sqrt(by_chance * (1 - by_chance) * (1 / len(holdout) + 1 / len(validation)))
-    shared = max(np.isin(holdout, earlier).mean() for earlier in (train, validation))
+    past = thin(join(split.train, split.validation), MOST_ROWS)
+    rates = _rates(past, schema)
+    aucs = {name: _auc(past.label, rates[:, place]) for place, name in enumerate(schema.names)}
+    values = [_telling_value(feature, past) for feature in schema.features]
+    values = sorted(filter(None, values), key=lambda one: (not one["is_spike"], -one["expected"]))
+    groups = _groups(schema.names, rates)
+    features = _leaders(sorted(aucs, key=lambda name: -aucs[name]), groups)[:REPORTED]
+    named = _leaders([one["feature"] for one in values], groups)[:REPORTED]
+    shared, by_chance = _returning_rows(split, schema)
     return {
-        "features": dict(sorted(aucs.items(), key=lambda item: -item[1])[:REPORTED]),
-        "shared_rows": float(shared),
-        "shared_by_chance": float(by_chance + 2 * error),
+        "features": {name: aucs[name] for name in features},
+        "collinear": {name: groups[name] for name in {*features, *named}},
+        "values": [one for one in values if one["feature"] in named],
+        "shared_rows": shared,
+        "shared_by_chance": by_chance,
     }
 
 
-def _single_feature_aucs(split: Split, schema: FeatureSchema) -> dict[str, float]:
-    label = split.validation.label[:MOST_ROWS]
-    train = schema.matrix(split.train.features)
-    validation = schema.matrix(split.validation.features[:MOST_ROWS])
-    aucs = {}
-    for place, feature in enumerate(schema.features):
-        values = validation[:, place]
-        if feature.kind == "category":
-            rates = pd.Series(split.train.label).groupby(train[:, place]).mean()
-            values = pd.Series(values).map(rates).to_numpy()
-        # a missing value ranks lowest or highest, whichever predicts better
-        both = [_auc(label, np.where(np.isnan(values), end, values)) for end in (-np.inf, np.inf)]
-        aucs[feature.name] = float(max(max(auc, 1 - auc) for auc in both))
-    return aucs
+def format_auc(leaks: Mapping[str, Any], name: str) -> str:
+    """How well this feature alone ranks the outcomes, with the features that say the same."""
+    auc = leaks["features"][name]
+    prefix = "Possible leak: " if auc >= NOTABLE else ""
+    others = _format_others(leaks, name)
+    return f"{prefix}{name} alone ranks the outcomes with a ROC AUC of {auc:.3g}{others}."
+
+
+def format_value(leaks: Mapping[str, Any], one: Mapping[str, Any]) -> str:
+    """What a value of a feature tells about the outcome."""
+    name, others = one["feature"], _format_others(leaks, one["feature"])
+    share = f"{100 * one['share']:.2g} % of the sessions"
+    return f"Possible leak: {name} is {one['value']} in {share}, and {one['finding']}{others}."
+
+
+def describe_leaks(leaks: Mapping[str, Any]) -> list[str]:
+    """A sentence for each possible leak."""
+    notable = [name for name, auc in leaks["features"].items() if auc >= NOTABLE]
+    sentences = [format_auc(leaks, name) for name in notable]
+    return sentences + [format_value(leaks, one) for one in leaks["values"]]
+
+
+def _format_others(leaks: Mapping[str, Any], name: str) -> str:
+    others = leaks.get("collinear", {}).get(name)
+    return f" (collinear with it: {', '.join(others)})" if others else ""
+
+
+def _rates(part: Part, schema: FeatureSchema) -> np.ndarray:
+    """Rows by features: the outcome's rate that one half of the rows gives for the other half."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    matrix, rates = schema.matrix(part.features), np.empty((len(part), len(schema.features)))
+    for learned in (0, 1):
+        is_learned = np.arange(len(part)) % 2 == learned
+        label = part.label[is_learned]
+        for place, feature in enumerate(schema.features):
+            values = matrix[:, place]
+            if feature.kind == "category":
+                codes = pd.Series(np.nan_to_num(values, nan=-1))
+                by_code = pd.Series(label).groupby(codes[is_learned].to_numpy()).mean()
+                rates[~is_learned, place] = codes[~is_learned].map(by_code).fillna(label.mean())
+            elif label.any() and not label.all():
+                tree = DecisionTreeClassifier(
+                    max_leaf_nodes=LEAVES, min_samples_leaf=LEAST_ROWS, random_state=0
+                )
+                tree.fit(values[is_learned, None], label)
+                rates[~is_learned, place] = tree.predict_proba(values[~is_learned, None])[:, 1]
+            else:
+                rates[~is_learned, place] = label.mean()
+    return rates
 
 
 def _auc(label: np.ndarray, values: np.ndarray) -> float:
     positives = label.sum()
     ranks = pd.Series(values).rank().to_numpy()
     pairs = positives * (len(label) - positives)
-    return (ranks[label == 1].sum() - positives * (positives + 1) / 2) / pairs
+    return float((ranks[label == 1].sum() - positives * (positives + 1) / 2) / pairs)
+
+
+def _groups(names: list[str], rates: np.ndarray) -> dict[str, list[str]]:
+    """For each feature the others whose rates are collinear with its own."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant has no correlation
+        is_alike = np.atleast_2d(np.corrcoef(rates, rowvar=False)) >= COLLINEAR
+    return {
+        name: [other for place, other in enumerate(names) if alike[place] and other != name]
+        for name, alike in zip(names, is_alike, strict=True)
+    }
+
+
+def _leaders(names: list[str], groups: Mapping[str, list[str]]) -> list[str]:
+    """The names without those that are collinear with an earlier one."""
+    leaders: list[str] = []
+    for name in names:
+        if not set(leaders) & set(groups[name]):
+            leaders.append(name)
+    return leaders
+
+
+def _telling_value(feature: Feature, part: Part) -> dict[str, Any] | None:
+    """The value of this feature that tells most about the outcome; None if no value does.
+
+    `is_spike` is true for a number other than 0 that a continuous feature repeats: it has over
+    MOST_CATEGORIES values, and the neighbours of this one are rare. Zero is often honest: no cart.
+    """
+    column = part.features[feature.name]
+    if feature.kind == "number":
+        column = pd.Series(feature.values(column))
+    by_value = pd.Series(part.label).groupby(column, dropna=False).agg(["size", "sum"])
+    rows, hits = by_value["size"].to_numpy(), by_value["sum"].to_numpy()
+    n, positives = len(part), part.label.sum()
+    others, missed, rate = n - rows, positives - hits, positives / n
+    counts = np.array([hits, rows - hits, missed, others - missed])
+    expected = np.array([rows * rate, rows * (1 - rate), others * rate, others * (1 - rate)])
+    expected[(counts > NEARLY_NONE * expected) | (expected < LEAST_EXPECTED)] = 0
+    if not expected.any():
+        return None
+    is_known = by_value.index.notna()
+    around = np.pad(rows * is_known, 1)
+    is_spike = (
+        (feature.kind == "number" and len(rows) > MOST_CATEGORIES)
+        & is_known
+        & (by_value.index != 0)
+        & (rows >= SPIKE_SHARE * n)
+        & (rows >= SPIKE_RATIO * np.maximum(around[:-2], around[2:]))
+    )
+    strongest = expected.max(axis=0)
+    place = int((strongest + n * (is_spike & (strongest > 0))).argmax())  # a spike comes first
+    value = by_value.index[place]
+    text = "unknown" if pd.isna(value) else f"{value:.6g}" if feature.kind == "number" else value
+    return {
+        "feature": feature.name,
+        "value": text,
+        "share": float(rows[place] / n),
+        "finding": FINDINGS[expected[:, place].argmax()],
+        "expected": float(strongest[place]),
+        "is_spike": bool(is_spike[place]),
+    }
+
+
+def _returning_rows(split: Split, schema: FeatureSchema) -> tuple[float, float]:
+    """The share of holdout rows that an earlier part has too, and the share by chance.
+
+    Chance is that of rows as the holdout's are: visits of one event are alike, long ones are not.
+    """
+    from sklearn.tree import DecisionTreeRegressor
+
+    holdout, judged = _hashes(split.holdout), schema.matrix(split.holdout.features)
+    shares = []
+    for earlier in (split.train, split.validation):
+        hashes = _hashes(earlier)
+        repeats = pd.Series(hashes).duplicated(keep=False).to_numpy(dtype=float)
+        learned = np.linspace(0, len(earlier) - 1, min(len(earlier), MOST_ROWS)).astype(int)
+        tree = DecisionTreeRegressor(
+            max_leaf_nodes=4 * LEAVES, min_samples_leaf=4 * LEAST_ROWS, random_state=0
+        )
+        tree.fit(schema.matrix(earlier.features)[learned], repeats[learned])
+        chance = float(tree.predict(judged).mean())
+        error = np.sqrt(chance * (1 - chance) * (1 / len(holdout) + 1 / len(earlier)))
+        shares.append((float(np.isin(holdout, hashes).mean()), float(chance + 2 * error)))
+    return max(shares, key=lambda pair: pair[0] - pair[1])
 
 
 def _hashes(part: Part) -> np.ndarray:
@@ -63,9 +206,3 @@ def _hashes(part: Part) -> np.ndarray:
     texts = rows.select_dtypes(["object", "str"]).columns
     rows = rows.astype(dict.fromkeys(texts, "str"))  # a column of mixed types has no hash
     return pd.util.hash_pandas_object(rows, index=False).to_numpy()
-
-
-def _repeat_rate(hashes: np.ndarray) -> float:
-    """The chance that one more row repeats one of these: 1 - share of unique rows (Good, 1953)."""
-    _, counts = np.unique(hashes, return_counts=True)
-    return 1 - (counts == 1).sum() / len(hashes)

@@ -172,6 +172,7 @@ def format_summary(run: Run, is_unchanged: bool, seconds: float) -> str:
         f"train: {rows}; run {run.id} {status}; {metrics['chosen']} chosen on validation; "
         f"{seconds:.1f} s"
     )
+    lines += [f"warning: {sentence}" for sentence in metrics.get("warnings", ())]
     return "\n".join([*lines, f"page: {run.report}"])
 
 

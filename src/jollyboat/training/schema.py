@@ -10,6 +10,7 @@ import pandas as pd
 from jollyboat.store import UserError
 
 MOST_CATEGORIES = 50
+CROWDED = 0.2  # share of a category's rows with a value that is not kept
 FEW = 1_000  # rows, as in a server's request; lists are faster than pandas for them
 LARGEST = 1e30  # XGBoost computes in float32, where larger numbers become infinite
 # the types that pandas infers
@@ -85,6 +86,22 @@ class FeatureSchema:
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain values, for JSON."""
         return asdict(self)
+
+    def describe_crowded(self, frame: pd.DataFrame) -> list[str]:
+        """A sentence for each category that has too many values to learn from."""
+        sentences = []
+        for feature in self.features:
+            if len(feature.categories) < MOST_CATEGORIES:
+                continue
+            values = frame[feature.name].dropna()
+            lost = 1 - values.isin(feature.categories).mean()
+            if lost > CROWDED:
+                sentences.append(
+                    f"{feature.name} has {values.nunique():,} values in {len(values):,} sessions. "
+                    f"The model keeps {MOST_CATEGORIES} values, and {100 * lost:.2g} % of these "
+                    "sessions have another one: group the values in dbt's features_at_point."
+                )
+        return sentences
 
     @cached_property
     def names(self) -> list[str]:

@@ -19,7 +19,7 @@ from jollyboat.training.diagnosis import (
 from jollyboat.training.estimators import BASELINE, Model, fit, refit, search_ranges
 from jollyboat.training.evaluate import calibration_chance, curves, difference, metrics
 from jollyboat.training.explanation import describe
-from jollyboat.training.leak import look_for_leaks
+from jollyboat.training.leak import describe_leaks, look_for_leaks
 from jollyboat.training.persistence import load, save
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.search import search
@@ -94,13 +94,15 @@ def compare(
     diagnosis = diagnose(chosen, split, schema, settings)
     on_validation = best["validation"]["average_precision"]["value"]
     sentences = format_diagnosis(diagnosis, best["on_train"], on_validation, chosen)
+    leaks = look_for_leaks(split, schema)
     return {
         "chosen": chosen,
         "threshold": judge.threshold,
         "split": split.summary(),
         "tenants": int(split.holdout.keys["tenant_id"].nunique()),
         "persons": None if judge.persons is None else int(judge.persons.max() + 1),
-        "leaks": look_for_leaks(split, schema),
+        "leaks": leaks,
+        "warnings": [*describe_leaks(leaks), *schema.describe_crowded(split.train.features)],
         "diagnosis": diagnosis | {"sentences": sentences},
         "candidates": candidates,
     }
