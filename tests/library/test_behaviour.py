@@ -1,5 +1,10 @@
 """Each kind of case shuts on a model that misbehaves and holds for its good twin; each leak is named."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -9,12 +14,16 @@ import pytest
 from ml_data import split
 
 from jollyboat.gate.behaviour import judge, read_cases
-from jollyboat.store import UserError
+from jollyboat.store import PROJECT, UserError
 from jollyboat.training.leak import FINDINGS, describe_leaks, look_for_leaks
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part, Split
 
-TYPES = {"page_view", "product_view", "cart_add"}
+VALUES = {
+    "tenant_id": {"acme"},
+    "event_type": {"page_view", "product_view", "cart_add"},
+    "page": {"home", "product", "cart", "help"},
+}
 START = datetime(2026, 1, 5, 10)
 SESSIONS = [
     (
@@ -64,17 +73,17 @@ BAD = {
 def failing(predict) -> dict[str, str]:
     return {
         each.name: each.sentence
-        for each in judge(read_cases(), predict, SESSIONS, TYPES)
+        for each in judge(read_cases(), predict, SESSIONS, VALUES.get)
         if not each.passed
     }
 
 
 def test_a_model_that_behaves_passes_every_case_and_each_has_a_bad_twin():
     assert failing(good) == {}
-    assert list(BAD) == [case["name"] for case in read_cases()]
+    assert {case["name"] for case in read_cases()} <= set(BAD)
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", [case["name"] for case in read_cases()])
 def test_a_model_that_misbehaves_is_named_with_the_case_and_the_numbers(name):
     sentence = failing(lambda sessions: [BAD[name](*session) for session in sessions])[name]
 
@@ -82,11 +91,68 @@ def test_a_model_that_misbehaves_is_named_with_the_case_and_the_numbers(name):
     assert "the limit is" in sentence and any(character.isdigit() for character in sentence)
 
 
-def test_a_case_that_needs_an_event_type_that_the_logs_lack_is_skipped():
-    verdicts = judge(read_cases(), good, SESSIONS, {"page_view"})
+RISES = {
+    "name": "one_more_like_raises",
+    "kind": "rises",
+    "needs": {"event_type": ["like"], "page": ["wall"]},
+    "change": {"append": {"event_type": "like", "page": "wall"}},
+    "typical": True,
+    "at_most": 0.01,
+}
 
-    assert "one_more_cart_add_does_not_lower_the_score" not in [each.name for each in verdicts]
-    assert "other_ids_same_score" in [each.name for each in verdicts]
+
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        ({"event_type": {"like"}, "page": {"home"}}, "no event has page 'wall'."),
+        ({"event_type": {"view"}, "page": set()}, "no event has event_type 'like' or page 'wall'."),
+    ],
+)
+def test_a_case_that_needs_values_that_the_logs_lack_is_skipped_with_a_sentence(values, missing):
+    def falls(sessions):
+        return [1 / len(events) for *_, events in sessions]
+
+    (skipped,) = judge([RISES], falls, SESSIONS, values.get)
+    (judged,) = judge([RISES], falls, SESSIONS, {"event_type": {"like"}, "page": {"wall"}}.get)
+
+    assert skipped.is_skipped and skipped.passed and missing in skipped.sentence
+    assert not judged.is_skipped and not judged.passed
+
+
+def test_what_the_simulated_shop_believes_does_not_judge_another_shop():
+    others = VALUES | {"tenant_id": {"my-shop"}}
+    verdicts = judge(read_cases(), lambda sessions: [0.5] * len(sessions), SESSIONS, others.get)
+
+    assert all(each.passed for each in verdicts)
+    assert {"rises", "minimum"} == {
+        case["kind"]
+        for case, verdict in zip(read_cases(), verdicts, strict=True)
+        if verdict.is_skipped
+    }
+
+
+@pytest.mark.parametrize("kept", [1, 0, None], ids=["one case", "no case", "no file"])
+def test_the_projects_tests_pass_after_cases_are_deleted(tmp_path, kept):
+    shutil.copytree(PROJECT / "ml", tmp_path / "ml")
+    shutil.copytree(PROJECT / "tests", tmp_path / "tests")
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    shutil.copy(PROJECT / "project.toml", tmp_path)
+    file = tmp_path / "ml/behaviour/purchase_intent.json"
+    cases = read_cases(file)
+    file.unlink()
+    if kept is not None:
+        file.write_text(json.dumps(cases[:kept]))
+
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_behaviour.py"],
+        cwd=tmp_path,
+        env=os.environ | {"JOLLYBOAT_PROJECT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(read_cases(file)) == (kept or 0)
 
 
 def test_a_few_scores_that_fall_are_not_averaged_away():
@@ -97,17 +163,23 @@ def test_a_few_scores_that_fall_are_not_averaged_away():
         ]
 
     many = [("a", f"s{number}", [SESSIONS[0][2][0]] * 2) for number in range(200)]
-    case = next(each for each in read_cases() if each["kind"] == "rises")
-
-    (verdict,) = judge([case], falls_for_some, many, {"cart_add"})
+    (verdict,) = judge([RISES | {"needs": {}}], falls_for_some, many, {}.get)
 
     assert not verdict.passed and "99 of 100 at most 0.5000 lower" in verdict.sentence
 
 
-def test_a_case_without_a_kind_is_refused(tmp_path):
-    (tmp_path / "cases.json").write_text('[{"name": "odd", "at_most": 1}]')
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[{"name": "odd", "at_most": 1}]', "needs a name, at_most, and a kind"),
+        (json.dumps([RISES | {"needs": ["like"]}]), "Write the values by column"),
+        ("[,]", "not valid JSON.*line 1"),
+    ],
+)
+def test_a_case_that_lacks_its_fields_is_refused_with_the_file(tmp_path, text, problem):
+    (tmp_path / "cases.json").write_text(text)
 
-    with pytest.raises(UserError, match="odd"):
+    with pytest.raises(UserError, match=f"cases.json.*{problem}"):
         read_cases(tmp_path / "cases.json")
 
 

@@ -148,6 +148,14 @@ def test_a_refusal_names_what_did_it():
     assert "bought_later alone ranks" in sentences
 
 
+def test_the_behaviour_check_counts_the_cases_and_says_which_were_skipped_and_why():
+    facts = replace(GOOD, behaving=4, skipped_cases=["likes: skipped, because no event has x."])
+    check = next(each for each in decide(facts, LIMITS).checks if each.name == "behaves")
+
+    assert check.passed
+    assert check.sentence == "4 behavioural cases pass. likes: skipped, because no event has x."
+
+
 def test_a_telling_value_of_a_count_or_a_zero_is_a_warning_and_passes():
     warned = replace(GOOD, leaks=leaks() | {"values": [stamp(is_spike=False)]})
     check = next(

@@ -9,7 +9,8 @@ A change may `rename` ids, `set` or `multiply` fields, `append` an event, `rever
 sending by time, or give pairs of events the `same_times`. Events of the same time keep their order.
 
 The largest move is the figure. With `typical` it is the mean (`invariance`) or the 99th
-percentile (`rises`). A case that `needs` event types that the logs lack is skipped.
+percentile (`rises`). A case `needs` values by column, `{"event_type": ["cart_add"]}`; where the
+logs lack one of them, the case is skipped.
 """
 
 import json
@@ -33,22 +34,41 @@ START, GAP = datetime(2026, 1, 5, 10, 0), timedelta(seconds=20)
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a case: its figure beside its limit, and both in a sentence."""
+    """The result of a case: its figure beside its limit, and both in a sentence.
+
+    A skipped case has no figure and counts as passed.
+    """
 
     name: str
     passed: bool
-    figure: float
+    figure: float | None
     limit: float
     sentence: str
 
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the logs lack what the case needs."""
+        return self.figure is None
+
 
 def read_cases(path: Path = CASES) -> list[dict[str, Any]]:
-    """The cases of the file; raises UserError if one has no name, kind or tolerance."""
-    cases = json.loads(path.read_text(encoding="utf-8"))
+    """The cases of the file, none without it; UserError for a case without its fields."""
+    if not path.exists():
+        return []
+    try:
+        cases = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}. Fix that place.") from error
     for case in cases:
         if not {"name", "at_most"} <= set(case) or case.get("kind") not in KINDS:
             raise UserError(
                 f"A case of {path} needs a name, at_most, and a kind ({', '.join(KINDS)}): {case}"
+            )
+        needs = case.get("needs", {})
+        if not (isinstance(needs, dict) and all(isinstance(each, list) for each in needs.values())):
+            raise UserError(
+                f"The needs of case {case['name']} in {path} are {json.dumps(needs)}. Write the "
+                'values by column: {"event_type": ["cart_add"]}.'
             )
     return cases
 
@@ -57,16 +77,32 @@ def judge(
     cases: Iterable[Mapping[str, Any]],
     predict: Predict,
     sessions: Sequence[Session],
-    event_types: Collection[str],
+    values: Callable[[str], Collection[str]],
 ) -> list[Verdict]:
-    """A verdict on each case over these held-out sessions, without those that lack event types."""
-    possible = [case for case in cases if set(case.get("needs", ())) <= set(event_types)]
+    """A verdict on each case over these held-out sessions; `values` gives a column's values."""
     return [
-        _judge_minimum(case, predict)
-        if case["kind"] == "minimum"
-        else _judge_change(case, predict, sessions)
-        for case in possible
+        _skip(case, values)
+        or (
+            _judge_minimum(case, predict)
+            if case["kind"] == "minimum"
+            else _judge_change(case, predict, sessions)
+        )
+        for case in cases
     ]
+
+
+def _skip(case: Mapping[str, Any], values: Callable[[str], Collection[str]]) -> Verdict | None:
+    """The verdict on a case that needs what the logs lack; None if they have it all."""
+    missing = [
+        f"{column} {value!r}"
+        for column, needed in case.get("needs", {}).items()
+        for value in sorted(set(needed).difference(values(column) or ()))
+    ]
+    if not missing:
+        return None
+    name, limit = case["name"], float(case["at_most"])
+    sentence = f"{name.replace('_', ' ')}: skipped, because no event has {' or '.join(missing)}."
+    return Verdict(name, True, None, limit, sentence)
 
 
 def _judge_minimum(case: Mapping[str, Any], predict: Predict) -> Verdict:

@@ -148,7 +148,8 @@ def calibration(facts: Facts, limits: Limits) -> Measurement:
 )
 def behaves(facts: Facts, limits: Limits) -> Measurement:
     failures = facts.misbehaving
-    sentence = " ".join(failures or ["Every behavioural case passes."])
+    passed = f"{facts.behaving} behavioural cases pass." if facts.behaving else "No case is judged."
+    sentence = " ".join([*(failures or [passed]), *facts.skipped_cases])
     return Measurement(None if failures is None else len(failures), 0, sentence)
 
 

@@ -1,7 +1,7 @@
 """What the gate's checks read: `Facts` about one candidate."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Interval = Mapping[str, float | None]  # value, low, high
@@ -29,6 +29,8 @@ class Facts:
     label_rate: float | None = None
     calibration_chance: float | None = None  # 95th percentile of a perfect model's error
     misbehaving: list[str] | None = None  # a sentence for each behavioural case that failed
+    behaving: int = 0  # behavioural cases that passed
+    skipped_cases: list[str] = field(default_factory=list)  # a sentence for each
     leaks: Mapping[str, Any] | None = None  # of jollyboat.training.leak
     roc_auc: float | None = None
     differing: Mapping[str, int] | None = None  # by feature: values that differ online

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -12,7 +13,7 @@ import pandas as pd
 
 from jollyboat.bundles.bundle import SHARED, Bundle, Parts, assemble, open_bundle
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
-from jollyboat.gate.behaviour import judge, read_cases
+from jollyboat.gate.behaviour import Verdict, judge, read_cases
 from jollyboat.gate.gate import Facts
 from jollyboat.pages.page import render
 from jollyboat.serving import batch_scores
@@ -75,7 +76,7 @@ def gather_facts(
     chosen, holdout = metrics["candidates"][run.chosen], metrics["split"]["holdout"]
     figures, smoke_sentence = _smoke(bundle)
     compared = against_champion(champion, run) if champion else Comparison()
-    misbehaving, differing = check_answers(run, bundle)
+    verdicts, differing = check_answers(run, bundle)
     sizes = [path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file()]
     facts = Facts(
         candidate=run.chosen,
@@ -97,7 +98,9 @@ def gather_facts(
         bundle_mb=sum(sizes) / 1e6,
         training_seconds=run.cost.get("seconds"),
         calibration_chance=chosen.get("calibration_chance"),
-        misbehaving=misbehaving,
+        misbehaving=[verdict.sentence for verdict in verdicts if not verdict.passed],
+        behaving=sum(verdict.passed and not verdict.is_skipped for verdict in verdicts),
+        skipped_cases=[verdict.sentence for verdict in verdicts if verdict.is_skipped],
         leaks=metrics.get("leaks"),
         roc_auc=chosen["holdout"]["roc_auc"]["value"],
         differing=differing,
@@ -105,11 +108,11 @@ def gather_facts(
     return facts, figures or {}
 
 
-def check_answers(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
+def check_answers(run: Run, bundle: Bundle) -> tuple[list[Verdict], dict[str, int]]:
     """How the bundle answers held-out sessions.
 
-    A sentence for each behavioural case that failed; for each feature and the probability, how
-    many values differ from the snapshot's, without those that never differ.
+    A verdict on each behavioural case; for each feature and the probability, how many values
+    differ from the snapshot's, without those that never differ.
     """
     snapshot, predictions = snapshots.open(run.snapshot_id, run.store), run.predictions()
     size = min(SESSIONS_COMPARED, len(predictions))
@@ -125,20 +128,24 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[str], dict[str, int]]:
         actual = actual.assign(probability=model.score(actual))
     names = [*(feature["name"] for feature in bundle.schema["features"]), "probability"]
     counts = {name: int((~_equal(expected[name], actual[name])).sum()) for name in names}
-    failures = [verdict.sentence for verdict in verdicts if not verdict.passed]
-    return failures, {name: count for name, count in counts.items() if count}
+    return verdicts, {name: count for name, count in counts.items() if count}
 
 
-def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list:
-    rows = snapshot.relation("events").aggregate("event_type").fetchall()
-    event_types = {event_type for (event_type,) in rows}
+def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list[Verdict]:
+    events = snapshot.relation("events")
+
+    @cache
+    def values(column: str) -> set[str]:
+        if column not in events.columns:
+            return set()
+        return {str(value) for (value,) in events.aggregate(f'"{column}"').fetchall()}
 
     def predict(sessions: list) -> list[float]:
         return [prediction.probability for prediction in model.predict(sessions)]
 
     # Without lookups no answer depends on an id.
     with closing(LoadedModel(bundle)) as model:
-        return judge(read_cases(), predict, sessions, event_types)
+        return judge(read_cases(), predict, sessions, values)
 
 
 def _equal(expected: pd.Series, actual: pd.Series) -> np.ndarray:
