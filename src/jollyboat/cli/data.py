@@ -54,7 +54,7 @@ def land(accept: bool) -> None:
     from jollyboat.landing.remedies import describe
     from jollyboat.warehouse import warehouse
 
-    if accept:
+    if accept and default_store().warehouse.exists():
         for day in warehouse.accept_days(default_store()):
             click.echo(f"accepted: {day}")
     landing = warehouse.land(default_store(), accept)
