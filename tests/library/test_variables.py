@@ -36,6 +36,22 @@ WRONG = {  # what is replaced, by what, and the sentence
         'outcome: ""',
         'outcome is ""; String should',
     ),
+    "a window function": (
+        "outcome: event_type = 'purchase'",
+        "outcome: count(*) over (partition by tenant_id, session_id) >= 3",
+        "it should be a condition on one event, without a window function",
+    ),
+    "no condition": (
+        "outcome: event_type = 'purchase'",
+        "outcome: event_type =",
+        'outcome is "event_type ="; it should be a condition in SQL',
+    ),
+    "no points": ("[3, 4, 5, 6, 8, 10]", "[]", "prediction_points is []; List should have"),
+    "a text for a number": (
+        "future_tolerance_days: 2",
+        "future_tolerance_days: two",
+        'future_tolerance_days is "two"; it should be a valid integer',
+    ),
     "no vars": ("\nvars:", "\nvariables:", "has no vars"),
     "syntax": ("sources: [web", "sources: [[web", "is not valid YAML"),
 }

@@ -185,7 +185,7 @@ def _sentence(tables: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) ->
 def describe(keys: Sequence[str | int], error: Mapping[str, Any]) -> str:
     """Key, value and what is allowed, for an entry of the wrong type or out of range."""
     key = f"{keys[0]}" + "".join(f"[{place}]" for place in keys[1:])
-    problem = error["msg"].replace("Input should", "it should")
+    problem = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     return f"{key} is {_shorten(error['input'])}; {problem}."
 
 

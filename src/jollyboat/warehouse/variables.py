@@ -1,10 +1,12 @@
 """`vars` of dbt/dbt_project.yml as one typed object."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import duckdb
 import yaml
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from jollyboat.store import UserError
 from jollyboat.store.settings import Count, Section, Text, describe, suggest
@@ -12,6 +14,21 @@ from jollyboat.store.settings import Count, Section, Text, describe, suggest
 FILE = "dbt/dbt_project.yml"
 Names = list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]]
 NONE = Field(default_factory=list)
+
+
+def _refuse_window(outcome: str) -> str:
+    """The outcome; ValueError where it is no SQL condition, or reads other events than its own."""
+    tree = json.loads(
+        duckdb.execute("select json_serialize_sql($1)", [f"select {outcome}"]).fetchone()[0]
+    )
+    if tree["error"]:
+        raise ValueError(f"it should be a condition in SQL ({tree['error_message']})")
+    if '"WINDOW"' in json.dumps(tree):
+        raise ValueError(
+            "it should be a condition on one event, without a window function (over); "
+            "event_number >= 5 is true from a session's fifth event on"
+        )
+    return outcome
 
 
 class Variables(Section):
@@ -23,10 +40,18 @@ class Variables(Section):
     back_end_sources: Names = NONE
     feedback_sources: Names = NONE
     personal_fields: list[Text] = NONE
-    outcome: Text
+    outcome: Annotated[Text, AfterValidator(_refuse_window)]
     prediction_points: Annotated[list[Count], Field(min_length=1)]
     session_silence_minutes: Annotated[float, Field(gt=0)]
+    bot_event_count: Count
+    bot_seconds_per_event: Annotated[float, Field(ge=0)]
+    accounts_of_a_device: Count
+    devices_of_an_account: Count
+    future_tolerance_days: Annotated[int, Field(ge=0, le=366)]
+    first_year: Annotated[int, Field(ge=1970, le=2200)]
     lines_at_once: Count
+    sessions_at_once: Count
+    change_days: Count
 
 
 def parse(text: str) -> Variables:
