@@ -77,6 +77,11 @@ def test_a_run_says_whether_training_was_optimal(trained):
 
     assert "doubling of the rows" in more and re.search(r"\d on train, 0\.\d+ on validation", fit)
     assert re.search(r"beats the baseline at \d of 4 earlier cut-offs", luck)
+    assert re.search(
+        r"On the \d+ rows after these \(\d+ with the outcome, 2026-01-0\d \d\d:\d\d to 2026.*\) "
+        r"it leads by [+-]0\.\d+ \([+-]0\.\d+ to [+-]0\.\d+\)\. The lead (may be|is)",
+        luck,
+    )
 
 
 def test_the_backtest_trains_on_the_past_alone_and_the_curve_on_growing_parts():
@@ -108,6 +113,20 @@ def test_the_diagnosis_names_overfit_underfit_and_luck():
         and "underfits" in under
         and "may be luck" in luck
     )
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(-0.01, "may be luck"), (0.01, "is significant")])
+def test_winning_every_cut_off_is_significant_only_by_its_interval(low, verdict):
+    won = [{"candidate": name, "value": value} for name, value in [("baseline", 0.2), ("x", 0.3)]]
+    lead = {"value": 0.1, "low": low, "high": 0.2, "rows": 40, "positives": 4}
+    lead |= {"from": "2026-01-01T10:00:00", "until": "2026-01-01T10:12:00"}
+    curve = [{"rows": 1, "average_precision": 0.3}]
+    diagnosis = {"learning": curve, "backtest": won, "lead": lead}
+
+    luck = format_diagnosis(diagnosis, 0.3, 0.3, "x")[-1]
+
+    assert verdict in luck
+    assert "2026-01-01 10:00 to 2026-01-01 10:12" in luck
 
 
 def test_importance_is_what_a_shuffled_feature_costs():
@@ -222,11 +241,27 @@ def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
         and "changed most" in text
     )
     assert "of the second run is better by" in page and page.count("<tr>") > 20
+    assert re.search(r"lead on shared sessions +\+0\.\d+ \(.* to .*\) on 300 sessions", text)
+    assert "300 sessions in both holdouts" in " ".join(page.split())
     assert Comparison(wider, wider).settings == Comparison(wider, wider).changed[1] == []
     assert "it is the same run" in render(
         "compare.html", title="", comparison=Comparison(wider, wider)
     )
     assert [line.split()[0] for line in format_runs(store).splitlines()[1:]].count(wider.id) == 1
+
+
+def test_runs_without_a_common_session_are_not_called_better(tmp_path, trained):
+    store, (metrics, predictions) = Store(tmp_path), trained
+    other = predictions.assign(entity_id="x" + predictions["entity_id"])
+    a, b = (
+        keep(store, {"seed": seed}, metrics, rows) for seed, rows in [(1, predictions), (2, other)]
+    )
+
+    comparison = Comparison(a, b)
+
+    assert "no session with the outcome is in both holdouts" in format_comparison(comparison)
+    page = render("compare.html", title="", comparison=comparison)
+    assert "cannot be compared with" in page and "better by" not in page
 
 
 def keep(store: Store, settings: dict, metrics: dict, predictions: pd.DataFrame):

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
+
 from jollyboat.pages import page
 from jollyboat.store import Store, read_json
 from jollyboat.training import run as runs
+from jollyboat.training.evaluate import difference
 from jollyboat.training.run import Run, interval
 
 FIGURES = (
@@ -17,7 +20,7 @@ FIGURES = (
     "calibration_error",
     "expected_value_per_1000",
 )
-MOST_CHANGED, LEAST_CHANGE = 10, 0.0005
+MOST_CHANGED, LEAST_CHANGE, RESAMPLES = 10, 0.0005, 500
 KEYS = ["tenant_id", "entity_id", "point_at"]
 
 
@@ -65,12 +68,27 @@ class Comparison:
         return sorted(both, key=lambda row: -_change(row[1], row[2]))
 
     @cached_property
+    def shared(self) -> pd.DataFrame:
+        """The sessions of both holdouts, with label and probability `before` and `after`."""
+        before = self.a.predictions().rename(columns={self.a.chosen: "before"})
+        after = self.b.predictions().rename(columns={self.b.chosen: "after"})
+        columns = ["label", "before", *before.columns.intersection(["person"])]
+        return before[[*KEYS, *columns]].merge(after[[*KEYS, "after"]], on=KEYS)
+
+    @cached_property
+    def lead(self) -> Mapping | None:
+        """Average precision of b less that of a on the shared sessions; None if none has it."""
+        rows = self.shared
+        if rows["label"].nunique() < 2:
+            return None
+        persons = rows["person"].to_numpy() if "person" in rows else None
+        scores = (rows[name].to_numpy() for name in ("label", "after", "before"))
+        return difference(*scores, RESAMPLES, 0, persons)
+
+    @cached_property
     def changed(self) -> tuple[int, list[dict]]:
         """How many held-out sessions both predicted, and those whose probability changed most."""
-        before = self.a.predictions()[[*KEYS, "label", self.a.chosen]]
-        after = self.b.predictions()[[*KEYS, self.b.chosen]]
-        before = before.rename(columns={self.a.chosen: "before"})
-        both = before.merge(after.rename(columns={self.b.chosen: "after"}), on=KEYS)
+        both = self.shared
         change = (both["after"] - both["before"]).abs().sort_values(ascending=False, kind="stable")
         most = change[change > LEAST_CHANGE].index[:MOST_CHANGED]
         return len(both), both.loc[most].to_dict("records")
@@ -82,6 +100,7 @@ def format_comparison(comparison: Comparison) -> str:
     rows = [("", f"{a.id} {a.chosen}", f"{b.id} {b.chosen}"), *comparison.settings]
     rows += [(f"{name} rows (rate)", _part(one), _part(two)) for name, one, two in comparison.data]
     rows += [(name, interval(one), interval(two)) for name, one, two in comparison.figures]
+    rows.append(("lead on shared sessions", "", _lead(comparison)))
     for name, one, two in comparison.segments[:MOST_CHANGED]:
         precisions = (f"{segment['average_precision']:.3f}" for segment in (one, two))
         rows.append((name[:25], *precisions))
@@ -126,6 +145,12 @@ def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
     path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
     page.write(path, "compare.html", title="Two runs", comparison=comparison)
     return comparison, path
+
+
+def _lead(comparison: Comparison) -> str:
+    if comparison.lead is None:
+        return "unknown: no session with the outcome is in both holdouts"
+    return f"{interval(comparison.lead, signed=True)} on {len(comparison.shared):,} sessions"
 
 
 def _best(run: Run) -> Mapping:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jollyboat.training.estimators import BASELINE, Model, find_candidate, fit
-from jollyboat.training.evaluate import Ranking
+from jollyboat.training.evaluate import Ranking, difference
 from jollyboat.training.explanation import explain, is_estimate
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.split import Part, Split, join, rows_of, thin
@@ -59,13 +59,14 @@ class _Job:
     validation: Part
     judged: Part
 
-    def run(self, schema: FeatureSchema, settings: Mapping) -> float | None:
-        """Average precision; None where training lacks a class or `judged` a positive."""
-        if any(len(np.unique(part.label)) < 2 for part in (self.train, self.validation)):
+    def run(self, schema: FeatureSchema, settings: Mapping) -> np.ndarray | None:
+        """Probabilities of `judged`; None where training lacks a class or `judged` a positive."""
+        parts = (self.train, self.validation)
+        if any(len(np.unique(part.label)) < 2 for part in parts) or not self.judged.label.any():
             return None
         own = {"seed": settings["train"]["seed"], **settings.get(self.candidate, {})}
         model = fit(self.candidate, self.train, self.validation, schema, own)
-        return average_precision(self.judged, model.predict_proba(self.judged.features))
+        return model.predict_proba(self.judged.features)
 
 
 def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
     - learning: average precision on validation by rows of training.
     - backtest: average precision of a model trained before each cut-off, on the rows from it up
       to the next cut-off.
+    - lead: average precision above the baseline's on all rows of the backtest that both predicted.
     """
     train, validation = thin(split.train, MOST_ROWS), thin(split.validation, MOST_ROWS // 3)
     past = join(train, validation)
@@ -82,7 +84,12 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
     backtests = _backtest_jobs(dict.fromkeys([BASELINE, name]), past)
     find_candidate(name)  # import it here: threads that import one module wait for each other
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        values = list(threads.map(lambda job: job.run(schema, settings), [*curve, *backtests]))
+        jobs = [*curve, *backtests]
+        probabilities = list(threads.map(lambda job: job.run(schema, settings), jobs))
+    values = [
+        None if probability is None else average_precision(job.judged, probability)
+        for job, probability in zip(jobs, probabilities, strict=True)
+    ]
     return {
         "learning": [
             {"rows": rows, "average_precision": value}
@@ -96,8 +103,37 @@ def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) 
             }
             for job, value in zip(backtests, values[len(curve) :], strict=True)
         ],
+        "lead": _lead(backtests, probabilities[len(curve) :], settings),
         "rows": len(past),
         "of_rows": len(split.train) + len(split.validation),
+    }
+
+
+def _lead(
+    jobs: list[_Job], probabilities: list[np.ndarray | None], settings: Mapping
+) -> dict[str, Any] | None:
+    """The lead over the baseline with its rows; None for the baseline, or without a common row."""
+    pairs = zip(jobs[::2], probabilities[::2], probabilities[1::2], strict=False)
+    folds = [(job.judged, *both) for job, *both in pairs if all(one is not None for one in both)]
+    if jobs[0].candidate == jobs[1].candidate or not folds:
+        return None
+    judged, theirs, mine = zip(*folds, strict=True)
+    label = np.concatenate([part.label for part in judged])
+    keys = pd.concat([part.keys for part in judged])
+    person = keys.get("person_id", keys["entity_id"]).fillna(keys["entity_id"])
+    lead = difference(
+        label,
+        np.concatenate(mine),
+        np.concatenate(theirs),
+        settings["evaluate"]["resamples"],
+        settings["train"]["seed"],
+        (keys["tenant_id"] + "|" + person).to_numpy(),
+    )
+    return lead | {
+        "rows": len(label),
+        "positives": int(label.sum()),
+        "from": keys["point_at"].min().isoformat(),
+        "until": keys["point_at"].max().isoformat(),
     }
 
 
@@ -118,7 +154,7 @@ def format_diagnosis(
 ) -> list[str]:
     """One text each on more rows and on fit; for other candidates than the baseline, on luck."""
     texts = [_format_learning(diagnosis["learning"]), _format_fit(on_train, on_validation)]
-    return texts if name == BASELINE else [*texts, _format_luck(diagnosis["backtest"], name)]
+    return texts if name == BASELINE else [*texts, _format_luck(diagnosis, name)]
 
 
 def _format_learning(steps: list[Mapping]) -> str:
@@ -142,14 +178,22 @@ def _format_fit(on_train: float, on_validation: float) -> str:
     return f"Average precision is {figures}. {verdict}"
 
 
-def _format_luck(backtest: list[Mapping], name: str) -> str:
+def _format_luck(diagnosis: Mapping, name: str) -> str:
+    backtest, lead = diagnosis["backtest"], diagnosis.get("lead")
     baseline = [row["value"] for row in backtest if row["candidate"] == BASELINE]
     own = [row["value"] for row in backtest if row["candidate"] == name]
     pairs = [pair for pair in zip(baseline, own, strict=False) if None not in pair]
     won = sum(mine > theirs for theirs, mine in pairs)
-    is_stable = pairs and won == len(pairs)
-    verdict = "The result is not luck." if is_stable else "The result may be luck."
-    return f"It beats the baseline at {won} of {len(pairs)} earlier cut-offs. {verdict}"
+    text = f"It beats the baseline at {won} of {len(pairs)} earlier cut-offs"
+    if not lead or lead["low"] is None:
+        return f"{text}. The result may be luck."
+    verdict = "The lead is significant." if lead["low"] > 0 else "The lead may be luck."
+    span = " to ".join(lead[name][:16].replace("T", " ") for name in ("from", "until"))
+    return (
+        f"{text}. On the {lead['rows']:,} rows after these ({lead['positives']:,} with the "
+        f"outcome, {span}) it leads by {lead['value']:+.3f} ({lead['low']:+.3f} to "
+        f"{lead['high']:+.3f}). {verdict}"
+    )
 
 
 def examples(model: Model, part: Part, probability: np.ndarray) -> list[dict[str, Any]]:
