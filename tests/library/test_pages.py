@@ -547,6 +547,26 @@ def test_a_reason_that_a_setting_decides_names_it():
     ]
 
 
+def test_sessions_long_after_the_others_and_days_in_the_future_are_named():
+    with duckdb.connect() as connection:
+        connection.execute(
+            "create table int_data_end as select timestamp '2026-01-05' as occurred_until, "
+            "timestamp '2026-01-05' as received_until; create table events as "
+            "select 'web' as source, 's' || n as session_id, 'raw/web/dt=2026-01-05/a.jsonl' as file, "
+            "n as line_number, 'e' || n as event_id, timestamp '2026-01-03' + interval (n) day as occurred_at, "
+            "occurred_at as received_at from range(4) as r(n)"
+        )
+        rows = connection.sql(data_report.QUERIES["stragglers"]).df().to_dict("records")
+    files = [SimpleNamespace(source="web", arrived_on=day) for day in ("2026-01-05", "2999-01-01")]
+
+    late, future = data_report._format_late(rows, SimpleNamespace(files=files))
+
+    assert "the data ends at 2026-01-05 00:00, and 1 events of 1 sessions come long after" in late
+    assert "2026-01-06 00:00 (data/raw/web/dt=2026-01-05/a.jsonl, line 3, session 's3')" in late
+    assert "data/raw/web/dt=2999-01-01 is a day in the future: rename the folder" in future
+    assert data_report._format_late([], SimpleNamespace(files=files[:1])) == []
+
+
 def test_a_projects_template_comes_first_and_may_extend_the_librarys(tmp_path, monkeypatch):
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates/base.html").write_text(

@@ -1,5 +1,6 @@
 """The report of a data run: figures, lines for the terminal and a page."""
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -80,6 +81,18 @@ QUERIES = {
             on price, quantity into name name value form)
         select source, name, mode(form) as form, count(*) as value_count
         from unread group by all order by all""",
+    "stragglers": """
+        select source, count(*) as event_count, count(distinct session_id) as session_count,
+            any_value(strftime(occurred_until, '%Y-%m-%d %H:%M')) as data_ends_at,
+            strftime(max(occurred_at), '%Y-%m-%d %H:%M') as last_at,
+            max_by(
+                {'session_id': session_id, 'file': file, 'line_number': line_number},
+                (occurred_at, event_id)
+            ) as last_place
+        from events cross join int_data_end
+        where session_id is not null
+            and (occurred_at > occurred_until or received_at > received_until)
+        group by source order by source""",
     "statuses": """
         select status, count(*) as session_count
         from session_features group by all order by session_count desc""",
@@ -210,6 +223,7 @@ def format_summary(
         *_format_changes(report["changes"]),
         *format_unread(report["unread"]),
         *format_nonfinite(report["nonfinite"]),
+        *_format_late(report["stragglers"], report["landing"]),
         *_format_notes(report["totals"], report["landing"]),
         _format_result(report, published, seconds),
         f"page: {_page(store)}",
@@ -313,6 +327,28 @@ def format_nonfinite(nonfinite: list[dict]) -> list[str]:
         "sessions, and null there; if it is a ratio, write x / nullif(y, 0) in features_at_point"
         for row in nonfinite
     ]
+
+
+def _format_late(stragglers: list[dict], landing: Landing) -> list[str]:
+    """Events after the end of the data, and folders of days that have not come yet."""
+    lines = []
+    for row in stragglers:
+        place = row["last_place"]
+        lines.append(
+            f"warning: {row['source']}: the data ends at {row['data_ends_at']}, and "
+            f"{row['event_count']:,} events of {row['session_count']:,} sessions come long after "
+            f"it, up to {row['last_at']} (data/{place['file']}, line {place['line_number']}, "
+            f"session {place['session_id']!r}): check the clock that set their times. Newest days "
+            "are counted without them"
+        )
+    tomorrow = (date.today() + timedelta(days=1)).isoformat()
+    folders = {(file.source, file.arrived_on) for file in landing.files}
+    for source, day in sorted((source, day) for source, day in folders if day and day > tomorrow):
+        lines.append(
+            f"warning: data/raw/{source}/dt={day} is a day in the future: rename the folder to the "
+            "day on which its files arrived"
+        )
+    return lines
 
 
 def _format_notes(totals: dict, landing: Landing) -> list[str]:
