@@ -44,7 +44,7 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait(timeout=30)
-    alarms = sum(answer["decision"] for answer in answers)
+    alarms = sum(answer["decision"] is True for answer in answers)
     median = sorted(milliseconds)[len(milliseconds) // 2]
     print(
         f"traffic: {len(answers):,} visitors of {day.name.removeprefix('dt=')} sent requests, "

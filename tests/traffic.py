@@ -144,13 +144,14 @@ def kill(pid: int) -> None:
 
 
 def sessions(store: Path, count: int) -> list[dict]:
-    """Bodies for POST /predict: events of the newest snapshot's sessions up to their points."""
-    events = snapshot.open_latest(Store(store)).scan("events_at_point")
+    """Bodies for POST /predict: events of the newest snapshot's sessions at their points."""
+    newest = snapshot.open_latest(Store(store))
+    events, features = newest.scan("events_at_point"), newest.scan("session_features")
     with duckdb.connect() as connection:
         connection.execute(
             f"with e as (from {events}), "
-            "chosen as (select tenant_id, entity_id from e group by tenant_id, entity_id "
-            "order by md5(entity_id) limit ?) "
+            f"chosen as (select tenant_id, entity_id from {features} as f "
+            "where status in ('train', 'open') order by md5(entity_id) limit ?) "
             "select * replace (cast(price as double) as price, "
             "strftime(occurred_at, '%Y-%m-%dT%H:%M:%S.%fZ') as "
             "occurred_at, strftime(received_at, '%Y-%m-%dT%H:%M:%S.%fZ') as received_at) "

@@ -80,6 +80,7 @@ CONTRACT = {
     "request_id",
     "tenant_id",
     "entity_id",
+    "status",
     "probability",
     "decision",
     "threshold",
@@ -115,7 +116,11 @@ def make_tree(carted: float) -> Model:
 
 
 def make_bundle(
-    store: Store, owner: str = "shared", carted: float = CARTED, sql: str = FEATURE_SQL
+    store: Store,
+    owner: str = "shared",
+    carted: float = CARTED,
+    sql: str = FEATURE_SQL,
+    **question: object,
 ) -> Bundle:
     """A bundle of such a tree."""
     model = store.root / f"saved-{carted}"
@@ -135,6 +140,7 @@ def make_bundle(
         snapshot="snapshot-1",
         code="code-1",
         metrics={"average_precision": {"value": 0.3, "low": None, "high": None}},
+        **question,
     )
     return assemble(parts, store, owner)
 

@@ -107,6 +107,18 @@ def test_a_split_that_is_no_chance_spoils_it_and_a_slow_or_failing_challenger_is
     assert read(slow, 0.5, SETTINGS)["verdict"] == "slower"
 
 
+def test_an_answer_that_came_too_early_is_no_failure():
+    rows = log(0.1, 0.1, 100)
+    none = rows["probability"].mask(rows["variant"] == "challenger")
+
+    failed, early = (
+        read(rows.assign(probability=none, answer_status=status), 0.5, SETTINGS)
+        for status in ("failed", "too_early")
+    )
+
+    assert (failed["is_failing"], early["is_failing"]) == (True, False)
+
+
 def test_one_visitor_one_failure_or_one_slow_answer_in_each_arm_decides_nothing():
     two, hundred = log(0.0, 1.0, 40).groupby("variant").head(1), log(0.1, 0.1, 100)
     one = hundred.index == hundred.index[hundred["variant"] == "challenger"][0]

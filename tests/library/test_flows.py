@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from whole_path import run_together
 
-from jollyboat.bundles.bundle import Parts, assemble
+from demo import unwrap
+from jollyboat.bundles.bundle import Parts, assemble, open_bundle
 from jollyboat.bundles.model import answer_sample
 from jollyboat.champions.champion import current
 from jollyboat.serving import batch_scores, deployment_checks, experiment
@@ -134,6 +136,32 @@ def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
     both = predictions.merge(scores, on=["tenant_id", "entity_id"])
     assert len(both) > 100
     assert (both[chosen] - both["probability"]).abs().max() < 1e-9
+
+
+def test_only_sessions_at_their_point_are_scored_and_the_others_are_counted(built, result):
+    opened = snapshot.open_latest(built)
+    (written,) = map(read_json, built.scores.glob("*/scores.json"))
+    scores = duckdb.read_parquet(str(built.scores / written["id"] / "scores.parquet")).df()
+    rows = opened.frame("session_features")[["tenant_id", "entity_id", "point_at", "status"]]
+    newest = rows[rows["point_at"] > opened.ends_at - timedelta(days=7)]
+
+    counts = newest["status"].value_counts().to_dict()
+    scored = scores.merge(rows, on=["tenant_id", "entity_id"])["status"].value_counts().to_dict()
+    assert scored == {status: counts.pop(status) for status in ("train", "open")}
+    assert written["left_out"] == counts and min(counts["short"], counts["had_outcome"]) > 0
+    assert f"{counts['short']:,} before the prediction point" in unwrap(result["score"].stdout)
+
+
+def test_the_sample_of_a_bundle_is_a_session_at_a_point_without_the_outcome(built, result):
+    bundle, opened = open_bundle(built.bundle(*current(built))), snapshot.open_latest(built)
+
+    events = bundle.sample["request"]["events"]
+
+    assert len(events) in opened.prediction_points
+    assert bundle.first_point == min(opened.prediction_points)
+    assert bundle.outcome == "event_type = 'purchase'"
+    assert "purchase" not in {event["event_type"] for event in events}
+    assert '"status": "predicted"' in unwrap(result["ask"].stdout)
 
 
 def test_one_tenants_sessions_are_scored_on_request(copied, monkeypatch):

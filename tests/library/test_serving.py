@@ -638,6 +638,40 @@ def test_random_json_is_never_the_servers_fault(client):
         assert response.status_code in (200, 422), (fields, response.text)
 
 
+def test_no_decision_is_made_before_the_first_point_or_after_the_outcome(store):
+    outcome = "event_type = 'purchase' and price > 5"
+    bundle = make_bundle(store, first_point=2, outcome=outcome)
+    promote(store, "shared", bundle.version, run="run-1", **WHO)
+    bought = event(3, event_type="purchase", price=9.5)
+    sessions = [[event(1)], CARTED_EVENTS, [*CARTED_EVENTS, bought], [bought]]
+
+    with TestClient(app) as client:
+        bodies = [{"tenant_id": "acme", "events": events} for events in sessions]
+        response = client.post("/predict/batch?explain=true", json={"sessions": bodies})
+        counted = client.get("/metrics").text
+
+    answers, lines = response.json()["answers"], logged(store)
+    for rows in (answers, lines):
+        assert [(row["status"], row["probability"], row["decision"]) for row in rows] == [
+            ("too_early", None, None),
+            ("predicted", CARTED, True),
+            ("had_outcome", None, None),
+            ("had_outcome", None, None),
+        ]
+    assert [bool(answer.get("reasons")) for answer in answers] == [False, True, False, False]
+    assert "prediction_score_count" in counted
+
+
+def test_an_outcome_may_read_every_column_of_an_event(store):
+    outcome = "events.event_number >= 3 and payload ->> '$.plan' = 'pro' and occurred_at < now()"
+    model = LoadedModel(make_bundle(store, outcome=outcome))
+    events = [event(number, plan="pro") for number in (1, 2, 3)]
+
+    predictions = model.predict([("acme", "s", events[:2]), ("acme", "s", events)])
+
+    assert [each.status for each in predictions] == ["predicted", "had_outcome"]
+
+
 def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighbours_are_not(
     store, caplog
 ):
@@ -856,6 +890,17 @@ def test_a_server_holds_recent_intervals_alone(popular_products):
     ]
 
     assert [frame["product_popularity"].fillna(-1)[0] for frame in frames] == [5, 5, -1]
+
+
+def test_recent_is_counted_from_the_end_of_the_data_and_not_from_a_late_row(popular_products):
+    request = [event(1, tenant_id="acme", product_id="p1", occurred_at="2026-01-03T10:00:00Z")]
+
+    frames = [
+        query_over(files=popular_products, days=1, until=until).compute([request])
+        for until in (datetime(2026, 1, 5, 20), datetime(2026, 1, 6, 20))
+    ]
+
+    assert [frame["product_popularity"].fillna(-1)[0] for frame in frames] == [5, -1]
 
 
 def test_a_query_that_forgets_what_duckdb_keeps_of_its_runs_answers_as_before(

@@ -6,7 +6,7 @@ from metaflow import Parameter, card, step
 
 
 class ScoreFlow(ProjectFlow):
-    """Score open sessions and those of the last days; write Parquet, CSV and a page."""
+    """Score the last days' sessions at their point; write Parquet, CSV and a page."""
 
     snapshot = Parameter(
         "snapshot", default="", help="the snapshot to score; the latest by default"

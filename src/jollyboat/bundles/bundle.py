@@ -15,12 +15,17 @@ from jollyboat.training.libraries import installed_libraries, licences
 
 SHARED = "shared"  # the owner of the model that all tenants share
 TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+NO_OUTCOME = "false"  # the condition that no event fulfils
 REASSEMBLE = "run `make deploy` to assemble it again"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The content of a bundle: the model's folder, the files beside it, and their origin."""
+    """The content of a bundle: the model's folder, the files beside it, and their origin.
+
+    `first_point` is the fewest events that the model has learned from, `outcome` the condition by
+    which an event is an outcome.
+    """
 
     candidate: str
     model: Path
@@ -34,6 +39,8 @@ class Parts:
     snapshot: str
     code: str
     metrics: Mapping
+    first_point: int = 1
+    outcome: str = NO_OUTCOME
 
 
 class Bundle:
@@ -43,6 +50,9 @@ class Bundle:
         self.folder, self.manifest = folder, manifest
         self.owner, self.version = manifest["owner"], manifest["version"]
         self.candidate, self.threshold = manifest["candidate"], manifest["threshold"]
+        # A bundle of an older version has neither: it answers every session.
+        self.first_point = manifest.get("first_point", 1)
+        self.outcome = manifest.get("outcome", NO_OUTCOME)
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
         self.schema = read_json(folder / "schema.json")
@@ -112,6 +122,8 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "snapshot": parts.snapshot,
         "candidate": parts.candidate,
         "threshold": parts.threshold,
+        "first_point": parts.first_point,
+        "outcome": parts.outcome,
         "code": parts.code,
         "metrics": parts.metrics,
         "libraries": installed_libraries(),

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic_core import from_json, to_json
 
-from jollyboat.bundles.bundle import REASSEMBLE
+from jollyboat.bundles.bundle import NO_OUTCOME, REASSEMBLE
 from jollyboat.store import UserError, hash_text, quoted
 
 EVENT_COLUMNS = {
@@ -72,8 +72,8 @@ class FeatureQuery:
     """features.sql as a prepared query over an in-process DuckDB, for one thread at a time.
 
     `lookups` has each lookup table's columns and types, `files` its Parquet files; a table without
-    files is empty. `days` keeps the rows that were valid in that many days before the newest row,
-    `tenant` those of one tenant.
+    files is empty. `days` keeps the rows that were valid in that many days before `until` (else
+    before the newest row), `tenant` those of one tenant. `outcome` is a condition on one event.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class FeatureQuery:
         threads: int = 1,
         days: int | None = None,
         tenant: str | None = None,
+        outcome: str = NO_OUTCOME,
+        until: datetime | None = None,
     ):
         self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
         # _drop_eviction_queue needs a table that is larger than its limit.
@@ -96,12 +98,15 @@ class FeatureQuery:
         paths = [path for table in lookups for path in (files or {}).get(table, [])]
         confine(self._connection, paths)
         for table, columns in lookups.items():
-            self._load_lookup(table, columns, (files or {}).get(table, []), days, tenant)
+            self._load_lookup(table, columns, (files or {}).get(table, []), days, tenant, until)
         # Each run reads this array in place; a table would grow with every write.
         self._body = np.array(["[]"], dtype=object)
         self._connection.register("requests", {"body": self._body})
         self._connection.execute(_EVENTS_AT_POINT)
         self._connection.execute(f"prepare features as {refuse_other_statements(sql)}")
+        self._outcome = outcome
+        if outcome != NO_OUTCOME:
+            self._connection.execute(f"prepare outcomes as {_outcome_query(outcome)}")
         self._runs = 0
 
     def run(
@@ -141,6 +146,18 @@ class FeatureQuery:
         # Without the dtype pandas would look for texts in each column.
         return pd.DataFrame(table, columns=names, dtype=object)
 
+    def had_outcome(self, requests: Sequence[Sequence[Mapping]]) -> list[bool]:
+        """Whether an event of each request, as for `run`, is an outcome already."""
+        if self._outcome == NO_OUTCOME:
+            return [False] * len(requests)
+        self._body[0] = to_json([row for rows in requests for row in rows]).decode()
+        try:
+            rows = self._connection.execute("execute outcomes").fetchall()
+        finally:
+            self._body[0] = "[]"
+        entities = {entity for (entity,) in rows}
+        return [str(place) in entities for place in range(len(requests))]
+
     def _drop_eviction_queue(self) -> None:
         """Empty DuckDB's list of evictable buffers, most of which no longer exist.
 
@@ -164,6 +181,7 @@ class FeatureQuery:
         files: Sequence[Path],
         days: int | None,
         tenant: str | None,
+        until: datetime | None,
     ) -> None:
         names = ", ".join(f'"{name}"' for name in columns)
         types = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
@@ -173,7 +191,9 @@ class FeatureQuery:
         source = "read_parquet($1, union_by_name = true, hive_partitioning = false)"
         conditions = ["true"]
         if days is not None:
-            first = f"(select max(valid_from) - {days} from {source})"
+            newest = f"(select max(valid_from) from {source})"
+            last = f"cast('{until:%Y-%m-%d}' as date)" if until else newest
+            first = f"{last} - {days}"
             conditions.append(f"(valid_to is null or valid_to > {first})")
         if tenant and "tenant_id" in columns:
             conditions.append(f"tenant_id = '{quoted(tenant)}'")
@@ -335,3 +355,20 @@ from (
     from requests
 )
 """
+
+
+def _outcome_query(outcome: str) -> str:
+    """The entities with an outcome. It parses no column that the condition cannot name."""
+    columns = {
+        name: kind
+        for name, kind in (_POINT_COLUMNS | EVENT_COLUMNS).items()
+        if name == "entity_id" or name in outcome
+    }
+    return f"""
+        select distinct entity_id
+        from (
+            select unnest(from_json(body, '{json.dumps([columns])}'), recursive := true)
+            from requests
+        ) as events
+        where {outcome}
+    """

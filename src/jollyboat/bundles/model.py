@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,32 @@ from jollyboat.training.schema import FeatureSchema
 
 Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
 TOLERANCE = 1e-9
+PREDICTED, TOO_EARLY, HAD_OUTCOME = "predicted", "too_early", "had_outcome"
 MOST_REASONS = 5
 _ESTIMATED = " (estimated by occlusion)"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probability of the outcome for one session at its point, and what it was made from."""
+    """The probability of the outcome for one session at its point, and what it was made from.
+
+    The status is TOO_EARLY before the first prediction point that the model has learned from, and
+    HAD_OUTCOME after the outcome: then the probability means nothing.
+    """
 
     probability: float
     event_count: int
     point_at: str
     features_hash: str
     reasons: list[dict[str, Any]] | None = None
+    status: str = PREDICTED
 
 
 class LoadedModel:
     """A loaded bundle; UserError if it cannot be loaded or no longer answers its own sample.
 
     Without `lookup_files` the lookups are empty. `salt` is what addresses in ids are hashed with.
+    `days` and `until` limit the lookups as in FeatureQuery.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class LoadedModel:
         threads: int = 1,
         days: int | None = None,
         salt: str = "",
+        until: datetime | None = None,
     ):
         self.salt = salt
         self.bundle = bundle
@@ -60,13 +69,22 @@ class LoadedModel:
                 "`make setup` for the libraries that it was saved with, or `make train deploy`."
             ) from error
         self._columns = FeatureSchema.from_dict(bundle.schema).names
-        self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, threads=threads)
+        self._query = FeatureQuery(
+            bundle.feature_sql, bundle.lookups, threads=threads, outcome=bundle.outcome
+        )
         self.check_sample()
         if lookup_files:
             self._query.close()
             tenant = None if bundle.owner == SHARED else bundle.owner
             self._query = FeatureQuery(
-                bundle.feature_sql, bundle.lookups, lookup_files, threads, days, tenant
+                bundle.feature_sql,
+                bundle.lookups,
+                lookup_files,
+                threads,
+                days,
+                tenant,
+                bundle.outcome,
+                until,
             )
 
     def predict(
@@ -77,10 +95,21 @@ class LoadedModel:
         features = self._query.run(rows, self._columns)
         probabilities = predict(self._model, features)
         reasons = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
-        parts = zip(probabilities, rows, _hashes(features), reasons, strict=True)
+        statuses = self._statuses(rows)
+        parts = zip(probabilities, rows, _hashes(features), reasons, statuses, strict=True)
         return [
-            Prediction(probability, len(events), events[-1]["point_at"], digest, reason)
-            for probability, events, digest, reason in parts
+            Prediction(probability, len(events), events[-1]["point_at"], digest, reason, status)
+            for probability, events, digest, reason, status in parts
+        ]
+
+    def _statuses(self, rows: Sequence[Sequence[Mapping]]) -> list[str]:
+        return [
+            HAD_OUTCOME
+            if had_outcome
+            else TOO_EARLY
+            if len(events) < self.bundle.first_point
+            else PREDICTED
+            for events, had_outcome in zip(rows, self._query.had_outcome(rows), strict=True)
         ]
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
@@ -150,11 +179,11 @@ def predict(model: Model, features: pd.DataFrame) -> list[float]:
     return probabilities
 
 
-def answer(probability: float, threshold: float) -> dict[str, Any]:
-    """The probability with the decision at this threshold."""
+def answer(probability: float | None, threshold: float) -> dict[str, Any]:
+    """The probability with the decision at this threshold; None where there is none."""
     return {
         "probability": probability,
-        "decision": probability >= threshold,
+        "decision": None if probability is None else probability >= threshold,
         "threshold": threshold,
     }
 

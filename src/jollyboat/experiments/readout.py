@@ -47,8 +47,9 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
     """The state of an experiment from its answers; `settings` is the section [experiment].
 
     `log`: person_id, session_id, answered_at, variant, outcome (NaN: waiting), latency_ms,
-    probability (NaN: failed). `share` is the challenger's, above 0 and below 1. A person belongs to
-    the variant of the first answer and counts with the first session: a result must not change
+    probability (NaN: failed, unless an answer_status says otherwise). `share` is the
+    challenger's, above 0 and below 1. A person belongs to the variant of the first answer and
+    counts with the first session: a result must not change
     after a look.
     """
     log = log.astype({"answered_at": "datetime64[us]", "latency_ms": float})
@@ -59,7 +60,11 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
     expected = np.array([1 - share, share]) * counts.sum()
     ratio_p = chisquare(counts, expected).pvalue if len(first) else 1.0
     latency = log.groupby("variant")["latency_ms"].quantile(0.99).reindex(VARIANTS)
-    failed = log["probability"].isna().groupby(log["variant"]).mean().reindex(VARIANTS)
+    is_failed = log["probability"].isna()
+    if "answer_status" in log:
+        is_failed &= log["answer_status"] == "failed"
+    log = log.assign(is_failed=is_failed)
+    failed = log.groupby("variant")["is_failed"].mean().reindex(VARIANTS)
     challenger = log[log["variant"] == "challenger"]
     slow = challenger["latency_ms"].dropna() > latency["champion"] + settings["slower_ms"]
     allowed = failed["champion"] + settings["failing"]
@@ -94,7 +99,7 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         "slower_ms": _number(latency["challenger"] - latency["champion"]),
         "failing": _number(failed["challenger"] - failed["champion"]),
         "is_slower": _is_significantly_above(slow, 0.01),
-        "is_failing": _is_significantly_above(challenger["probability"].isna(), allowed),
+        "is_failing": _is_significantly_above(challenger["is_failed"], allowed),
     }
     verdict, sentence = _verdict(readout)
     return readout | {"verdict": verdict, "sentence": sentence}

@@ -57,8 +57,8 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
         latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
-        age_hours=(pd.Timestamp(naive_utc(now)) - _last_arrival(newest)) / pd.Timedelta(hours=1),
-        days_since_training=(end - _data_end(_newest_training(store, shared.learned))) / DAY,
+        age_hours=(pd.Timestamp(naive_utc(now)) - newest.received_until) / pd.Timedelta(hours=1),
+        days_since_training=(end - _newest_training(store, shared.learned).ends_at) / DAY,
         owners=list(own),
     )
     return facts, {
@@ -201,7 +201,7 @@ def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _answers(log: pd.DataFrame, bundle: Bundle, end: pd.Timestamp) -> pd.DataFrame:
     """This champion's answers for sessions of people, one per session and number of events."""
-    log = log[log["probability"].notna()]  # a failed answer has no had_outcome either
+    log = log[log["probability"].notna()]  # not failed, and made at a prediction point
     is_own = log["model_version"] == bundle.version
     is_person = ~log["status"].isin(["bot", "unfit"])
     own = log[is_own & is_person & ~log["had_outcome"]]
@@ -262,14 +262,3 @@ def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
         return snapshot.open(snapshot_id, store) if snapshot_id else learned
     except UserError:
         return learned
-
-
-def _last_arrival(opened: Snapshot) -> pd.Timestamp:
-    """The server's time of the newest event: a device's own clock may be days ahead."""
-    events = opened.relation("events").filter("session_id is not null")
-    return pd.Timestamp(events.aggregate("max(received_at)").fetchone()[0])
-
-
-def _data_end(opened: Snapshot) -> pd.Timestamp:
-    """The end of its last session."""
-    return pd.Timestamp(opened.relation("sessions").aggregate("max(ended_at)").fetchone()[0])

@@ -13,10 +13,11 @@ from fastapi import HTTPException
 from starlette.datastructures import State
 
 from jollyboat.bundles.features import hash_addresses
-from jollyboat.bundles.model import LoadedModel, Prediction, answer
+from jollyboat.bundles.model import PREDICTED, LoadedModel, Prediction, answer
 from jollyboat.serving import metrics
 from jollyboat.serving.schema import PredictRequest
 
+FAILED = "failed"  # the status of an answer that only the log has
 log = logging.getLogger("serving")
 
 
@@ -44,17 +45,17 @@ async def answer_requests(
     # Where a batch fails, the log has its first failure, which the experiment's readout counts.
     for number in failures[:1] or range(len(requests)):
         model, variant, prediction = results[number]
-        probability = None if failures else prediction.probability
         request, request_id = requests[number], ids[number]
-        answered = format_answer(model, variant, request, request_id, entities[number], probability)
+        made = None if failures else prediction
+        answered = format_answer(model, variant, request, request_id, entities[number], made)
         if state.log:
-            line = _log_line(answered, request, None if failures else prediction, model.salt)
+            line = _log_line(answered, request, made, model.salt)
             state.log.append(line | {"latency_ms": latency_ms and round(latency_ms, 3)})
         if failures:
             raise _refusal(prediction, request_id, number)
         metrics.record_answer(answered)
-        reasons = {} if prediction.reasons is None else {"reasons": prediction.reasons}
-        answers.append(answered | reasons)
+        has_reasons = prediction.reasons is not None and prediction.status == PREDICTED
+        answers.append(answered | ({"reasons": prediction.reasons} if has_reasons else {}))
     return answers
 
 
@@ -64,15 +65,20 @@ def format_answer(
     request: PredictRequest,
     request_id: str,
     entity_id: str,
-    probability: float | None,
+    prediction: Prediction | None,
 ) -> dict[str, Any]:
-    """The answer to a request; its probability is None where the prediction failed."""
-    failed = {"probability": None}
+    """The answer to a request; without a prediction it has failed.
+
+    There is no probability and no decision for a session that is not at a prediction point.
+    """
+    status = prediction.status if prediction else FAILED
+    probability = prediction.probability if prediction and status == PREDICTED else None
     return {
         "request_id": request_id,
         "tenant_id": request.tenant_id,
         "entity_id": entity_id,
-        **(failed if probability is None else answer(probability, model.bundle.threshold)),
+        "status": status,
+        **answer(probability, model.bundle.threshold),
         "champion": model.bundle.owner,
         "model_version": model.bundle.version,
         "variant": variant,

@@ -20,7 +20,7 @@ from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jollyboat.bundles.bundle import SHARED
-from jollyboat.bundles.model import LoadedModel
+from jollyboat.bundles.model import LoadedModel, Prediction
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving import metrics, pages
 from jollyboat.serving.answers import answer_requests, format_answer
@@ -206,8 +206,9 @@ app.openapi = _describe_api
 def _example(champion: LoadedModel) -> tuple[dict[str, Any], dict[str, Any]]:
     sample = champion.bundle.sample
     request = PredictRequest.model_validate_json(json.dumps(sample["request"]))
-    entity_id, probability = request.entity_id() or "", sample["answer"]["probability"]
-    answer = format_answer(champion, "champion", request, "0" * 32, entity_id, probability)
+    prediction = Prediction(sample["answer"]["probability"], len(request.events), "", "")
+    entity_id = request.entity_id() or ""
+    answer = format_answer(champion, "champion", request, "0" * 32, entity_id, prediction)
     return sample["request"], answer
 
 

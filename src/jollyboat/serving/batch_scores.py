@@ -20,6 +20,7 @@ from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
+AT_POINT = ("train", "open")  # sessions that reached their point without the outcome
 MOST_IN_A_PART = 125_000
 COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 
@@ -27,10 +28,12 @@ COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
     """Score the sessions of the last days, of one tenant or all, and return the scores' id.
 
+    Only sessions at their prediction point are scored; scores.json counts the others by status.
     The id follows from snapshot, champions and days, so equal scores are made once.
     UserError where a tenant is unknown or has no champion, or a bundle is broken.
     """
-    sessions, store = _newest_sessions(snapshot, days, tenant_id), snapshot.store
+    sessions, left_out = _newest_sessions(snapshot, days, tenant_id)
+    store = snapshot.store
     tenants = sorted(sessions["tenant_id"].unique())
     champions = {tenant: _champion_of(snapshot, tenant) for tenant in tenants}
     bundles = {names: open_bundle(store.bundle(*names)) for names in set(champions.values())}
@@ -44,7 +47,8 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
             its_sessions = sessions[sessions["tenant_id"].isin(its_tenants)]
             scores.append(_score_with(bundle, snapshot, its_sessions))
         _write(folder, pd.concat(scores, ignore_index=True))
-        write_json(folder / "scores.json", {"id": scores_id, "rows": len(sessions), **contents})
+        counts = {"rows": len(sessions), "left_out": left_out}
+        write_json(folder / "scores.json", {"id": scores_id, **counts, **contents})
     return scores_id
 
 
@@ -84,11 +88,17 @@ def _compute_features(
             yield connection.sql(feature_sql).df()
 
 
-def _newest_sessions(snapshot: Snapshot, days: int, tenant_id: str) -> pd.DataFrame:
+def _newest_sessions(
+    snapshot: Snapshot, days: int, tenant_id: str
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The sessions of the last days at their point, and how many others there are by status."""
     columns = "tenant_id, entity_id, point_at, status"
     sessions = snapshot.relation("session_features").project(columns).df()
-    since = sessions["point_at"].max() - timedelta(days=days)
-    newest = sessions[(sessions["status"] != "bot") & (sessions["point_at"] > since)]
+    until = snapshot.ends_at or sessions["point_at"].max()
+    since = until - timedelta(days=days)
+    recent = sessions[sessions["point_at"].between(since, until, inclusive="right")]
+    is_at_point = recent["status"].isin(AT_POINT)
+    newest = recent[is_at_point]
     if tenant_id:
         tenants = ", ".join(sorted(newest["tenant_id"].unique())[:20])
         newest = newest[newest["tenant_id"] == tenant_id]
@@ -97,12 +107,15 @@ def _newest_sessions(snapshot: Snapshot, days: int, tenant_id: str) -> pd.DataFr
                 f"Tenant {tenant_id!r} has no session in the last {days} days; "
                 f"these have: {tenants}."
             )
+        recent = recent[recent["tenant_id"] == tenant_id]
+    left_out = recent.loc[~is_at_point, "status"].value_counts().to_dict()
     if newest.empty:
+        counts = ", ".join(f"{count:,} {status}" for status, count in left_out.items()) or "none"
         raise UserError(
-            f"Snapshot {snapshot.id} has no session to score: "
-            "put logs under data/raw, then `make data`."
+            f"Snapshot {snapshot.id} has no session of the last {days} days to score (others: "
+            f"{counts}): put logs under data/raw, then `make data`."
         )
-    return newest
+    return newest, left_out
 
 
 def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, read_json
 
-# Lookups are kept in memory for sessions up to so many days before the newest logs.
+# Lookups are kept in memory for sessions up to so many days before the end of the data.
 LOOKUP_DAYS = 7
 CHALLENGER = "challenger:"  # its key among the models; no owner's name ends with a colon
 NO_CHAMPION = "There is no champion yet. Run `make deploy`: the server follows without a restart."
@@ -130,11 +130,12 @@ class Champions:
         return self._load_bundle(self.store.bundle(refuse_unsafe_owner(owner), version))
 
     def _load_bundle(self, folder: Path) -> LoadedModel:
-        bundle, files = open_bundle(folder), {}
+        bundle, files, until = open_bundle(folder), {}, None
         if self.store.latest_snapshot.exists():
             newest = snapshot.open_latest(self.store)
-            files = {table: newest.files(table) for table in bundle.lookups}
-        return LoadedModel(bundle, files, days=LOOKUP_DAYS, salt=self.store.read_salt())
+            files, until = {table: newest.files(table) for table in bundle.lookups}, newest.ends_at
+        salt = self.store.read_salt()
+        return LoadedModel(bundle, files, days=LOOKUP_DAYS, salt=salt, until=until)
 
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; no file is read."""

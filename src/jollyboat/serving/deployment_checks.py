@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from jollyboat.bundles.bundle import SHARED, Bundle, Parts, assemble, open_bundle
+from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
 from jollyboat.gate.behaviour import Verdict, judge, read_cases
 from jollyboat.gate.gate import Facts
@@ -39,15 +40,16 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
     metrics, chosen, schema = run.metrics, run.chosen, run.schema
     snapshot, model = snapshots.open(run.snapshot_id, run.store), run.model(run.chosen)
     lookups = {name: snapshot.columns(name) for name in snapshot.lookups}
-    request, threshold = sample_request(_common_values(snapshot)), metrics["threshold"]
+    threshold, outcome = metrics["threshold"], snapshot.outcome
     try:
+        request = _choose_request(snapshot, run.feature_sql, lookups)
         sample = answer_sample(model, run.feature_sql, schema, lookups, threshold, request)
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"A server cannot compute the features of run {run.id} ({reason}): "
+            f"A server cannot compute the features or the outcome of run {run.id} ({reason}): "
             "they may come from events_at_point and lookups only. "
-            "Fix dbt's features_at_point, then `make data train`."
+            "Fix dbt's features_at_point, or vars: outcome, then `make data train`."
         ) from error
     parts = Parts(
         candidate=chosen,
@@ -64,6 +66,8 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         snapshot=run.snapshot_id,
         code=run.settings["code"],
         metrics=metrics["candidates"][chosen]["holdout"],
+        first_point=min(snapshot.prediction_points),
+        outcome=outcome,
     )
     return assemble(parts, run.store, SHARED)
 
@@ -237,9 +241,21 @@ def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
     return figures, f"The server was ready in {seconds} and answered its sample as expected."
 
 
+def _choose_request(snapshot: Snapshot, feature_sql: str, lookups: Mapping) -> dict[str, Any]:
+    """A made-up session at a prediction point, without the outcome."""
+    points, values = sorted(snapshot.prediction_points), _common_values(snapshot)
+    size = points[len(points) // 2]
+    choices = [values, {"event_type": values["event_type"]}, {}]
+    requests = [sample_request(values, size) for values in choices]
+    rows = [rows_of_request(place, "", each["events"]) for place, each in enumerate(requests)]
+    with closing(FeatureQuery(feature_sql, lookups, outcome=snapshot.outcome)) as query:
+        had_outcome = query.had_outcome(rows)
+    return min(zip(had_outcome, range(len(requests)), requests, strict=True))[2]
+
+
 def _common_values(snapshot: Snapshot) -> dict[str, list[str]]:
     """The most frequent values of the columns that identify nobody, for the sample request."""
-    events = snapshot.relation("events")
+    events = snapshot.relation("events").filter("not is_outcome")
 
     def most_frequent(name: str) -> list[str]:
         counts = events.filter(f"{name} is not null").aggregate(f"{name}, count(*) as n")

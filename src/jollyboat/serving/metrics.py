@@ -68,9 +68,10 @@ class RequestMetrics:
 
 
 def record_answer(answer: Mapping[str, Any]) -> None:
-    """Count an answer and its probability."""
+    """Count an answer and its probability, if it has one."""
     champion, variant = answer["champion"], answer["variant"]
-    SCORE.labels(champion, variant).observe(answer["probability"])
+    if answer["probability"] is not None:
+        SCORE.labels(champion, variant).observe(answer["probability"])
     PREDICTIONS.labels(champion, answer["model_version"], variant).inc()
 
 

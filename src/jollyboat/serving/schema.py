@@ -125,15 +125,20 @@ class Reason(BaseModel):
 
 
 class Answer(BaseModel):
-    """The probability of the outcome after the events, and its model; `reasons` on request."""
+    """The probability of the outcome after the events, and its model; `reasons` on request.
+
+    Probability and decision are null where the session has fewer events than every prediction
+    point (`too_early`), or the outcome already (`had_outcome`).
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
     request_id: str
     tenant_id: str
     entity_id: str
-    probability: float
-    decision: bool
+    status: Literal["predicted", "too_early", "had_outcome"]
+    probability: float | None
+    decision: bool | None
     threshold: float
     champion: str
     model_version: str

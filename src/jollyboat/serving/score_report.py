@@ -8,6 +8,12 @@ from jollyboat.pages import page
 from jollyboat.store import quoted, read_json
 
 BINS = 20
+LEFT_OUT = {
+    "short": "before the prediction point",
+    "had_outcome": "with the outcome at the point",
+    "bot": "of bots",
+    "unfit": "judged to be no person",
+}
 BY_TENANT = """
 select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version,
     count(*) as session_count, avg(probability) as mean_probability,
@@ -30,6 +36,7 @@ def gather(folder: Path) -> dict:
         top = connection.sql(TOP.format(source)).df().to_dict("records")
     total = sum(row["session_count"] for row in by_tenant)
     return read_json(folder / "scores.json") | {
+        "meanings": LEFT_OUT,
         "by_tenant": by_tenant,
         "histogram": [
             {"from": bin / BINS, "to": (bin + 1) / BINS, "session_count": counts.get(bin, 0)}
@@ -46,8 +53,14 @@ def format_summary(folder: Path, seconds: float) -> str:
     scores = gather(folder)
     versions = {f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}
     files = "\n".join(f"file: {path}" for path in scores["files"])
+    left_out = ""
+    if scores.get("left_out"):
+        counts = ", ".join(
+            f"{count:,} {LEFT_OUT.get(key, key)}" for key, count in scores["left_out"].items()
+        )
+        left_out = f"left out: {counts}\n"
     return (
-        f"score: {scores['rows']:,} sessions of the last {scores['days']} days "
+        f"{left_out}score: {scores['rows']:,} sessions of the last {scores['days']} days "
         f"scored by {', '.join(sorted(versions))}, "
         f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
         f"{files}\npage: {folder / 'report.html'}"

@@ -155,6 +155,8 @@ def _measure(server: Server, sample: dict[str, Any], requests: int) -> list[floa
 
 
 def _is_same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
+    if answer["probability"] is None:
+        return False
     differs = abs(answer["probability"] - expected["probability"]) > TOLERANCE
     names = expected.keys() - {"probability"}
     return not differs and all(answer.get(name) == expected[name] for name in names)

@@ -27,7 +27,13 @@ from jollyboat.store import (
     write_json,
     write_text,
 )
-from jollyboat.warehouse.warehouse import connect, locked, published_queries, published_tables
+from jollyboat.warehouse.warehouse import (
+    connect,
+    locked,
+    published_queries,
+    published_tables,
+    question,
+)
 
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
 SAMPLE = "features_sample.parquet"
@@ -61,6 +67,31 @@ class Snapshot:
         """The share of the training sessions that have the outcome; None without such sessions."""
         count = self.statuses.get("train")
         return self.manifest["positive_count"] / count if count else None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """Where the data ends, by the time of events; None without a session.
+
+        A few later sessions do not move it: see the model int_data_end.
+        """
+        _, until = self.manifest.get("events_between", ["None", "None"])
+        return None if until == "None" else datetime.fromisoformat(until)
+
+    @property
+    def received_until(self) -> datetime | None:
+        """Where the data ends, by the time of arrival; None without a session."""
+        until = self.manifest.get("received_until")
+        return datetime.fromisoformat(until) if until not in (None, "None") else self.ends_at
+
+    @property
+    def prediction_points(self) -> list[int]:
+        """The numbers of events at which sessions are predicted."""
+        return self.manifest.get("prediction_points", [1])
+
+    @property
+    def outcome(self) -> str:
+        """The condition on an event that is the outcome; "false" if it is no condition on one."""
+        return self.manifest.get("outcome", "false")
 
     def columns(self, table: str) -> dict[str, str]:
         """The columns of a table with their DuckDB types; UserError if there is no such table."""
@@ -190,7 +221,10 @@ def _describe_content(
         name: _publish_table(store, connection, name, day)
         for name, day in published_tables(store).items()
     }
-    span = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
+    span = connection.sql(
+        "select min(started_at), any_value(occurred_until), any_value(received_until) "
+        "from sessions cross join int_data_end"
+    ).fetchone()
     counts = connection.sql(
         "select status, count(*), count(*) filter (where label) from session_features "
         "group by all order by status"
@@ -203,7 +237,9 @@ def _describe_content(
         "views": {
             name: views[name].partition(" AS ")[2].rstrip(";") for name in published_queries(store)
         },
-        "events_between": [str(moment) for moment in span],
+        "events_between": [str(moment) for moment in span[:2]],
+        "received_until": str(span[2]),
+        **question(store),
         "statuses": {status: count for status, count, _ in counts},
         "positive_count": sum(positives for *_, positives in counts),
         "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),

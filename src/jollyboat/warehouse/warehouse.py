@@ -284,6 +284,11 @@ def published_queries(store: Store) -> list[str]:
     return _last_build(store)["published_queries"]
 
 
+def question(store: Store) -> dict:
+    """The `outcome` of an event, and the `prediction_points` of sessions."""
+    return _last_build(store)["question"]
+
+
 def _build_file(store: Store) -> Path:
     return store.dbt / "built.json"
 
@@ -319,6 +324,10 @@ def _results(store: Store) -> dict:
         "published_queries": [
             name for name, each in meta.items() if each.get("published_as") == "query"
         ],
+        "question": {
+            "outcome": meta["events"].get("outcome", "false"),
+            "prediction_points": variables().prediction_points,
+        },
     }
 
 

@@ -15,7 +15,7 @@ def _return_first(*arguments: str, **named: str) -> str:
 def _stand_ins() -> dict[str, Callable]:
     text = "".join(path.read_text(encoding="utf-8") for path in MACROS.glob("*.sql"))
     columns = re.findall(
-        r"'(\w+)'", re.search(r"canonical_columns\(\).*?return\((.*?)\)", text, re.DOTALL)[1]
+        r"'(\w+)'", re.search(r"macro canonical_columns\(\).*?return\((.*?)\)", text, re.DOTALL)[1]
     )
     return dict.fromkeys(re.findall(r"{% macro (\w+)", text), _return_first) | {
         "canonical_columns": lambda: columns,

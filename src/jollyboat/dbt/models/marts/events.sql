@@ -1,3 +1,8 @@
+{# The server finds sessions that have the outcome already by the condition in this meta. #}
+{{ config(
+    meta={'outcome': 'false' if jollyboat.outcome_is_of_session() else var('outcome')}
+) }}
+
 with sessionized as (
     select file_seq, line_number, part, session_id, event_number
     from {{ ref('int_sessionized_events') }}

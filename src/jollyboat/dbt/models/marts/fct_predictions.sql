@@ -17,7 +17,7 @@ parsed as (
         json_transform(payload, '{
             "entity_id": "VARCHAR", "anonymous_id": "VARCHAR", "user_id": "VARCHAR",
             "event_count": "BIGINT", "point_at": "VARCHAR", "features_hash": "VARCHAR",
-            "probability": "DOUBLE", "decision": "BOOLEAN", "threshold": "DOUBLE",
+            "status": "VARCHAR", "probability": "DOUBLE", "decision": "BOOLEAN", "threshold": "DOUBLE",
             "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR",
             "latency_ms": "DOUBLE"
         }') as answer
@@ -36,6 +36,9 @@ answers as (
         answer.event_count,
         {{ jollyboat.utc_timestamp('answer.point_at') }} as point_at,
         answer.features_hash,
+        coalesce(
+            answer.status, case when answer.probability is null then 'failed' else 'predicted' end
+        ) as answer_status,
         answer.probability,
         answer.decision,
         answer.threshold,

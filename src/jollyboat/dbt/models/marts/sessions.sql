@@ -17,10 +17,8 @@ identities as not materialized (
 ),
 
 {# A session is over when the data goes on for longer than its silence. #}
-clock as (
-    select max(received_at) as data_ends_at
-    from events
-    where not {{ jollyboat.is_feedback('source') }}
+data_end as (
+    select received_until from {{ ref('int_data_end') }}
 ),
 
 session_events as (
@@ -44,7 +42,7 @@ session_events as (
 described as (
     select
         session_events.* exclude (has_bot_device),
-        session_events.ended_at > clock.data_ends_at - {{ silence }} as is_open,
+        session_events.ended_at > data_end.received_until - {{ silence }} as is_open,
         session_events.has_bot_device or (
             session_events.event_count >= {{ var('bot_event_count') }}
             and epoch(session_events.ended_at - session_events.started_at)
@@ -53,16 +51,13 @@ described as (
         judgements.judgement,
         list_extract({{ points }}, cast(1 + {{ draw }} as integer)) as drawn_point
     from session_events
-    cross join clock
+    cross join data_end
     left join judgements
         on session_events.tenant_id = judgements.tenant_id
         and session_events.session_id = judgements.session_id
 ),
 
-{#
-    Where each event of a session is an outcome, the outcome is a property of the session: it did
-    not happen before the point.
-#}
+{# A session that is short may be open too: it has not reached its point. #}
 labeled as (
     select
         * exclude (drawn_point, judgement),
@@ -70,9 +65,11 @@ labeled as (
         case
             when is_bot then 'bot'
             when judgement = 'not_a_person' then 'unfit'
-            when outcome_number <= drawn_point and outcome_count < event_count then 'had_outcome'
-            when is_open then 'open'
+            {% if not jollyboat.outcome_is_of_session() %}
+            when outcome_number <= drawn_point then 'had_outcome'
+            {% endif %}
             when event_count < drawn_point then 'short'
+            when is_open then 'open'
             else 'train'
         end as status,
         case
