@@ -46,8 +46,8 @@ def find(folder, before: dict, after: dict) -> set[str]:
                     "insert into source_changes values ('app', ?, ?, ?, '', '', ?, ?, true)",
                     [kind, name, DAYS[1], *share],
                 )
-        found = changes.find(connection, store)
-    return {row["field"] for row in found if row["kind"] == "renamed"}
+        rows = changes.find(connection, store)
+    return {row["field"] for row in rows if row["kind"] == "renamed"}
 
 
 @pytest.mark.parametrize(
