@@ -62,7 +62,7 @@ def copy_project(project: Path, into: Path) -> Path:
     shutil.copytree(project, into, ignore=shutil.ignore_patterns(*demo.LEFTOVERS))
     (into / ".venv").symlink_to(project / ".venv")
     number = subprocess.run(
-        "pwd | cksum | cut -d' ' -f1", shell=True, cwd=into, capture_output=True, text=True
+        "pwd -P | cksum | cut -d' ' -f1", shell=True, cwd=into, capture_output=True, text=True
     )
     (into / ".venv" / f".ready-{number.stdout.strip()}").touch()
     if (into / "dbt").is_dir():

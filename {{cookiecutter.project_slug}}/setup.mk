@@ -3,7 +3,8 @@
 VENV ?= .venv
 PY = $(VENV)/bin/python
 # Its name has a hash of the folder, because a virtual environment does not work after a move.
-READY := $(VENV)/.ready-$(shell pwd | cksum | cut -d' ' -f1)
+# A link to the folder is the same folder.
+READY := $(VENV)/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c '$(IS_SUPPORTED)' 2>/dev/null && command -v "$$python" && break; done)

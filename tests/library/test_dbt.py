@@ -15,6 +15,8 @@ import pytest
 from whole_path import build, need_simulated_sources
 
 from jollyboat.audit import data_report
+from jollyboat.bundles.features import kept_id
+from jollyboat.erasure import erase_plan
 from jollyboat.landing.landing import land
 from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
@@ -95,6 +97,14 @@ ODD_LINES = {
     '{"email": "ann", ': "unparsable",
 }
 
+# Texts that are sent as ids, after the odd lines.
+IDS = [
+    *("undefined", "NULL", "0", "0.0", "-1", "00000000-0000-0000-0000-000000000000", "(not set)"),
+    *("[object Object]", "N/A", "Anonymous", "nan", "17.0", "-17.000", "17.5", "1.0.0", "0a", "a0"),
+    *("1e5", "undefined-1", " guest ", "guest2", "007.0"),
+]
+ORDER = "REAL1"  # which a browser sends as the id of an event of another person
+
 
 def an_event(number: int, changes: dict) -> dict:
     event = {
@@ -116,18 +126,28 @@ def an_event(number: int, changes: dict) -> dict:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory) -> duckdb.DuckDBPyConnection:
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("odd")
+
+
+@pytest.fixture(scope="module")
+def staged(folder) -> duckdb.DuckDBPyConnection:
     """A warehouse built from the odd events and lines, one a line of one file."""
     need_simulated_sources()
-    store = Store(tmp_path_factory.mktemp("odd"))
+    store = Store(folder)
     (store.raw / "web" / "dt=2026-01-01").mkdir(parents=True)
     events = [
         json.dumps(an_event(number, changes))
         for number, (changes, _) in enumerate(ODD_EVENTS.values())
     ]
-    (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join([*events, *ODD_LINES]))
+    sent = [json.dumps(an_event(-1, {"event.id": f"order-{ORDER}", "visitor.user_id": "forger"}))]
+    for number, text in enumerate(IDS):
+        sent.append(json.dumps(an_event(1_000 + number, {"visitor.user_id": text})))
+    lines = [*events, *ODD_LINES, *sent]
+    (store.raw / "web" / "dt=2026-01-01" / "odd.jsonl").write_text("\n".join(lines))
     (store.raw / "orders" / "dt=2026-01-01").mkdir(parents=True)
     orders = "order_no,shop_code,placed_at,total\n,acme,2026-01-01,1\n,acme,2026-01-01,2\n"
+    orders += f"{ORDER},acme,2026-01-02,3\n"
     (store.raw / "orders" / "dt=2026-01-01" / "odd.csv").write_text(orders)
     build(store)
     return duckdb.connect(str(store.warehouse), read_only=True)
@@ -182,7 +202,29 @@ def test_a_line_that_is_no_event_is_quarantined_with_its_reason(staged):
 
 
 def test_orders_without_a_number_are_not_one(staged):
-    assert [(2,)] == staged.sql("select count(*) from events where source = 'orders'").fetchall()
+    orders = "select count(*) from events where source = 'orders' and order_id is null"
+
+    assert [(2,)] == staged.sql(orders).fetchall()
+
+
+def test_an_id_is_the_same_in_staging_and_in_the_server(staged):
+    first = len(ODD_EVENTS) + len(ODD_LINES) + 2
+    actual = staged.sql(
+        f"select user_id from stg_web__events where line_number >= {first} order by line_number"
+    ).fetchall()
+
+    assert [(kept_id(text),) for text in IDS] == actual
+    assert {"17", "-17", "17.5", "1.0.0", "0a", "a0", "1e5", "undefined-1", "guest2", "007"} == {
+        text for (text,) in actual if text
+    }
+
+
+def test_an_id_of_one_source_neither_displaces_nor_erases_an_event_of_another(staged, folder):
+    events = f"select source from events where event_id = 'order-{ORDER}'"
+
+    assert {("web",), ("orders",)} == set(staged.sql(events).fetchall())
+    plan = erase_plan.plan(Store(folder), {"tenant": None, "person": "forger"})
+    assert ["raw/web/dt=2026-01-01/odd.jsonl"] == list(plan["files"])
 
 
 def test_no_record_is_missing_from_the_account(staged):

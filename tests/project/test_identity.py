@@ -223,3 +223,19 @@ def test_a_whole_number_that_was_a_float_is_the_same_account(own):
 
 def test_no_column_of_a_staging_model_changes_what_becomes_of_a_record(own):
     assert [(89,)] == rows(own[1], "select count(*) from int_records where reason is null")
+
+
+@pytest.mark.parametrize("name", ["day", "Status"])
+def test_a_feature_with_a_name_of_training_or_monitoring_is_refused(own, untouched, tmp_path, name):
+    project = copy_project(untouched, tmp_path / "project")
+    features = project / "dbt/models/questions/purchase_intent/features_at_point.sql"
+    features.write_text(
+        features.read_text().replace("behaviour.*,", f"behaviour.*,\n        1 as {name},")
+    )
+    models = ["--select", "features_at_point", "session_features"]
+    folders = ["--project-dir", "dbt", "--profiles-dir", "."]
+
+    result = run(project, own[1], "-m", "dbt.cli.main", "run", *models, *folders)
+
+    assert 0 != result.returncode
+    assert f"The feature {name} has a name that Jollyboat uses" in result.stdout

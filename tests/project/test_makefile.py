@@ -170,3 +170,15 @@ def test_a_generated_project_stays_small():
     assert files.total() <= 50
     assert lines.total() <= 2000
     assert f"{lines.total():,} lines" in make(demo.HERE, "size").stdout
+
+
+def test_a_project_that_is_entered_through_a_link_keeps_its_environment(tmp_path):
+    (tmp_path / "link").symlink_to(demo.HERE / demo.TEMPLATE)
+    name = ["make", "--no-print-directory", "--eval", "name:;@echo $(READY)", "name"]
+
+    names = {
+        subprocess.check_output(name, cwd=path, env=demo.environment() | {"PWD": str(path)})
+        for path in (demo.HERE / demo.TEMPLATE, tmp_path / "link")
+    }
+
+    assert 1 == len(names) and b".ready-" in names.pop()
