@@ -13,7 +13,9 @@ accepted_days as (
     select source, arrived_on, true as is_accepted
     from read_json(
         '{{ jollyboat.store_root() }}/accepted_days.json',
-        columns = {'source': 'VARCHAR', 'arrived_on': 'DATE'}
+        columns = {
+            'source': 'VARCHAR', 'arrived_on': 'DATE'
+        }
     )
 ),
 
@@ -24,8 +26,7 @@ id_counts as (
         count(*) as event_count,
         count(coalesce(anonymous_id, user_id, session_id)) as visitor,
         count(anonymous_id) as anonymous_id,
-        count(user_id) as user_id,
-        count(session_id) as session_id
+        count(user_id) as user_id
     from records
     group by all
     having count(*) >= 20
@@ -33,7 +34,7 @@ id_counts as (
 
 by_column as (
     select * from id_counts
-    unpivot (known_count for id_column in (visitor, anonymous_id, user_id, session_id))
+    unpivot (known_count for id_column in (visitor, anonymous_id, user_id))
 ),
 
 shares as (
