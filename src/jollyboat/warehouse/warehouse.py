@@ -97,8 +97,8 @@ def accept_days(store: Store) -> list[str]:
             days = connection.sql(query).df().to_dict("records")
     except (duckdb.IOException, duckdb.CatalogException) as error:
         raise UserError(
-            "There are no tables to read the days from, or another program writes them: run "
-            "`make data` first."
+            "The days to accept are not known: no `make data` has ended yet, or one is running. "
+            "Run `make data`, then `jollyboat land --accept`."
         ) from error
     write_json(store.accepted_days, days)
     return [f"{day['source']}/dt={day['arrived_on']}" for day in days]
