@@ -83,6 +83,8 @@ ODD_EVENTS = {
         {"search.result_count": 7, "visitor.segment": "vip", "context.page.section": "help"},
         {"payload": {"visitor": {"segment": "vip"}, "context": {"page": {"section": "help"}}, "product": {},
                      "search": {"result_count": 7}}}),
+    "more_fields_than_memory_has_room_to_compare": (
+        {f"field_{number}": number for number in range(20_000)}, {"payload ->> 'field_19999'": "19999"}),
     "personal_fields_that_are_groups": (
         {"of": {"name": {"legal": {"last": "Smith"}}, "phone": [["+49"]]}, "name": {"first": "A}nn\"{"}, "after": 1},
         {"json_valid(payload)": "true", "regexp_extract_all(payload, 'Smith|[+]49|nn')": "[]",
