@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import duckdb
 import pytest
 
-from jollyboat.audit import data_report
+from jollyboat.audit import audit, data_report
 from jollyboat.landing.landing import land
 from jollyboat.pages import page, plot
 from jollyboat.pages.page import FORMS, render
@@ -533,6 +533,15 @@ def test_a_data_run_names_files_that_cannot_be_read_and_counts_what_is_read_in_a
     assert "raw/web/dt=2026-01-01/EXPORT.ORC: unknown_format; write it as Parquet" in unreadable
     assert accepted.startswith("note: 1 accepted files")
     assert "raw/web/dt=2026-01-01/e.csv" in bare and "column_1" in bare
+
+
+def test_a_failed_expectation_about_files_names_one():
+    keys = [{"source": "web", "file": "raw/web/a.jsonl"}, {"source": "web", "file": "b"}]
+    finding = audit.Finding("t", "has an event", "warning", False, "2 rows", keys)
+
+    assert ["warning: t: FAILED: has an event (2 rows, such as raw/web/a.jsonl)"] == (
+        data_report._format_findings([finding])
+    )
 
 
 def test_a_reason_that_a_setting_decides_names_it():

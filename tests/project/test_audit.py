@@ -100,6 +100,11 @@ CASES = {
         "insert into quarantined_events select * from quarantined_events limit 1",
         set(),
     ),
+    ("quarantined_events", "a file with ten records has an event"): (
+        "insert into quarantined_events (source, file, line_number, reason) "
+        "select 'web', 'f', line_number, 'no_time' from range(1, 11) as lines (line_number)",
+        set(),
+    ),
     (
         "quarantined_events",
         "every file can be read, or `jollyboat land --accept` leaves it out",

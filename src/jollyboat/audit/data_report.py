@@ -292,10 +292,17 @@ def _format_files(landing: Landing) -> list[str]:
 def _format_findings(findings: list[Finding]) -> list[str]:
     """The expectations that failed; those of source_changes are in the changes."""
     return [
-        f"{finding.severity}: {finding.table}: FAILED: {finding.expectation} ({finding.observed})"
+        f"{finding.severity}: {finding.table}: FAILED: {finding.expectation} "
+        f"({finding.observed}{_format_file(finding)})"
         for finding in findings
         if not finding.passed and finding.table != "source_changes"
     ]
+
+
+def _format_file(finding: Finding) -> str:
+    """The first file among the rows that failed, if they have one."""
+    files = [key["file"] for key in finding.keys if "file" in key]
+    return f", such as {files[0]}" if files else ""
 
 
 def _format_changes(rows: list[dict]) -> list[str]:
