@@ -9,7 +9,7 @@ import sys
 import pytest
 from whole_path import run
 
-from jollyboat.pages.terminal import WIDTH, color_verdicts, wrap
+from jollyboat.pages.terminal import WIDTH, color_verdicts, escape, join_lines, wrap
 from jollyboat.store import PROJECT, Store
 
 CHECK = f"FAIL  {'calibration':<28}{'Probabilities are off by more than chance explains. ' * 4}"
@@ -27,6 +27,18 @@ def test_a_long_line_continues_below_its_last_column():
     assert lines[-1] == "short"
     assert second.index(second.strip()[0]) == first.index("Probabilities")
     assert " ".join(" ".join(lines).split()) == " ".join(f"{CHECK} short".split())
+
+
+HOSTILE = "ev\x1b[31mil\r\n\x9b2Jpass \u202egnp.\udcff"
+
+
+def test_control_characters_of_data_are_shown_and_not_obeyed():
+    escaped = "ev\\x1b[31mil\\r\n\\x9b2Jpass \\u202egnp.\\udcff"
+    harmless = "1,299\u00a0€ ünïcødé 👩‍🚀\tx"
+
+    assert escape(HOSTILE) == wrap(HOSTILE) == escaped
+    assert join_lines(["a", HOSTILE]) == "a\n" + escaped.replace("\n", "\\n")
+    assert wrap(harmless) == harmless
 
 
 def test_a_word_that_is_longer_than_a_line_stays_whole():

@@ -9,6 +9,7 @@ from jollyboat.audit.audit import Finding
 from jollyboat.landing import remedies
 from jollyboat.landing.landing import Landing
 from jollyboat.pages import page
+from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store import Store, read_json
 from jollyboat.warehouse import changes
@@ -228,7 +229,7 @@ def format_summary(
         _format_result(report, published, seconds),
         f"page: {_page(store)}",
     ]
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def _format_sources(sources: list[dict]) -> list[str]:
@@ -426,7 +427,7 @@ def refusal(critical: list[Finding], store: Store) -> str:
         "Fix the source or the suite in expectations/, then run `make data` again "
         f"(page: {_page(store)}; keys of the rows: {store.failed_rows})."
     )
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def _page(store: Store) -> Path:

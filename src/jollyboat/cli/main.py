@@ -5,6 +5,7 @@ import sys
 import click
 
 from jollyboat.cli import data, experiment, models, project, server
+from jollyboat.pages.terminal import escape
 from jollyboat.store import PROJECT, UserError, is_project
 
 GROUPS = {
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         jollyboat(prog_name="jollyboat")
     except UserError as refusal:
-        sys.exit(str(refusal))
+        sys.exit(escape(str(refusal)))
     except OSError as error:
         fault = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})"
-        sys.exit(f"{fault}. Fix it, then run the same command again.")
+        sys.exit(escape(f"{fault}. Fix it, then run the same command again."))

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from jollyboat.pages.terminal import escape
 from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store
 
 
@@ -18,9 +19,9 @@ def status() -> None:
     store = default_store()
     parts = read_state(store)
     for name, line in format_state(parts):
-        click.echo(f"{name:<12}{line}")
+        click.echo(escape(f"{name:<12}{line}"))
     for sentence in parts["troubles"].values():
-        click.echo(f"{'unreadable':<12}{sentence}")
+        click.echo(escape(f"{'unreadable':<12}{sentence}"))
     click.echo(f"{'next':<12}{next_step(parts, store)}")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED
 from jollyboat.pages import page
+from jollyboat.pages.terminal import join_lines
 from jollyboat.store import write_json
 from jollyboat.training.run import Run, interval
 
@@ -86,12 +87,12 @@ def refusal(report: Report) -> str:
         )
     elif report.force:
         lines.append("A bundle that fails the smoke test cannot be forced: servers refuse it.")
-    return "\n".join([*lines, f"page: {report.page}"])
+    return join_lines([*lines, f"page: {report.page}"])
 
 
 def format_checks(report: Report) -> str:
     """A line for each check; empty without a decision."""
-    return "\n".join(
+    return join_lines(
         f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<28}{check['sentence']}"
         for check in report.checks
     )

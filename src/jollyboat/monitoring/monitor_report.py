@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jollyboat.pages import page
+from jollyboat.pages.terminal import join_lines
 from jollyboat.store import Store, write_json
 
 
@@ -53,7 +54,7 @@ def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> s
         lines.append(alerts["failed"])
     decision = "train again" if report["retraining"]["retrain"] else "not needed"
     unknown = sum(check["state"] == "cannot say yet" for check in checks)
-    return "\n".join(
+    return join_lines(
         [
             *lines,
             f"retraining: {decision}. {report['retraining']['reason']}",

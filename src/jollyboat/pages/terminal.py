@@ -3,6 +3,7 @@
 import os
 import re
 import textwrap
+from collections.abc import Iterable
 from typing import TextIO
 
 WIDTH = 100
@@ -11,6 +12,10 @@ VERDICTS = re.compile(
     r"|(?P<red>^(?:FAIL|ALARM|critical)\b|\brefused by\b|\b[Nn]othing (?:was )?published\b)"
     r"|(?P<yellow>^warning\b|\bFORCED\b)",
     re.MULTILINE,
+)
+# What a terminal obeys rather than shows, and what turns the direction of a text.
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 COLORS = {"red": "\033[31m", "green": "\033[32m", "yellow": "\033[33m"}
 RESET = "\033[0m"
@@ -28,12 +33,22 @@ def color_verdicts(text: str, stream: TextIO) -> str:
     return VERDICTS.sub(lambda match: f"{COLORS[match.lastgroup]}{match[0]}{RESET}", text)
 
 
+def escape(text: str) -> str:
+    """The text with control characters as Python writes them, but for the ends of lines."""
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    """The lines as one text; an end of line within one, as of a value from the data, is escaped."""
+    return "\n".join(escape(line.replace("\n", "\\n")) for line in lines)
+
+
 def wrap(text: str) -> str:
-    """The text in lines of at most 100 columns, except where one word needs more.
+    """The text, escaped, in lines of at most 100 columns, except where one word needs more.
 
     A long line continues below its last column, or 4 columns to the right.
     """
-    return "\n".join(_wrap_line(line) for line in text.splitlines())
+    return "\n".join(_wrap_line(line) for line in escape(text).split("\n"))
 
 
 def _wrap_line(line: str) -> str:

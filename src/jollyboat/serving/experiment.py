@@ -14,6 +14,7 @@ from jollyboat.experiments.readout import read
 from jollyboat.gate import gate
 from jollyboat.monitoring import inputs
 from jollyboat.pages import page
+from jollyboat.pages.terminal import join_lines
 from jollyboat.serving import deployment_checks
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, write_json
@@ -177,4 +178,4 @@ def format_summary(result: Mapping[str, Any], store: Store) -> str:
         lines.append(f"challenger: not in use. {error}")
     lines.append(f"experiment: {result['sentence']}")
     lines.append(f"page: {store.reports / 'experiment.html'}")
-    return "\n".join(lines)
+    return join_lines(lines)

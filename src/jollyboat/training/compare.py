@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from jollyboat.pages import page
+from jollyboat.pages.terminal import join_lines
 from jollyboat.store import Store, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.evaluate import difference
@@ -114,7 +115,7 @@ def format_comparison(comparison: Comparison) -> str:
         f"{row['before']:.3f} became {row['after']:.3f}, the outcome was {row['label']:.0f}"
         for row in changed
     ]
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def format_runs(store: Store) -> str:
@@ -136,7 +137,7 @@ def format_runs(store: Store) -> str:
             f"{run_id:<14}{at[:16]:<18}{run.snapshot_id:<14}{run.chosen:<12}"
             f"{precision:<28}{seconds:>8.1f}"
         )
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
