@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from whole_path import JOLLYBOAT, run
 
 from jollyboat.cli.main import GROUPS, jollyboat
-from jollyboat.store import PROJECT, Store, write_json
+from jollyboat.store import PROJECT, Store, UserError, write_json
 
 HEAVY = {"duckdb", "fastapi", "numpy", "pandas", "pydantic", "sklearn", "uvicorn", "xgboost"}
 
@@ -126,3 +126,28 @@ def test_the_state_names_a_file_that_cannot_be_read(tmp_path):
     result = call("status", STORE_ROOT=str(tmp_path)).output
 
     assert f"unreadable  {tmp_path / 'monitor/latest.json'}" in result and "make monitor" in result
+
+
+BROKEN = {
+    "snapshots/latest.json": (["snapshots"], "make data"),
+    "models/shared/champion.json": (["rollback"], "make deploy"),
+    "models/acme/champion.json": (["models"], "make deploy"),
+    "landed/catalog.json": (["land"], "make data"),
+}
+
+
+@pytest.mark.parametrize("text", ["[]", "5", '"x"', "null", '{"snapshot": [], "files": [5]}', "{"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_holds_something_else_is_refused_with_the_command_that_writes_it(
+    tmp_path, monkeypatch, name, text
+):
+    words, command = BROKEN[name]
+    monkeypatch.setenv("STORE_ROOT", str(tmp_path))
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(UserError) as refused:
+        jollyboat(words, standalone_mode=False)
+
+    assert f"{tmp_path / name} is not" in str(refused.value)
+    assert str(refused.value).endswith(f"Delete it, then run `{command}`.")

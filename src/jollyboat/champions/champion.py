@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
+from jollyboat.pages.terminal import join_lines
 from jollyboat.store import Store, UserError, locked, read_json, replace_pointer
 from jollyboat.training.run import interval
 
@@ -37,7 +38,7 @@ class Change:
 def current(store: Store, tenant_id: str = SHARED) -> tuple[str, str] | None:
     """(owner, version) of the tenant's own champion, else of the shared one, else None."""
     for owner in (refuse_unsafe_owner(tenant_id), SHARED):
-        if pointer := read_json(store.champion(owner)):
+        if pointer := read_json(store.champion(owner), version=str):
             return owner, pointer["version"]
     return None
 
@@ -45,7 +46,7 @@ def current(store: Store, tenant_id: str = SHARED) -> tuple[str, str] | None:
 def own(store: Store) -> dict[str, str]:
     """Tenants that have a champion of their own, with its version."""
     paths = sorted(store.models.glob(f"[!.]*/{store.champion(SHARED).name}"))
-    versions = {path.parent.name: read_json(path)["version"] for path in paths}
+    versions = {path.parent.name: read_json(path, version=str)["version"] for path in paths}
     return {owner: version for owner, version in versions.items() if owner != SHARED}
 
 
@@ -130,7 +131,7 @@ def prune(store: Store, owner: str, keep: int) -> list[str]:
         paths = [store.experiment, *store.champion(owner).parent.glob("*.json")]
         pointers = [pointer for path in paths if isinstance(pointer := read_json(path), dict)]
         named = {pointer["version"] for pointer in pointers if "version" in pointer}
-        champion = read_json(store.champion(owner)) or {"history": []}
+        champion = read_json(store.champion(owner), version=str, history=list) or {"history": []}
         with suppress(UserError):
             named.add(_version_before(owner, champion["history"]))
         old = [version for version in _versions(store, owner)[keep:] if version not in named]
@@ -161,14 +162,15 @@ def format_versions(store: Store) -> str:
     rows = [row for owner in owners for row in _rows_of_owner(store, owner)]
     if not rows:
         return "There is no model yet: `make deploy` makes one."
-    return "\n".join(
+    return join_lines(
         f"{owner:<12}{version:<14}{candidate:<12}{precision:<26}{run:<14}{state}"
         for owner, version, candidate, precision, run, state in [heading, *rows]
     )
 
 
 def _rows_of_owner(store: Store, owner: str) -> list[tuple[str, ...]]:
-    pointer = read_json(store.champion(owner)) or {"version": None, "history": []}
+    pointer = read_json(store.champion(owner), version=str, history=list)
+    pointer = pointer or {"version": None, "history": []}
     entries = {entry["version"]: entry for entry in pointer["history"]}
     rows = []
     for version in _versions(store, owner):
@@ -209,7 +211,7 @@ def _replace(
     """Add an entry to the pointer under the lock that pruning takes too."""
     path = store.champion(owner)
     with locked(_lock(store, owner)):
-        pointer = read_json(path)
+        pointer = read_json(path, version=str, history=list)
         previous = pointer and pointer["version"]
         entry = next_entry(pointer)
         if entry["version"] == previous:

@@ -19,6 +19,7 @@ from jollyboat.audit import audit
 from jollyboat.champions import champion
 from jollyboat.erasure import erase_plan
 from jollyboat.landing import records
+from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import snapshot
 from jollyboat.store import (
     Store,
@@ -94,7 +95,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
         "records": sum(len(one["lines"]) for one in plan["files"].values()),
         "files": len(plan["files"]),
         "snapshots": plan["snapshots"],
-        "snapshot": read_json(store.latest_snapshot, default={}).get("snapshot"),
+        "snapshot": snapshot.latest_id(store) or None,
         "runs": plan["runs"],
         "models": plan["models"],
         "cards": cards,
@@ -114,7 +115,7 @@ def erase(store: Store, tenant: str | None, person: str | None) -> dict:
 def _remove_derived(store: Store, runs: list[str]) -> None:
     for path in [*map(store.root.joinpath, REMOVED), *map(store.runs.joinpath, runs)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if read_json(store.latest_run, default={}).get("run") in runs:
+    if read_json(store.latest_run, default={}, run=str).get("run") in runs:
         store.latest_run.unlink()
 
 
@@ -218,7 +219,7 @@ def unknown_files(store: Store) -> list[str]:
 
 def format_summary(report: dict, unknown: list[str]) -> str:
     """What an erasure removed, and which models learned from it, as lines for the terminal."""
-    return "\n".join(_lines_of(report, unknown))
+    return join_lines(_lines_of(report, unknown))
 
 
 def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:

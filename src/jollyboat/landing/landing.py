@@ -89,7 +89,13 @@ def land(
     land_leftovers(store)
     reader = hash_file(Path(records.__file__))
     catalog = read_json(_catalog(store), default={})
-    before = {entry["file"]: LandedFile(**entry) for entry in catalog.get("files", [])}
+    try:
+        before = {entry["file"]: LandedFile(**entry) for entry in catalog.get("files", [])}
+    except (LookupError, TypeError) as error:
+        raise UserError(
+            f"{_catalog(store)} is not as `make data` writes it ({error!r}). "
+            "Delete it, then run `make data`."
+        ) from error
     folders = _source_folders(store)
     paths = _paths(store, folders.intersection(sources))
     if not paths:

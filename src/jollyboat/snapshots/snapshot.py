@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 
+from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import distribution
 from jollyboat.store import (
     Store,
@@ -169,10 +170,16 @@ def open_latest(store: Store | None = None) -> Snapshot:
     return open("", store)
 
 
+def latest_id(store: Store) -> str:
+    """The id of the latest snapshot, or an empty text."""
+    pointer = read_json(store.latest_snapshot, snapshot=str)
+    return pointer["snapshot"] if pointer else ""
+
+
 def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
     """A snapshot by its id ('' for the latest); UserError lists the ids if it is unknown."""
     store = store or default_store()
-    snapshot_id = snapshot_id or read_json(store.latest_snapshot, default={}).get("snapshot", "")
+    snapshot_id = snapshot_id or latest_id(store)
     if not snapshot_id:
         raise UserError(
             "There is no snapshot yet: `make data` publishes one from the logs in data/raw."
@@ -315,7 +322,7 @@ def all_of(store: Store) -> list[Snapshot]:
 
 def of_latest_run(store: Store) -> str | None:
     """The id of the latest training run's snapshot, even if its model was refused."""
-    if run := read_json(store.latest_run, default={}).get("run"):
+    if run := read_json(store.latest_run, default={}, run=str).get("run"):
         return read_json(store.runs / run / "settings.json", default={}).get("snapshot")
     return None
 
@@ -326,7 +333,7 @@ def uses(store: Store) -> dict[str, list[str]]:
     Users are the latest pointer, the latest training run (it may be deployed yet), and the
     champions with every version in their history.
     """
-    users = {read_json(store.latest_snapshot, default={}).get("snapshot", ""): ["latest"]}
+    users = {latest_id(store): ["latest"]}
     if snapshot_id := of_latest_run(store):
         users.setdefault(snapshot_id, []).append("latest run")
     for pointer in sorted(store.models.glob("*/champion.json")):
@@ -357,7 +364,7 @@ def remove(store: Store, ids: list[str]) -> int:
 
     If the latest is removed, the newest that is left becomes the latest.
     """
-    if read_json(store.latest_snapshot, default={}).get("snapshot") in ids:
+    if latest_id(store) in ids:
         if left := [each.id for each in all_of(store) if each.id not in ids]:
             write_json(store.latest_snapshot, {"snapshot": left[0]})
         else:
@@ -381,7 +388,7 @@ def remove(store: Store, ids: list[str]) -> int:
 def format_all(store: Store) -> str:
     """A line for each snapshot, the newest first; UserError if there is none."""
     open_latest(store)
-    return "\n".join(_lines_of_all(store))
+    return join_lines(_lines_of_all(store))
 
 
 def _lines_of_all(store: Store) -> Iterator[str]:
@@ -401,7 +408,7 @@ def _lines_of_all(store: Store) -> Iterator[str]:
 
 def format_one(one: Snapshot) -> str:
     """What a snapshot holds, as lines for the terminal."""
-    return "\n".join(_lines_of_one(one))
+    return join_lines(_lines_of_one(one))
 
 
 def _lines_of_one(one: Snapshot) -> Iterator[str]:
@@ -425,7 +432,7 @@ def _lines_of_one(one: Snapshot) -> Iterator[str]:
 
 def format_difference(a: Snapshot, b: Snapshot) -> str:
     """Rows, columns, label rate and distributions of two snapshots, as lines."""
-    return "\n".join([*_changed_tables(a, b), *_changed_distributions(a, b)])
+    return join_lines([*_changed_tables(a, b), *_changed_distributions(a, b)])
 
 
 def _changed_tables(a: Snapshot, b: Snapshot) -> Iterator[str]:

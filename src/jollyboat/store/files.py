@@ -3,24 +3,50 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from jollyboat.store.errors import UserError
 
+# The command that writes the JSON files below a folder of data/.
+WRITERS = {
+    "dbt": "make data",
+    "landed": "make data",
+    "models": "make deploy",
+    "monitor": "make monitor",
+    "runs": "make train",
+    "scores": "make score",
+    "snapshots": "make data",
+}
 
-def read_json(path: Path, default: object = None) -> object:
-    """The file's content, or `default` where there is no file; UserError if it is not JSON."""
+
+def read_json(path: Path, default: object = None, **keys: type) -> object:
+    """The file's content, or `default` where there is no file; UserError if it is something else.
+
+    The content is a list if `default` is one, else an object that has these keys of these types.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _check(content, list if isinstance(default, list) else dict, keys)
     except FileNotFoundError:
         return default
     except ValueError as error:
+        written_by = [WRITERS[part] for part in path.parent.parts if part in WRITERS]
+        command = f"`{written_by[-1]}`" if written_by else "the command that writes it again"
         raise UserError(
-            f"{path} is not readable JSON ({error}). "
-            "Delete it, then run the command that writes it again."
+            f"{path} is not readable JSON ({error}). Delete it, then run {command}."
         ) from error
+    return content
+
+
+def _check(content: object, kind: type, keys: Mapping[str, type]) -> None:
+    if not isinstance(content, kind):
+        expected = "a list" if kind is list else "an object"
+        raise ValueError(f"it holds {content!r:.40} and should hold {expected}")
+    for key, kind_of_value in keys.items():
+        if not isinstance(content.get(key), kind_of_value):
+            raise ValueError(f"its {key} is {content.get(key)!r:.40}")
 
 
 def write_json(path: Path, value: object) -> None:

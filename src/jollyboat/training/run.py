@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.pages import page
+from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import snapshot
 from jollyboat.store import (
     LIBRARY,
@@ -139,7 +140,7 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
 def open(run_id: str, store: Store | None = None) -> Run:
     """A finished run by its id, '' for the latest; UserError lists the finished runs."""
     store = store or default_store()
-    run_id = run_id or read_json(store.latest_run, default={}).get("run", "")
+    run_id = run_id or read_json(store.latest_run, default={}, run=str).get("run", "")
     if not run_id:
         raise UserError("There is no training run yet. Run `make train`.")
     run = Run(store, run_id)
@@ -173,7 +174,7 @@ def format_summary(run: Run, is_unchanged: bool, seconds: float) -> str:
         f"{seconds:.1f} s"
     )
     lines += [f"warning: {sentence}" for sentence in metrics.get("warnings", ())]
-    return "\n".join([*lines, f"page: {run.report}"])
+    return join_lines([*lines, f"page: {run.report}"])
 
 
 def write_page(run: Run, title: str) -> str:
