@@ -58,6 +58,13 @@ class Browser:
         self("Input.dispatchKeyEvent", type="keyUp", key=key)
         self.wait_for_load()
 
+    def press_at_once(self, keys: str) -> None:
+        """Press keys before the first of them has led to another page."""
+        self._events.clear()
+        press = "document.dispatchEvent(new KeyboardEvent('keydown', {key}))"
+        self.evaluate(f"for (const key of {json.dumps(keys)}) {press}")
+        self.wait_for_load()
+
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""
         return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get(

@@ -386,6 +386,7 @@ def test_a_session_under_review_is_shown_without_running_what_it_holds():
         "waiting": 1,
         "done": 0,
         "nonce": "n",
+        "judgement_id": "0" * 32,
         "kinds": {"wrong": "Wrong"},
     }
 

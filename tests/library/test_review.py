@@ -1,6 +1,7 @@
 """People's judgements are lines of a source, change what training uses, and are made on a page of the server."""
 
 import asyncio
+import errno
 
 import duckdb
 import httpx
@@ -167,6 +168,57 @@ def test_only_a_session_of_the_newest_snapshot_is_judged_and_only_a_judgement_in
     assert (kept.status_code, line["point_at"]) == (303, JUDGED[2])
     assert undone == [422, 303, 422]
     assert review.judged(store) == []
+
+
+def test_a_form_counts_once_however_often_it_is_sent(store):
+    publish_session(store, *JUDGED[:2])
+    form = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True))
+    form["judgement_id"] = "0123456789abcdef" * 2
+
+    with TestClient(app, follow_redirects=False) as client:
+        sent = [
+            client.post("/review", data=form | {"judgement": each})
+            for each in ("fit", "cannot_say")
+        ]
+        forged = client.post("/review", data=form | {"judgement": "fit", "judgement_id": "../x"})
+
+    assert [response.status_code for response in sent] == [303] * 2
+    assert [line["judgement"] for line in review.judged(store)] == ["fit"]
+    assert forged.status_code == 422
+
+
+def test_a_browser_gets_a_page_where_there_is_no_champion_or_the_disk_is_full(store, monkeypatch):
+    browser, judgement = {"accept": "text/html,*/*;q=0.8"}, {"judgement": "fit"}
+    judgement |= dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True))
+
+    def fill_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "data/raw/labels/x.jsonl")
+
+    with TestClient(app) as client:
+        no_snapshot = client.get("/review", headers=browser)
+        write_empty_features(store)
+        no_champion = client.get("/review", headers=browser)
+        publish_session(store, *JUDGED[:2])
+        monkeypatch.setattr(review, "write_text", fill_disk)
+        full = client.post("/review", data=judgement, headers=browser)
+        plain = client.post("/review", data=judgement)
+
+    for response, words in (
+        (no_snapshot, "`make data`"),
+        (no_champion, "`make deploy`"),
+        (full, "data/raw/labels/x.jsonl cannot be used (No space left on device)"),
+    ):
+        assert response.status_code == 503
+        assert "<h1>" in response.text and words in response.text
+    assert plain.status_code == 503 and "No space left" in plain.json()["detail"]
+
+
+def write_empty_features(store: Store) -> None:
+    """A snapshot without a session."""
+    columns = {"tenant_id": "VARCHAR", "status": "VARCHAR", "point_at": "TIMESTAMP"}
+    table = {"columns": columns, "files": []}
+    write_json(store.snapshots / "empty/manifest.json", {"tables": {"session_features": table}})
+    write_json(store.latest_snapshot, {"snapshot": "empty"})
 
 
 def publish_session(store: Store, tenant_id: str, entity_id: str) -> None:

@@ -101,6 +101,17 @@ def test_three_sessions_reviewed_by_keyboard_are_three_lines_and_one_undone_a_fo
     assert "2 judged" in waiting
 
 
+def test_three_keys_pressed_at_once_judge_one_session_once(untouched, watched):
+    before = len(lines(watched))
+    with served(untouched, watched) as address, browser() as page:
+        page.open(f"{address}/review")
+        page.press_at_once("fnc")
+        page.press("c")
+
+    added = lines(watched)[before:]
+    assert len({line["entity_id"] for line in added}) == len(added) == 2
+
+
 def lines(store: Path) -> list[dict]:
     """The judgements that landed, oldest first."""
     actual = [json.loads(path.read_text()) for path in store.glob("raw/labels/dt=*/*.jsonl")]

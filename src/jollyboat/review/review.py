@@ -91,9 +91,20 @@ def knows(newest: Snapshot, tenant_id: str, entity_id: str) -> bool:
 
 
 def judge(
-    store: Store, by: str, tenant_id: str, entity_id: str, point_at: str, judgement: str
+    store: Store,
+    by: str,
+    tenant_id: str,
+    entity_id: str,
+    point_at: str,
+    judgement: str,
+    judgement_id: str = "",
 ) -> str:
-    """Write one judgement of a session; returns its id."""
+    """Write one judgement of a session; returns its id.
+
+    `judgement_id` is that of the form, which counts once however often it is sent.
+    """
+    if judgement_id and not re.fullmatch("[0-9a-f]{32}", judgement_id):
+        raise UserError(f"A judgement's id has 32 hex digits, not {judgement_id!r:.80}.")
     if judgement not in JUDGEMENTS:
         raise UserError(f"A judgement is one of {', '.join(JUDGEMENTS)}, not {judgement!r:.80}.")
     if not re.fullmatch(TENANT_ID, tenant_id):
@@ -105,7 +116,9 @@ def judge(
     except (ValueError, OverflowError):
         raise UserError(f"A judgement's point_at is a time, not {point_at!r:.80}.") from None
     session = {"tenant_id": tenant_id, "entity_id": entity_id, "point_at": point_at}
-    return _write(store, by, **session, judgement=judgement)
+    if judgement_id and any(store.raw.glob(f"labels/dt=*/{judgement_id}.jsonl")):
+        return judgement_id
+    return _write(store, by, judgement_id or uuid4().hex, **session, judgement=judgement)
 
 
 def undo(store: Store, by: str, judgement_id: str) -> str:
@@ -113,13 +126,14 @@ def undo(store: Store, by: str, judgement_id: str) -> str:
     for line in judged(store):
         if line["judgement_id"] == judgement_id:
             session = {name: line.get(name, "") for name in (*KEYS, "point_at")}
-            return _write(store, by, **session, judgement="undo", undoes=judgement_id)
+            undo_id = uuid4().hex
+            return _write(store, by, undo_id, **session, judgement="undo", undoes=judgement_id)
     raise UserError(f"No judgement {judgement_id!r:.80} is in effect, so it cannot be undone.")
 
 
-def _write(store: Store, by: str, **fields: str) -> str:
+def _write(store: Store, by: str, judgement_id: str, **fields: str) -> str:
     """Write a line in a file of its own, so that the file is complete when it appears."""
-    now, judgement_id = datetime.now(UTC), uuid4().hex
+    now = datetime.now(UTC)
     line = {"judgement_id": judgement_id, "judged_at": now.isoformat(), "by": by, **fields}
     path = store.raw / "labels" / f"dt={now:%Y-%m-%d}" / f"{judgement_id}.jsonl"
     write_text(path, json.dumps(line) + "\n")

@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jollyboat.bundles.bundle import SHARED
@@ -36,7 +37,7 @@ from jollyboat.serving.schema import (
     PredictRequest,
     request_body_schema,
 )
-from jollyboat.store import Store, default_store
+from jollyboat.store import Store, UserError, default_store
 
 MOST_BYTES = 4_000_000
 log = logging.getLogger("serving")
@@ -123,6 +124,8 @@ async def predict_batch(request: Request, explain: bool = False) -> Response:
 
 POST_ROUTES = {route.path: route for route in app.routes if isinstance(route, APIRoute)}
 app.include_router(pages.router)
+for kind in (StarletteHTTPException, UserError, OSError):
+    app.add_exception_handler(kind, pages.show_error)
 
 
 @app.get("/health")

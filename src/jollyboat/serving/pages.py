@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 from contextlib import suppress
@@ -9,7 +10,14 @@ from urllib.parse import parse_qs
 
 import pandas as pd
 from fastapi import APIRouter, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from jollyboat.champions.champion import person
 from jollyboat.pages.page import render
@@ -22,12 +30,28 @@ from jollyboat.store import UserError, default_store, project_settings
 
 MOST_BYTES = 10_000
 FOLDERS = {"docs", "models", "monitor", "reports", "runs", "scores"}
+log = logging.getLogger("serving")
 router = APIRouter(include_in_schema=False)
 
 
 def is_serving(app: FastAPI) -> bool:
     """Whether a champion is loaded and the tasks that serve it run."""
     return bool(app.state.champions.models) and not any(task.done() for task in app.state.tasks)
+
+
+async def show_error(request: Request, error: Exception) -> Response:
+    """An HTTPException, UserError or OSError as a sentence: a page in a browser, else JSON."""
+    status, sentence, headers = 503, str(error), None
+    if isinstance(error, StarletteHTTPException):
+        status, sentence, headers = error.status_code, error.detail, error.headers
+    elif isinstance(error, OSError):
+        file, reason = error.filename or "A file of data/", error.strerror or error
+        sentence = f"{file} cannot be used ({reason}). Fix it, then try again."
+        log.warning("%s %s: %s", request.method, request.url.path, sentence)
+    if isinstance(sentence, str) and "text/html" in request.headers.get("accept", ""):
+        html = render("error.html", title=f"Error {status}", sentence=sentence)
+        return HTMLResponse(html, status, headers)
+    return JSONResponse({"detail": sentence}, status, headers)
 
 
 @router.get("/")
@@ -85,23 +109,21 @@ def show_session(request: Request) -> HTMLResponse:
     """The next session of the queue."""
     store, app = default_store(), request.app
     champions, session = app.state.champions, None
-    try:
-        newest = snapshot.open_latest(store)
-        queue = _review_queue(app, newest.id)
-        if queue is None:
-            queue = review.queue(store, champions.of, **project_settings().review.model_dump())
-            app.state.review_queue = (_queue_key(app, newest.id), queue)
-        judgements = review.judged(store)
-        pending = review.unjudged(queue, judgements)
-        if len(pending):
-            row = pending.iloc[0]
-            session = review.story(newest, row, champions.of(row["tenant_id"]))
-    except UserError as error:
-        raise HTTPException(503, str(error)) from None
+    newest = snapshot.open_latest(store)
+    queue = _review_queue(app, newest.id)
+    if queue is None:
+        queue = review.queue(store, champions.of, **project_settings().review.model_dump())
+        app.state.review_queue = (_queue_key(app, newest.id), queue)
+    judgements = review.judged(store)
+    pending = review.unjudged(queue, judgements)
+    if len(pending):
+        row = pending.iloc[0]
+        session = review.story(newest, row, champions.of(row["tenant_id"]))
     return _page(
         "review.html",
         "Review",
         nonce=secrets.token_urlsafe(12),
+        judgement_id=secrets.token_hex(16),
         waiting=len(pending),
         done=len(judgements),
         session=session,
@@ -142,7 +164,7 @@ def _keep_judgement(form: dict[str, str]) -> None:
     if form.get("judgement") == "undo":
         review.undo(store, person(), form.get("undoes", ""))
         return
-    names = (*review.KEYS, "point_at", "judgement")
+    names = (*review.KEYS, "point_at", "judgement", "judgement_id")
     judgement = {name: form.get(name, "") for name in names}
     tenant, entity = judgement["tenant_id"], judgement["entity_id"]
     if not review.knows(snapshot.open_latest(store), tenant, entity):

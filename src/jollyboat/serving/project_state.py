@@ -39,7 +39,7 @@ def read_state(store: Store) -> dict[str, Any]:
     def read_experiment() -> dict[str, Any] | None:
         try:
             return running_experiment(store)
-        except UserError as error:
+        except (UserError, OSError) as error:
             troubles[store.experiment] = str(error)
             return None
 
