@@ -38,6 +38,7 @@ from whole_path import JOLLYBOAT
 from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import promote, rollback
+from jollyboat.landing import prediction_log
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving import batch_scores, request_body
 from jollyboat.serving.app import MOST_BYTES, app
@@ -472,6 +473,29 @@ def test_answers_go_on_without_their_log_and_health_and_start_page_report_it(sto
     assert "with problems</h1>" in page and "Not written: " in page
     assert state_after == "written" and "monitoring has not run yet" in page_after
     assert len(logged(store)) == 1
+
+
+def test_a_server_of_another_user_says_so_and_recovers(store, bundle, monkeypatch):
+    def denied(self):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self.salt))
+
+    monkeypatch.setattr(Store, "read_salt", denied)
+    monkeypatch.setattr(prediction_log.os, "access", lambda *_: False)
+    with TestClient(app) as client:
+        refused, health = client.get("/ready"), client.get("/health").json()
+        page = client.get("/")
+        monkeypatch.undo()
+        monkeypatch.setenv("STORE_ROOT", str(store.root))
+        store.salt.write_text("salt")
+        client.portal.call(app.state.champions.refresh)
+        ready = client.get("/ready")
+
+    assert refused.status_code == 503
+    assert f"{store.salt} cannot be read by the user" in refused.json()["detail"]
+    assert "the user who runs the pipeline" in refused.json()["detail"]
+    assert health["prediction_log"].startswith("not written (Permission denied: ")
+    assert page.status_code == 200 and "cannot be read by the user" in page.text
+    assert ready.status_code == 200
 
 
 def test_without_a_champion_every_answer_names_the_way_out(store):
@@ -952,6 +976,21 @@ def test_the_features_of_a_bundle_are_one_select_online_and_in_batch(tmp_path, s
         list(batch_scores._compute_features(bundle, events, pd.DataFrame([KEY])))
 
     assert not path.exists()
+
+
+def test_an_id_that_a_spreadsheet_takes_for_a_formula_is_quoted_in_the_csv_alone(tmp_path):
+    ids = ["=HYPERLINK(0)", "+1", "-1", "@x", "\t=1", "a=b", "x,y", '"', "'=1"]
+    scores = pd.DataFrame({"tenant_id": "acme", "entity_id": ids, "probability": 0.5})
+
+    batch_scores._write(tmp_path, scores)
+    csv, parquet = (
+        duckdb.sql(f"select entity_id from '{tmp_path}/scores.{suffix}'").fetchall()
+        for suffix in ("csv", "parquet")
+    )
+
+    assert sorted(id for (id,) in parquet) == sorted(ids)
+    quoted = [f"'{id}" if id[0] in "=+-@\t" else id for id in ids]
+    assert sorted(id for (id,) in csv) == sorted(quoted)
 
 
 def test_a_bundles_sql_and_lookups_open_no_other_file(tmp_path, popular_products):

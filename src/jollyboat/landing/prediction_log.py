@@ -36,6 +36,9 @@ class PredictionLog:
         self._retry_at = 0.0  # 0 unless the file could not be landed
         self.written = self.lost = 0
         self.trouble: str | None = None
+        folder = next(each for each in (store.live, *store.live.parents) if each.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            self.trouble = f"Permission denied: {folder}"
 
     @property
     def waiting_seconds(self) -> float:

@@ -135,14 +135,20 @@ def _score_with(bundle: Bundle, snapshot: Snapshot, sessions: pd.DataFrame) -> p
 
 
 def _write(folder: Path, scores: pd.DataFrame) -> None:
-    """Write each file in one piece, the most probable sessions first."""
+    """Write each file in one piece, the most probable sessions first.
+
+    In the CSV an apostrophe precedes an id that a spreadsheet would take for a formula.
+    """
+    ids = [rf"regexp_replace({name}, '^[-=+@\s]', '''\0') as {name}" for name in KEYS[:2]]
+    sources = {"parquet": "from scores"}
+    sources["csv"] = f"select * replace ({', '.join(ids)}) from scores"
     folder.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         connection.register("frame", scores)
         connection.execute(
             "create table scores as from frame order by probability desc, tenant_id, entity_id"
         )
-        for suffix in ("parquet", "csv"):
+        for suffix, source in sources.items():
             draft = folder / f".scores.{os.getpid()}.{suffix}"
-            connection.execute(f"copy scores to ? (format {suffix})", [str(draft)])
+            connection.execute(f"copy ({source}) to ? (format {suffix})", [str(draft)])
             draft.replace(folder / f"scores.{suffix}")

@@ -1,6 +1,7 @@
 """The champions in memory: reloaded when their pointers or the snapshot's lookups change."""
 
 import asyncio
+import getpass
 import hashlib
 import logging
 import os
@@ -86,8 +87,9 @@ class Champions:
         try:
             self._replace(owner, await asyncio.to_thread(self._load, owner))
         except Exception as error:  # a user's SQL or candidate may raise anything
-            self.refused[owner] = f"{owner.rstrip(':')}: {error}"
-            has_traceback = not isinstance(error, UserError)
+            reason = _explain_permission(error) if isinstance(error, PermissionError) else error
+            self.refused[owner] = f"{owner.rstrip(':')}: {reason}"
+            has_traceback = not isinstance(error, UserError | PermissionError)
             log.warning("A champion was refused. %s", self.refused[owner], exc_info=has_traceback)
             return files_state
         self.refused.pop(owner, None)
@@ -146,19 +148,25 @@ class Champions:
             owners = [name for name in names if not name.startswith(".")]
         except FileNotFoundError:
             owners = []
-        except OSError:  # as when no file descriptor is left: the owners before stay
+        except OSError as error:  # as when no file descriptor is left: the owners before stay
             owners = [owner for owner in self._seen if owner != CHALLENGER]
+            if isinstance(error, PermissionError):
+                self.refused[SHARED] = _explain_permission(error)
         states = {owner: _changed_at(self.store.champion(owner)) for owner in owners}
         states[CHALLENGER] = _changed_at(self.store.experiment)
         return {owner: state for owner, state in states.items() if state}
 
     def _newest_change(self, owner: str) -> int | None:
-        """When a file of the owner's bundles last changed; for the challenger, of its owner's."""
+        """When the salt or a file of the owner's bundles last changed.
+
+        The challenger's are its owner's.
+        """
         with suppress(UserError, OSError):
             experiment = running_experiment(self.store) if owner == CHALLENGER else None
             owner = experiment["owner"] if experiment else owner
             folder = self.store.models / refuse_unsafe_owner(owner)
-            return max(path.lstat().st_ctime_ns for path in [folder, *folder.rglob("*")])
+            salt = [self.store.salt] if self.store.salt.exists() else []
+            return max(path.lstat().st_ctime_ns for path in [folder, *folder.rglob("*"), *salt])
         return None
 
     def _replace(self, owner: str, model: LoadedModel | None) -> None:
@@ -167,6 +175,13 @@ class Champions:
             self.models[owner] = model
         if before and before is not model:
             before.close()
+
+
+def _explain_permission(error: PermissionError) -> str:
+    return (
+        f"{error.filename} cannot be read by the user {getpass.getuser()} ({error.strerror}). "
+        "Start the server as the user who runs the pipeline."
+    )
 
 
 def _changed_at(path: Path) -> tuple[int, int] | None:
