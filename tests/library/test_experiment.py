@@ -211,11 +211,12 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
     sessions = answers[["tenant_id", "session_id"]].assign(
         status="train", person_id=[*"pppqr", "nobody"]
     )
+    for name, rows in {"fct_predictions": answers, "sessions": sessions}.items():
+        duckdb.from_df(rows).to_parquet(str(tmp_path / f"{name}.parquet"))
     newest = SimpleNamespace(
         manifest={"tables": {"fct_predictions": {}}},
         columns=lambda _: ["person_id"],
-        relation=lambda _: duckdb.from_df(sessions),
-        frame=lambda _: answers,
+        scan=lambda table: f"'{tmp_path}/{table}.parquet'",
     )
     monkeypatch.setattr(experiment.snapshot, "open_latest", lambda _: newest)
     write_json(store.experiment, EXPERIMENT)

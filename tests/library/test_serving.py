@@ -40,6 +40,7 @@ from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import promote, rollback
 from jollyboat.landing import prediction_log
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
+from jollyboat.serving import app as app_module
 from jollyboat.serving import batch_scores, request_body
 from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.champions import CHALLENGER, Champions
@@ -256,13 +257,13 @@ def test_a_request_for_another_host_is_refused_with_the_way_to_allow_it(client, 
         posted = client.post(path, json=body, headers={"host": host})
         return posted.status_code
 
-    monkeypatch.setenv("ALLOWED_HOSTS", "shop.example.com, *.corp.example")
+    monkeypatch.setenv("ALLOWED_HOSTS", "shop.example.com, *.corp.example a.example:81")
     loopback = ["localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:80"]
-    named = ["shop.example.com:8000", "a.corp.example"]
+    named = ["shop.example.com:8000", "a.corp.example", "a.example:81"]
     wrong = ["evil.example", "xshop.example.com", "corp.example", "localhost.evil.example", "", "["]
     paths = ("/", "/ready", "/docs", "/review", "/model", "/nothing")
 
-    assert [status(host) for host in [*loopback, *named]] == [200] * 6
+    assert [status(host) for host in [*loopback, *named]] == [200] * 7
     assert [status(host) for host in wrong] == [400] * 6
     evil = {"host": "evil.example"}
     assert [client.get(path, headers=evil).status_code for path in paths] == [400] * 6
@@ -1073,7 +1074,7 @@ def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypat
 def test_large_bodies_that_are_not_complete_are_bounded_together_and_small_ones_go_on(
     bundle, monkeypatch
 ):
-    monkeypatch.setattr(request_body, "MOST_UNFINISHED_BYTES", 250_000)
+    monkeypatch.setattr(request_body, "MOST_UNANSWERED_BYTES", 250_000)
 
     async def slow(is_over):
         yield b" " * 200_000
@@ -1101,6 +1102,62 @@ def test_large_bodies_that_are_not_complete_are_bounded_together_and_small_ones_
     assert [answer.status_code for answer in answered] == [200] * 3
 
 
+def test_a_large_request_gives_turns_to_small_ones_and_is_answered_as_its_parts_are(
+    bundle, monkeypatch
+):
+    monkeypatch.setattr(app_module, "SMALL", 2_000)
+    order = []
+    predict = LoadedModel.predict
+    monkeypatch.setattr(
+        LoadedModel,
+        "predict",
+        lambda self, sessions, *more: (
+            order.append([entity for _, entity, _ in sessions]) or predict(self, sessions, *more)
+        ),
+    )
+    late = [event(2, event_type="cart_add", page="a@x.de b"), event(1)]
+    sessions = [
+        {
+            "tenant_id": "acme",
+            "session_id": f"s{number}",
+            "events": late if number % 2 else late[1:],
+        }
+        for number in range(400)
+    ]
+
+    async def crowd():
+        async with serving() as client:
+            batch = asyncio.create_task(
+                client.post("/predict/batch", json={"sessions": sessions}, timeout=60)
+            )
+            while not any("s0" in entities for entities in order):
+                await asyncio.sleep(0)
+            body = {"tenant_id": "acme", "session_id": "small", "events": [event(1)]}
+            small = await client.post("/predict", json=body)
+            return small, batch.done(), await batch
+
+    small, is_batch_done, batch = asyncio.run(crowd())
+    passes = [number for number, entities in enumerate(order) if "small" in entities]
+
+    assert small.status_code == batch.status_code == 200 and not is_batch_done
+    assert passes[0] < len(order) - 2
+    answers = batch.json()["answers"]
+    assert [answer["entity_id"] for answer in answers] == [f"s{number}" for number in range(400)]
+    assert [answer["probability"] for answer in answers] == [BROWSED, CARTED] * 200
+
+
+def test_the_rows_of_rows_are_the_rows():
+    events = [
+        event(3, price=12.345, quantity=2, page=" a@x.de ", own={"mail": "b@x.de"}),
+        event(1, occurred_at="2026-01-05T10:30:00.123456+02:00", device=""),
+        {"event_type": "a", "occurred_at": "2026-01-05T10:30:00"},
+        event(3),
+    ]
+    once = rows_of_request(0, "acme", events, "salt")
+
+    assert rows_of_request(7, "acme", once, "salt") == rows_of_request(7, "acme", events, "salt")
+
+
 def test_a_request_that_is_unfinished_when_the_server_stops_is_answered_503(bundle):
     sent = []
 
@@ -1117,7 +1174,7 @@ def test_a_request_that_is_unfinished_when_the_server_stops_is_answered_503(bund
                 "method": "POST",
                 "path": "/predict",
                 "query_string": b"",
-                "headers": [],
+                "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
             }
             task = asyncio.create_task(app(scope, never, keep))
             await asyncio.sleep(0.05)
@@ -1332,7 +1389,8 @@ def test_workers_that_stop_refuse_new_connections_and_finish_what_they_have(
     for name, value in {"HOST": "127.0.0.1", "PORT": "0", "WORKERS": "2"}.items():
         monkeypatch.setenv(name, value)
     body = json.dumps({"tenant_id": "acme", "events": CARTED_EVENTS}).encode()
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     command = [sys.executable, *JOLLYBOAT, "serve"]
 
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:

@@ -29,11 +29,12 @@ async def answer_requests(
     entities = [request.entity_id() or own for request, own in zip(requests, ids, strict=True)]
     futures = [
         state.queue.predict(
-            (request.tenant_id, entity, request.events),
+            (request.tenant_id, entity, request.rows),
             request.anonymous_id(),
             explain or request.explain,
+            place,
         )
-        for request, entity in zip(requests, entities, strict=True)
+        for place, (request, entity) in enumerate(zip(requests, entities, strict=True))
     ]
     results = [await future for future in futures]
     if None in results:

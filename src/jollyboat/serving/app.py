@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from jollyboat.serving import metrics, pages
 from jollyboat.serving.answers import answer_requests, format_answer
 from jollyboat.serving.champions import NO_CHAMPION, Champions
 from jollyboat.serving.guard import Guard, check_is_json, has_token
-from jollyboat.serving.request_body import read_body
+from jollyboat.serving.request_body import SMALL, body_of
 from jollyboat.serving.request_queue import RequestQueue
 from jollyboat.serving.schema import (
     TOO_LONG,
@@ -55,6 +56,9 @@ async def lifespan(app: FastAPI):
     app.state.champions, app.state.queue = champions, RequestQueue(champions)
     has_log = not bundle_folder and os.environ.get("SERVE_LOG") != "0"
     app.state.log = _open_log(store) if has_log else None
+    app.state.large_requests = asyncio.Semaphore(1)
+    # A thread with a large request hands over to the event loop after 1 ms.
+    sys.setswitchinterval(0.001)
     # A batch is thousands of rows without garbage; the default threshold searches it ten times.
     gc.set_threshold(50_000)
     # No collection searches the libraries' objects, which would delay all answers.
@@ -105,9 +109,7 @@ app.add_middleware(metrics.RequestMetrics)
 @app.post("/predict", response_model=Answer, openapi_extra=request_body_schema(PredictRequest))
 async def predict(request: Request, explain: bool = False) -> Response:
     """The probability that the session's outcome follows, from its events so far."""
-    began = time.perf_counter()
-    session = await _read(request, PredictRequest)
-    (answer,) = await answer_requests(request.app.state, [session], explain, began)
+    (answer,) = await _answer(request, PredictRequest, explain)
     return Response(to_json(answer), media_type="application/json")
 
 
@@ -116,9 +118,7 @@ async def predict(request: Request, explain: bool = False) -> Response:
 )
 async def predict_batch(request: Request, explain: bool = False) -> Response:
     """The same for many sessions, all or none."""
-    began = time.perf_counter()
-    batch = await _read(request, BatchRequest)
-    answers = await answer_requests(request.app.state, batch.sessions, explain, began)
+    answers = await _answer(request, BatchRequest, explain)
     return Response(to_json({"answers": answers}), media_type="application/json")
 
 
@@ -250,10 +250,35 @@ def _champion_of(app: FastAPI, tenant_id: str) -> LoadedModel:
     return champion
 
 
-async def _read(request: Request, form: type[Form]) -> Form:
-    """The request's body in this form, else 422 or 413 with what is wrong but not what was sent."""
+async def _answer(request: Request, form: type[Form], explain: bool) -> list[dict[str, Any]]:
+    """An answer for each session of the request's body."""
+    began, state = time.perf_counter(), request.app.state
     check_is_json(request)
-    body = await read_body(request, MOST_BYTES)
+    async with body_of(request, MOST_BYTES) as body:
+        if len(body) <= SMALL:
+            sessions = _sessions_of(_parse(body, form))
+            return await answer_requests(state, sessions, explain, began)
+        # One at a time, in a thread: small requests are answered meanwhile.
+        async with state.large_requests:
+            sessions = await asyncio.to_thread(_prepare, body, form, state.champions)
+            return await answer_requests(state, sessions, explain, began)
+
+
+def _prepare(body: bytes, form: type[Form], champions: Champions) -> list[PredictRequest]:
+    """The sessions of a large body with their rows, so that the queue has little work with them."""
+    sessions = _sessions_of(_parse(body, form))
+    for session in sessions:
+        if champion := champions.of(session.tenant_id):
+            session.prepare_rows(champion.salt)
+    return sessions
+
+
+def _sessions_of(parsed: BaseModel) -> list[PredictRequest]:
+    return parsed.sessions if isinstance(parsed, BatchRequest) else [parsed]
+
+
+def _parse(body: bytes, form: type[Form]) -> Form:
+    """The body in this form, else 422 or 413 with what is wrong but not what was sent."""
     try:
         return form.model_validate_json(body)
     except ValidationError as error:

@@ -53,10 +53,11 @@ def _check_host(request: Request) -> None:
 
     A page whose name leads to this server's address (DNS rebinding) sends its own name.
     """
-    host = re.sub(r":\d*$", "", request.headers.get("host", "")).lower()
+    sent = request.headers.get("host", "").lower()
+    host = re.sub(r":\d*$", "", sent)
     allowed = (*LOOPBACK, *os.environ.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split())
     for name in allowed:
-        if host == name or (name.startswith("*") and host.endswith(name[1:])):
+        if name in (host, sent) or (name.startswith("*") and host.endswith(name[1:])):
             return
     raise HTTPException(
         400,

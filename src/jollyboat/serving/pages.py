@@ -24,7 +24,7 @@ from jollyboat.pages.page import render
 from jollyboat.review import review
 from jollyboat.serving.guard import COOKIE, check_token
 from jollyboat.serving.project_state import read_state
-from jollyboat.serving.request_body import read_body
+from jollyboat.serving.request_body import body_of
 from jollyboat.snapshots import snapshot
 from jollyboat.store import UserError, default_store, project_settings
 
@@ -139,8 +139,9 @@ async def judge_session(request: Request) -> Response:
     origin = request.headers.get("origin")
     if origin and origin.partition("://")[2] != request.headers.get("host"):
         raise HTTPException(403, "A judgement is sent from this server's own page.")
-    body = await read_body(request, MOST_BYTES)
-    form = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    async with body_of(request, MOST_BYTES) as body:
+        fields = parse_qs(body.decode("utf-8", "replace"))
+    form = {name: values[0] for name, values in fields.items()}
     try:
         await asyncio.to_thread(_keep_judgement, form)
     except UserError as error:
