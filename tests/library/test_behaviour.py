@@ -216,26 +216,30 @@ def with_features(clean: Split, plant) -> Split:
     return Split(**parts)
 
 
-@pytest.mark.parametrize("finding", FINDINGS[:3])
-def test_a_value_that_a_continuous_feature_repeats_and_that_tells_the_outcome_is_refused(finding):
+@pytest.mark.parametrize(
+    ("finding", "unit"),
+    [*((finding, 0.001) for finding in FINDINGS[:3]), (f"nearly {FINDINGS[0]}", 1.0)],
+)
+def test_a_value_that_a_continuous_feature_repeats_and_that_tells_the_outcome_is_refused(
+    finding, unit
+):
     def stamp(part: Part, rng) -> dict:
         some, has_outcome = rng.random(len(part)) < 0.6, part.label == 1
-        stamped = dict(
-            zip(
-                FINDINGS,
-                [some & ~has_outcome, some & has_outcome, some | has_outcome],
-                strict=False,
-            )
-        )
-        gap = np.where(stamped[finding], 30.0, rng.lognormal(3, 1, len(part)))
+        if finding == FINDINGS[1]:
+            is_stamped = some & has_outcome
+        elif finding == FINDINGS[2]:
+            is_stamped = some | has_outcome
+        else:
+            is_stamped = some & ~has_outcome
+        gaps = (rng.lognormal(3.5, 0.7, len(part)) / unit).round() * unit
+        gap = np.where(is_stamped, 30.0, gaps)
         return {"last_gap_seconds": gap, "seconds_per_event": gap / 2}
 
     planted = leaks(with_features(split(3000), stamp))
 
     (value,) = [one for one in planted["values"] if one["is_spike"]]
     assert max(planted["features"].values()) < 0.95
-    assert value["feature"] == "last_gap_seconds"
-    assert value["finding"] == finding
+    assert (value["feature"], value["finding"]) == ("last_gap_seconds", finding)
     (sentence,) = [each for each in describe_leaks(planted) if "is 30 in" in each]
     assert "collinear with it: seconds_per_event" in sentence
 
@@ -257,6 +261,18 @@ def test_a_count_a_category_or_a_zero_that_excludes_the_outcomes_is_a_warning_on
     assert not any(one["is_spike"] for one in figures["values"])
     assert any(name in sentence for sentence in describe_leaks(figures))
     assert all("none of them has the outcome" in sentence for sentence in describe_leaks(figures))
+
+
+def test_a_few_exceptions_do_not_hide_a_telling_value():
+    def stamp(part: Part, rng) -> dict:
+        is_last = np.where(part.label == 1, rng.random(len(part)) < 0.006, True)
+        return {
+            "gap": np.where(is_last & (rng.random(len(part)) < 0.8), 30.0, rng.random(len(part)))
+        }
+
+    planted = leaks(with_features(split(8000), stamp))
+
+    assert any("gap is 30 in" in each and "nearly none" in each for each in describe_leaks(planted))
 
 
 def test_an_honest_shop_has_no_possible_leak():

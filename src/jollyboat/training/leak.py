@@ -16,8 +16,9 @@ MOST_ROWS = 50_000
 REPORTED = 3
 NOTABLE = 0.9  # ROC AUC of one feature, from which it is a possible leak
 COLLINEAR = 0.95  # correlation of two features' rates of the outcome, from which they are one group
-LEAVES, LEAST_ROWS = 16, 5
-LEAST_EXPECTED, NEARLY_NONE = 10, 0.01  # with 10 expected rows, none is a chance of 5 in 100,000
+LEAVES, LEAST_ROWS = 64, 5
+LEAST_EXPECTED = 10  # rows; where so many are expected, none is a chance of 5 in 100,000
+FEW, FEW_IN_A_SPIKE = 0.01, 0.1  # of the expected rows; gaps in whole seconds hit a spike by chance
 SPIKE_SHARE, SPIKE_RATIO = 0.05, 10  # a spike's rows among all, and beside each neighbour's
 FINDINGS = (
     "none of them has the outcome",
@@ -30,9 +31,8 @@ FINDINGS = (
 def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
     """Figures for the gate's leak checks.
 
-    - features: the three highest ROC AUCs of a single feature. A feature counts by the rate of the
-      outcome in its value (a category) or in its leaf of a small tree (a number), which the other
-      half of the rows gives.
+    - features: the three highest ROC AUCs of a single feature, which counts by the outcome's rate
+      in its leaf of a tree that the other half of the rows fits.
     - collinear: for each feature that is named, those with the same rates.
     - values: the values that hold no outcome, or all outcomes, though at least ten were expected
       otherwise; see `_telling_value`.
@@ -41,9 +41,14 @@ def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
     - shared_by_chance: the share that a tree expects, which learned from that part's own rows which
       of them repeat, plus two standard errors.
     """
+    from sklearn.metrics import roc_auc_score
+
     past = thin(join(split.train, split.validation), MOST_ROWS)
     rates = _rates(past, schema)
-    aucs = {name: _auc(past.label, rates[:, place]) for place, name in enumerate(schema.names)}
+    aucs = {
+        name: float(roc_auc_score(past.label, rates[:, place])) if rates.any() else 0.5
+        for place, name in enumerate(schema.names)
+    }
     values = [_telling_value(feature, past) for feature in schema.features]
     values = sorted(filter(None, values), key=lambda one: (not one["is_spike"], -one["expected"]))
     groups = _groups(schema.names, rates)
@@ -87,35 +92,22 @@ def _format_others(leaks: Mapping[str, Any], name: str) -> str:
 
 
 def _rates(part: Part, schema: FeatureSchema) -> np.ndarray:
-    """Rows by features: the outcome's rate that one half of the rows gives for the other half."""
+    """Rows by features: the outcome's rate in a small tree's leaf, by a tree of the other half."""
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
-    matrix, rates = schema.matrix(part.features), np.empty((len(part), len(schema.features)))
-    for learned in (0, 1):
-        is_learned = np.arange(len(part)) % 2 == learned
-        label = part.label[is_learned]
-        for place, feature in enumerate(schema.features):
-            values = matrix[:, place]
-            if feature.kind == "category":
-                codes = pd.Series(np.nan_to_num(values, nan=-1))
-                by_code = pd.Series(label).groupby(codes[is_learned].to_numpy()).mean()
-                rates[~is_learned, place] = codes[~is_learned].map(by_code).fillna(label.mean())
-            elif label.any() and not label.all():
-                tree = DecisionTreeClassifier(
-                    max_leaf_nodes=LEAVES, min_samples_leaf=LEAST_ROWS, random_state=0
-                )
-                tree.fit(values[is_learned, None], label)
-                rates[~is_learned, place] = tree.predict_proba(values[~is_learned, None])[:, 1]
-            else:
-                rates[~is_learned, place] = label.mean()
-    return rates
-
-
-def _auc(label: np.ndarray, values: np.ndarray) -> float:
-    positives = label.sum()
-    ranks = pd.Series(values).rank().to_numpy()
-    pairs = positives * (len(label) - positives)
-    return float((ranks[label == 1].sum() - positives * (positives + 1) / 2) / pairs)
+    matrix, label = schema.matrix(part.features), part.label
+    if not 2 <= label.sum() <= len(label) - 2:
+        return np.zeros(matrix.shape)
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=LEAVES, min_samples_leaf=LEAST_ROWS, random_state=0
+    )
+    halves = StratifiedKFold(2, shuffle=True, random_state=0)
+    columns = [
+        cross_val_predict(tree, values[:, None], label, cv=halves, method="predict_proba")
+        for values in matrix.T
+    ]
+    return np.column_stack([column[:, 1] for column in columns])
 
 
 def _groups(names: list[str], rates: np.ndarray) -> dict[str, list[str]]:
@@ -149,12 +141,6 @@ def _telling_value(feature: Feature, part: Part) -> dict[str, Any] | None:
     by_value = pd.Series(part.label).groupby(column, dropna=False).agg(["size", "sum"])
     rows, hits = by_value["size"].to_numpy(), by_value["sum"].to_numpy()
     n, positives = len(part), part.label.sum()
-    others, missed, rate = n - rows, positives - hits, positives / n
-    counts = np.array([hits, rows - hits, missed, others - missed])
-    expected = np.array([rows * rate, rows * (1 - rate), others * rate, others * (1 - rate)])
-    expected[(counts > NEARLY_NONE * expected) | (expected < LEAST_EXPECTED)] = 0
-    if not expected.any():
-        return None
     is_known = by_value.index.notna()
     around = np.pad(rows * is_known, 1)
     is_spike = (
@@ -164,15 +150,22 @@ def _telling_value(feature: Feature, part: Part) -> dict[str, Any] | None:
         & (rows >= SPIKE_SHARE * n)
         & (rows >= SPIKE_RATIO * np.maximum(around[:-2], around[2:]))
     )
+    others, missed, rate = n - rows, positives - hits, positives / n
+    counts = np.array([hits, rows - hits, missed, others - missed])
+    expected = np.array([rows * rate, rows * (1 - rate), others * rate, others * (1 - rate)])
+    few = expected * np.where(is_spike, FEW_IN_A_SPIKE, FEW)
+    expected[(counts > few) | (expected < LEAST_EXPECTED)] = 0
+    if not expected.any():
+        return None
     strongest = expected.max(axis=0)
     place = int((strongest + n * (is_spike & (strongest > 0))).argmax())  # a spike comes first
-    value = by_value.index[place]
+    kind, value = int(expected[:, place].argmax()), by_value.index[place]
     text = "unknown" if pd.isna(value) else f"{value:.6g}" if feature.kind == "number" else value
     return {
         "feature": feature.name,
         "value": text,
         "share": float(rows[place] / n),
-        "finding": FINDINGS[expected[:, place].argmax()],
+        "finding": ("nearly " if counts[kind, place] else "") + FINDINGS[kind],
         "expected": float(strongest[place]),
         "is_spike": bool(is_spike[place]),
     }
@@ -192,7 +185,7 @@ def _returning_rows(split: Split, schema: FeatureSchema) -> tuple[float, float]:
         repeats = pd.Series(hashes).duplicated(keep=False).to_numpy(dtype=float)
         learned = np.linspace(0, len(earlier) - 1, min(len(earlier), MOST_ROWS)).astype(int)
         tree = DecisionTreeRegressor(
-            max_leaf_nodes=4 * LEAVES, min_samples_leaf=4 * LEAST_ROWS, random_state=0
+            max_leaf_nodes=LEAVES, min_samples_leaf=4 * LEAST_ROWS, random_state=0
         )
         tree.fit(schema.matrix(earlier.features)[learned], repeats[learned])
         chance = float(tree.predict(judged).mean())
