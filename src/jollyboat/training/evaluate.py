@@ -270,8 +270,9 @@ def _intervals(
 def _chance_precision(ranking: Ranking, seed: int) -> float:
     """The mean average precision of these probabilities over labels in random order."""
     rng, weights = np.random.default_rng(seed), np.ones(len(ranking.label))
+    label = np.sort(ranking.label)  # thus each score gets the same order of labels
     shuffled = [
-        Ranking.of(rng.permutation(ranking.label), ranking.probability).average_precision(weights)
+        Ranking.of(rng.permutation(label), ranking.probability).average_precision(weights)
         for _ in range(SHUFFLES)
     ]
     return float(np.mean(shuffled))
