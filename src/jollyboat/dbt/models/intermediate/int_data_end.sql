@@ -2,7 +2,8 @@
     Where the data ends. Open sessions, newest days and lookups are counted from here, not from the
     last moment, which may be one device with a wrong clock. It is the last moment of the last busy
     day, or of the day after it, which may have just begun. A busy day has at least 5 % of a usual
-    day's sessions.
+    day's sessions; where these are many, 10 sessions or 1 % are enough, so that the other tenants'
+    days still count when the largest one leaves.
 #}
 {%- set clocks = ['occurred_at', 'received_at'] %}
 
@@ -27,16 +28,19 @@ days as (
 ),
 
 usual_days as (
-    select clock, quantile_disc(session_count, 0.75) as session_count
+    select
+        clock,
+        quantile_disc(session_count, 0.75) as usual_count,
+        greatest(0.01 * usual_count, least(0.05 * usual_count, 10)) as fewest_of_a_busy_day
     from days
-    group by all
+    group by clock
 ),
 
 last_busy_days as (
     select days.clock, max(days.day) as day
     from days
     inner join usual_days using (clock)
-    where days.session_count >= 0.05 * usual_days.session_count
+    where days.session_count >= usual_days.fewest_of_a_busy_day
     group by all
 ),
 
