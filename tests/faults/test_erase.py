@@ -118,7 +118,9 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(
         "truth.parquet",
     }
 
-    result = run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS)
+    listed = refusal(run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS))
+    assert somebody[0] in listed and "second-device" in listed and "--linked keep" in listed
+    result = run(untouched, copied, *JOLLYBOAT, "erase", "--person", ADDRESS, "--linked", "erase")
 
     assert result.returncode == 0, result.stdout
     assert "learned from them: shared/" in result.stdout
@@ -353,6 +355,10 @@ LINES = {  # by what each is
         "ghost": web("12", "globex", "ghost-account-77", "ghost-cookie-77", BAD),
         "ghost_short": web("13", "globex", "g13", "g-c", BAD),
         "number": web("14", "globex", "000007", "cookie-14"),
+        "mailed": web("15", "globex", "other-15", "cookie-15", note="to ann@shop.example"),
+        "of_the_mailed": web("16", "globex", "other-15", "cookie-15"),
+        "victim": web("17", "globex", "victim-1", "victim-cookie"),
+        "forged": web("18", "globex", "victim-1", "forger-cookie"),
         **{
             f"other_{number}": web(f"o{number}", "globex", f"o{number}", f"c{number}")
             for number in range(20)
@@ -374,6 +380,11 @@ def crowded(tmp_path_factory) -> Store:
         path = store.raw / source / "dt=2026-01-01" / "a.jsonl"
         path.parent.mkdir(parents=True)
         path.write_text("".join(f"{line}\n" for line in lines.values()))
+    (store.raw / "orders/dt=2026-01-01").mkdir(parents=True)
+    orders = "".join(f"{number};globex;2026-01-01\n" for number in range(20))
+    rows = f"order_no;shop_code;placed_at\nAnn Lee;7\nbob@shop.example;1\n{orders}"
+    (store.raw / "orders/dt=2026-01-01/b.csv").write_text(rows)
+    (store.raw / "web/dt=2026-01-01/of-file@shop.example.jsonl").write_text("\n")
     with warehouse.locked(store) as lock:
         landed = landing.land(store, *warehouse.source_names())
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
@@ -396,6 +407,45 @@ def crowded(tmp_path_factory) -> Store:
         write_json(store.gate("shared", version), {"checks": checks})
     write_json(store.champion("shared"), {"version": "serving", "history": []})
     return store
+
+
+def erased_lines(store: Store, person: str, linked: str | None = "erase") -> set[str]:
+    """Which of the records an erasure of the person removes."""
+    erase.erase(store, None, person, linked)
+    return {name for lines in LINES.values() for name in lines} - left(store)
+
+
+def test_linked_ids_are_listed_and_go_only_where_this_is_said(crowded, tmp_path):
+    """One forged event links somebody's account to a cookie of somebody else."""
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    with pytest.raises(
+        UserError, match=r"2 more ids are linked to forger-cookie: .*victim-1"
+    ) as listed:
+        erase.erase(store, None, "forger-cookie", None)
+    assert "--linked keep" in str(listed.value) and not store.erasing.exists()
+    assert {"forged"} == erased_lines(store, "forger-cookie", "keep")
+
+
+def test_an_address_that_stands_only_in_texts_goes_with_or_without_its_visitor(crowded, tmp_path):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    with pytest.raises(UserError, match=r"are linked to .*cookie-15"):
+        erase.erase(store, None, "ann@shop.example", None)
+    assert {"mailed"} == erased_lines(store, "ann@shop.example", "keep")
+    assert search(store.root, {"ann@shop.example"}) == set()
+
+
+@pytest.mark.parametrize("address", ["bob@shop.example", "of-file@shop.example"])
+def test_an_address_in_an_unreadable_row_or_in_the_name_of_a_file_goes(crowded, tmp_path, address):
+    store = Store(Path(shutil.copytree(crowded.root, tmp_path / "store")))
+
+    assert set() == erased_lines(store, address)
+    assert [
+        path for path in store.root.rglob("*") if "of-file@" in path.name and "bob" not in address
+    ] == []
+    rows = (store.raw / "orders/dt=2026-01-01/b.csv").read_text().splitlines()
+    assert len(rows) == (22 if "bob" in address else 23) and rows[1].startswith("Ann Lee")
 
 
 def left(store: Store) -> set[str]:

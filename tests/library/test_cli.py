@@ -151,3 +151,28 @@ def test_a_file_that_holds_something_else_is_refused_with_the_command_that_write
 
     assert f"{tmp_path / name} is not" in str(refused.value)
     assert str(refused.value).endswith(f"Delete it, then run `{command}`.")
+
+
+def test_an_id_that_begins_with_a_hyphen_is_an_id(monkeypatch):
+    from jollyboat.erasure import erase
+
+    requests = []
+    monkeypatch.setattr(erase, "erase", lambda store, *what: requests.append(what))
+    monkeypatch.setattr(erase, "format_summary", lambda *_: "")
+    monkeypatch.setattr(erase, "unknown_files", lambda _: [])
+
+    for words in (("--person", "-x7"), ("--person", "--tenant"), ("--person=-x7",)):
+        assert call("erase", *words).exit_code == 0, words
+    assert [(None, "-x7", None), (None, "--tenant", None), (None, "-x7", None)] == requests
+
+
+def test_where_an_erasure_removed_all_the_next_command_is_named(tmp_path):
+    from jollyboat.snapshots import snapshot
+    from jollyboat.training import run as training_run
+
+    store = Store(tmp_path)
+    store.erasures.write_text("{}\n")
+
+    for module, command in ((snapshot, "`make data`"), (training_run, "`make train`")):
+        with pytest.raises(UserError, match=f"the erasure removed it. Run {command}"):
+            module.open("", store)

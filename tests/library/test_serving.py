@@ -35,7 +35,7 @@ from serving_data import (
 )
 from whole_path import JOLLYBOAT
 
-from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, hash_addresses, rows_of_request
+from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, rows_of_request
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions.champion import promote, rollback
 from jollyboat.landing import prediction_log
@@ -46,7 +46,7 @@ from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event
 from jollyboat.serving.smoke_test import run_smoke_test
-from jollyboat.store import PROJECT, Store, UserError, write_json
+from jollyboat.store import PROJECT, Store, UserError, hash_addresses, write_json
 from jollyboat.training import explanation
 
 JSON = {"Content-Type": "application/json"}
@@ -688,7 +688,9 @@ def test_no_decision_is_made_before_the_first_point_or_after_the_outcome(store):
 
 
 def test_an_outcome_may_read_every_column_of_an_event(store):
-    outcome = "events.event_number >= 3 and (payload ->> '$.plan') = 'pro' and hour(occurred_at) < 24"
+    outcome = (
+        "events.event_number >= 3 and (payload ->> '$.plan') = 'pro' and hour(occurred_at) < 24"
+    )
     model = LoadedModel(make_bundle(store, outcome=outcome))
     events = [event(number, plan="pro") for number in (1, 2, 3)]
 

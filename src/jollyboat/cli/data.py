@@ -68,8 +68,13 @@ def land(accept: bool) -> None:
 
 @click.command(epilog="Example: jollyboat erase --person ada@example.com")
 @click.option("--tenant", help="A whole tenant; with --person, the person of this tenant alone.")
-@click.option("--person", help="Any id of an account or a device; linked ids go too.")
-def erase(tenant: str | None, person: str | None) -> None:
+@click.option("--person", help="Any id of an account or a device, or an address in a text.")
+@click.option(
+    "--linked",
+    type=click.Choice(["erase", "keep"]),
+    help="Whether records of linked ids go too; without it they are listed.",
+)
+def erase(tenant: str | None, person: str | None, linked: str | None) -> None:
     """Remove every record about a tenant or a person.
 
     Raw files, tables, scores, pages and artifacts lose it.
@@ -79,7 +84,7 @@ def erase(tenant: str | None, person: str | None) -> None:
     if not tenant and not person:
         raise click.UsageError("Name a --tenant or a --person.")
     store = default_store()
-    report = erase.erase(store, tenant or None, person or None)
+    report = erase.erase(store, tenant or None, person or None, linked)
     click.echo(erase.format_summary(report, erase.unknown_files(store)))
 
 

@@ -61,16 +61,19 @@ OTHERS = {
 }
 
 
-def erase(store: Store, tenant: str | None, person: str | None) -> dict:
+def erase(
+    store: Store, tenant: str | None, person: str | None, linked: str | None = "erase"
+) -> dict:
     """Remove every record about a tenant or a person; return what was removed.
 
-    A person is given by any id, of one tenant or of all. Raises UserError where there is nothing to
-    remove, another erasure is unfinished, or a server is writing about them; and, when everything
-    is removed, where the rest cannot be published.
+    A person is given by any id, of one tenant or of all; `linked` is as in erase_plan.py. Raises
+    UserError where there is nothing to remove, linked ids wait for a decision, another erasure is
+    unfinished, or a server is writing about them; and, when everything is removed, where the rest
+    cannot be published.
     """
     requested = {"tenant": tenant, "person": person}
     with warehouse.locked(store) as lock:
-        plan = read_json(store.erasing) or erase_plan.plan(store, requested)
+        plan = read_json(store.erasing) or erase_plan.plan(store, requested, linked)
         if plan["requested"] != requested:
             named = " ".join(
                 f"--{name} {value}" for name, value in plan["requested"].items() if value

@@ -11,8 +11,9 @@ import duckdb
 
 from jollyboat.bundles.features import whole_number
 from jollyboat.landing import records
+from jollyboat.landing.landing import Landing, raw_paths
 from jollyboat.snapshots import snapshot
-from jollyboat.store import Store, UserError, hash_file, hash_text, quoted, read_json
+from jollyboat.store import Store, UserError, hash_addresses, hash_file, quoted, read_json
 from jollyboat.warehouse import warehouse
 
 # Records; a prediction and a judgement have in the payload the ids that others have in columns.
@@ -31,9 +32,9 @@ from (
     from {source}
 )
 """
-# The ids of the person; the sessions, orders and events that carry one of them; all their records.
-# A snapshot and a prediction log of an older version may have a whole number as "7.0".
-RECORDS_ABOUT = """
+# The ids of the person with all that are linked to them. An address that is nobody's id leads to
+# the people whose records have it in a text.
+PEOPLE = """
 create temp table people as
 select tenant_id, id_kind, id from warehouse.int_identities
 where (tenant_id, person_id) in (
@@ -48,6 +49,22 @@ select tenant_id, id_kind, id from (
 )
 where tenant_id is not null and id is not null
 and ($person is null or id = $person) and ($tenant is null or tenant_id = $tenant);
+insert into people
+select tenant_id, id_kind, id from warehouse.int_identities
+where (tenant_id, person_id) in (
+    select identities.tenant_id, identities.person_id
+    from warehouse.int_identities as identities
+    inner join records as r
+        on identities.tenant_id = r.tenant_id
+        and ((id_kind = 'user' and id = r.user_id) or (id_kind = 'anonymous' and id = anonymous_id))
+    where {has_address} and not exists (from people)
+)
+"""
+LINKED = """
+from people where $person not in (id, left(id_kind, 1) || ':' || id)
+"""
+# The sessions, orders and events that carry one of the ids; all their records.
+RECORDS_ABOUT = """
 create temp table carriers as
 select tenant_id, session_id, order_id, source, event_id from (
     select tenant_id, session_id, order_id, source, event_id, anonymous_id, user_id
@@ -68,8 +85,13 @@ insert into ids
 select tenant_id, kind, id || '.0' from ids where regexp_full_match(id, '-?[0-9]+');
 create temp table erased as
 select file, line_number from records as r
-where ($person is null and tenant_id = $tenant) or {carries_an_id}
+where ($person is null and tenant_id = $tenant) or {carries_an_id} or {has_address}
 """
+# An address is also found in texts, because its hash is no other word.
+HAS_ADDRESS = """(
+    $address is not null and contains(cast(r as varchar), $address)
+    and ($tenant is null or r.tenant_id = $tenant)
+)"""
 # Another source may use an event's id for something else.
 CARRIES_AN_ID = " or ".join(
     f"(r.tenant_id, {kind}, r.{column}) in (select (tenant_id, kind, id) from ids)"
@@ -83,16 +105,21 @@ CARRIES_AN_ID = " or ".join(
 )
 # Lines of which nobody can read whose they are.
 UNREADABLE = """
-select file, line_number, line from records
-where line is not null and (tenant_id is null or reason = 'malformed_tenant')
+select file, list(line_number) from records
+where reason is not null and (tenant_id is null or reason = 'malformed_tenant') group by file
 """
 # A damaged file goes whole, so not for a short id, which may be any number in it.
 SHORTEST = 6
+MOST_LINKED = 20
 TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s",;:{}\[\]\\]+)')
 
 
-def plan(store: Store, requested: dict) -> dict:
-    """What a request removes; UserError where there is nothing, or it cannot be removed now."""
+def plan(store: Store, requested: dict, linked: str | None) -> dict:
+    """What a request removes; UserError where there is nothing, or it cannot be removed now.
+
+    `linked` says whether records of linked ids go too: "erase" or "keep". None is a UserError that
+    lists them.
+    """
     if not store.warehouse.exists():
         raise UserError(
             "No table is built yet, so nobody's ids can be looked up. "
@@ -103,17 +130,32 @@ def plan(store: Store, requested: dict) -> dict:
         raise UserError(
             "Not all raw files are in the tables yet. Run `make data`, then the same command again."
         )
+    paths = raw_paths(store, {entry.source for entry in landed.files})
+    person, salt = requested["person"], store.read_salt()
+    plain = person and whole_number(person)
+    kept_as = plain and hash_addresses(plain, salt)
+    address = kept_as if kept_as != plain else None
+    values = requested | {"given": person, "person": kept_as, "address": address}
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
-        lines, names = _records_about(store, connection, requested)
+        lines = _lines_about(connection, values, linked)
+        names = {person, *_names(connection, values)} - {None}
+        if lines or address:  # any other word may be in an unreadable line by chance
+            for file, numbers in _unreadable_lines(store, connection, landed, names).items():
+                lines[file] = sorted({*lines.get(file, []), *numbers})
+        lines |= {entry.file: [] for entry in landed.files if address and address in entry.file}
+        if not lines:
+            raise UserError(
+                f"Nothing is known of {' '.join(filter(None, requested.values()))}; "
+                "there is nothing to erase."
+            )
         snapshots = sorted(
-            each.id for each in snapshot.all_of(store) if _holds(connection, each, requested)
+            each.id for each in snapshot.all_of(store) if _holds(connection, each, values)
         )
-    damaged = [
-        entry.file for entry in landed.files if entry.damage and (store.root / entry.file).is_file()
-    ]
+    damaged = [entry.file for entry in landed.files if entry.damage and paths[entry.file].is_file()]
     long_names = {name for name in names if len(name) >= SHORTEST}
-    lines |= {name: [] for name in damaged if _file_names(store.root / name, long_names)}
+    lines |= {name: [] for name in damaged if _file_names(paths[name], long_names)}
+    lines = {paths[name].relative_to(store.root).as_posix(): each for name, each in lines.items()}
     _refuse_what_cannot_be_removed(store, lines, names)
     settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
     runs = sorted(run for run, each in settings.items() if each.get("snapshot") in snapshots)
@@ -134,34 +176,56 @@ def plan(store: Store, requested: dict) -> dict:
     }
 
 
-def _records_about(
-    store: Store, connection: duckdb.DuckDBPyConnection, requested: dict
-) -> tuple[dict[str, list[int]], set[str]]:
-    """The lines of each file about them, and their names; also unreadable lines that name them."""
-    person = requested["person"]
-    kept_as = person and whole_number(person)
-    if person and "@" in person:
-        kept_as = hash_text(person, store.read_salt())
+def _lines_about(
+    connection: duckdb.DuckDBPyConnection, values: dict, linked: str | None
+) -> dict[str, list[int]]:
+    """The lines of each file about them; UserError that lists linked ids if `linked` is None."""
     connection.execute(f"create temp view records as {_records('warehouse.int_records')}")
-    for statement in RECORDS_ABOUT.format(carries_an_id=CARRIES_AN_ID).strip().split(";\n"):
-        _run(connection, statement, requested | {"person": kept_as})
-    by_file = "select file, list(distinct line_number) from erased group by file"
-    lines: dict[str, list[int]] = dict(connection.sql(by_file).fetchall())
-    if not lines:
+    parts = {"carries_an_id": CARRIES_AN_ID, "has_address": HAS_ADDRESS}
+    for statement in PEOPLE.format(**parts).strip().split(";\n"):
+        _run(connection, statement, values)
+    ids = _run(connection, f"select distinct id {LINKED} order by id", values).fetchall()
+    if ids and linked is None:
+        names = ", ".join(name for (name,) in ids[:MOST_LINKED])
+        more = f" and {len(ids) - MOST_LINKED} more" if len(ids) > MOST_LINKED else ""
         raise UserError(
-            f"Nothing is known of {' '.join(filter(None, requested.values()))}; "
-            "there is nothing to erase."
+            f"{len(ids)} more ids are linked to {values['given']}: {names}{more}. Nothing is "
+            "erased yet. Run the same command with `--linked erase` to erase their records too, "
+            "or with `--linked keep` to erase only what carries the id itself."
         )
-    names = {
-        one
-        for (one,) in connection.sql("select distinct id from ids where kind != 'order'").fetchall()
-    }
-    names |= {person, kept_as} if person else {requested["tenant"]}
-    for file, number, line in connection.sql(UNREADABLE).fetchall():
-        if number not in lines.get(file, []) and _text_names(line, names):
-            lines.setdefault(file, []).append(number)
-            connection.execute("insert into erased values (?, ?)", [file, number])
-    return {file: sorted(numbers) for file, numbers in lines.items()}, names
+    if linked == "keep":
+        _run(connection, f"delete {LINKED}", values)
+    for statement in RECORDS_ABOUT.format(**parts).strip().split(";\n"):
+        _run(connection, statement, values)
+    by_file = "select file, list(line_number order by line_number) from erased group by file"
+    return dict(connection.sql(by_file).fetchall())
+
+
+def _names(connection: duckdb.DuckDBPyConnection, values: dict) -> set[str]:
+    """The words that name them in a text."""
+    ids = connection.sql("select distinct id from ids where kind != 'order'").fetchall()
+    return {name for (name,) in ids} | {values["person"] or values["tenant"]}
+
+
+def _unreadable_lines(
+    store: Store, connection: duckdb.DuckDBPyConnection, landed: Landing, names: set[str]
+) -> dict[str, list[int]]:
+    """The unreadable lines of each file that name them, which are then also in `erased`."""
+    read_from = {entry.file: entry.read_from for entry in landed.files}
+    lines, salt = {}, store.read_salt()
+    for file, numbers in connection.sql(UNREADABLE).fetchall():
+        wanted = set(numbers)
+        with records.open_raw(store.root / read_from[file]) as raw:
+            for number, content in enumerate(raw, 1):
+                if number not in wanted:
+                    continue
+                text = content.decode("utf-8", "replace")
+                if read_from[file].startswith("landed/") and text.startswith("["):
+                    text = json.loads(text)[1]
+                if _text_names(text, names) or _text_names(hash_addresses(text, salt), names):
+                    lines.setdefault(file, []).append(number)
+                    connection.execute("insert into erased values (?, ?)", [file, number])
+    return lines
 
 
 def _records(source: str) -> str:
@@ -179,14 +243,14 @@ def _run(
     )
 
 
-def _holds(connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, requested: dict) -> bool:
+def _holds(connection: duckdb.DuckDBPyConnection, one: snapshot.Snapshot, values: dict) -> bool:
     """Whether a snapshot was made from a record about them."""
-    where = CARRIES_AN_ID if requested["person"] else "tenant_id = $tenant"
+    where = f"{CARRIES_AN_ID} or {HAS_ADDRESS}" if values["person"] else "tenant_id = $tenant"
     events = f"select 1 from ({_records(one.scan('events'))}) as r where {where} limit 1"
     quarantined = one.scan("quarantined_events")
     unreadable = f"select 1 from {quarantined} semi join erased using (file, line_number) limit 1"
     return bool(
-        _run(connection, events, requested).fetchall() or connection.execute(unreadable).fetchall()
+        _run(connection, events, values).fetchall() or connection.execute(unreadable).fetchall()
     )
 
 
@@ -224,7 +288,8 @@ def _text_names(text: str, names: set[str]) -> bool:
     """Whether a text has one of the names between quotes, or between spaces and punctuation."""
     tokens = TOKEN.findall(text)
     return any(
-        not names.isdisjoint((word, between, _unescaped(between))) for between, word in tokens
+        not names.isdisjoint((word, between, _unescaped(between), *word.split("|")))
+        for between, word in tokens
     )
 
 

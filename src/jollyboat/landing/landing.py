@@ -17,7 +17,15 @@ from pathlib import Path
 
 from jollyboat.landing import records
 from jollyboat.landing.prediction_log import land_leftovers
-from jollyboat.store import Store, UserError, hash_file, read_json, write_json, write_text
+from jollyboat.store import (
+    Store,
+    UserError,
+    hash_addresses,
+    hash_file,
+    read_json,
+    write_json,
+    write_text,
+)
 
 # A day further ahead of the clock would end every session and empty every window of days.
 FURTHEST_DAYS = 366
@@ -87,6 +95,7 @@ def land(
     folder is missing, cannot be listed, or has no file of `sources`.
     """
     land_leftovers(store)
+    _keep_salt(store)
     reader = hash_file(Path(records.__file__))
     catalog = read_json(_catalog(store), default={})
     try:
@@ -97,10 +106,10 @@ def land(
             "Delete it, then run `make data`."
         ) from error
     folders = _source_folders(store)
-    paths = _paths(store, folders.intersection(sources))
+    paths = raw_paths(store, folders.intersection(sources))
     if not paths:
         raise UserError(_no_logs(store, sources, folders.difference(sources)))
-    paths |= _paths(store, folders.intersection(feedback_sources))
+    paths |= raw_paths(store, folders.intersection(feedback_sources))
     is_same_reader = catalog.get("reader") == reader
     inspected = _inspect(
         store,
@@ -123,7 +132,6 @@ def land(
     files = sorted([*kept, *added], key=lambda entry: entry.file_seq)
     if accepts:
         files = [replace(file, is_accepted=file.damage is not None) for file in files]
-    _keep_salt(store)
     write_text(store.landed / "nothing.jsonl", "")  # SQL reads it where a source has no file
     store.staged.mkdir(exist_ok=True)
     if not store.accepted_days.exists():
@@ -137,6 +145,19 @@ def land(
         removed=sorted(before.keys() - paths.keys()),
         unnamed_sources=sorted(map(_printable, folders - {*sources, *feedback_sources})),
     )
+
+
+def raw_paths(store: Store, sources: Iterable[str]) -> dict[str, Path]:
+    """The files of the sources by their names in the catalog, where addresses are hashed."""
+    paths = sorted(path for source in sources for path in _walk(store.raw / source))
+    salt = store.read_salt()
+    return {_name(path.relative_to(store.root), salt): path for path in paths}
+
+
+def _name(path: Path, salt: str) -> str:
+    name = _printable(path.as_posix())
+    suffix = next(filter(name.endswith, records.SUFFIXES), "")
+    return hash_addresses(name.removesuffix(suffix), salt) + suffix
 
 
 def _inspect(store: Store, paths: dict[str, Path]) -> dict[str, LandedFile]:
@@ -214,12 +235,6 @@ def _no_logs(store: Store, sources: Iterable[str], unnamed: set[str]) -> str:
         others = ", ".join(sorted(map(_printable, unnamed)))
         sentence += f" It has {others}; name a source under vars: sources in dbt/dbt_project.yml."
     return f"{sentence} {WHERE_TO_PUT}, then run `make data`."
-
-
-def _paths(store: Store, sources: Iterable[str]) -> dict[str, Path]:
-    """The files of the sources by their names in the catalog."""
-    paths = sorted(path for source in sources for path in _walk(store.raw / source))
-    return {_printable(path.relative_to(store.root).as_posix()): path for path in paths}
 
 
 def _walk(folder: Path) -> Iterable[Path]:

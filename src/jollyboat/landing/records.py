@@ -25,7 +25,7 @@ from typing import IO
 
 import numpy as np
 
-from jollyboat.store import hash_file, quoted, replacing
+from jollyboat.store import hash_addresses, hash_file, quoted, replacing
 
 JSON_SUFFIXES, CSV_SUFFIXES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 TEXT_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".log")
@@ -128,7 +128,9 @@ def _count_or_copy(path: Path, copy: Path) -> tuple[int, int, Path | None]:
         return *_write_copy(copy, csv_records(path)), copy
     if is_json_values(path):
         return *_write_copy(copy, json_records(path)), copy
-    if suffix != ".log":
+    # The tables have the name of what is read, so a name with an address needs a copy.
+    name = str(path).removeprefix(str(copy.parent.parent))
+    if suffix != ".log" and name == hash_addresses(name, ""):
         with suppress(_OddGzip):
             line_count, blank_count, is_clean = _count_lines(path)
             if is_clean:

@@ -12,10 +12,10 @@ import duckdb
 from fastapi import HTTPException
 from starlette.datastructures import State
 
-from jollyboat.bundles.features import hash_addresses
 from jollyboat.bundles.model import PREDICTED, LoadedModel, Prediction, answer
 from jollyboat.serving import metrics
 from jollyboat.serving.schema import PredictRequest
+from jollyboat.store import hash_addresses
 
 FAILED = "failed"  # the status of an answer that only the log has
 log = logging.getLogger("serving")

@@ -182,7 +182,8 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
     snapshot_id = snapshot_id or latest_id(store)
     if not snapshot_id:
         raise UserError(
-            "There is no snapshot yet: `make data` publishes one from the logs in data/raw."
+            f"There is no snapshot{store.why_none()}. Run `make data`, which publishes one from "
+            "the logs in data/raw."
         )
     manifest = read_json(store.snapshots / snapshot_id / "manifest.json")
     if manifest is None:

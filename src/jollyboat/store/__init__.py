@@ -11,8 +11,9 @@ from jollyboat.store.files import (
 )
 from jollyboat.store.locks import PointerMoved, is_alive, locked, replace_pointer
 from jollyboat.store.paths import Store, default_store
+from jollyboat.store.personal import hash_addresses, hash_text
 from jollyboat.store.project import LIBRARY, PROJECT, find_project, is_project, project_settings
-from jollyboat.store.sql import hash_text, quoted, unused_name
+from jollyboat.store.sql import quoted, unused_name
 
 __all__ = [
     "LIBRARY",
@@ -23,6 +24,7 @@ __all__ = [
     "default_store",
     "explain",
     "find_project",
+    "hash_addresses",
     "hash_file",
     "hash_folder",
     "hash_text",

@@ -35,6 +35,10 @@ class Store:
         self.distributions = root / "reports" / "distributions.json"
         self.failed_rows = root / "reports" / "failed_rows.json"
 
+    def why_none(self) -> str:
+        """Why there is no snapshot or no run: none was made yet, or an erasure removed it."""
+        return "; the erasure removed it" if self.erasures.exists() else " yet"
+
     def read_salt(self) -> str:
         """The salt that personal texts are hashed with; empty before the first landing."""
         return self.salt.read_text(encoding="utf-8").strip() if self.salt.exists() else ""

@@ -1,12 +1,6 @@
-"""Texts as SQL writes and hashes them."""
+"""Texts as SQL writes them."""
 
-import hashlib
 from collections.abc import Iterable
-
-
-def hash_text(text: str, salt: str) -> str:
-    """A personal text as the tables keep it: 32 hex digits, as by dbt's macro of this name."""
-    return hashlib.sha256(f"{salt}{text}".encode()).hexdigest()[:32]
 
 
 def quoted(text: object) -> str:

@@ -142,7 +142,7 @@ def open(run_id: str, store: Store | None = None) -> Run:
     store = store or default_store()
     run_id = run_id or read_json(store.latest_run, default={}, run=str).get("run", "")
     if not run_id:
-        raise UserError("There is no training run yet. Run `make train`.")
+        raise UserError(f"There is no training run{store.why_none()}. Run `make train`.")
     run = Run(store, run_id)
     if run.is_finished:
         return run

@@ -24,13 +24,23 @@
     is no event. Rows made of one record differ in `part`.
 #}
 {% macro canonical_events(cte) -%}
-    {%- set hashed_columns = [
-        'event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id',
-        'query', 'page', 'url', 'referrer'
+    {%- set other_columns = [
+        'tenant_id', 'occurred_at', 'received_at', 'price', 'quantity', 'sequence', 'payload'
     ] -%}
     {%- set ids = ['event_id', 'anonymous_id', 'user_id', 'session_id', 'order_id'] -%}
     {%- set latest = 'arrived_on + interval (' ~ var('future_tolerance_days') ~ ') day' -%}
     {%- set earliest_year = var('first_year') -%}
+    {%- set structure -%}
+        cast(
+            json_structure(
+                case
+                    when regexp_matches(file, '(?i)[.](csv|tsv)([.]|$)')
+                        then {{ jollyboat.typed_cells('record') }}
+                    else record
+                end
+            ) as varchar
+        )
+    {%- endset -%}
     , jollyboat_records as (
         select * from {{ cte }}
     )
@@ -72,7 +82,7 @@
             {{ jollyboat.whole_number(jollyboat.text(column)) if column in ids + ['product_id']
                 else jollyboat.text(column) }} as {{ column }},
             {%- endfor %}
-            cast(coalesce(payload, record) as varchar) as payload
+            {{ jollyboat.hash_personal('cast(coalesce(payload, record) as varchar)') }} as payload
         from filled
     ),
 
@@ -102,13 +112,13 @@
     typed as (
         select
             * exclude (occurred_at, received_at) replace (
-                {%- for column in hashed_columns %}
+                {%- for column in jollyboat.canonical_columns() if column not in other_columns %}
                 {{ jollyboat.hash_addresses(column) }} as {{ column }},
                 {%- endfor %}
                 {{ jollyboat.amount('price') }} as price,
                 {{ jollyboat.amount('quantity') }} as quantity,
                 try_cast(sequence as bigint) as sequence,
-                {{ jollyboat.hash_addresses(jollyboat.hash_personal('payload')) }} as payload
+                {{ jollyboat.hash_addresses('payload') }} as payload
             ),
             occurred_at as given_occurred_at,
             price as given_price,
@@ -168,25 +178,24 @@
         ignored_ids,
         reason,
         case
-            when reason != 'left_out'
+            when reason is null or reason = 'left_out' then null
+            when
+                left(ltrim(line, e' \t'), 1) = '{'
+                and coalesce(landing_reason, '') not in ('csv_width', 'line_too_long')
                 then {{ jollyboat.hash_addresses(jollyboat.hash_personal('line')) }}
+            {# No key says what is personal, so only the line's form is kept. #}
+            else regexp_replace(regexp_replace(line, '\pL', 'x', 'g'), '\pN', '#', 'g')
         end as line,
         {# The record's fields and types, for a sample: it costs ten times what reading does. #}
         case
             when (line_number <= 500 or line_number % 100 = 0) and part <= 1
-                then cast(
-                    json_structure(
-                        case
-                            when regexp_matches(file, '(?i)[.](csv|tsv)([.]|$)')
-                                then {{ jollyboat.typed_cells('record') }}
-                            else record
-                        end
-                    ) as varchar
-                )
+                then {{ jollyboat.hash_addresses(structure) }}
         end as structure,
         {{ jollyboat.unread_amount('given_price', 'price') }} as unread_price,
         {{ jollyboat.unread_amount('given_quantity', 'quantity') }} as unread_quantity,
-        {{ jollyboat.canonical_columns() | join(',\n        ') }}
+        {# A tenant's name is hashed last: the hash of an address would be a valid name. #}
+        {{ jollyboat.hash_addresses('tenant_id') }} as tenant_id,
+        {{ jollyboat.canonical_columns() | reject('eq', 'tenant_id') | join(',\n        ') }}
     from classified
     )
 {%- endmacro %}
@@ -269,34 +278,51 @@
         {%- set group.inner = '|[\\[{](?:[^\\[\\]{}"]|' ~ text ~ group.inner ~ ')*[\\]}]?' -%}
     {%- endfor -%}
     {%- set escaped %}|\\+"[^"\\]*\\*"?{% endset -%}
-    {%- set pair_value = "trim(regexp_replace(pair, '(?i)^" ~ key ~ "', ''), '\"\\')" -%}
     {%- set value = text ~ '|[-0-9][-+.0-9eE]*' ~ group.inner ~ escaped -%}
-    list_reduce(
-        list_reverse_sort(
-            list_distinct(regexp_extract_all({{ json }}, '(?i){{ key }}(?:{{ value }})'))
-        ),
-        (hashed, pair) -> replace(
-            hashed,
-            pair,
-            regexp_extract(pair, '(?i)^{{ key }}') || regexp_extract(pair, '^\\*"')
-            || {{ jollyboat.hash_text(pair_value) }} || regexp_extract(pair, '^\\*"')
-        ),
-        {{ json }}
-    )
+    {%- set pair_value -%}
+        replace(trim(regexp_replace(part, '(?i)^{{ key }}', ''), '"\'), '%40', '@')
+    {%- endset -%}
+    {%- set hashed -%}
+        regexp_extract(part, '(?i)^{{ key }}') || regexp_extract(part, '^\\*"')
+        || {{ jollyboat.hash_text(pair_value) }} || regexp_extract(part, '^\\*"')
+    {%- endset -%}
+    {{ jollyboat.replace_parts(json, '(?i)' ~ key ~ '(?:' ~ value ~ ')', hashed) }}
 {%- endmacro %}
 
-{# Text in which everything that looks like an e-mail address is replaced by its hash. #}
+{#
+    Text in which every word that looks like an e-mail address is replaced by its hash. The at sign
+    may be escaped as in an url (also twice) or in JSON. jollyboat/store/personal.py does the same.
+#}
 {% macro hash_addresses(text) -%}
-    {%- set part %}[^\s"\\<>,;:/?&=]+{% endset -%}
+    {%- set at_sign %}(?:@|%(?:25)?40|\\{1,8}u0040){% endset -%}
+    {%- set word %}(?:[^ \t\r\n\f\v"\\<>,;:/?&=()\[\]{}|]|\\{1,8}u0040)+{% endset -%}
+    {%- set address = "regexp_replace(part, '" ~ at_sign ~ "', '@', 'g')" -%}
     case
         when contains({{ text }}, '@') or contains({{ text }}, '%40')
-        then list_reduce(
-            list_distinct(regexp_extract_all({{ text }}, '{{ part }}(?:@|%40){{ part }}')),
-            (hashed, address) -> replace(
-                hashed, address, {{ jollyboat.hash_text("replace(address, '%40', '@')") }}
-            ),
-            {{ text }}
-        )
+            or contains({{ text }}, '%2540') or contains({{ text }}, 'u0040')
+            then {{ jollyboat.replace_parts(
+                text, word ~ at_sign ~ word, jollyboat.hash_text(address)
+            ) }}
+        else {{ text }}
+    end
+{%- endmacro %}
+
+{# Text in which each match of a pattern, `part`, is replaced by an expression; in linear time. #}
+{% macro replace_parts(text, pattern, expression) -%}
+    case
+        when regexp_matches({{ text }}, '{{ pattern }}')
+            then array_to_string(
+                list_transform(
+                    list_zip(
+                        string_split_regex({{ text }}, '{{ pattern }}'),
+                        list_transform(
+                            regexp_extract_all({{ text }}, '{{ pattern }}'), part -> {{ expression }}
+                        )
+                    ),
+                    pair -> pair[1] || coalesce(pair[2], '')
+                ),
+                ''
+            )
         else {{ text }}
     end
 {%- endmacro %}
