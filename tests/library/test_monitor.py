@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -287,10 +288,43 @@ def test_training_waits_until_drift_has_held_and_the_last_one_is_past_and_never_
 
     decide = lambda live, **others: judge(facts(live, **others), LIMITS)[1]  # noqa: E731 (one line says it)
 
-    assert decide(moved) == {"retrain": True, "reason": "For 2 days: drift of amount."}
+    assert decide(moved) == {
+        "retrain": True,
+        "status": "train again",
+        "reason": "For 2 days: drift of amount.",
+    }
     assert decide(sudden)["retrain"] is False
     assert "7 must pass" in decide(moved, days_since_training=3.0)["reason"]
+    assert decide(moved, days_since_training=3.0)["status"] == "wait"
     assert decide(moved.assign(channel=None))["reason"].startswith("Fix channel first")
+    assert decide(moved.assign(channel=None))["status"] == "fix the data first"
+
+
+def test_an_alarm_counts_the_days_on_which_it_was_in_the_data():
+    moved = lambda days: sessions(DAYS, 1).assign(  # noqa: E731
+        amount=lambda rows: rows["amount"] + (rows["day"] > -days)
+    )
+
+    assert [3, 2] == [alarms(facts(moved(days)))["drift/all/amount"].alarm_days for days in (3, 2)]
+    assert {0} == {check.alarm_days for check in judge(facts(), LIMITS)[0]}
+
+
+@pytest.mark.parametrize(
+    ("hours", "state", "words"),
+    [
+        (-716, UNKNOWN, "716 hours after the time of this check"),
+        (40, ALARM, "40 hours ago.$"),
+        (15_135, ALARM, "15,135 hours ago.* `make monitor AS_OF=2026-01-31T23:00`"),
+    ],
+)
+def test_freshness_is_not_judged_before_the_data_and_names_as_of_for_an_old_export(
+    hours, state, words
+):
+    given = facts(age_hours=hours, last_arrival="2026-01-31T23:00")
+    (check,) = (check for check in judge(given, LIMITS)[0] if check.name == "freshness")
+
+    assert check.state == state
+    assert re.search(words, check.sentence)
 
 
 def test_an_incident_is_sent_when_it_begins_and_when_it_ends(tmp_path):

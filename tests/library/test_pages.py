@@ -295,7 +295,14 @@ def scores_context() -> dict:
 
 
 def monitor_context() -> dict:
-    check = {"tenant": HOSTILE, "subject": HOSTILE, "value": 0.3, "limit": 0.1, "sentence": HOSTILE}
+    check = {
+        "tenant": HOSTILE,
+        "subject": HOSTILE,
+        "value": 0.3,
+        "limit": 0.1,
+        "sentence": HOSTILE,
+        "alarm_days": 1,
+    }
     history = {
         "quality": (0.4, None),
         "drift": (0.1, None),
@@ -309,7 +316,7 @@ def monitor_context() -> dict:
             check | {"name": name, "key": name, "state": states[name], "history": days}
             for name, days in history.items()
         ],
-        "retraining": {"retrain": True, "reason": HOSTILE},
+        "retraining": {"retrain": True, "status": "train again", "reason": HOSTILE},
         "alerts": {"failed": HOSTILE, "open": {"drift": {"since": "2026-01-02T00:00:00"}}},
         "calls": [{"tenant_id": HOSTILE, "count": 3, "last": "2026-01-02 10:00:00"}],
         "day_starts": ["2026-01-01 23:00:00", "2026-01-02 23:00:00"],
@@ -317,6 +324,19 @@ def monitor_context() -> dict:
         "own": {HOSTILE: HOSTILE},
     }
     return {"report": report | dict.fromkeys(("newest", "at"), "2026-01-03 23:00:00") | SIZES}
+
+
+@pytest.mark.parametrize(
+    ("status", "colour"), [("not needed", "good"), ("wait", "warn"), ("fix the data first", "warn")]
+)
+def test_the_monitors_page_is_green_about_training_only_where_nothing_asks_for_it(status, colour):
+    report = monitor_context()["report"]
+    report["retraining"] = {"retrain": False, "status": status, "reason": "For 7 days."}
+
+    html = render("monitor.html", title="Monitor", report=report)
+
+    assert f'<p class="banner {colour}">\n<b>Training: {status}.</b>' in html
+    assert re.search(r"In the data since\s+2 Jan 2026, 23:00, noticed\s+2 Jan", html)
 
 
 def experiment_context() -> dict:

@@ -45,6 +45,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     end = max(live["point_at"].max(), until) if len(live) else until
     reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
     days, log = _whole_days(live["day"], until, end), predictions(newest)
+    last_arrival = _last_arrival(newest)
     calls = _calls(log)
     frames = [_champion_frames(past, live, log, end, own) for past in (shared, *others)]
     columns = ["tenant_id", "day", *(feature["name"] for feature in bundle.schema["features"])]
@@ -58,6 +59,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         arrivals=_arrivals(newest),
         latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
         age_hours=(pd.Timestamp(naive_utc(now)) - newest.received_until) / pd.Timedelta(hours=1),
+        last_arrival=newest.received_until.isoformat(timespec="minutes"),
         days_since_training=(end - _newest_training(store, shared.learned).ends_at) / DAY,
         owners=list(own),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from jollyboat.training.segments import FEW_POSITIVES
 
 ALL = "all"
 RESAMPLES, FEW_AT_K, FEWEST_A_DAY, MOST_TENANTS = 200, 5, 10, 20
+OLD_EXPORT_HOURS = 30 * 24
 FINE, ALARM, UNKNOWN = "fine", "alarm", "cannot say yet"
+NOT_NEEDED = "not needed"  # the status of a decision; the others ask for something
 Limits = Mapping[str, Any]
 ByK = Mapping[int, pd.DataFrame]  # rows by their number of events
 Pairs = Sequence[tuple[pd.DataFrame, pd.DataFrame]]  # live and holdout rows of one k
@@ -47,12 +49,17 @@ class Facts:
     latency: pd.DataFrame
     age_hours: float
     days_since_training: float
+    last_arrival: str = ""  # of the newest event, as AS_OF takes it
     owners: Sequence[str] = ()  # tenants with a champion of their own
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `history` has its figure by live day."""
+    """The result of one check.
+
+    `history` has its figure by live day, `alarm_days` the number of the newest days in a row on
+    which that figure was beyond the limit, as it is now.
+    """
 
     name: str
     tenant: str
@@ -62,6 +69,7 @@ class Check:
     limit: float | None
     sentence: str
     history: tuple[float | None, ...] = ()
+    alarm_days: int = 0
 
     @property
     def key(self) -> str:
@@ -159,13 +167,14 @@ def _rate_check(
         f"Over {span} there were {ratio:.2f} times the predicted number of outcomes, relative to "
         "the holdout."
     )
+    limit = limit if ratio > 1 else 1 / limit
     return _check("quality", tenant, "rate of outcomes", is_off, ratio, limit, sentence)
 
 
 def decide_retraining(
     facts: Facts, series: Sequence[Series], quality: Sequence[Check], limits: Limits
 ) -> dict[str, Any]:
-    """{"retrain", "reason"}: yes for a problem of some days, unless training was recent.
+    """{"retrain", "status", "reason"}: yes for a problem of some days, unless training was recent.
 
     A broken feature needs fixed data first: a new model would learn the fault. Problems of a
     tenant's own champion do not count, because training makes the shared model.
@@ -175,7 +184,7 @@ def decide_retraining(
     if broken:
         names = ", ".join(broken[:5])
         reason = f"Fix {names} first: training now would learn the fault."
-        return {"retrain": False, "reason": reason}
+        return {"retrain": False, "status": "fix the data first", "reason": reason}
     drifted = {
         one.feature
         for one in series
@@ -190,12 +199,13 @@ def decide_retraining(
     texts = [f"{name} {', '.join(subjects)}" for name, subjects in problems.items() if subjects]
     if not texts:
         reason = f"No problem that training could fix has lasted {held} days."
-        return {"retrain": False, "reason": reason}
+        return {"retrain": False, "status": NOT_NEEDED, "reason": reason}
     reason = f"For {held} days: {'; '.join(texts)}."
     age = facts.days_since_training
     if age < cool_down:
         reason += f" But the newest training data is {age:.1f} days old; {cool_down} must pass."
-    return {"retrain": age >= cool_down, "reason": reason}
+        return {"retrain": False, "status": "wait", "reason": reason}
+    return {"retrain": True, "status": "train again", "reason": reason}
 
 
 def _lasting_quality_alarms(facts: Facts, quality: Sequence[Check], limits: Limits) -> list[str]:
@@ -230,8 +240,9 @@ def volume_check(facts: Facts, tenant: str, limits: Limits) -> Check:
         f"{count} in the newest 24 hours; {before.min():,.0f} to {before.max():,.0f} a day in "
         "training."
     )
+    limit = high if now > high else low
     is_off = has_stopped or is_low or now > high
-    return _check("volume", tenant, "sessions", is_off, now, low, sentence, history)
+    return _check("volume", tenant, "sessions", is_off, now, limit, sentence, history)
 
 
 def _empty_days(counts: Iterable[float]) -> list[int]:
@@ -370,7 +381,13 @@ def _ranking(rows: pd.DataFrame) -> Ranking:
 
 def _freshness(facts: Facts, limits: Limits) -> Check:
     age, limit = facts.age_hours, limits["freshness_hours"]
+    if age <= -1:
+        sentence = f"The newest event arrived {-age:,.0f} hours after the time of this check."
+        return _unknown("freshness", ALL, "data", limit, sentence)
     sentence = f"The newest event arrived {age:,.0f} hours ago."
+    if age > OLD_EXPORT_HOURS:
+        command = f"`make monitor AS_OF={facts.last_arrival}`"
+        sentence += f" If the logs are an old export, judge them as of their end: {command}."
     return _check("freshness", ALL, "data", age > limit, age, limit, sentence)
 
 
@@ -438,8 +455,12 @@ def _check(
     sentence: str,
     history: tuple = (),
 ) -> Check:
-    state = ALARM if is_alarm else FINE
-    return Check(name, tenant, subject, state, value, limit, sentence, history)
+    if not is_alarm:
+        return Check(name, tenant, subject, FINE, value, limit, sentence, history)
+    is_over = value is not None and value > limit
+    beyond = [each is not None and (each > limit) == is_over for each in reversed(history)]
+    days = len(list(takewhile(bool, beyond)))
+    return Check(name, tenant, subject, ALARM, value, limit, sentence, history, days)
 
 
 def _unknown(

@@ -52,12 +52,11 @@ def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> s
     ]
     if alerts["failed"]:
         lines.append(alerts["failed"])
-    decision = "train again" if report["retraining"]["retrain"] else "not needed"
     unknown = sum(check["state"] == "cannot say yet" for check in checks)
     return join_lines(
         [
             *lines,
-            f"retraining: {decision}. {report['retraining']['reason']}",
+            "retraining: {status}. {reason}".format(**report["retraining"]),
             f"monitor: {len(checks)} checks of {report['session_count']:,} sessions since "
             f"training, {len(alarms)} alarms ({len(alerts['opened'])} new, {len(alerts['ended'])} "
             f"over), {unknown} cannot say yet; {seconds:.1f} s",
