@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import duckdb
+import jinja2
 import pytest
 from whole_path import build, need_simulated_sources
 
@@ -19,7 +20,7 @@ from jollyboat.audit import data_report
 from jollyboat.bundles.features import kept_id
 from jollyboat.erasure import erase_plan
 from jollyboat.landing.landing import land
-from jollyboat.store import PROJECT, Store, hash_addresses
+from jollyboat.store import LIBRARY, PROJECT, Store, hash_addresses
 from jollyboat.warehouse import warehouse
 
 # What is changed in a good event, and the columns or the quarantine's reason it must end with.
@@ -405,3 +406,39 @@ def test_nothing_after_the_point_is_used(copied):
         )
     assert len(later) > 100 and sold > bought  # the future is another one
     assert before == after
+
+
+FIELDS = (
+    jinja2.Environment()
+    .from_string((LIBRARY / "dbt/macros/fields.sql").read_text(encoding="utf-8"))
+    .module
+)
+GA4 = (
+    '[{"key": "page", "value": {"string_value": null, "int_value": "7"}}, {"key": "n", "value": 3}]'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sql", "expected"),
+    [
+        ('{"$a": {"b.c": [1, 2]}}', FIELDS.json_field("t", "$a", "b.c", 1), "2"),
+        ('{"it\'s/~": "x"}', FIELDS.json_field("t", "it's/~"), "x"),
+        ('{"a": {"b": 1}}', FIELDS.json_field("t", "a"), '{"b":1}'),
+        *[(text, FIELDS.json_field("t", "a"), None) for text in (None, "", "none", "[]", "{}")],
+        (GA4, FIELDS.key_value("t", "page"), "7"),
+        (GA4, FIELDS.key_value("t", "n"), "3"),
+        *[(text, FIELDS.key_value("t", "n"), None) for text in (None, "", "none", "[1]", "{}")],
+        ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", FIELDS.device("t"), "bot"),
+        ("facebookexternalhit/1.1", FIELDS.device("t"), "bot"),
+        ("python-requests/2.31", FIELDS.device("t"), "bot"),
+        ("Mozilla/5.0 (Linux; Android 9; CUBOT_X19) Chrome/99 Mobile Safari", FIELDS.device("t"), "mobile"),
+        ("Mozilla/5.0 (iPad; CPU OS 16_0 like Mac OS X) Mobile/15E148", FIELDS.device("t"), "tablet"),
+        ("Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0", FIELDS.device("t"), "desktop"),
+        (None, FIELDS.device("t"), None),
+    ],
+)  # fmt: skip
+def test_a_field_a_key_and_a_device_are_read_from_a_text(text, sql, expected):
+    with duckdb.connect() as connection:
+        actual = connection.execute(f"select {sql} from (select $1::varchar as t)", [text])
+
+        assert (expected,) == actual.fetchone()
