@@ -516,6 +516,7 @@ def test_columns_are_described_by_bars_and_by_what_is_unknown():
         none = distribution.describe(connection, "f")
 
     assert numbers["column_name"] == "n" and sum(count for _, count in numbers["bins"]) == 10
+    assert all(label.startswith("≤ ") for label, _ in numbers["bins"])
     assert texts == {"column_name": "word", "unknown_share": 0.5, "bins": [('x"y', 5)]}
     assert [one["bins"] for one in none] == [[], []]
 

@@ -79,7 +79,9 @@ def describe(connection: duckdb.DuckDBPyConnection, table: str) -> list[dict]:
         bins = connection.sql(
             "select bin::varchar, count from histogram_values(one, v, bin_count := 12)"
         )
-        described.append({"column_name": name, "unknown_share": share, "bins": bins.fetchall()})
+        sign = "≤ " if kind.startswith(NUMBERS) else ""  # an interval is named by its end
+        labels = [(f"{sign}{label}", count) for label, count in bins.fetchall()]
+        described.append({"column_name": name, "unknown_share": share, "bins": labels})
     return described
 
 
