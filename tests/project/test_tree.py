@@ -5,6 +5,8 @@ import stat
 import subprocess
 from pathlib import Path
 
+import yaml
+
 import demo
 
 RENDERED = {Path("README.md"), Path("project.toml")}
@@ -69,3 +71,12 @@ def test_the_template_folder_is_free_of_what_work_leaves_there():
         text=True,
     )
     assert ignored.stdout == ""
+
+
+def test_a_commit_of_a_document_alone_runs_no_linter_of_sql():
+    for folder in (demo.HERE, demo.HERE / demo.TEMPLATE):
+        (repository,) = yaml.safe_load((folder / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repository["hooks"]:
+            if "sqlfluff" in hook["entry"] or hook["entry"] == "make lint":
+                assert re.search(hook["files"], "dbt/models/a.sql")
+                assert not re.search(hook["files"], "README.md")
