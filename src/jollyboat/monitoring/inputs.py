@@ -45,7 +45,6 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     end = max(live["point_at"].max(), until) if len(live) else until
     reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
     days, log = _whole_days(live["day"], until, end), predictions(newest)
-    last_arrival = _last_arrival(newest)
     calls = _calls(log)
     frames = [_champion_frames(past, live, log, end, own) for past in (shared, *others)]
     columns = ["tenant_id", "day", *(feature["name"] for feature in bundle.schema["features"])]
