@@ -20,7 +20,7 @@ from jollyboat.audit import data_report
 from jollyboat.bundles.features import kept_id
 from jollyboat.erasure import erase_plan
 from jollyboat.landing.landing import land
-from jollyboat.store import LIBRARY, PROJECT, Store, hash_addresses
+from jollyboat.store import LIBRARY, PROJECT, Store, UserError, hash_addresses
 from jollyboat.warehouse import warehouse
 
 # What is changed in a good event, and the columns or the quarantine's reason it must end with.
@@ -442,3 +442,9 @@ def test_a_field_a_key_and_a_device_are_read_from_a_text(text, sql, expected):
         actual = connection.execute(f"select {sql} from (select $1::varchar as t)", [text])
 
         assert (expected,) == actual.fetchone()
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b"])
+def test_a_path_that_dbt_would_cut_is_refused_by_name(tmp_path, name):
+    with pytest.raises(UserError, match=r"has a '[?#]'. Rename that folder"):
+        warehouse.start_dbt(Store(tmp_path / name), lock=0, landing=None)

@@ -72,7 +72,10 @@ CASES = {
         f"update events set session_id = 'nowhere' where {EVENT}",
         set(),
     ),
-    ("record_reconciliation", "every line is an event, a duplicate or quarantined"): (
+    (
+        "record_reconciliation",
+        "every line is an event, a duplicate, quarantined or left out (docs/bring-your-own-logs.md: left_out, part)",
+    ): (
         "update record_reconciliation set missing_count = 1 where source = 'orders'",
         set(),
     ),
@@ -214,7 +217,7 @@ NO_ROW_IS_TO_BLAME = {"there are events"}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Store:
     """A store with a built warehouse and a snapshot of it."""
-    store = Store(tmp_path_factory.mktemp("audited") / "data")
+    store = Store(tmp_path_factory.mktemp("audited") / "$a 10% data")
     simulate(store.raw, None, seed=7, start=date(2026, 1, 1), days=4, sessions_per_day=250)
     with warehouse.locked(store) as lock:
         landing = land(store, warehouse.variables().sources)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from duckdb_engine import Dialect
 from sqlalchemy.dialects import registry
@@ -69,6 +70,9 @@ class AuditDialect(Dialect):
     """
 
     supports_statement_cache = True
+
+    def create_connect_args(self, url):
+        return super().create_connect_args(url.set(database=unquote(url.database)))
 
     def do_begin(self, dbapi_connection) -> None: ...
 
@@ -159,7 +163,7 @@ def audit(
 
 
 def _open_warehouse(context, store: Store):
-    path = str(store.warehouse).replace("$", r"\$")  # GX reads $ as the start of a variable
+    path = quote(str(store.warehouse))  # GX reads $ as the start of a variable
     return context.data_sources.add_sql(
         "warehouse",
         connection_string=f"duckdb+audit:///{path}",
