@@ -34,8 +34,10 @@ def shop(project: Path, tmp_path_factory) -> Path:
 
 def test_every_guide_is_followed_here():
     others = {"change-the-outcome", "what-is-public"}
+    guides = {guide.stem for guide in GUIDES.glob("*.md")}
 
-    assert {guide.stem for guide in GUIDES.glob("*.md")} == {*TOGETHER, *others}
+    # test_export_guides.py follows the guides to common exports.
+    assert {name for name in guides if not name.startswith("logs-from-")} == {*TOGETHER, *others}
 
 
 @pytest.fixture(scope="module")

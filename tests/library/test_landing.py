@@ -5,20 +5,18 @@ import gzip
 import json
 import lzma
 import os
-import re
 import time
 import tracemalloc
 from datetime import date
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from jollyboat.landing import landing, records
 from jollyboat.landing.landing import land
 from jollyboat.landing.records import LONGEST_LINE
 from jollyboat.landing.remedies import describe
-from jollyboat.store import LIBRARY, Store, UserError
+from jollyboat.store import Store, UserError
 
 GOOD = b'{"a": 1}\n{"a": 2}\n'
 ZIPPED = gzip.compress(GOOD)
@@ -357,31 +355,3 @@ def test_a_huge_line_takes_bounded_memory_and_linear_time(store, name):
 def test_without_raw_files_the_sentence_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="make simulate"):
         land(Store(tmp_path), ["web"])
-
-
-def test_an_access_log_is_mapped_as_its_guide_says(store):
-    request = (
-        '203.0.113.7 - - [01/Mar/2026:10:00:20 +0100] "{} HTTP/1.1" 200 5 "{}" "Mozilla/5.0"\n'
-    )
-    lines = [
-        request.format("GET /offer?id=1", "https://x.example/"),
-        request.format("POST /orders", "-"),
-        "cut off\n",
-    ]
-    put(store, "access.log", "".join(lines).encode())
-    (file,) = landed(store)
-    guide = (LIBRARY / "how_to" / "read-an-access-log.md").read_text()
-    (sql,) = re.findall(r"```sql\n(.*)\n\n{{.*?```", guide, re.DOTALL)
-    source = f"(select json as record from read_json_objects('{store.root / file.read_from}'))"
-    sql = sql.replace("{{ jollyboat.raw_records() }}", source)
-    sql = re.sub(r'{{ jollyboat.hash_text\("(.*?)"\) }}', r"md5(\1)", sql)
-
-    columns = "cast(occurred_at as varchar), event_type, page, referrer, payload ->> 'status'"
-    rows = duckdb.sql(f"{sql} select {columns}, anonymous_id from mapped").fetchall()
-
-    assert [
-        ("2026-03-01 09:00:20", "page_view", "/offer", "https://x.example/", "200"),
-        ("2026-03-01 09:00:20", "purchase", "/orders", None, "200"),
-        (None, "page_view", "", "", ""),
-    ] == [row[:-1] for row in rows]
-    assert rows[0][-1] == rows[1][-1] != rows[2][-1]
