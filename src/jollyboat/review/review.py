@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -38,9 +38,8 @@ def queue(
     store: Store, of: Callable[[str], LoadedModel | None], size: int, days: int
 ) -> pd.DataFrame:
     """The sessions of the last days to judge: in turn an uncertain, a wrong and a random one."""
-    newest = snapshot.open_latest(store)
-    sessions = newest.relation("session_features").filter("status = 'train'")
-    since = newest.ends_at - timedelta(days=days)
+    sessions = snapshot.open_latest(store).relation("session_features").filter("status = 'train'")
+    (since,) = sessions.aggregate(f"max(point_at) - interval ({days}) day").fetchone()
     rows = sessions.filter(ColumnExpression("point_at") > ConstantExpression(since)).df()
     scored = []
     for tenant, group in rows.groupby("tenant_id", sort=True):

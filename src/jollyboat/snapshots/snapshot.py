@@ -75,14 +75,12 @@ class Snapshot:
 
         A few later sessions do not move it: see the model int_data_end.
         """
-        _, until = self.manifest.get("events_between", ["None", "None"])
-        return None if until == "None" else datetime.fromisoformat(until)
+        return self._data_end("occurred_until")
 
     @property
     def received_until(self) -> datetime | None:
-        """Where the data ends, by the time of arrival; None without a session."""
-        until = self.manifest.get("received_until")
-        return datetime.fromisoformat(until) if until not in (None, "None") else self.ends_at
+        """Where the data ends, by the time of arrival; None as for `ends_at`."""
+        return self._data_end("received_until")
 
     @property
     def prediction_points(self) -> list[int]:
@@ -141,6 +139,12 @@ class Snapshot:
         self._connection.register("requested", entities)
         requested = self._connection.table("requested")
         return self.relation(table).join(requested, "tenant_id, entity_id", how="semi").df()
+
+    def _data_end(self, column: str) -> datetime | None:
+        if "int_data_end" in self.manifest["tables"]:
+            return self.relation("int_data_end").project(column).fetchone()[0]
+        until = self.manifest.get("events_between", ["None"])[-1]  # of an earlier version
+        return None if until == "None" else datetime.fromisoformat(until)
 
     def _table(self, table: str) -> dict:
         tables = self.manifest["tables"]
@@ -229,10 +233,7 @@ def _describe_content(
         name: _publish_table(store, connection, name, day)
         for name, day in published_tables(store).items()
     }
-    span = connection.sql(
-        "select min(started_at), any_value(occurred_until), any_value(received_until) "
-        "from sessions cross join int_data_end"
-    ).fetchone()
+    span = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
     counts = connection.sql(
         "select status, count(*), count(*) filter (where label) from session_features "
         "group by all order by status"
@@ -245,8 +246,7 @@ def _describe_content(
         "views": {
             name: views[name].partition(" AS ")[2].rstrip(";") for name in published_queries(store)
         },
-        "events_between": [str(moment) for moment in span[:2]],
-        "received_until": str(span[2]),
+        "events_between": [str(moment) for moment in span],
         **question(store),
         "statuses": {status: count for status, count, _ in counts},
         "positive_count": sum(positives for *_, positives in counts),

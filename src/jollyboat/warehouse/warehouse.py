@@ -291,7 +291,7 @@ def published_queries(store: Store) -> list[str]:
 
 def question(store: Store) -> dict:
     """The `outcome` of an event, and the `prediction_points` of sessions."""
-    return _last_build(store)["question"]
+    return _last_build(store).get("question", {})
 
 
 def _build_file(store: Store) -> Path:
