@@ -165,9 +165,9 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
     dbt reads the raw files that are new, and builds all other tables from the first row. It does
     not start if code, raw files, salt and folder are the same as in the last build.
     """
-    if found := sorted(set("?#") & set(str(store.root))):
+    if separators := sorted(set("?#") & set(str(store.root))):
         raise UserError(
-            f"dbt cannot open a database in {store.root}, because the path has a {found[0]!r}. "
+            f"dbt cannot open a database in {store.root}: the path has a {separators[0]!r}. "
             "Rename that folder, then run the same command again."
         )
     log = store.dbt / "logs"
