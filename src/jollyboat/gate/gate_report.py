@@ -79,7 +79,9 @@ def refusal(report: Report) -> str:
     names, champion = _names(report), report.champion_before
     stays = f"champion {champion[1]} stays" if champion else "there is still no champion"
     lines = [f"deploy: refused by {names}; {stays}."]
-    lines += [check["sentence"] for check in report.failed]
+    for check in report.failed:  # that of the smoke test has the server's last lines
+        is_smoke = check["name"] == "smoke"
+        lines += check["sentence"].split("\n") if is_smoke else [check["sentence"]]
     if "smoke" not in names:
         lines.append(
             'To deploy it anyway, run `make deploy FORCE="why"`; the reason is shown while '
