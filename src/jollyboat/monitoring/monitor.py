@@ -19,7 +19,6 @@ ALL = "all"
 RESAMPLES, FEW_AT_K, FEWEST_A_DAY, MOST_TENANTS = 200, 5, 10, 20
 OLD_EXPORT_HOURS = 30 * 24
 FINE, ALARM, UNKNOWN = "fine", "alarm", "cannot say yet"
-NOT_NEEDED = "not needed"  # the status of a decision; the others ask for something
 Limits = Mapping[str, Any]
 ByK = Mapping[int, pd.DataFrame]  # rows by their number of events
 Pairs = Sequence[tuple[pd.DataFrame, pd.DataFrame]]  # live and holdout rows of one k
@@ -199,7 +198,7 @@ def decide_retraining(
     texts = [f"{name} {', '.join(subjects)}" for name, subjects in problems.items() if subjects]
     if not texts:
         reason = f"No problem that training could fix has lasted {held} days."
-        return {"retrain": False, "status": NOT_NEEDED, "reason": reason}
+        return {"retrain": False, "status": "not needed", "reason": reason}
     reason = f"For {held} days: {'; '.join(texts)}."
     age = facts.days_since_training
     if age < cool_down:
