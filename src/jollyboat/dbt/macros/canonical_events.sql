@@ -244,7 +244,10 @@
 
 {# An id without the ".0" of a whole number that passed through a column of floats. #}
 {% macro whole_number(text) -%}
-    regexp_replace({{ text }}, '^(-?[0-9]+)[.]0+$', '\1')
+    case
+        when suffix({{ text }}, '0') then regexp_replace({{ text }}, '^(-?[0-9]+)[.]0+$', '\1')
+        else {{ text }}
+    end
 {%- endmacro %}
 
 {# Whether an id is what an emitter sends that has none; bundles/features.py has the same texts. #}
