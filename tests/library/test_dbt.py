@@ -47,6 +47,7 @@ ODD_EVENTS = {
     "price_that_is_none": ({"product.price": "free"}, {"price": None, "unread_price": "xxxx"}),
     "price_with_one_mark_before_three_digits": ({"product.price": "1,299"}, {"price": None, "unread_price": "9,999"}),
     "price_with_a_point_before_three_digits": ({"product.price": "1.299"}, {"price": None, "unread_price": "9.999"}),
+    "price_with_a_point_and_spaces": ({"product.price": " 1.299 "}, {"price": None, "unread_price": "9.999"}),
     "price_that_is_a_number_of_three_decimals": ({"product.price": 1.299}, {"price": "1.2990", "unread_price": None}),
     "price_below_one_with_three_decimals": ({"product.price": "0,299"}, {"price": "0.2990"}),
     "price_grouped_by_commas": ({"product.price": "1,299.00"}, {"price": "1299.0000", "unread_price": None}),
@@ -220,8 +221,8 @@ def test_a_text_that_is_no_certain_number_is_counted_and_reported(staged):
     rows = staged.sql(data_report.QUERIES["unread"]).df().to_dict("records")
 
     messages = data_report.format_unread(rows)
-    assert [(row["name"], row["value_count"]) for row in rows] == [("price", 5), ("quantity", 1)]
-    assert "5 texts are no certain price" in messages[0] and "stg_web__events.sql" in messages[0]
+    assert [(row["name"], row["value_count"]) for row in rows] == [("price", 6), ("quantity", 1)]
+    assert "6 texts are no certain price" in messages[0] and "stg_web__events.sql" in messages[0]
     assert "most like 9.999" in messages[1]
 
 

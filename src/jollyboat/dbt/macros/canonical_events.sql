@@ -399,7 +399,8 @@
                 regexp_full_match({{ text }}, '{{ start }}[.,][0-9]{3}')
                 and (
                     contains({{ text }}, ',')
-                    or coalesce(contains(record, '"' || {{ column }} || '"'), true)
+                    or record is null
+                    or contains(replace(record, ' ', ''), '"' || {{ column }} || '"')
                 )
                 then null
             when regexp_full_match({{ text }}, '{{ grouped.point }}')
