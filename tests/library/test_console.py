@@ -80,7 +80,7 @@ def test_a_refusal_is_the_only_thing_that_a_run_prints(tmp_path):
 
 def test_a_step_that_breaks_shows_its_traceback_and_its_name(copied):
     for manifest in copied.snapshots.glob("*/manifest.json"):
-        manifest.write_text("[]")
+        manifest.write_text("{}")
 
     broken = run(copied, "flows/score.py", "run")
 
