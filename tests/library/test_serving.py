@@ -44,7 +44,7 @@ from jollyboat.serving import app as app_module
 from jollyboat.serving import batch_scores, request_body
 from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.champions import CHALLENGER, Champions
-from jollyboat.serving.schema import Event
+from jollyboat.serving.schema import Event, PredictRequest
 from jollyboat.serving.smoke_test import run_smoke_test
 from jollyboat.store import PROJECT, Store, UserError, hash_addresses, write_json
 from jollyboat.training import explanation
@@ -1148,16 +1148,22 @@ def test_a_large_request_gives_turns_to_small_ones_and_is_answered_as_its_parts_
     assert [answer["probability"] for answer in answers] == [BROWSED, CARTED] * 200
 
 
-def test_the_rows_of_rows_are_the_rows():
+def test_the_rows_of_a_large_request_are_those_of_its_events():
     events = [
         event(3, price=12.345, quantity=2, page=" a@x.de ", own={"mail": "b@x.de"}),
-        event(1, occurred_at="2026-01-05T10:30:00.123456+02:00", device=""),
+        event(1, occurred_at="2026-01-05T10:30:00.123456+02:00", device="", entity_id="e"),
         {"event_type": "a", "occurred_at": "2026-01-05T10:30:00"},
+        {"event_type": "a", "occurred_at": "2026-01-05T10:30:00", "payload": {"b": 1}},
         event(3),
     ]
-    once = rows_of_request(0, "acme", events, "salt")
+    body = json.dumps({"tenant_id": "acme", "session_id": "s1", "events": events})
+    request = PredictRequest.model_validate_json(body)
+    expected = rows_of_request(7, "acme", request.rows, "salt")
 
-    assert rows_of_request(7, "acme", once, "salt") == rows_of_request(7, "acme", events, "salt")
+    request.prepare_rows("salt")
+
+    assert rows_of_request(7, "acme", request.rows, "salt") == expected
+    assert len(expected) == 4 and request.rows is not request.events
 
 
 def test_a_request_that_is_unfinished_when_the_server_stops_is_answered_503(bundle):

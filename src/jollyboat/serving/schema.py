@@ -107,7 +107,11 @@ class PredictRequest(BaseModel):
 
     def prepare_rows(self, salt: str) -> None:
         """Make the rows of the events once; making rows of rows is quick and changes nothing."""
-        self._rows = rows_of_request(0, self.tenant_id, self.events, salt)
+        rows = rows_of_request(0, self.tenant_id, self.events, salt)
+        # Without the columns of the point, which are no event's.
+        self._rows = [
+            {name: value for name, value in row.items() if name in EVENT_COLUMNS} for row in rows
+        ]
 
     def anonymous_id(self) -> str | None:
         """The first in the events."""
