@@ -102,7 +102,9 @@ class FeatureQuery:
         self._connection.execute(f"prepare features as {refuse_other_statements(sql)}")
         self._outcome = outcome
         if outcome != NO_OUTCOME:
-            self._connection.execute(f"prepare outcomes as {_outcome_query(outcome)}")
+            self._connection.execute(
+                f"prepare outcomes as {refuse_other_statements(_outcome_query(outcome))}"
+            )
         self._runs = 0
 
     def run(

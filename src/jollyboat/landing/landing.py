@@ -156,8 +156,10 @@ def raw_paths(store: Store, sources: Iterable[str]) -> dict[str, Path]:
 
 def _name(path: Path, salt: str) -> str:
     name = _printable(path.as_posix())
-    suffix = next(filter(name.endswith, records.SUFFIXES), "")
-    return hash_addresses(name.removesuffix(suffix), salt) + suffix
+    kind, zipped = records.format_of(path)
+    suffix = kind + zipped if kind in (*records.TEXT_SUFFIXES, ".parquet") else zipped
+    stem = name[: len(name) - len(suffix)]
+    return hash_addresses(stem, salt) + name[len(stem) :]
 
 
 def _inspect(store: Store, paths: dict[str, Path]) -> dict[str, LandedFile]:
