@@ -227,6 +227,16 @@ def test_each_source_is_judged_by_its_own_newest_day_and_the_worst_is_named():
     assert check.history == (None, 0.0, 0.126)
 
 
+def test_sessions_without_a_feature_event_count_have_the_number_of_their_point():
+    tables = {
+        "session_features": "select 'acme' as tenant_id, 's' as entity_id, 'train' as status",
+        "sessions": "select 'acme' as tenant_id, 's' as session_id, 4 as point_number",
+    }
+    opened = SimpleNamespace(relation=lambda table: duckdb.sql(tables[table]))
+
+    assert [4] == inputs._sessions(opened)["event_count"].tolist()
+
+
 def test_a_tenant_that_stopped_is_named():
     usual = facts()
     gone = usual.volumes[(usual.volumes["tenant_id"] == "acme") | (usual.volumes["day"] < 0)]

@@ -144,9 +144,13 @@ def _answered_by(owner: str, rows: pd.DataFrame, owners: Collection[str]) -> pd.
 
 
 def _sessions(opened: Snapshot, tenant: str = "") -> pd.DataFrame:
-    """The training sessions of a snapshot, or those of one tenant."""
+    """The training sessions of a snapshot, or those of one tenant, with their `event_count`."""
     of_tenant = f"and tenant_id = '{quoted(tenant)}'" if tenant else ""
-    return opened.relation("session_features").filter(f"status = 'train' {of_tenant}").df()
+    rows = opened.relation("session_features").filter(f"status = 'train' {of_tenant}").df()
+    if "event_count" in rows:
+        return rows
+    numbers = "tenant_id, session_id as entity_id, point_number as event_count"
+    return rows.merge(opened.relation("sessions").project(numbers).df(), on=KEYS)
 
 
 def _with_day(rows: pd.DataFrame, end: pd.Timestamp, at: str = "point_at") -> pd.DataFrame:
