@@ -232,7 +232,7 @@ def test_a_feature_with_a_name_of_training_or_monitoring_is_refused(own, untouch
     features.write_text(
         features.read_text().replace("behaviour.*,", f"behaviour.*,\n        1 as {name},")
     )
-    models = ["--select", "features_at_point", "session_features"]
+    models = ["--select", "features_at_point", "int_features"]
     folders = ["--project-dir", "dbt", "--profiles-dir", "."]
 
     result = run(project, own[1], "-m", "dbt.cli.main", "run", *models, *folders)

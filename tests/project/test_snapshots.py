@@ -201,7 +201,7 @@ def test_an_unknown_id_is_refused_with_the_ids_there_are(store, three, command):
 
 
 def test_without_a_snapshot_the_list_says_how_to_make_one(store):
-    with pytest.raises(UserError, match="`make data` publishes one"):
+    with pytest.raises(UserError, match="Run `make data`, which publishes one"):
         jollyboat(["snapshots", "list"], standalone_mode=False)
 
 

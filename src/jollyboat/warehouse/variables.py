@@ -48,7 +48,7 @@ class Variables(Section):
     accounts_of_a_device: Count
     devices_of_an_account: Count
     future_tolerance_days: Annotated[int, Field(ge=0, le=366)]
-    first_year: Annotated[int, Field(ge=1970, le=2200)]
+    first_year: Annotated[int, Field(ge=1, le=2200)]
     lines_at_once: Count
     sessions_at_once: Count
     change_days: Count
