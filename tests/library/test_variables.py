@@ -41,6 +41,16 @@ WRONG = {  # what is replaced, by what, and the sentence
         "outcome: count(*) over (partition by tenant_id, session_id) >= 3",
         "it should be a condition on one event, without a window function",
     ),
+    "a subquery": (
+        "outcome: event_type = 'purchase'",
+        "outcome: session_id in (select session_id from events)",
+        "without a window function (over) or a subquery (select)",
+    ),
+    "a long text": (
+        "outcome: event_type = 'purchase'",
+        "outcome: event_number >= 4 and row_number() over (order by occurred_at, event_id) >= 3",
+        'over (order by occur..."; it should be',
+    ),
     "no condition": (
         "outcome: event_type = 'purchase'",
         "outcome: event_type =",

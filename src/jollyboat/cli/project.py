@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jollyboat.pages.terminal import escape
+from jollyboat.pages.terminal import wrap
 from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store
 
 
@@ -18,11 +18,9 @@ def status() -> None:
 
     store = default_store()
     parts = read_state(store)
-    for name, line in format_state(parts):
-        click.echo(escape(f"{name:<12}{line}"))
-    for sentence in parts["troubles"].values():
-        click.echo(escape(f"{'unreadable':<12}{sentence}"))
-    click.echo(f"{'next':<12}{next_step(parts, store)}")
+    lines = [*format_state(parts), *(("unreadable", each) for each in parts["troubles"].values())]
+    for name, line in [*lines, ("next", next_step(parts, store))]:
+        click.echo(wrap(f"{name:<12}{line}"))
 
 
 @click.command(epilog="Example: jollyboat link && .venv/bin/dbt build --project-dir dbt")

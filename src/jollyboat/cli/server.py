@@ -73,7 +73,7 @@ def _serve(host: str | None, port: int | None, workers: int | None, page: str) -
     # Clients may use the name that this server listens on.
     os.environ["ALLOWED_HOSTS"] = f"{os.environ.get('ALLOWED_HOSTS', '')} {name}"
     address = f"http://{name}:{listening.getsockname()[1]}"
-    click.echo(f"Serving on {address}; its API is described at {address}/docs. Ctrl-C stops it.")
+    click.echo(f"Serving on {address}; its API is at {address}/docs. Ctrl-C stops it.")
     if page:
         click.echo(f"page: {address}{page}")
         threading.Timer(2, webbrowser.open, [address + page]).start()

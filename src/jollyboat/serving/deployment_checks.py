@@ -46,9 +46,11 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         sample = answer_sample(model, run.feature_sql, schema, lookups, threshold, request)
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
+        lookup = "A lookup needs `published_by` in its meta: see `jollyboat docs add-a-lookup`. "
         raise UserError(
             f"A server cannot compute the features or the outcome of run {run.id} ({reason}): "
             "they may come from events_at_point and lookups only. "
+            f"{lookup if 'lookup_' in reason else ''}"
             "Fix dbt's features_at_point, or vars: outcome, then `make data train`."
         ) from error
     parts = Parts(

@@ -190,8 +190,9 @@ def describe(keys: Sequence[str | int], error: Mapping[str, Any]) -> str:
 
 
 def _shorten(value: object) -> str:
-    """The first 60 characters of a value as JSON."""
-    return json.dumps(value, default=str)[:60]
+    """A value as JSON, at most 60 characters."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

@@ -100,9 +100,9 @@ def _check_outcomes(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in counts) or "none"
         raise UserError(
             f"No session can be used for training yet (sessions by status: {statuses})."
-            f"{_format_open(frame)} Put more "
-            "days of logs under data/raw, or predict earlier in a session (the point's vars in "
-            "dbt/dbt_project.yml), then run `make data`."
+            f"{_format_open(frame)} Where most `had_outcome`, correct `vars: outcome:` in "
+            "dbt/dbt_project.yml. Else put more days of logs under data/raw, or predict earlier in "
+            "a session (`prediction_points`). Then run `make data`."
         )
     positives = int(rows["label"].sum())
     if positives in (0, len(rows)):

@@ -171,7 +171,7 @@ def _hint(row: dict) -> str:
         "retyped": "a value that is not a number is null where a number is needed",
         "nulls": "its features have another meaning from that day on",
         "volume": f"check that {volume}",
-        "event_type": "it is kept; no feature counts it until one names it",
+        "event_type": "it is kept; a feature counts it where features_at_point.sql names it",
     }[row["kind"]]
 
 

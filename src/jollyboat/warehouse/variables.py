@@ -16,16 +16,17 @@ Names = list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]]
 NONE = Field(default_factory=list)
 
 
-def _refuse_window(outcome: str) -> str:
-    """The outcome; ValueError where it is no SQL condition, or reads other events than its own."""
+def _check_outcome(outcome: str) -> str:
+    """The outcome; ValueError where it is no SQL condition, or reads other rows than its event."""
     tree = json.loads(
         duckdb.execute("select json_serialize_sql($1)", [f"select {outcome}"]).fetchone()[0]
     )
     if tree["error"]:
         raise ValueError(f"it should be a condition in SQL ({tree['error_message']})")
-    if '"WINDOW"' in json.dumps(tree):
+    if any(f'"{kind}"' in json.dumps(tree) for kind in ("WINDOW", "SUBQUERY")):
         raise ValueError(
-            "it should be a condition on one event, without a window function (over); "
+            "it should be a condition on one event, without a window function (over) or a "
+            "subquery (select); "
             "event_number >= 5 is true from a session's fifth event on"
         )
     return outcome
@@ -40,7 +41,7 @@ class Variables(Section):
     back_end_sources: Names = NONE
     feedback_sources: Names = NONE
     personal_fields: list[Text] = NONE
-    outcome: Annotated[Text, AfterValidator(_refuse_window)]
+    outcome: Annotated[Text, AfterValidator(_check_outcome)]
     prediction_points: Annotated[list[Count], Field(min_length=1)]
     session_silence_minutes: Annotated[float, Field(gt=0)]
     bot_event_count: Count
