@@ -69,7 +69,7 @@ def followed(shop: Path, tmp_path_factory) -> tuple[Path, dict[str, str]]:
 def test_a_lookup_is_published_and_its_feature_is_learned(followed):
     own, _ = followed
 
-    assert list((own / "data/snapshots").rglob("lookup_category*"))
+    assert list((own / "data/tables/lookup_category").rglob("*.parquet"))
     (schema,) = (own / "data/models/shared").glob("*/schema.json")
     assert "category_popularity" in schema.read_text()
     assert "seconds_so_far" not in schema.read_text()

@@ -82,8 +82,12 @@ def sent(requested: pd.DataFrame, events: pd.DataFrame) -> list[tuple]:
 
 
 def mangle(session: tuple) -> tuple:
-    """The same session, its events out of order, some of them twice, each with a field that nobody knows."""
+    """The same session, its events out of order, some of them twice, each with a field that nobody knows.
+
+    Events of one time keep their order by `sequence`.
+    """
     tenant, entity, events = session
+    events = [{**event, "sequence": number} for number, event in enumerate(events)]
     dice = random.Random(entity)
     twice = [*events, *dice.sample(events, len(events) // 2)]
     dice.shuffle(twice)

@@ -57,7 +57,7 @@ def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
     shared, by_chance = _returning_rows(split, schema)
     return {
         "features": {name: aucs[name] for name in features},
-        "collinear": {name: groups[name] for name in {*features, *named}},
+        "collinear": {name: groups[name] for name in dict.fromkeys([*features, *named])},
         "values": [one for one in values if one["feature"] in named],
         "shared_rows": shared,
         "shared_by_chance": by_chance,
