@@ -213,10 +213,10 @@ def change_and_train(project: Path, store: Path, file: str, before: str, after: 
         assert result.returncode == 0, result.stdout
 
 
-def own_model(project: Path, folder: str, name: str, settings: str) -> None:
+def own_model(project: Path, folder: str, name: str) -> None:
     """Switch a model of the library off, and put a copy of it into the project."""
     sql = (LIBRARY / "dbt/models" / folder / f"{name}.sql").read_text()
-    (project / "dbt/models" / f"{name}.sql").write_text(f"{settings}\n{sql}")
+    (project / "dbt/models" / f"{name}.sql").write_text(sql)
     with (project / "dbt/dbt_project.yml").open("a") as file:
         file.write(f"  jollyboat:\n    {folder}:\n      {name}:\n        +enabled: false\n")
 
@@ -232,11 +232,11 @@ def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path)
     report = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(
         f",\n        {of} as {name}" for name, of in leaks.items()
     )
-    own_model(mine, "marts", "session_features", "{{ config(meta={'published_by': 'point_at'}) }}")
+    own_model(mine, "intermediate", "int_features")
     change_and_train(
         mine,
         copied,
-        "models/session_features.sql",
+        "models/int_features.sql",
         f"features.* {honest}",
         f"features.* {report}",
     )
