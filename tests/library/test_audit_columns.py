@@ -30,7 +30,7 @@ def remove_feature(project: Path) -> None:
 
 
 def test_the_suites_that_ship_name_columns_that_the_sql_makes(project):
-    check(project)
+    assert check(project) is None
 
 
 def test_an_expectation_about_a_removed_feature_is_named_with_its_file(project):
@@ -50,7 +50,7 @@ def test_a_feature_that_jinja_names_is_left_to_the_audit(project):
     loop = "{% for name in ['seconds'] %} max(gap_seconds) as {{ name }}_so_far, {% endfor %}"
     path.write_text(path.read_text().replace("count(*) as event_count,", loop))
 
-    check(project)
+    assert check(project) is None
 
 
 def test_a_suite_may_name_a_column_of_a_list(project):

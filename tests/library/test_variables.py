@@ -99,3 +99,12 @@ def test_the_sources_are_read_from_the_file_and_a_wrong_one_stops_the_run(tmp_pa
     )
     with pytest.raises(UserError, match="vars: sources"):
         warehouse.source_names()
+
+
+@pytest.mark.parametrize(
+    "outcome", ["event_type = 'WINDOW'", "page = 'SUBQUERY'", """query = '"class":"WINDOW"'"""]
+)
+def test_an_outcome_may_compare_with_any_word(outcome):
+    text = TEXT.replace("outcome: event_type = 'purchase'", f"outcome: >-\n    {outcome}", 1)
+
+    assert outcome == variables.parse(text).outcome
