@@ -53,7 +53,13 @@ def test_a_feature_that_jinja_names_is_left_to_the_audit(project):
     assert check(project) is None
 
 
-def test_a_suite_may_name_a_column_of_a_list(project):
+def test_a_model_that_is_missing_is_left_to_dbt(project):
+    (project / "dbt" / SQL).unlink()
+
+    assert check(project) is None
+
+
+def test_a_column_in_a_list_of_an_expectation_is_checked_too(project):
     suite = project / "expectations/session_features.json"
     content = json.loads(suite.read_text())
     content["expectations"][0]["kwargs"]["column_list"].append("basket_size")
