@@ -47,6 +47,12 @@ def test_a_word_that_is_longer_than_a_line_stays_whole():
     assert path in wrap(f"The page is at {path}").splitlines()[-1]
 
 
+def test_a_label_keeps_the_long_word_that_it_names_on_its_line():
+    path = f"/{'folder/' * 20}latest.json"
+
+    assert wrap(f"unreadable  {path}: delete it").splitlines()[0] == f"unreadable  {path}:"
+
+
 @pytest.mark.parametrize(
     ("line", "color"),
     [

@@ -46,7 +46,8 @@ def join_lines(lines: Iterable[str]) -> str:
 def wrap(text: str) -> str:
     """The text, escaped, in lines of at most 100 columns, except where one word needs more.
 
-    A long line continues below its last column, or 4 columns to the right.
+    A long line continues below its last column, or 4 columns to the right. A label keeps the
+    word that it names on its line, however long that is.
     """
     return "\n".join(_wrap_line(line) for line in escape(text).split("\n"))
 
@@ -54,8 +55,12 @@ def wrap(text: str) -> str:
 def _wrap_line(line: str) -> str:
     if len(line) <= WIDTH:
         return line
-    columns = re.match(r" *(\S+ {2,})*", line).end() or 4
-    indent = " " * min(columns, WIDTH // 2)
+    columns = re.match(r" *(\S+ {2,})*", line).end()
     return textwrap.fill(
-        line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        line[columns:],
+        WIDTH,
+        initial_indent=line[:columns],
+        subsequent_indent=" " * min(columns or 4, WIDTH // 2),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
