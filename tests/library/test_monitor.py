@@ -237,6 +237,23 @@ def test_sessions_without_a_feature_event_count_have_the_number_of_their_point()
     assert [4] == inputs._sessions(opened)["event_count"].tolist()
 
 
+def test_a_folder_of_a_day_in_the_future_does_not_hide_the_newest_days_quarantine():
+    account = pd.DataFrame(
+        {
+            "source": "web",
+            "arrived_on": pd.to_datetime(["2026-01-01", "2026-01-02", "2036-01-02"]),
+            "quarantined_count": [0, 300, 0],
+            "line_count": [1000, 1000, 2],
+            "blank_count": 0,
+        }
+    )
+
+    arrivals = inputs._arrivals(SimpleNamespace(relation=lambda _: duckdb.from_df(account)))
+
+    assert arrivals["day"].tolist() == [-1, 0]
+    assert "quarantine/all/records" in alarms(facts(arrivals=arrivals))
+
+
 def test_a_tenant_that_stopped_is_named():
     usual = facts()
     gone = usual.volumes[(usual.volumes["tenant_id"] == "acme") | (usual.volumes["day"] < 0)]

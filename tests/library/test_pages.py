@@ -225,8 +225,7 @@ def data_context(published: bool, train_count: int = 90) -> dict:
                 1,
             )
         ],
-        "nonfinite": [{"feature": HOSTILE, "session_count": 2}],
-        "unread": [{"source": HOSTILE, "name": "price", "form": HOSTILE, "value_count": 2}],
+        "notes": [f"warning: {HOSTILE}: the data ends", f"note: {HOSTILE}"],
         "statuses": [
             {"status": "train", "session_count": train_count},
             {"status": "open", "session_count": 1},
@@ -596,6 +595,45 @@ def test_sessions_long_after_the_others_and_days_in_the_future_are_named():
     assert "2026-01-06 00:00 (data/raw/web/dt=2026-01-05/a.jsonl, line 3, session 's3')" in late
     assert "data/raw/web/dt=2999-01-01 is a day in the future: rename the folder" in future
     assert data_report._format_late([], SimpleNamespace(files=files[:1])) == []
+
+
+def test_an_id_in_many_sessions_or_places_within_an_hour_is_named_and_a_persons_is_not():
+    with duckdb.connect() as connection:
+        connection.execute(
+            """create table events as
+            select 'acme' as tenant_id, 'web' as source, 's' || n as session_id,
+                timestamp '2026-01-05 10:00' + interval (n) minute as occurred_at,
+                case when n % 2 = 0 then 'device-7' else 'd' || n end as anonymous_id,
+                case when n % 4 = 0 then 'o''brien' end as user_id,
+                if(n % 3 = 0, 'mobile', 'desktop') as device, null as country
+            from range(60) as r(n)
+            union all  -- one endless session of many, as where the emitter has no session ids
+            select 'acme', 'app', 's', timestamp '2026-01-05 10:00', 'none-given', null,
+                'mobile', 'country ' || n % 5 from range(20) as r(n)
+            union all  -- one busy person, and a bot
+            select 'acme', 'web', 'own', timestamp '2026-01-05 10:00', 'a-person', null,
+                'desktop', 'fr' from range(200)
+            union all
+            select 'acme', 'web', 'b' || n, timestamp '2026-01-05 10:00', 'a-bot', null,
+                'bot', 'us' from range(200) as r(n)"""
+        )
+        rows = connection.sql(data_report.QUERIES["crowded_ids"]).df().to_dict("records")
+
+    assert [(row["source"], row["id_column"], row["id"]) for row in rows] == [
+        ("web", "anonymous_id", "device-7"),
+        ("app", "anonymous_id", "none-given"),
+    ]
+    many, places = data_report.format_crowded_ids(rows)
+    assert "anonymous_id 'device-7' is in 30 sessions, on 2 devices and countries" in many
+    assert "write nullif(..., 'device-7') as anonymous_id in stg_web__events.sql" in many
+    assert "is in 1 sessions, on 5 devices and countries, within one hour" in places
+
+
+def test_what_the_terminal_warns_of_is_on_the_data_page():
+    html = render("data.html", title="Data", **data_context(True))
+
+    assert "Warnings and notes" in html and "the data ends</li>" in html
+    assert '<b class="warn">warning</b>' in html and "<b>note</b>" in html
 
 
 def test_a_projects_template_comes_first_and_may_extend_the_librarys(tmp_path, monkeypatch):

@@ -163,7 +163,7 @@ def rebuild(store: Store) -> None:
         warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, warehouse.land(store)))
 
 
-def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
+def dbt_by_hand(project: Path, store: Store, *command: str, code: int = 0) -> str:
     """What a person types, who does not know about the lock; the folder is relative."""
     root = Path(os.path.relpath(store.root, project))
     for command_of_ours in ("link", "land"):
@@ -180,7 +180,8 @@ def dbt_by_hand(project: Path, store: Store, *command: str) -> None:
         "--profiles-dir",
         ".",
     )
-    assert dbt.returncode == 0, dbt.stdout
+    assert dbt.returncode == code, dbt.stdout
+    return dbt.stdout
 
 
 def staged_files(store: Store) -> dict[str, int]:
@@ -246,6 +247,16 @@ def test_events_built_alone_and_twice_by_hand_have_the_rows_of_a_whole_build(
         dbt_by_hand(untouched, store, "run", "--select", *models)
 
     assert_same(whole, store.root)
+
+
+def test_a_build_by_hand_without_prediction_points_is_refused_before_any_model(
+    untouched, whole, tmp_path
+):
+    store = Store(Path(shutil.copytree(whole, tmp_path / "store")))
+    printed = dbt_by_hand(untouched, store, "run", "--vars", "prediction_points: []", code=2)
+
+    assert "vars: prediction_points is []; it should be a list of at least one" in printed
+    assert "1 of" not in printed
 
 
 def test_a_build_killed_while_staging_goes_on_from_the_portions_that_it_has(logs, whole, tmp_path):

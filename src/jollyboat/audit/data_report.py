@@ -12,6 +12,7 @@ from jollyboat.pages import page
 from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store import Store, read_json
+from jollyboat.store.sql import quoted
 from jollyboat.warehouse import changes
 from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models, published_tables
 
@@ -75,6 +76,25 @@ QUERIES = {
             from int_records where ignored_ids is not null)
         select source, ignored_id, count(*) as record_count
         from ids group by all order by record_count desc, source, ignored_id limit 5""",
+    "crowded_ids": """
+        with ids as (
+            unpivot (
+                select tenant_id, source, anonymous_id, user_id, session_id,
+                    date_trunc('hour', occurred_at) as hour,
+                    concat_ws(' ', device, country) as place
+                from events where device is distinct from 'bot')
+            on anonymous_id, user_id into name id_column value id),
+        busy_hours as (
+            select tenant_id, source, id_column, id, hour
+            from ids group by all having count(*) >= 20)
+        select source, id_column, id, count(distinct session_id) as session_count,
+            count(distinct place) as place_count
+        from ids semi join busy_hours using (tenant_id, source, id_column, id, hour)
+        group by tenant_id, source, id_column, id, hour
+        having session_count >= 20 or place_count >= 5
+        qualify 1 = row_number() over (
+            partition by source, id_column, id order by session_count + place_count desc)
+        order by session_count + place_count desc, source, id limit 5""",
     "unread": """
         with unread as (
             unpivot (select source, unread_price as price, unread_quantity as quantity
@@ -151,6 +171,15 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         rows["distributions"] = distribution.describe(connection, "session_features")
     totals = _sum_rows(rows) | {"file_count": len(landing.files), "replayed": replayed}
     return rows | {
+        "notes": [
+            *_format_ignored_ids(rows["ignored_ids"]),
+            *format_crowded_ids(rows["crowded_ids"]),
+            *_format_files(landing),
+            *format_unread(rows["unread"]),
+            *format_nonfinite(rows["nonfinite"]),
+            *_format_late(rows["stragglers"], landing),
+            *_format_notes(totals, landing),
+        ],
         "models": last_models(store),
         "moved": read_json(store.distributions, default=[]),
         "latest": last.id if last else "",
@@ -217,15 +246,10 @@ def format_summary(
     """Records by source, problems, notes and the result, as lines."""
     lines = [
         *_format_sources(report["sources"]),
-        *_format_ignored_ids(report["ignored_ids"]),
         *_format_quarantine(report["quarantine"]),
-        *_format_files(report["landing"]),
+        *report["notes"],
         *_format_findings(report["findings"]),
         *_format_changes(report["changes"]),
-        *format_unread(report["unread"]),
-        *format_nonfinite(report["nonfinite"]),
-        *_format_late(report["stragglers"], report["landing"]),
-        *_format_notes(report["totals"], report["landing"]),
         _format_result(report, published, seconds),
         f"page: {_page(store)}",
     ]
@@ -254,6 +278,18 @@ def _format_ignored_ids(rows: list[dict]) -> list[str]:
     return [
         f"note: {row['record_count']:,} records of {row['source']} have the {row['ignored_id']}, "
         "which identifies nobody; it counts as null"
+        for row in rows
+    ]
+
+
+def format_crowded_ids(rows: list[dict]) -> list[str]:
+    """The ids with more sessions or places in one hour than one person has."""
+    return [
+        f"warning: {row['source']}: {row['id_column']} {row['id']!r} is in "
+        f"{row['session_count']:,} sessions, on {row['place_count']:,} devices and countries, "
+        "within one hour: if it identifies nobody, write "
+        f"nullif(..., '{quoted(row['id'])}') as {row['id_column']} in "
+        f"stg_{row['source']}__events.sql"
         for row in rows
     ]
 

@@ -237,21 +237,30 @@ def _volumes(newest: Snapshot, end: pd.Timestamp) -> pd.DataFrame:
 
 
 def _arrivals(newest: Snapshot) -> pd.DataFrame:
-    """Records and quarantined ones by source and day of arrival, counted from its newest day.
+    """Records and quarantined ones by source and day of arrival, counted from its last busy day.
 
-    The server's prediction log arrives on the server's day, which may be long after the logs'.
+    A busy day has at least 5 % of a usual day's records, as in the model int_data_end; later days
+    do not count. The server's prediction log arrives on the server's day, which may be long after
+    the logs'.
     """
-    counts = newest.relation("record_reconciliation").filter("arrived_on is not null").df()
-    arrived = pd.to_datetime(counts["arrived_on"])
-    newest_day = arrived.groupby(counts["source"]).transform("max")
-    return pd.DataFrame(
-        {
-            "source": counts["source"],
-            "day": (arrived - newest_day) // DAY,
-            "quarantined_count": counts["quarantined_count"],
-            "record_count": counts["line_count"] - counts["blank_count"],
-        }
-    )
+    account = newest.relation("record_reconciliation").filter("arrived_on is not null")
+    return account.query(
+        "account",
+        """
+        with by_day as (
+            select source, arrived_on, cast(sum(quarantined_count) as bigint) as quarantined_count,
+                cast(sum(line_count - blank_count) as bigint) as record_count
+            from account group by all),
+        usual as (
+            select *, 0.05 * quantile_disc(record_count, 0.75) over (partition by source) as fewest
+            from by_day),
+        dated as (
+            select *, date_diff('day', max(arrived_on) filter (where record_count >= fewest)
+                over (partition by source), arrived_on) as day
+            from usual)
+        select source, day, quarantined_count, record_count from dated
+        where day <= 0 order by source, day""",
+    ).df()
 
 
 def _latency(newest: Snapshot) -> pd.DataFrame:
