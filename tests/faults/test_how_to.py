@@ -17,6 +17,7 @@ TOGETHER = [
     "add-a-gate-check",
     "add-a-step",
     "change-a-page",
+    "replace-a-file",
     "send-alerts-elsewhere",
     "remove-a-feature",
 ]
@@ -104,7 +105,15 @@ def test_a_page_of_the_project_comes_before_the_librarys(followed):
 
     (page,) = (own / "data/runs").glob("*/report.html")
     assert "Questions: the channel #shop-models." in page.read_text()
-    assert any("run.html" in text for text in printed.values())
+    assert any("run\nscores\n" in text for text in printed.values())
+    assert any("{% extends" in text for text in printed.values())
+
+
+def test_a_copied_model_replaces_the_librarys(followed):
+    own, printed = followed
+
+    assert any("wrote dbt/models/marts/sessions.sql" in text for text in printed.values())
+    assert "like 'test-%'" in next((own / "data/dbt").rglob("run/*/sessions.sql")).read_text()
 
 
 def test_an_incident_reaches_the_projects_command(followed):

@@ -1,16 +1,20 @@
 """The command line lists its commands, suggests names, and refuses in a sentence."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 from whole_path import JOLLYBOAT, run
 
+from jollyboat.cli import parts
 from jollyboat.cli.main import GROUPS, jollyboat
-from jollyboat.store import PROJECT, Store, UserError, write_json
+from jollyboat.store import LIBRARY, PROJECT, Store, UserError, write_json
 
 HEAVY = {"duckdb", "fastapi", "numpy", "pandas", "pydantic", "sklearn", "uvicorn", "xgboost"}
 
@@ -176,3 +180,60 @@ def test_where_an_erasure_removed_all_the_next_command_is_named(tmp_path):
     for module, command in ((snapshot, "`make data`"), (training_run, "`make train`")):
         with pytest.raises(UserError, match=f"the erasure removed it. Run {command}"):
             module.open("", store)
+
+
+def settings_of(project: Path) -> dict:
+    return yaml.safe_load((project / parts.SETTINGS).read_text())["models"]
+
+
+@pytest.fixture
+def owned(tmp_path):
+    """A project's settings of dbt, as they are shipped."""
+    (tmp_path / "dbt").mkdir()
+    shutil.copy(PROJECT / parts.SETTINGS, tmp_path / parts.SETTINGS)
+    return tmp_path
+
+
+def test_a_copied_model_is_the_projects_and_the_librarys_is_off(owned):
+    before = settings_of(owned)
+    for name in ("sessions", "events", "landed_files"):
+        sentences = parts.eject_file("model", name, owned)
+
+    assert sentences[0] == "wrote dbt/models/landed_files.sql, dbt/dbt_project.yml"
+    off = {"+enabled": False}
+    assert settings_of(owned) == before | {
+        "jollyboat": {"landed_files": off, "marts": {"sessions": off, "events": off}}
+    }
+    shipped = (PROJECT / parts.SETTINGS).read_text().splitlines()
+    assert set(shipped) <= set((owned / parts.SETTINGS).read_text().splitlines())
+    copied = (owned / "dbt/models/marts/sessions.sql").read_text()
+    assert copied == (LIBRARY / "dbt/models/marts/sessions.sql").read_text()
+
+
+def test_a_suite_and_a_page_are_copied_and_a_file_of_the_project_is_kept(owned):
+    parts.eject_file("suite", "sessions", owned)
+    parts.eject_file("page", "run", owned)
+
+    assert (owned / "expectations/sessions.json").exists()
+    (owned / "templates/run.html").write_text("mine")
+    with pytest.raises(UserError, match=r"has templates/run\.html already; change it there"):
+        parts.eject_file("page", "run", owned)
+    assert (owned / "templates/run.html").read_text() == "mine"
+
+
+def test_settings_that_cannot_be_edited_are_left_with_what_to_add(owned):
+    text = "models: {project: {+materialized: table}}\n"
+    (owned / parts.SETTINGS).write_text(text)
+
+    with pytest.raises(UserError, match=r"Add models > jollyboat > marts > events: .* then run"):
+        parts.eject_file("model", "events", owned)
+
+    assert (owned / parts.SETTINGS).read_text() == text
+    assert not (owned / "dbt/models").exists()
+
+
+def test_a_file_of_the_library_is_shown_and_a_wrong_name_gets_a_suggestion():
+    assert "is_bot" in call("show", "model", "sessions").output
+    assert "events\n" in call("show", "model").output
+    refused = call("show", "page", "dta").exception
+    assert str(refused) == "The library has no page 'dta'. Did you mean data?"

@@ -71,4 +71,4 @@ def test_each_guide_of_the_page_exists():
     }
 
     assert guides - existing == set()
-    assert len(guides) == 11
+    assert len(guides) == 12

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from jollyboat.cli import data, experiment, models, project, server
+from jollyboat.cli import data, experiment, models, parts, project, server
 from jollyboat.pages.terminal import escape
 from jollyboat.store import PROJECT, UserError, is_project
 
@@ -12,7 +12,15 @@ GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),
     "Models": (models.runs, models.compare, models.models, models.rollback),
     "Live": (server.serve, server.ask, server.review, experiment.experiment),
-    "Project": (project.status, project.docs, project.link, project.pins, project.upgrade),
+    "Project": (
+        project.status,
+        project.docs,
+        parts.show,
+        parts.eject,
+        project.link,
+        project.pins,
+        project.upgrade,
+    ),
 }
 COMPLETION = """\b
 Completion of commands and options, for bash (zsh and fish: zsh_source, fish_source):

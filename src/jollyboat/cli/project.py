@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from jollyboat.pages.terminal import wrap
-from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store
+from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store, suggest
 
 
 @click.command(epilog="Example: jollyboat status")
@@ -71,9 +70,8 @@ def docs(topic: str | None) -> None:
     elif topic in guides:
         click.echo(guides[topic].read_text(encoding="utf-8"))
     else:
-        close = get_close_matches(topic, guides, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(sorted(guides))}."
-        raise UserError(f"There is no guide {topic!r}. {hint}")
+        hint = suggest(topic, guides) or f" There are {', '.join(sorted(guides))}."
+        raise UserError(f"There is no guide {topic!r}.{hint}")
 
 
 def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """A project's paths, its files, locks and settings, and the error that a person reads."""
 
-from jollyboat.store.errors import UserError, explain
+from jollyboat.store.errors import UserError, explain, suggest
 from jollyboat.store.files import (
     hash_file,
     hash_folder,
@@ -36,6 +36,7 @@ __all__ = [
     "read_json",
     "replace_pointer",
     "replacing",
+    "suggest",
     "unused_name",
     "write_json",
     "write_text",

@@ -1,5 +1,8 @@
 """The error that a person reads, and sentences for faults of the machine."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 # Parts of a fault's text, and the sentence for it.
 FAULTS = (
     (
@@ -27,6 +30,12 @@ FAULTS = (
 
 class UserError(Exception):
     """Something that a person has to decide or fix: what happened, where, and what to type."""
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest of the names, or nothing."""
+    close = get_close_matches(name, names, 1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def explain(fault: str) -> str | None:

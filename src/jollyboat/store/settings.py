@@ -2,14 +2,13 @@
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from difflib import get_close_matches
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jollyboat.store.errors import UserError
+from jollyboat.store.errors import UserError, suggest
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -193,9 +192,3 @@ def _shorten(value: object) -> str:
     """A value as JSON, at most 60 characters."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
-
-
-def suggest(name: str, names: Iterable[str]) -> str:
-    """A question that names the nearest of the names, or nothing."""
-    close = get_close_matches(name, names, 1)
-    return f" Did you mean {close[0]}?" if close else ""

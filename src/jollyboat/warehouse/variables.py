@@ -8,8 +8,8 @@ import duckdb
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from jollyboat.store import UserError
-from jollyboat.store.settings import Count, Section, Text, describe, suggest
+from jollyboat.store import UserError, suggest
+from jollyboat.store.settings import Count, Section, Text, describe
 
 FILE = "dbt/dbt_project.yml"
 Names = list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]]

@@ -1,4 +1,4 @@
-{{ config(materialized='view') }}
+{{ config(materialized='view', meta={'published_as': 'query'}) }}
 
 {#
     The events of each session up to its point. A snapshot publishes this query and runs it over
