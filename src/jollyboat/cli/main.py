@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from jollyboat.cli import data, experiment, models, parts, project, server
+from jollyboat.cli import add, data, experiment, models, parts, project, server
 from jollyboat.pages.terminal import escape
 from jollyboat.store import PROJECT, UserError, is_project
 
@@ -15,6 +15,7 @@ GROUPS = {
     "Project": (
         project.status,
         project.docs,
+        add.add,
         parts.show,
         parts.eject,
         project.link,
