@@ -1,0 +1,1 @@
+"""Which bundle serves each tenant: promotion and rollback by one pointer."""

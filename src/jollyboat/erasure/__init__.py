@@ -1,0 +1,1 @@
+"""All records about a person or a tenant, and everything made from them, removed."""

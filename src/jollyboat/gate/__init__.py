@@ -1,0 +1,1 @@
+"""The checks between a training run and a champion, each with a limit and a remedy."""

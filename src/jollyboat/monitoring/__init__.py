@@ -1,0 +1,1 @@
+"""What changed since training: drift, quality, volumes, latency, and when to train again."""

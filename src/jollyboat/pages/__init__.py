@@ -1,0 +1,1 @@
+"""The one renderer of all pages, its templates, and text for a terminal."""

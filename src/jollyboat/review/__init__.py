@@ -1,0 +1,1 @@
+"""Sessions that people judge, and their judgements."""

@@ -1,0 +1,1 @@
+"""A shop's logs with a known probability of each purchase."""

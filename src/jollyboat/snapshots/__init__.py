@@ -1,0 +1,1 @@
+"""Published tables as immutable files, and how features are distributed in them."""

@@ -1,0 +1,1 @@
+"""From a snapshot to a run: schema, split, candidates, search, evaluation, leakage."""
