@@ -160,6 +160,7 @@ def test_the_sample_of_a_bundle_is_a_session_at_a_point_without_the_outcome(buil
     assert len(events) in opened.prediction_points
     assert bundle.first_point == min(opened.prediction_points)
     assert bundle.outcome == "event_type = 'purchase'"
+    assert bundle.personal_fields == ["email", "phone", "ip", "name"]
     assert "purchase" not in {event["event_type"] for event in events}
     assert '"status": "predicted"' in unwrap(result["ask"].stdout)
 

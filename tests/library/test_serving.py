@@ -46,7 +46,15 @@ from jollyboat.serving.app import MOST_BYTES, app
 from jollyboat.serving.champions import CHALLENGER, Champions
 from jollyboat.serving.schema import Event, PredictRequest
 from jollyboat.serving.smoke_test import run_smoke_test
-from jollyboat.store import PROJECT, Store, UserError, hash_addresses, write_json
+from jollyboat.store import (
+    PROJECT,
+    Store,
+    UserError,
+    hash_addresses,
+    hash_personal,
+    hash_text,
+    write_json,
+)
 from jollyboat.training import explanation
 
 JSON = {"Content-Type": "application/json"}
@@ -870,6 +878,37 @@ def test_an_address_in_an_id_is_hashed_as_staging_hashes_it():
         assert row["user_id"] == row["hashed"]
 
 
+def test_a_feature_reads_the_hash_of_a_personal_value_in_small_and_large_requests(
+    store, monkeypatch
+):
+    """As in training. A snapshot's events have the hash already, and are not hashed again."""
+    sql = FEATURE_SQL.replace("max_by(device, event_number)", "max(payload ->> '$.of.name')")
+    bundle = make_bundle(store, sql=sql, personal_fields=["name"])
+    promote(store, "shared", bundle.version, run="run-1", **WHO)
+    store.salt.write_text("salt")
+
+    with TestClient(app) as client:
+        ask(client, [event(1, of={"name": "Ann"})])
+        monkeypatch.setattr(app_module, "SMALL", 10)
+        ask(client, [event(1, of={"name": "Ann"})])
+
+    kept = [event(1, of={"name": hash_text("Ann", "salt")})]
+    (prediction,) = LoadedModel(bundle).predict([("acme", "s", kept)])
+    assert [line["features_hash"] for line in logged(store)] == [prediction.features_hash] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"name": ', '"name": [[[[[', '"name"  ', "\\", '\\"name\\": \\"', '"name": "Ann", ', '"', "a"],
+)  # fmt: skip
+def test_a_payload_with_many_personal_keys_is_hashed_in_linear_time(text):
+    began = time.perf_counter()
+
+    hash_personal(text * (439_000 // len(text)), ["name"], "salt")
+
+    assert time.perf_counter() - began < 2
+
+
 def test_one_long_word_with_an_at_sign_is_read_at_once():
     began = time.perf_counter()
 
@@ -1150,7 +1189,7 @@ def test_a_large_request_gives_turns_to_small_ones_and_is_answered_as_its_parts_
 
 def test_the_rows_of_a_large_request_are_those_of_its_events():
     events = [
-        event(3, price=12.345, quantity=2, page=" a@x.de ", own={"mail": "b@x.de"}),
+        event(3, price=12.345, quantity=2, page=" a@x.de ", own={"mail": "b@x.de", "name": "Ann"}),
         event(1, occurred_at="2026-01-05T10:30:00.123456+02:00", device="", entity_id="e"),
         {"event_type": "a", "occurred_at": "2026-01-05T10:30:00"},
         {"event_type": "a", "occurred_at": "2026-01-05T10:30:00", "payload": {"b": 1}},
@@ -1158,11 +1197,11 @@ def test_the_rows_of_a_large_request_are_those_of_its_events():
     ]
     body = json.dumps({"tenant_id": "acme", "session_id": "s1", "events": events})
     request = PredictRequest.model_validate_json(body)
-    expected = rows_of_request(7, "acme", request.rows, "salt")
+    expected = rows_of_request(7, "acme", request.rows, "salt", ["name"])
 
-    request.prepare_rows("salt")
+    request.prepare_rows("salt", ["name"])
 
-    assert rows_of_request(7, "acme", request.rows, "salt") == expected
+    assert rows_of_request(7, "acme", request.rows, "salt", ["name"]) == expected
     assert len(expected) == 4 and request.rows is not request.events
 
 

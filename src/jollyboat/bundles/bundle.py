@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Parts:
     """The content of a bundle: the model's folder, the files beside it, and their origin.
 
     `first_point` is the fewest events that the model has learned from, `outcome` the condition by
-    which an event is an outcome.
+    which an event is an outcome, `personal_fields` the keys of the payload with hashed values.
     """
 
     candidate: str
@@ -41,6 +41,7 @@ class Parts:
     metrics: Mapping
     first_point: int = 1
     outcome: str = NO_OUTCOME
+    personal_fields: Sequence[str] = ()
 
 
 class Bundle:
@@ -50,9 +51,10 @@ class Bundle:
         self.folder, self.manifest = folder, manifest
         self.owner, self.version = manifest["owner"], manifest["version"]
         self.candidate, self.threshold = manifest["candidate"], manifest["threshold"]
-        # A bundle of an older version has neither: it answers every session.
+        # A bundle of an older version has none: it answers every session.
         self.first_point = manifest.get("first_point", 1)
         self.outcome = manifest.get("outcome", NO_OUTCOME)
+        self.personal_fields = manifest.get("personal_fields", [])
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
         self.schema = read_json(folder / "schema.json")
@@ -124,6 +126,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "threshold": parts.threshold,
         "first_point": parts.first_point,
         "outcome": parts.outcome,
+        "personal_fields": parts.personal_fields,
         "code": parts.code,
         "metrics": parts.metrics,
         "libraries": installed_libraries(),

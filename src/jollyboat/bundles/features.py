@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic_core import from_json, to_json
 
 from jollyboat.bundles.bundle import NO_OUTCOME, REASSEMBLE
-from jollyboat.store import UserError, hash_addresses, quoted
+from jollyboat.store import UserError, hash_addresses, hash_personal, quoted
 
 EVENT_COLUMNS = {
     "event_id": "varchar",
@@ -62,6 +62,10 @@ _SETTINGS = {
     "temp_directory": "",
 }
 _RUNS_BEFORE_RESET = 100
+
+
+class Rows(list[dict]):
+    """A session's rows of `events_at_point`, in which personal values are hashed already."""
 
 
 class FeatureQuery:
@@ -242,20 +246,29 @@ def refuse_missing(wanted: Collection[str], given: Collection[str]) -> None:
 
 
 def rows_of_request(
-    place: int, tenant_id: str | None, events: Sequence[Mapping], salt: str = ""
-) -> list[dict]:
+    place: int,
+    tenant_id: str | None,
+    events: Sequence[Mapping],
+    salt: str = "",
+    personal_fields: Sequence[str] = (),
+) -> Rows:
     """The events as rows of `events_at_point`: without repeated ids, ordered and numbered.
 
     The order is that of dbt's macro event_order: by time, then by `sequence`, then as given.
-    The entity is the place. Without `tenant_id` each event keeps its own.
+    The entity is the place. Without `tenant_id` each event keeps its own. The values of
+    `personal_fields` in a payload are hashed, and e-mail addresses in every text. Rows get another
+    place and are not hashed again.
     """
+    entity_id = str(place)
+    if isinstance(events, Rows):
+        return Rows({**row, "entity_id": entity_id, "session_id": entity_id} for row in events)
     first: dict[tuple, tuple[tuple, dict]] = {}
     for event in events:
-        occurred_at, row = _row_of_event(event, tenant_id, salt)
+        occurred_at, row = _row_of_event(event, tenant_id, salt, personal_fields)
         order = (occurred_at, row.get("sequence", math.inf))
         first.setdefault((row.get("source"), row["event_id"]), (order, row))
-    ordered = [row for _, row in sorted(first.values(), key=itemgetter(0))]
-    entity_id, point_at = str(place), ordered[-1]["occurred_at"]
+    ordered = Rows(row for _, row in sorted(first.values(), key=itemgetter(0)))
+    point_at = ordered[-1]["occurred_at"]
     for number, row in enumerate(ordered, start=1):
         # Not the session's own id: two clients may send the same one.
         row["entity_id"] = row["session_id"] = entity_id
@@ -263,7 +276,9 @@ def rows_of_request(
     return ordered
 
 
-def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[datetime, dict]:
+def _row_of_event(
+    event: Mapping, tenant_id: str | None, salt: str, personal_fields: Sequence[str]
+) -> tuple[datetime, dict]:
     row, others, occurred_at = {}, {}, None
     for name, value in event.items():
         if value is None or value != value:
@@ -290,6 +305,7 @@ def _row_of_event(event: Mapping, tenant_id: str | None, salt: str) -> tuple[dat
         row["tenant_id"] = tenant_id
     if others or "payload" in event:
         payload = payload_text(event.get("payload"), others)
+        payload = payload and hash_personal(payload, personal_fields, salt)
         row["payload"] = payload and hash_addresses(payload, salt)
     if "event_id" not in row:
         row["event_id"] = hashlib.md5(

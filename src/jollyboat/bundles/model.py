@@ -45,7 +45,8 @@ class Prediction:
 class LoadedModel:
     """A loaded bundle; UserError if it cannot be loaded or no longer answers its own sample.
 
-    Without `lookup_files` the lookups are empty. `salt` is what addresses in ids are hashed with.
+    Without `lookup_files` the lookups are empty. `salt` is what personal values are hashed with;
+    without it the values of `personal_fields` stay, for a snapshot's events have their hashes.
     `days` and `until` limit the lookups as in FeatureQuery.
     """
 
@@ -55,10 +56,11 @@ class LoadedModel:
         lookup_files: Mapping[str, Sequence[Path]] | None = None,
         threads: int = 1,
         days: int | None = None,
-        salt: str = "",
+        salt: str | None = None,
         until: datetime | None = None,
     ):
-        self.salt = salt
+        self.salt = salt or ""
+        self.personal_fields = () if salt is None else bundle.personal_fields
         self.bundle = bundle
         self.standing: Mapping[str, Any] = {}  # the history's entry, if it is a champion
         try:
@@ -91,7 +93,7 @@ class LoadedModel:
         self, sessions: Sequence[Session], explained: Sequence[bool] = ()
     ) -> list[Prediction]:
         """A prediction for each session, in their order, with reasons if `explained`."""
-        rows = _rows(sessions, self.salt)
+        rows = self._rows(sessions)
         features = self._query.run(rows, self._columns)
         probabilities = predict(self._model, features)
         reasons = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
@@ -100,6 +102,12 @@ class LoadedModel:
         return [
             Prediction(probability, len(events), events[-1]["point_at"], digest, reason, status)
             for probability, events, digest, reason, status in parts
+        ]
+
+    def _rows(self, sessions: Sequence[Session]) -> list[list[dict]]:
+        return [
+            rows_of_request(place, tenant_id, events, self.salt, self.personal_fields)
+            for place, (tenant_id, _, events) in enumerate(sessions)
         ]
 
     def _statuses(self, rows: Sequence[Sequence[Mapping]]) -> list[str]:
@@ -114,7 +122,7 @@ class LoadedModel:
 
     def features(self, sessions: Sequence[Session]) -> pd.DataFrame:
         """The features of each session, in their order."""
-        return self._query.run(_rows(sessions, self.salt)).infer_objects()
+        return self._query.run(self._rows(sessions)).infer_objects()
 
     def score(self, features: pd.DataFrame) -> list[float]:
         """The probability of the outcome for rows of a snapshot's features."""
@@ -163,8 +171,8 @@ def answer_sample(
 ) -> dict[str, Any]:
     """A bundle's sample.json: the request and its answer from these parts, with empty lookups."""
     with closing(FeatureQuery(feature_sql, lookups)) as query:
-        rows = _rows([(request["tenant_id"], "sample", request["events"])])
-        features = query.run(rows, FeatureSchema.from_dict(schema).names)
+        rows = rows_of_request(0, request["tenant_id"], request["events"])
+        features = query.run([rows], FeatureSchema.from_dict(schema).names)
     probability = predict(load(model), features)[0]
     return {"request": dict(request), "answer": answer(probability, threshold)}
 
@@ -186,13 +194,6 @@ def answer(probability: float | None, threshold: float) -> dict[str, Any]:
         "decision": None if probability is None else probability >= threshold,
         "threshold": threshold,
     }
-
-
-def _rows(sessions: Sequence[Session], salt: str = "") -> list[list[dict]]:
-    return [
-        rows_of_request(place, tenant_id, events, salt)
-        for place, (tenant_id, _, events) in enumerate(sessions)
-    ]
 
 
 def _hashes(features: pd.DataFrame) -> list[str]:

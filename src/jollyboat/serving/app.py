@@ -268,8 +268,8 @@ def _prepare(body: bytes, form: type[Form], champions: Champions) -> list[Predic
     """The sessions of a large body with their rows, so that the queue has little work with them."""
     sessions = _sessions_of(_parse(body, form))
     for session in sessions:
-        if champion := champions.of(session.tenant_id):
-            session.prepare_rows(champion.salt)
+        if choice := champions.pick(session.tenant_id, session.anonymous_id()):
+            session.prepare_rows(choice[0].salt, choice[0].personal_fields)
     return sessions
 
 

@@ -70,6 +70,7 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         metrics=metrics["candidates"][chosen]["holdout"],
         first_point=min(snapshot.prediction_points),
         outcome=outcome,
+        personal_fields=snapshot.personal_fields,
     )
     return assemble(parts, run.store, SHARED)
 

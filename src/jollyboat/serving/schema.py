@@ -1,6 +1,7 @@
 """What a client may send and what it gets; unlisted fields go into the event's payload."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Required
 
@@ -19,6 +20,7 @@ from typing_extensions import TypedDict
 from jollyboat.bundles.bundle import TENANT_ID
 from jollyboat.bundles.features import (
     EVENT_COLUMNS,
+    Rows,
     kept_id,
     naive_utc,
     payload_text,
@@ -98,20 +100,16 @@ class PredictRequest(BaseModel):
                 raise ValueError(f"events.{number}.tenant_id differs from the request's tenant_id")
         return self
 
-    _rows: list[dict] | None = PrivateAttr(None)
+    _rows: Rows | None = PrivateAttr(None)
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> Rows | list[dict[str, Any]]:
         """The rows that `prepare_rows` made, else the events."""
         return self._rows or self.events
 
-    def prepare_rows(self, salt: str) -> None:
+    def prepare_rows(self, salt: str, personal_fields: Sequence[str]) -> None:
         """Make the rows of the events once; making rows of rows is quick and changes nothing."""
-        rows = rows_of_request(0, self.tenant_id, self.events, salt)
-        # Without the columns of the point, which are no event's.
-        self._rows = [
-            {name: value for name, value in row.items() if name in EVENT_COLUMNS} for row in rows
-        ]
+        self._rows = rows_of_request(0, self.tenant_id, self.events, salt, personal_fields)
 
     def anonymous_id(self) -> str | None:
         """The first in the events."""

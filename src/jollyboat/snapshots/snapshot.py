@@ -92,6 +92,11 @@ class Snapshot:
         """The condition on an event that is the outcome; "false" if it is no condition on one."""
         return self.manifest.get("outcome", "false")
 
+    @property
+    def personal_fields(self) -> list[str]:
+        """The keys of the payload whose values are hashed."""
+        return self.manifest.get("personal_fields", [])
+
     def columns(self, table: str) -> dict[str, str]:
         """The columns of a table with their DuckDB types; UserError if there is no such table."""
         return self._table(table)["columns"]

@@ -11,7 +11,7 @@ from jollyboat.store.files import (
 )
 from jollyboat.store.locks import PointerMoved, is_alive, locked, replace_pointer
 from jollyboat.store.paths import Store, default_store
-from jollyboat.store.personal import hash_addresses, hash_text
+from jollyboat.store.personal import hash_addresses, hash_personal, hash_text
 from jollyboat.store.project import LIBRARY, PROJECT, find_project, is_project, project_settings
 from jollyboat.store.sql import quoted, unused_name
 
@@ -27,6 +27,7 @@ __all__ = [
     "hash_addresses",
     "hash_file",
     "hash_folder",
+    "hash_personal",
     "hash_text",
     "is_alive",
     "is_project",

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
+from functools import cache
 
 # Any of these means that a text may have an address.
 _SIGNS = ("@", "%40", "%2540", "u0040")
@@ -9,11 +11,34 @@ _AT = r"(?:@|%(?:25)?40|\\{1,8}u0040)"
 _PART = r"""(?:[^ \t\r\n\f\v"\\<>,;:/?&=()\[\]{}|]|\\{1,8}u0040)+"""
 # Word by word: with the macro's one expression, 10,000 letters after an at sign take a second.
 _WORD, _ADDRESS = re.compile(_PART), re.compile(_PART + _AT + _PART)
+# Possessive, since each part of the macro's expression matches in one way: no text costs more time.
+_QUOTE, _COLON, _TEXT = r'(?<!\\)\\*+"', r"[\t\n\f\r ]*+:[\t\n\f\r ]*+", r'"(?:[^"\\]|\\.)*+"?'
 
 
 def hash_text(text: str, salt: str) -> str:
     """A personal text as 32 hex digits."""
     return hashlib.sha256(f"{salt}{text}".encode()).hexdigest()[:32]
+
+
+def hash_personal(json: str, fields: Sequence[str], salt: str) -> str:
+    """JSON text, valid or not, in which the values of these keys are hashed, at any depth."""
+
+    def hash_value(pair: re.Match) -> str:
+        value = pair["value"].strip('"\\').replace("%40", "@")
+        return pair["key"] + pair["quote"] + hash_text(value, salt) + pair["quote"]
+
+    return _pair("|".join(fields)).sub(hash_value, json) if fields else json
+
+
+@cache
+def _pair(names: str) -> re.Pattern:
+    """A key and its value: a text, a number, a group four deep, or a text with escaped quotes."""
+    group = ""
+    for _ in range(4):
+        group = rf'|[\[{{](?:[^\[\]{{}}"]|{_TEXT}{group})*+[\]}}]?'
+    value = rf'{_TEXT}|[-0-9][-+.0-9eE]*+{group}|\\++"[^"\\]*+\\*+"?'
+    key = rf'(?P<key>(?P<quote>{_QUOTE})(?:{names})\\*+"{_COLON})'
+    return re.compile(f"{key}(?P<value>{value})", re.IGNORECASE)
 
 
 def hash_addresses(text: str, salt: str) -> str:

@@ -290,7 +290,7 @@ def published_queries(store: Store) -> list[str]:
 
 
 def question(store: Store) -> dict:
-    """The `outcome` of an event, and the `prediction_points` of sessions."""
+    """The `outcome` of an event, the `prediction_points` of sessions, and `personal_fields`."""
     return _last_build(store).get("question", {})
 
 
@@ -332,6 +332,7 @@ def _results(store: Store) -> dict:
         "question": {
             "outcome": meta["events"].get("outcome", "false"),
             "prediction_points": variables().prediction_points,
+            "personal_fields": variables().personal_fields,
         },
     }
 

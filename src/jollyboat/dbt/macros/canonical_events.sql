@@ -271,7 +271,7 @@
 {#
     JSON text, valid or not, in which the values of the keys in vars: personal_fields are hashed,
     at any depth. A value may itself be four groups deep. In JSON inside a text, where each quote
-    is escaped, only texts and numbers are hashed.
+    is escaped, only texts and numbers are hashed. jollyboat/store/personal.py does the same.
 #}
 {% macro hash_personal(json) -%}
     {%- set key %}\\*"(?:{{ var('personal_fields') | join('|') }})\\*"\s*:\s*{% endset -%}
