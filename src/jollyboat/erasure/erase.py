@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -18,6 +17,7 @@ import duckdb
 from jollyboat.audit import audit
 from jollyboat.champions import champion
 from jollyboat.erasure import erase_plan
+from jollyboat.erasure.raw_records import numbered_records
 from jollyboat.landing import records
 from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import snapshot
@@ -186,30 +186,9 @@ def _rewrite(path: Path, lines: set[int]) -> None:
             rows = f"select * exclude {place} from {numbered} where {place} not in {(0, *lines)}"
             duckdb.execute(f"copy ({rows}) to '{quoted(draft)}' (format parquet)")
         else:
-            if records.is_csv(path):
-                kept = _csv_without(path, lines)
-            elif records.is_json_values(path):
-                objects = enumerate(records.json_records(path), 1)
-                kept = (f"{line}\n".encode() for number, line in objects if number not in lines)
-            else:
-                kept = _lines_without(path, lines)
+            kept = (each for number, each in numbered_records(path) if number not in lines)
             with records.open_raw(path, "wb", draft) as file:
                 file.writelines(kept)
-
-
-def _lines_without(path: Path, lines: set[int]) -> Iterable[bytes]:
-    with records.open_raw(path) as file:
-        yield from (line for number, line in enumerate(file, 1) if number not in lines)
-
-
-def _csv_without(path: Path, lines: set[int]) -> Iterable[bytes]:
-    with records.open_raw(path) as file:
-        if records.has_header(path):
-            yield next(file)
-        for number, (_, span) in enumerate(records.spanned_csv_records(path), 1):
-            record = list(islice(file, span))
-            if number not in lines:
-                yield from record
 
 
 def unknown_files(store: Store) -> list[str]:

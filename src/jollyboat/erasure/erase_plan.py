@@ -4,12 +4,14 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
 
 from jollyboat.bundles.features import whole_number
+from jollyboat.erasure.address import Address
+from jollyboat.erasure.raw_records import numbered_records
 from jollyboat.landing import records
 from jollyboat.landing.landing import Landing, raw_paths
 from jollyboat.snapshots import snapshot
@@ -32,14 +34,15 @@ from (
     from {source}
 )
 """
-# The ids of the person with all that are linked to them. An address that is nobody's id leads to
-# the people whose records have it in a text.
+# The ids of the person with all that are linked to them. $person has a hash for each way in which
+# the logs write an address. An address that is nobody's id leads to the people whose records have
+# it in a text.
 PEOPLE = """
 create temp table people as
 select tenant_id, id_kind, id from warehouse.int_identities
 where (tenant_id, person_id) in (
     select tenant_id, person_id from warehouse.int_identities
-    where ($person is null or $person in (id, person_id))
+    where ($person is null or list_has_any($person, [id, person_id]))
         and ($tenant is null or tenant_id = $tenant)
 )
 union
@@ -48,7 +51,7 @@ select tenant_id, id_kind, id from (
     union all select tenant_id, 'user', user_id from records
 )
 where tenant_id is not null and id is not null
-and ($person is null or id = $person) and ($tenant is null or tenant_id = $tenant);
+and ($person is null or list_contains($person, id)) and ($tenant is null or tenant_id = $tenant);
 insert into people
 select tenant_id, id_kind, id from warehouse.int_identities
 where (tenant_id, person_id) in (
@@ -61,7 +64,7 @@ where (tenant_id, person_id) in (
 )
 """
 LINKED = """
-from people where $person not in (id, left(id_kind, 1) || ':' || id)
+from people where not list_has_any($person, [id, left(id_kind, 1) || ':' || id])
 """
 # The sessions, orders and events that carry one of the ids; all their records.
 RECORDS_ABOUT = """
@@ -87,10 +90,14 @@ create temp table erased as
 select file, line_number from records as r
 where ($person is null and tenant_id = $tenant) or {carries_an_id} or {has_address}
 """
-# An address is also found in texts, because its hash is no other word.
+# An address is also found in texts: the raw lines that have it are in `addressed`. A snapshot may
+# have the hash, which is no other word, of a line that is gone.
 HAS_ADDRESS = """(
-    $address is not null and contains(cast(r as varchar), $address)
-    and ($tenant is null or r.tenant_id = $tenant)
+    $address is not null and ($tenant is null or r.tenant_id = $tenant)
+    and (
+        (r.file, r.line_number) in (select (file, line_number) from addressed)
+        or regexp_matches(cast(r as varchar), $address)
+    )
 )"""
 # Another source may use an event's id for something else.
 CARRIES_AN_ID = " or ".join(
@@ -134,16 +141,24 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
     person, salt = requested["person"], store.read_salt()
     plain = person and whole_number(person)
     kept_as = plain and hash_addresses(plain, salt)
-    address = kept_as if kept_as != plain else None
-    values = requested | {"given": person, "person": kept_as, "address": address}
+    address = Address(plain) if kept_as != plain else None
+    addressed, hashes = _find_address(store, landed, paths, address)
+    ids = sorted({kept_as, *hashes}) if person else None
+    values = requested | {"given": person, "person": ids}
+    values["address"] = address and "|".join(map(re.escape, ids))
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
+        connection.execute("create temp table addressed (file varchar, line_number bigint)")
+        rows = "insert into addressed select $file, unnest(cast($numbers as bigint[]))"
+        for file, numbers in addressed.items():
+            connection.execute(rows, {"file": file, "numbers": numbers})
         lines = _lines_about(connection, values, linked)
         names = {person, *_names(connection, values)} - {None}
         if lines or address:  # any other word may be in an unreadable line by chance
             for file, numbers in _unreadable_lines(store, connection, landed, names).items():
                 lines[file] = sorted({*lines.get(file, []), *numbers})
-        lines |= {entry.file: [] for entry in landed.files if address and address in entry.file}
+        named = {name: _names_of(path.relative_to(store.root)) for name, path in paths.items()}
+        lines |= {name: [] for name in paths if address and address.is_in(named[name])}
         if not lines:
             raise UserError(
                 f"Nothing is known of {' '.join(filter(None, requested.values()))}; "
@@ -154,7 +169,7 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
         )
     damaged = [entry.file for entry in landed.files if entry.damage and paths[entry.file].is_file()]
     long_names = {name for name in names if len(name) >= SHORTEST}
-    lines |= {name: [] for name in damaged if _file_names(paths[name], long_names)}
+    lines |= {name: [] for name in damaged if _file_names(paths[name], long_names, address)}
     lines = {paths[name].relative_to(store.root).as_posix(): each for name, each in lines.items()}
     _refuse_what_cannot_be_removed(store, lines, names)
     settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
@@ -174,6 +189,26 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
         "runs": runs,
         "models": sorted(f"{bundle.parent.name}/{bundle.name}" for bundle in made),
     }
+
+
+def _find_address(
+    store: Store, landed: Landing, paths: Mapping[str, Path], address: Address | None
+) -> tuple[dict[str, list[int]], set[str]]:
+    """The raw records of each file that have the address, and its hashes in the tables."""
+    numbers_by_file: dict[str, list[int]] = {}
+    hashes: set[str] = set()
+    for entry in landed.files if address else []:
+        if entry.read_from is None:
+            continue
+        path = paths[entry.file]
+        if records.format_of(path)[0] == ".parquet":
+            path = store.root / entry.read_from
+        for number, content in numbered_records(path):
+            text = content.decode("utf-8", "replace")
+            if address.is_in(text):
+                numbers_by_file.setdefault(entry.file, []).append(number)
+                hashes.update(address.hashes(text, store.read_salt()))
+    return numbers_by_file, hashes
 
 
 def _lines_about(
@@ -204,7 +239,7 @@ def _lines_about(
 def _names(connection: duckdb.DuckDBPyConnection, values: dict) -> set[str]:
     """The words that name them in a text."""
     ids = connection.sql("select distinct id from ids where kind != 'order'").fetchall()
-    return {name for (name,) in ids} | {values["person"] or values["tenant"]}
+    return {name for (name,) in ids} | set(values["person"] or [values["tenant"]])
 
 
 def _unreadable_lines(
@@ -270,7 +305,12 @@ def _refuse_what_cannot_be_removed(store: Store, files: Iterable[str], names: se
             )
 
 
-def _file_names(path: Path, names: set[str]) -> bool:
+def _names_of(path: Path) -> str:
+    """A file's path and its name without suffixes, which would continue an address."""
+    return f"{path} {path.stem} {Path(path.stem).stem}"
+
+
+def _file_names(path: Path, names: set[str], address: Address | None = None) -> bool:
     """Whether a file names them by its text; true where it is zipped and cannot be unzipped."""
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
@@ -281,7 +321,8 @@ def _file_names(path: Path, names: set[str]) -> bool:
     if content.startswith((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):  # bzip2, xz, Zstandard
         return True
     encoding = "utf-16" if content.startswith(records.UTF_16) else "utf-8"
-    return _text_names(content.decode(encoding, "replace"), names)
+    text = content.decode(encoding, "replace")
+    return _text_names(text, names) or bool(address and address.is_in(text))
 
 
 def _text_names(text: str, names: set[str]) -> bool:

@@ -10,7 +10,7 @@ _SIGNS = ("@", "%40", "%2540", "u0040")
 _AT = r"(?:@|%(?:25)?40|\\{1,8}u0040)"
 _PART = r"""(?:[^ \t\r\n\f\v"\\<>,;:/?&=()\[\]{}|]|\\{1,8}u0040)+"""
 # Word by word: with the macro's one expression, 10,000 letters after an at sign take a second.
-_WORD, _ADDRESS = re.compile(_PART), re.compile(_PART + _AT + _PART)
+WORD, _ADDRESS = re.compile(_PART), re.compile(_PART + _AT + _PART)
 # Possessive, since each part of the macro's expression matches in one way: no text costs more time.
 _QUOTE, _COLON, _TEXT = r'(?<!\\)\\*+"', r"[\t\n\f\r ]*+:[\t\n\f\r ]*+", r'"(?:[^"\\]|\\.)*+"?'
 
@@ -45,7 +45,7 @@ def hash_addresses(text: str, salt: str) -> str:
     """The text in which every word that looks like an e-mail address is replaced by its hash."""
     if not any(sign in text for sign in _SIGNS):
         return text
-    return _WORD.sub(lambda word: _hash_address(word[0], salt), text)
+    return WORD.sub(lambda word: _hash_address(word[0], salt), text)
 
 
 def _hash_address(word: str, salt: str) -> str:
