@@ -21,9 +21,10 @@ SOME = "(select entity_id from session_features limit 2)"
 EVENT = "event_type = 'page_view' and session_id is not null"
 CHANGE = "insert into source_changes select 'web', '{}', 'a', current_date, 'x', 'y', 0, 1, true"
 MISSING = (
-    "insert into missing_ids by name select 'web' as source, unnest([date '2026-01-02', '2026-01-03']) as arrived_on, "
-    "'visitor' as id_column, 100 as event_count, 1 as missing_share, false as is_accepted, 0 as usual_share, "
-    "true as is_unusual"
+    "insert into missing_ids by name select 'web' as source, id_column, arrived_on, 100 as event_count, "
+    "1 as missing_share, false as is_accepted, 0 as usual_share, true as is_unusual "
+    "from unnest([date '2026-01-02', '2026-01-03']) as days (arrived_on), "
+    "unnest(['visitor', 'anonymous_id']) as ids (id_column)"
 )
 # For each expectation: the statement that makes it fail, and the others that must fail with it.
 CASES = {
@@ -286,15 +287,18 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
     assert findings[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
 
 
-def test_all_days_without_visitors_are_listed_with_the_command_that_accepts_them(built, tmp_path):
+def test_each_day_without_visitors_is_listed_once_with_the_command_that_accepts_all(
+    built, tmp_path
+):
     store = changed(built, tmp_path, MISSING)
 
     findings = failed(store, [suites_that_read(MISSING, tmp_path)])
     message = data_report.refusal(list(findings.values()), store)
     accepted = warehouse.accept_days(store)
 
-    assert "2026-01-02 (visitor missing in 100.0 %, usually 0.0 %)" in message
-    assert "2026-01-03 (visitor" in message and "`jollyboat land --accept`" in message
+    missing = "missing in 100.0 %, usually 0.0 %"
+    assert f"2026-01-02 (anonymous_id {missing}; visitor {missing}), 2026-01-03 (an" in message
+    assert 1 == message.count("2026-01-02") and "`jollyboat land --accept`" in message
     assert ["web/dt=2026-01-02", "web/dt=2026-01-03"] == accepted
     assert ["2026-01-02", "2026-01-03"] == [
         day["arrived_on"] for day in json.loads(store.accepted_days.read_text())
