@@ -305,6 +305,22 @@ def test_each_day_without_visitors_is_listed_once_with_the_command_that_accepts_
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "remedies", "others"),
+    [
+        ("sessions", ["library's", "of the same name in expectations/"], ["the suite in"]),
+        ("events", ["the suite in expectations/"], ["library's"]),
+    ],
+)
+def test_a_refusal_says_whose_suite_it_is(tmp_path, table, remedies, others):
+    finding = audit.Finding(table, "a claim", "critical", False, "1 row", [])
+
+    message = data_report.refusal([finding], Store(tmp_path))
+
+    assert all(words in message for words in [*remedies, "then run `make data` again"])
+    assert not any(words in message for words in others)
+
+
 def test_records_of_one_client_stop_nobody(built, tmp_path):
     """One record breaks each rule that a client's values can break: all are reported, none stops."""
     one = f"event_id = (select min(event_id) from events where {EVENT})"

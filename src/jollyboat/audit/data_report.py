@@ -5,14 +5,13 @@ from pathlib import Path
 
 import duckdb
 
-from jollyboat.audit.audit import Finding
+from jollyboat.audit.audit import Finding, find_suites
 from jollyboat.landing import remedies
 from jollyboat.landing.landing import Landing
 from jollyboat.pages import page
 from jollyboat.pages.terminal import join_lines
 from jollyboat.snapshots import distribution, snapshot
-from jollyboat.store import Store, read_json
-from jollyboat.store.sql import quoted
+from jollyboat.store import LIBRARY, Store, quoted, read_json
 from jollyboat.warehouse import changes
 from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models, published_tables
 
@@ -459,8 +458,19 @@ def refusal(critical: list[Finding], store: Store) -> str:
             "vars: back_end_sources in dbt/dbt_project.yml, or accept all these days: "
             "`jollyboat land --accept`."
         )
+    library = {path.stem for path in find_suites() if path.is_relative_to(LIBRARY)}
+    tables = dict.fromkeys(finding.table for finding in critical)
+    if of_library := ", ".join(table for table in tables if table in library):
+        lines.append(
+            f"The suite of {of_library} is the library's: it holds the library's own tables "
+            "together. A suite of the same name in expectations/ replaces it."
+        )
+    is_own = tables.keys() - library
+    remedy = (
+        ", its staging model or the suite in expectations/" if is_own else " or its staging model"
+    )
     lines.append(
-        "Fix the source or the suite in expectations/, then run `make data` again "
+        f"Fix the source{remedy}, then run `make data` again "
         f"(page: {_page(store)}; keys of the rows: {store.failed_rows})."
     )
     return join_lines(lines)
