@@ -123,6 +123,23 @@ def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
     assert "next        make deploy" in result
 
 
+def test_the_state_names_what_refused_the_last_data_run_and_the_snapshot_that_stays(tmp_path):
+    counts = {name: {"rows": 3} for name in ("events", "quarantined_events", "sessions")}
+    manifest = {"id": "s1", "published_at": "2026-01-01T10:00:00+00:00", "tables": counts}
+    write_json(tmp_path / "snapshots/latest.json", {"snapshot": "s1"})
+    write_json(tmp_path / "snapshots/s1/manifest.json", manifest)
+    finding = {"table": "events", "expectation": "there are events", "severity": "critical"}
+    write_json(tmp_path / "reports/failed_rows.json", [finding, finding | {"severity": "info"}])
+
+    refused = " ".join(call("status", STORE_ROOT=str(tmp_path)).output.split())
+    write_json(tmp_path / "reports/failed_rows.json", [finding | {"severity": "warning"}])
+    published = call("status", STORE_ROOT=str(tmp_path)).output
+
+    assert "FAILED (critical): events: there are events; snapshot s1 stays" in refused
+    assert f"{tmp_path / 'reports/data.html'}" in refused and "then make data" in refused
+    assert "refused" not in published and "next        make train" in published
+
+
 def test_the_state_names_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "monitor").mkdir()
     (tmp_path / "monitor/latest.json").write_text("{broken")

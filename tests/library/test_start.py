@@ -86,6 +86,9 @@ def store(tmp_path, monkeypatch) -> Store:
 
 
 def test_what_the_files_hold_is_shown(store):
+    finding = {"table": "events", "expectation": "there are events", "severity": "critical"}
+    write_json(store.failed_rows, [finding])
+
     with TestClient(app) as client:
         page = client.get("/").text
 
@@ -96,6 +99,7 @@ def test_what_the_files_hold_is_shown(store):
         "No difference is sure yet.",
         "As it was.",
         "a test",
+        "events: there are events",
     ):
         assert text in page
     assert read_state(store)["troubles"] == {}

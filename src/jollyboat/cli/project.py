@@ -17,7 +17,7 @@ def status() -> None:
 
     store = default_store()
     parts = read_state(store)
-    lines = [*format_state(parts), *(("unreadable", each) for each in parts["troubles"].values())]
+    lines = [*format_state(parts, store), *(("unreadable", each) for each in parts["troubles"].values())]
     for name, line in [*lines, ("next", next_step(parts, store))]:
         click.echo(wrap(f"{name:<12}{line}"))
 
@@ -74,9 +74,11 @@ def docs(topic: str | None) -> None:
         raise UserError(f"There is no guide {topic!r}.{hint}")
 
 
-def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def format_state(parts: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
     """A name and a line for each part of a project's state (jollyboat.serving.project_state)."""
     yield "snapshot", _snapshot(parts["data"]) if parts["data"] else "none"
+    if parts["refused"]:
+        yield "refused", _refused(parts, store)
     yield "run", _run(parts["runs"][0]) if parts["runs"] else "none"
     for owner, (step, *_) in parts["champions"].items():
         yield "champion", f"{owner}: {step['version']}, since {_moment(step['at'])}"
@@ -88,6 +90,8 @@ def format_state(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def next_step(parts: Mapping[str, Any], store: Store) -> str:
     """The command to type next in this state."""
+    if parts["refused"]:
+        return "fix what the data page names, then make data"
     if not parts["data"]:
         has_logs = any(store.raw.glob("*/dt=*"))
         logs = "make simulate, or put your own logs below data/raw; then make data"
@@ -104,6 +108,14 @@ def next_step(parts: Mapping[str, Any], store: Store) -> str:
 def _snapshot(data: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in data["rows"].items())
     return f"{data['id']}, published {_moment(data['published_at'])}, {rows}"
+
+
+def _refused(parts: Mapping[str, Any], store: Store) -> str:
+    first, *others = parts["refused"]
+    more = f" and {len(others)} more" if others else ""
+    stays = f"snapshot {parts['data']['id']} stays" if parts["data"] else "nothing was published"
+    page = store.reports / "data.html"
+    return f"the last make data, FAILED (critical): {first}{more}; {stays} (page: {page})"
 
 
 def _run(run: Mapping[str, Any]) -> str:

@@ -28,9 +28,9 @@ def read_state(store: Store) -> dict[str, Any]:
     """
     troubles: dict[Path, str] = {}
 
-    def read(path: Path, select: Callable[[Any], Any], command: str) -> Any:
+    def read(path: Path, select: Callable[[Any], Any], command: str, empty: Any = None) -> Any:
         try:
-            return select(read_json(path)) if path.exists() else None
+            return select(read_json(path, empty)) if path.exists() else None
         except UNREADABLE as error:
             reason = f"is not as `{command}` writes it ({error.__cause__ or error!r})"
             troubles[path] = f"{path} {reason}: delete it, then `{command}`."
@@ -63,6 +63,7 @@ def read_state(store: Store) -> dict[str, Any]:
         "champions": {owner: steps for owner, steps in histories.items() if steps},
         "runs": [run | {"figure": read_figure(run["id"])} for run in runs],
         "data": read(manifest, _data, "make data"),
+        "refused": read(store.failed_rows, _refused, "make data", empty=[]) or [],
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": read_experiment(),
         "readout": read(readout, _readout, "jollyboat experiment read"),
@@ -112,6 +113,12 @@ def _data(manifest: dict) -> dict[str, Any]:
     names = ("events", "quarantined_events", "sessions")
     rows = {name: int(manifest["tables"][name]["rows"]) for name in names}
     return {"id": manifest["id"], "published_at": moment_of(manifest["published_at"]), "rows": rows}
+
+
+def _refused(failed: list[dict]) -> list[str]:
+    """The expectations for which the last audit published nothing."""
+    critical = [each for each in failed if each["severity"] == "critical"]
+    return [f"{each['table']}: {each['expectation']}" for each in critical]
 
 
 def _monitor(report: dict) -> dict[str, Any]:
