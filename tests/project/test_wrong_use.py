@@ -105,7 +105,8 @@ def test_a_run_that_did_not_finish_is_not_deployed(untouched, copied):
 
     sentence = refusal(run(untouched, copied, "flows/deploy.py", "run"))
 
-    assert "did not finish" in sentence and "Run `make train` to resume it" in sentence
+    assert "did not finish" in sentence
+    assert "`make train` resumes it, or says again why it was refused" in sentence
 
 
 def test_a_raw_folder_without_files_of_the_sources_is_refused_and_another_is_named(

@@ -149,10 +149,10 @@ def open(run_id: str, store: Store | None = None) -> Run:
     ids = ", ".join(sorted(path.parent.name for path in store.runs.glob("*/run.json")))
     finished = f"finished runs: {ids}" if ids else "no run has finished yet"
     if run.folder.exists():
-        trouble, effect = "did not finish", "resume it"
+        trouble, effect = "did not finish", "resumes it, or says again why it was refused"
     else:
-        trouble, effect = "does not exist", "make a new one"
-    raise UserError(f"Training run {run_id!r} {trouble}; {finished}. Run `make train` to {effect}.")
+        trouble, effect = "does not exist", "makes a new one"
+    raise UserError(f"Training run {run_id!r} {trouble}; {finished}. `make train` {effect}.")
 
 
 def format_summary(run: Run, is_unchanged: bool, seconds: float) -> str:
