@@ -39,15 +39,23 @@
 #}
 {% macro device(user_agent) -%}
     {%- set bot -%}
-        (?i)(?:^|[^u])bot|crawl|spider|slurp|scrap|archiver|headless|lighthouse|pingdom|uptime
+        (?i)(?:^|[^u])bot|crawl|spider|slurp|scrap|archiver|headless|lighthouse|pingdom|uptime|httrack
     {%- endset -%}
     {%- set script -%}
-        |monitor|validator|preview|externalhit|feedfetcher|mediapartners|google-inspection|^curl|^wget
+        |monitor|validator|preview|externalhit|feedfetcher|mediapartners|google-inspection|googleother
     {%- endset -%}
-    {%- set client = '|python|^java/|go-http|libwww|httpclient|axios|node-fetch|phantomjs' -%}
+    {%- set probe -%}
+        |health.?check|googlehc|kube-probe|statuscake|prometheus|blackbox|^whatsapp|apis-google
+    {%- endset -%}
+    {%- set tool -%}
+        |^curl|^wget|postman|insomnia|apachebench|^k6/|(?:chatgpt|claude|perplexity)-user
+    {%- endset -%}
+    {%- set client -%}
+        |python|^java[-/]|go-http|libwww|httpclient|axios|node-fetch|^node$|undici|guzzle|phantomjs
+    {%- endset -%}
     case
         when {{ user_agent }} is null then null
-        when regexp_matches({{ user_agent }}, '{{ bot ~ script ~ client }}') then 'bot'
+        when regexp_matches({{ user_agent }}, '{{ bot ~ script ~ probe ~ tool ~ client }}') then 'bot'
         when regexp_matches({{ user_agent }}, '(?i)ipad|tablet') then 'tablet'
         when regexp_matches({{ user_agent }}, '(?i)mobi|iphone|ipod') then 'mobile'
         when regexp_matches({{ user_agent }}, '(?i)android') then 'tablet'
