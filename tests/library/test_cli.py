@@ -154,10 +154,23 @@ BROKEN = {
     "models/shared/champion.json": (["rollback"], "make deploy"),
     "models/acme/champion.json": (["models"], "make deploy"),
     "landed/catalog.json": (["land"], "make data"),
+    "snapshots/s1/manifest.json": (["snapshots", "show", "s1"], "make data"),
+    "models/shared/v1/manifest.json": (["models"], "make deploy"),
+    "runs/r1/run.json": (["runs"], "make train"),
 }
+JUNK = [
+    "{}",
+    "[]",
+    "5",
+    '"x"',
+    "null",
+    "{",
+    '{"snapshot": [], "files": [5], "tables": {"events": 5}}',
+]
+JUNK += [f'{{"version": "v1", "history": {history}}}' for history in ("{}", "[5]", "[{}]")]
 
 
-@pytest.mark.parametrize("text", ["[]", "5", '"x"', "null", '{"snapshot": [], "files": [5]}', "{"])
+@pytest.mark.parametrize("text", JUNK)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_file_that_holds_something_else_is_refused_with_the_command_that_writes_it(
     tmp_path, monkeypatch, name, text

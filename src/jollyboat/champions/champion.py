@@ -11,9 +11,11 @@ from pathlib import Path
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
 from jollyboat.pages.terminal import join_lines
 from jollyboat.store import Store, UserError, locked, read_json, replace_pointer
-from jollyboat.training.run import interval
+from jollyboat.training.run import FIGURE, interval
 
 ANY_CHAMPION = object()
+POINTER = {"version": str, "history": [{"version": str, "at": str, "by": str}]}
+MANIFEST = {"candidate": str, "run": str, "metrics": {"average_precision": FIGURE}}
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ def prune(store: Store, owner: str, keep: int) -> list[str]:
     with locked(_lock(store, owner)):
         paths = [store.experiment, *store.champion(owner).parent.glob("*.json")]
         pointers = [pointer for path in paths if isinstance(pointer := read_json(path), dict)]
-        named = {pointer["version"] for pointer in pointers if "version" in pointer}
-        champion = read_json(store.champion(owner), version=str, history=list) or {"history": []}
+        named = {str(pointer["version"]) for pointer in pointers if "version" in pointer}
+        champion = read_json(store.champion(owner), **POINTER) or {"history": []}
         with suppress(UserError):
             named.add(_version_before(owner, champion["history"]))
         old = [version for version in _versions(store, owner)[keep:] if version not in named]
@@ -169,17 +171,17 @@ def format_versions(store: Store) -> str:
 
 
 def _rows_of_owner(store: Store, owner: str) -> list[tuple[str, ...]]:
-    pointer = read_json(store.champion(owner), version=str, history=list)
+    pointer = read_json(store.champion(owner), **POINTER)
     pointer = pointer or {"version": None, "history": []}
     entries = {entry["version"]: entry for entry in pointer["history"]}
     rows = []
     for version in _versions(store, owner):
-        manifest = read_json(store.bundle(owner, version) / "manifest.json")
+        manifest = read_json(store.bundle(owner, version) / "manifest.json", **MANIFEST)
         precision = interval(manifest["metrics"]["average_precision"])
         if version in entries:
             state = _format_entry(entries[version], version == pointer["version"])
         else:
-            gate = read_json(store.gate(owner, version))
+            gate = read_json(store.gate(owner, version), decision={"passed": bool})
             is_refused = gate is not None and not gate["decision"]["passed"]
             state = f"never champion{', refused by the gate' if is_refused else ''}"
         rows.append((owner, version, manifest["candidate"], precision, manifest["run"], state))
@@ -211,7 +213,7 @@ def _replace(
     """Add an entry to the pointer under the lock that pruning takes too."""
     path = store.champion(owner)
     with locked(_lock(store, owner)):
-        pointer = read_json(path, version=str, history=list)
+        pointer = read_json(path, **POINTER)
         previous = pointer and pointer["version"]
         entry = next_entry(pointer)
         if entry["version"] == previous:

@@ -155,11 +155,7 @@ def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
     """
     (store.monitor / "alerts.json").unlink(missing_ok=True)
     pointers = [*store.models.glob("*/champion.json"), store.experiment]
-    serving = {
-        pointer["version"]
-        for path in pointers
-        if (pointer := read_json(path)) and "version" in pointer
-    }
+    serving = {pointer["version"] for path in pointers if (pointer := read_json(path, version=str))}
     for owner, version in (model.split("/") for model in models):
         if version not in serving and store.bundle(owner, version).exists():
             champion.remove(store, owner, [version])

@@ -97,7 +97,7 @@ def land(
     land_leftovers(store)
     _keep_salt(store)
     reader = hash_file(Path(records.__file__))
-    catalog = read_json(_catalog(store), default={})
+    catalog = read_json(_catalog(store), default={}, files=list)
     try:
         before = {entry["file"]: LandedFile(**entry) for entry in catalog.get("files", [])}
     except (LookupError, TypeError) as error:

@@ -38,6 +38,8 @@ from jollyboat.warehouse.warehouse import (
 
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
 SAMPLE = "features_sample.parquet"
+TABLE = {"columns": dict, "files": [{"file": str}]}
+LISTED, ABSENT = ("events", "sessions"), {"rows": 0, "columns": {}}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Snapshot:
     def lookups(self) -> list[str]:
         """The names of the tables of slow statistics."""
         return [name for name in self.manifest["tables"] if name.startswith("lookup_")]
+
+    @property
+    def published_at(self) -> str:
+        """The time of publication in UTC, in ISO 8601."""
+        return str(self.manifest.get("published_at", "unknown"))
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -194,7 +201,7 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
             f"There is no snapshot{store.why_none()}. Run `make data`, which publishes one from "
             "the logs in data/raw."
         )
-    manifest = read_json(store.snapshots / snapshot_id / "manifest.json")
+    manifest = read_json(store.snapshots / snapshot_id / "manifest.json", tables={str: TABLE})
     if manifest is None:
         ids = sorted(path.parent.name for path in store.snapshots.glob("*/manifest.json"))
         existing = f"there are {', '.join(ids)}; leave it out for the latest"
@@ -323,7 +330,7 @@ def all_of(store: Store) -> list[Snapshot]:
     """Every published snapshot, the newest first."""
     paths = store.snapshots.glob("*/manifest.json")
     existing = [open(path.parent.name, store) for path in paths]
-    return sorted(existing, key=lambda each: each.manifest["published_at"], reverse=True)
+    return sorted(existing, key=lambda each: each.published_at, reverse=True)
 
 
 def of_latest_run(store: Store) -> str | None:
@@ -347,7 +354,7 @@ def uses(store: Store) -> dict[str, list[str]]:
         for manifest in sorted(pointer.parent.glob("*/manifest.json")):
             if f'"{manifest.parent.name}"' not in history:
                 continue
-            users_of_one = users.setdefault(read_json(manifest)["snapshot"], [])
+            users_of_one = users.setdefault(read_json(manifest, snapshot=str)["snapshot"], [])
             if user not in users_of_one:
                 users_of_one.append(user)
     return users
@@ -404,10 +411,11 @@ def _lines_of_all(store: Store) -> Iterator[str]:
         f"{'label rate':>12}"
     )
     for each in all_of(store):
-        tables, published_at = each.manifest["tables"], each.manifest["published_at"][:16]
+        published_at = each.published_at[:16].replace("T", " ")
+        counts = (each.manifest["tables"].get(name, ABSENT)["rows"] for name in LISTED)
         yield (
-            f"{each.id:<14}{published_at.replace('T', ' '):<18}{tables['events']['rows']:>12,}"
-            f"{tables['sessions']['rows']:>12,}{each.statuses.get('train', 0):>15,}"
+            f"{each.id:<14}{published_at:<18}{''.join(f'{count:>12,}' for count in counts)}"
+            f"{each.statuses.get('train', 0):>15,}"
             f"{_percent(each.label_rate):>12}  {', '.join(in_use.get(each.id, []))}"
         ).rstrip()
 
@@ -421,10 +429,10 @@ def _lines_of_one(one: Snapshot) -> Iterator[str]:
     manifest, users = one.manifest, ", ".join(uses(one.store).get(one.id, [])) or "nobody"
     statuses = ", ".join(f"{count:,} {status}" for status, count in one.statuses.items())
     yield (
-        f"snapshot {one.id}, published {manifest['published_at']}, code {manifest['code']}, "
+        f"snapshot {one.id}, published {one.published_at}, code {manifest.get('code')}, "
         f"used by {users}"
     )
-    yield f"events from {manifest['events_between'][0]} to {manifest['events_between'][1]}"
+    yield f"events from {' to '.join(manifest.get('events_between', ['unknown']))}"
     yield f"sessions: {statuses}; label rate {_percent(one.label_rate)}"
     yield from (f"audit: FAILED: {sentence}" for sentence in manifest.get("warnings", []))
     yield f"{'table':<22}{'rows':>12}{'columns':>9}{'files':>8}{'MB':>9}"
@@ -442,13 +450,13 @@ def format_difference(a: Snapshot, b: Snapshot) -> str:
 
 
 def _changed_tables(a: Snapshot, b: Snapshot) -> Iterator[str]:
-    yield f"from {a.id} ({a.manifest['published_at']}) to {b.id} ({b.manifest['published_at']})"
+    yield f"from {a.id} ({a.published_at}) to {b.id} ({b.published_at})"
     yield f"label rate: {_percent(a.label_rate)} -> {_percent(b.label_rate)}"
-    if a.manifest["code"] != b.manifest["code"]:
-        yield f"code: {a.manifest['code']} -> {b.manifest['code']}"
-    absent = {"rows": 0, "columns": {}}
+    before, after = (each.manifest.get("code") for each in (a, b))
+    if before != after:
+        yield f"code: {before} -> {after}"
     for name in {**a.manifest["tables"], **b.manifest["tables"]}:
-        before, after = (each.manifest["tables"].get(name, absent) for each in (a, b))
+        before, after = (each.manifest["tables"].get(name, ABSENT) for each in (a, b))
         growth = after["rows"] - before["rows"]
         yield f"{name}: {before['rows']:,} rows -> {after['rows']:,} ({growth:+,})"
         for column in {**before["columns"], **after["columns"]}:

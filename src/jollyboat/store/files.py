@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import UnionType
 
 from jollyboat.store.errors import UserError
 
@@ -21,14 +22,18 @@ WRITERS = {
 }
 
 
-def read_json(path: Path, default: object = None, **keys: type) -> object:
+# A type, [a kind] for a list of it, or an object's kinds by key; the key `str` is for all values.
+Kind = type | UnionType | list | dict
+
+
+def read_json(path: Path, default: object = None, **keys: Kind) -> object:
     """The file's content, or `default` where there is no file; UserError if it is something else.
 
-    The content is a list if `default` is one, else an object that has these keys of these types.
+    The content is a list if `default` is one, else an object that has these keys of these kinds.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        _check(content, list if isinstance(default, list) else dict, keys)
+        _check(content, list if isinstance(default, list) else keys, "content")
     except FileNotFoundError:
         return default
     except ValueError as error:
@@ -40,13 +45,18 @@ def read_json(path: Path, default: object = None, **keys: type) -> object:
     return content
 
 
-def _check(content: object, kind: type, keys: Mapping[str, type]) -> None:
-    if not isinstance(content, kind):
-        expected = "a list" if kind is list else "an object"
-        raise ValueError(f"it holds {content!r:.40} and should hold {expected}")
-    for key, kind_of_value in keys.items():
-        if not isinstance(content.get(key), kind_of_value):
-            raise ValueError(f"its {key} is {content.get(key)!r:.40}")
+def _check(value: object, kind: Kind, name: str) -> None:
+    """Raise ValueError where the value, or a part of it, is not of its kind."""
+    if not isinstance(value, type(kind) if isinstance(kind, list | dict) else kind):
+        raise ValueError(f"its {name} is {value!r:.40}")
+    if isinstance(kind, list):
+        for each in value:
+            _check(each, kind[0], f"entry in {name}")
+    elif isinstance(kind, dict):
+        for key, inner in kind.items():
+            parts = value.items() if key is str else [(key, value.get(key))]
+            for part, each in parts:
+                _check(each, inner, part)
 
 
 def write_json(path: Path, value: object) -> None:

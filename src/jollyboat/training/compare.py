@@ -121,7 +121,8 @@ def format_comparison(comparison: Comparison) -> str:
 def format_runs(store: Store) -> str:
     """A line for each finished run, the newest first."""
     finished = [
-        (read_json(path)["finished_at"], path.parent.name) for path in store.runs.glob("*/run.json")
+        (read_json(path, finished_at=str)["finished_at"], path.parent.name)
+        for path in store.runs.glob("*/run.json")
     ]
     if not finished:
         return "There is no training run yet. Run `make train`."

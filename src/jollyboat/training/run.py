@@ -27,6 +27,8 @@ from jollyboat.store import (
 )
 from jollyboat.training.libraries import installed_libraries
 
+FIGURE = dict.fromkeys(("value", "low", "high"), float | int | None)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -51,7 +53,7 @@ class Run:
     @property
     def settings(self) -> dict:
         """The run's inputs: snapshot id, settings, hash of the code, versions of the libraries."""
-        return read_json(self.folder / "settings.json", default={})
+        return read_json(self.folder / "settings.json", default={}, snapshot=str)
 
     @property
     def metrics(self) -> dict:
@@ -89,7 +91,7 @@ class Run:
     @property
     def cost(self) -> dict:
         """Wall-clock and CPU seconds, peak memory and disk space in MB, and the cost by task."""
-        return (read_json(self.folder / "run.json") or {}).get("cost", {})
+        return read_json(self.folder / "run.json", {}, cost=dict | None).get("cost") or {}
 
     def finish(
         self,
@@ -205,13 +207,14 @@ def _gates(run: Run) -> list[tuple[str, dict]]:
         gate = run.store.gate(manifest.parent.parent.name, manifest.parent.name)
         if read_json(manifest).get("run") == run.id and gate.exists():
             gate_page = gate.with_suffix(".html").relative_to(run.store.root)
-            gates.append((f"../../{gate_page.as_posix()}", read_json(gate)["decision"]))
+            decision = read_json(gate, decision=dict)["decision"]
+            gates.append((f"../../{gate_page.as_posix()}", decision))
     return gates
 
 
 def interval(figure: Mapping, signed: bool = False) -> str:
     """A figure with its 95 % interval, as far as they are known."""
-    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    value, low, high = map(figure.get, FIGURE)
     sign = "+" if signed else ""
     if value is None:
         return "unknown"
