@@ -526,3 +526,27 @@ def test_a_field_a_key_and_a_device_are_read_from_a_text(text, sql, expected):
 def test_a_path_that_dbt_would_cut_is_refused_by_name(tmp_path, name):
     with pytest.raises(UserError, match=r"has a '[?#]'. Rename that folder"):
         warehouse.start_dbt(Store(tmp_path / name), lock=0, landing=None)
+
+
+def test_a_model_of_the_project_replaces_the_librarys_and_dbt_does_not_warn(tmp_path):
+    project = tmp_path / "dbt"
+    shutil.copytree(
+        PROJECT / "dbt", project, ignore=shutil.ignore_patterns("dbt_packages", "target")
+    )
+    (project / "dbt_packages").mkdir()
+    (project / "dbt_packages/jollyboat").symlink_to(LIBRARY / "dbt")
+    shutil.copy(LIBRARY / "dbt/models/marts/sessions.sql", project / "models")
+    with (project / "dbt_project.yml").open("a") as file:
+        file.write("  jollyboat:\n    marts:\n      sessions:\n        +enabled: false\n")
+    place = {"DBT_PROJECT_DIR": str(project)}
+
+    parsed = subprocess.run(
+        [sys.executable, "-m", "dbt.cli.main", "parse", "--no-use-colors", "--no-partial-parse"],
+        env=warehouse.environment(Store(tmp_path / "data")) | place,
+        capture_output=True,
+        text=True,
+    )
+
+    parents = json.loads((tmp_path / "data/dbt/target/manifest.json").read_text())["parent_map"]
+    assert parsed.returncode == 0 and "require_ref" not in parsed.stdout, parsed.stdout
+    assert "model.project.sessions" in parents["model.jollyboat.int_features"]
