@@ -178,6 +178,20 @@ def test_a_feature_from_090_on_is_a_possible_leak_and_names_those_collinear_with
     assert "(collinear with it: cart_add_count)" in check.sentence
 
 
+def test_a_check_that_passes_with_a_possible_leak_reads_as_a_warning_on_terminal_and_page():
+    decision = decide(replace(GOOD, leaks=leaks(cart_value=0.93)), LIMITS).to_dict()
+    context = gate_context(passed=True)
+    report = SimpleNamespace(**vars(context["report"]) | {"decision": decision})
+
+    lines = format_checks(SimpleNamespace(checks=decision["checks"])).splitlines()
+    html = page.render("gate.html", title="Deployment", **context | {"report": report})
+
+    assert [line.split()[1] for line in lines if line.startswith("warning")] == [
+        "no_feature_is_too_good"
+    ]
+    assert 1 == html.count("! warning")
+
+
 def test_with_few_rows_a_calibration_error_that_chance_explains_passes():
     few = replace(GOOD, calibration_error=0.058, calibration_chance=0.06)
 
@@ -326,7 +340,7 @@ def test_a_check_of_the_project_is_on_the_page_and_on_the_terminal(write_own_che
     lines = format_checks(SimpleNamespace(checks=decision["checks"]))
 
     assert "small bundle" in html and "The bundle has 0.2 MB." in html
-    assert "FAIL  small_bundle" in lines
+    assert "FAIL     small_bundle" in lines
 
 
 @pytest.mark.parametrize(

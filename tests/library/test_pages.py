@@ -151,6 +151,7 @@ def run_context(lead: float = 0.1) -> dict:
 
 def gate_context(passed: bool, forced: bool = False) -> dict:
     check = {"name": "smoke", "passed": passed, "figure": None, "limit": 1.0, "sentence": HOSTILE}
+    check["warns"] = False
     context = run_context()
     report = SimpleNamespace(
         run=context["run"],

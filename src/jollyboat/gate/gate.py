@@ -11,6 +11,7 @@ from typing import Any
 from jollyboat.gate.checks import CHECKS, LibraryCheck
 from jollyboat.gate.facts import Facts
 from jollyboat.store import PROJECT, UserError
+from jollyboat.training.leak import LEAK
 
 __all__ = ["Check", "Decision", "Facts", "decide"]
 OWN_CHECKS = Path("ml") / "gate_checks.py"
@@ -19,13 +20,17 @@ PREFIX = "check_"
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `sentence` has the figure and, if it failed, the remedy."""
+    """The result of one check; `sentence` has the figure and, if it failed, the remedy.
+
+    `warns` is true for a check that passed with a possible leak.
+    """
 
     name: str
     passed: bool
     figure: float | None
     limit: float | None
     sentence: str
+    warns: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ def _run_library_check(check: LibraryCheck, facts: Facts, limits: Mapping[str, f
         limit = limit if math.isfinite(limit) else None
         return Check(check.name, False, None, limit, measured.missing or default)
     passed = measured.holds(figure, limit)
+    warns = passed and sentence.startswith(LEAK)
     sentence = sentence if passed else f"{sentence} {check.remedy}"
-    return Check(check.name, passed, float(figure), float(limit), sentence)
+    return Check(check.name, passed, float(figure), float(limit), sentence, warns)
 
 
 def _read_own_checks(path: Path) -> dict[str, Callable[[Facts], tuple]]:

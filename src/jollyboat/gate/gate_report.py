@@ -95,9 +95,14 @@ def refusal(report: Report) -> str:
 def format_checks(report: Report) -> str:
     """A line for each check; empty without a decision."""
     return join_lines(
-        f"{'pass' if check['passed'] else 'FAIL'}  {check['name']:<28}{check['sentence']}"
-        for check in report.checks
+        f"{_verdict(check):<9}{check['name']:<28}{check['sentence']}" for check in report.checks
     )
+
+
+def _verdict(check: dict) -> str:
+    if not check["passed"]:
+        return "FAIL"
+    return "warning" if check["warns"] else "pass"
 
 
 def _names(report: Report) -> str:

@@ -14,6 +14,7 @@ from jollyboat.training.split import Part, Split, join, thin
 
 MOST_ROWS = 50_000
 REPORTED = 3
+LEAK = "Possible leak: "
 NOTABLE = 0.9  # ROC AUC of one feature, from which it is a possible leak
 COLLINEAR = 0.95  # correlation of two features' rates of the outcome, from which they are one group
 LEAVES, LEAST_ROWS = 64, 5
@@ -67,7 +68,7 @@ def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
 def format_auc(leaks: Mapping[str, Any], name: str) -> str:
     """How well this feature alone ranks the outcomes, with the features that say the same."""
     auc = leaks["features"][name]
-    prefix = "Possible leak: " if auc >= NOTABLE else ""
+    prefix = LEAK if auc >= NOTABLE else ""
     others = _format_others(leaks, name)
     return f"{prefix}{name} alone ranks the outcomes with a ROC AUC of {auc:.3g}{others}."
 
@@ -76,7 +77,7 @@ def format_value(leaks: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     """What a value of a feature tells about the outcome."""
     name, others = one["feature"], _format_others(leaks, one["feature"])
     share = f"{100 * one['share']:.2g} % of the sessions"
-    return f"Possible leak: {name} is {one['value']} in {share}, and {one['finding']}{others}."
+    return f"{LEAK}{name} is {one['value']} in {share}, and {one['finding']}{others}."
 
 
 def describe_leaks(leaks: Mapping[str, Any]) -> list[str]:
