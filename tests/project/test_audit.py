@@ -287,6 +287,18 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
     assert findings[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
 
 
+def test_a_distribution_that_failed_is_printed_with_its_feature(built, tmp_path):
+    statement, _ = CASES[
+        "distributions", "no feature's distribution is far from the last snapshot's"
+    ]
+    store = changed(built, tmp_path, statement)
+
+    findings = failed(store, [suites_that_read(statement, tmp_path)])
+    (line,) = data_report._format_findings(list(findings.values()))
+
+    assert re.search(r"\(1 of \d+ rows: max_price\)$", line)
+
+
 def test_each_day_without_visitors_is_listed_once_with_the_command_that_accepts_all(
     built, tmp_path
 ):

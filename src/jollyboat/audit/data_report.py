@@ -329,15 +329,19 @@ def _format_findings(findings: list[Finding]) -> list[str]:
     """The expectations that failed; those of source_changes are in the changes."""
     return [
         f"{finding.severity}: {finding.table}: FAILED: {finding.expectation} "
-        f"({finding.observed}{_format_file(finding)})"
+        f"({finding.observed}{_format_place(finding)})"
         for finding in findings
         if not finding.passed and finding.table != "source_changes"
     ]
 
 
-def _format_file(finding: Finding) -> str:
-    """The first file among the rows that failed, if they have one."""
+def _format_place(finding: Finding) -> str:
+    """The first file among the rows that failed, or the features, if they have one."""
     files = [key["file"] for key in finding.keys if "file" in key]
+    features = [key["column_name"] for key in finding.keys if "column_name" in key]
+    if features:
+        more = f" and {len(features) - MOST_REASONS} more" if len(features) > MOST_REASONS else ""
+        return f": {', '.join(features[:MOST_REASONS])}{more}"
     return f", such as {files[0]}" if files else ""
 
 
