@@ -1,6 +1,7 @@
 """What a run prints: lines of at most 100 columns, a live line and colors on a terminal alone."""
 
 import io
+import json
 import os
 import pty
 import subprocess
@@ -9,7 +10,14 @@ import sys
 import pytest
 from whole_path import run
 
-from jollyboat.pages.terminal import WIDTH, color_verdicts, escape, join_lines, wrap
+from jollyboat.pages.terminal import (
+    WIDTH,
+    color_verdicts,
+    escape,
+    format_count,
+    join_lines,
+    wrap,
+)
 from jollyboat.store import PROJECT, Store
 
 CHECK = f"FAIL  {'calibration':<28}{'Probabilities are off by more than chance explains. ' * 4}"
@@ -86,7 +94,8 @@ def test_a_refusal_is_the_only_thing_that_a_run_prints(tmp_path):
 
 def test_a_step_that_breaks_shows_its_traceback_and_its_name(copied):
     for manifest in copied.snapshots.glob("*/manifest.json"):
-        manifest.write_text("{}")
+        content = json.loads(manifest.read_text()) | {"views": 5}
+        manifest.write_text(json.dumps(content))
 
     broken = run(copied, "flows/score.py", "run")
 
@@ -122,3 +131,10 @@ def read_all(terminal: int) -> str:
         if not part:
             return shown.decode()
         shown += part
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 alarms"), (1, "1 alarm"), (2, "2 alarms"), (2821, "2,821 alarms")]
+)
+def test_a_number_and_its_noun_agree(number, text):
+    assert text == format_count(number, "alarm")

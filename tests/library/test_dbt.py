@@ -258,7 +258,7 @@ def test_a_text_that_is_no_certain_number_is_counted_and_reported(staged):
 
     messages = data_report.format_unread(rows)
     assert [(row["name"], row["value_count"]) for row in rows] == [("price", 6), ("quantity", 1)]
-    assert "6 texts are no certain price" in messages[0] and "stg_web__events.sql" in messages[0]
+    assert "6 texts without a certain price" in messages[0] and "stg_web__events.sql" in messages[0]
     assert "most like 9.999" in messages[1]
 
 

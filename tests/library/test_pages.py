@@ -553,7 +553,7 @@ def test_a_data_run_names_files_that_cannot_be_read_and_counts_what_is_read_in_a
     unreadable, accepted, bare = data_report._format_files(land(store, ["web"]))
 
     assert "raw/web/dt=2026-01-01/EXPORT.ORC: unknown_format; write it as Parquet" in unreadable
-    assert accepted.startswith("note: 1 accepted files")
+    assert accepted.startswith("note: 1 accepted file cannot")
     assert "raw/web/dt=2026-01-01/e.csv" in bare and "column_1" in bare
 
 
@@ -592,7 +592,7 @@ def test_sessions_long_after_the_others_and_days_in_the_future_are_named():
 
     late, future = data_report._format_late(rows, SimpleNamespace(files=files))
 
-    assert "the data ends at 2026-01-05 00:00, and 1 events of 1 sessions come long after" in late
+    assert "the data ends at 2026-01-05 00:00, and 1 event of 1 session came long after" in late
     assert "2026-01-06 00:00 (data/raw/web/dt=2026-01-05/a.jsonl, line 3, session 's3')" in late
     assert "data/raw/web/dt=2999-01-01 is a day in the future: rename the folder" in future
     assert data_report._format_late([], SimpleNamespace(files=files[:1])) == []

@@ -70,7 +70,7 @@ def test_the_summary_says_when_how_many_and_how_often():
         (sessions().assign(status="open", label=None), "2000 open"),
         (
             pd.concat([sessions(4), sessions().assign(status="open", label=None)]),
-            "2000 of 2004 sessions are open: .*`vars: session_silence_minutes:`",
+            "2,000 of 2,004 sessions are open: .*`vars: session_silence_minutes:`",
         ),
         (sessions().assign(label=False), "did not have the outcome"),
         (sessions(4), "Too few rows"),

@@ -390,7 +390,7 @@ def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
         ).fetchone()
 
     assert count > 200
-    assert f"{count} rows" == failed(store)["every event's session is in sessions"].observed
+    assert f"{count:,} rows" == failed(store)["every event's session is in sessions"].observed
 
 
 def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):

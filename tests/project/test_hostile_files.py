@@ -319,5 +319,5 @@ def test_once_a_rule_is_mended_the_next_run_replays_what_was_quarantined_and_say
 
     result = run(repaired, copy, "flows/data.py", "run")
 
-    assert "quarantined records were read again, and 1 came back as events" in result.stdout
+    assert "quarantined records read again, and 1 came back as events" in result.stdout
     assert "came back" not in run(repaired, copy, "flows/data.py", "run").stdout

@@ -211,8 +211,8 @@ def test_an_id_that_says_that_there_is_none_is_nobodys_and_named(own):
     nobody = "select count(*), count(session_id) from events"
 
     assert [(80, 0)] == rows(own[1], f"{nobody} where coalesce(anonymous_id, user_id) is null")
-    assert "20 records of app have the anonymous_id NULL" in own[0]
-    assert "80 records of app have the event_id undefined" in own[0]
+    assert "20 records of app with the anonymous_id NULL" in own[0]
+    assert "80 records of app with the event_id undefined" in own[0]
 
 
 def test_a_whole_number_that_was_a_float_is_the_same_account(own):

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 from duckdb_engine import Dialect
 from sqlalchemy.dialects import registry
 
+from jollyboat.pages.terminal import format_count
 from jollyboat.snapshots import distribution
 from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store import LIBRARY, PROJECT, Store, write_json, write_text
@@ -236,10 +237,10 @@ def _finding(table: str, result) -> Finding:
         return Finding(table, expectation, severity, False, _exception(result), [])
     observed = details.get("observed_value")
     if configuration.type == "unexpected_rows_expectation":
-        observed = f"{observed} {'row' if observed == 1 else 'rows'}"
+        observed = format_count(observed, "row")
     elif observed is None:
         count, total = details.get("unexpected_count") or 0, details.get("element_count") or 0
-        observed = f"{count} of {total} rows"
+        observed = f"{count:,} of {format_count(total, 'row')}"
     passed, keys = bool(result.success), _failed_keys(details)
     return Finding(table, expectation, severity, passed, str(observed), keys)
 

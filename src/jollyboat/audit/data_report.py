@@ -9,7 +9,7 @@ from jollyboat.audit.audit import Finding, find_suites
 from jollyboat.landing import remedies
 from jollyboat.landing.landing import Landing
 from jollyboat.pages import page
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.snapshots import distribution, snapshot
 from jollyboat.store import LIBRARY, Store, quoted, read_json
 from jollyboat.warehouse import changes
@@ -275,8 +275,8 @@ def _format_staging(row: dict) -> str:
 
 def _format_ignored_ids(rows: list[dict]) -> list[str]:
     return [
-        f"note: {row['record_count']:,} records of {row['source']} have the {row['ignored_id']}, "
-        "which identifies nobody; it counts as null"
+        f"note: {format_count(row['record_count'], 'record')} of {row['source']} with the "
+        f"{row['ignored_id']}, which identifies nobody; it counts as null"
         for row in rows
     ]
 
@@ -315,12 +315,13 @@ def _format_files(landing: Landing) -> list[str]:
         lines.append(f"unreadable: and {len(refused) - MOST_FILES:,} more: `jollyboat land`")
     if accepted := len(landing.unreadable) - len(refused):
         lines.append(
-            f"note: {accepted:,} accepted files cannot be read; `jollyboat land` lists them"
+            f"note: {format_count(accepted, 'accepted file')} cannot be read; "
+            "`jollyboat land` lists them"
         )
     if bare := [file.file for file in landing.files if not file.has_header]:
         lines.append(
-            f"note: {len(bare):,} CSV files have no header, such as {bare[0]}: "
-            "their columns are column_1, column_2, ..."
+            f"note: no header in {format_count(len(bare), 'CSV file')}, such as {bare[0]}: "
+            "the columns are column_1, column_2, ..."
         )
     return lines
 
@@ -360,9 +361,9 @@ def _format_changes(rows: list[dict]) -> list[str]:
 def format_unread(unread: list[dict]) -> list[str]:
     """The texts that are no certain number, such as 1,299 (1299 or 1.299)."""
     return [
-        f"note: {row['source']}: {row['value_count']:,} texts are no certain {row['name']} and "
-        f"are null, most like {row['form']} (9: a digit, x: a letter); write the number in "
-        f"stg_{row['source']}__events.sql, such as replace({row['name']}, ',', '')"
+        f"note: {row['source']}: {format_count(row['value_count'], 'text')} without a certain "
+        f"{row['name']}, null now, most like {row['form']} (9: a digit, x: a letter); write the "
+        f"number in stg_{row['source']}__events.sql, such as replace({row['name']}, ',', '')"
         for row in unread
     ]
 
@@ -370,8 +371,9 @@ def format_unread(unread: list[dict]) -> list[str]:
 def format_nonfinite(nonfinite: list[dict]) -> list[str]:
     """The features that divide by zero or the like."""
     return [
-        f"note: the feature {row['feature']} is infinite or NaN in {row['session_count']:,} "
-        "sessions, and null there; if it is a ratio, write x / nullif(y, 0) in features_at_point"
+        f"note: the feature {row['feature']} is infinite or NaN in "
+        f"{format_count(row['session_count'], 'session')}, and null there; if it is a ratio, write "
+        "x / nullif(y, 0) in features_at_point"
         for row in nonfinite
     ]
 
@@ -383,8 +385,9 @@ def _format_late(stragglers: list[dict], landing: Landing) -> list[str]:
         place = row["last_place"]
         lines.append(
             f"warning: {row['source']}: the data ends at {row['data_ends_at']}, and "
-            f"{row['event_count']:,} events of {row['session_count']:,} sessions come long after "
-            f"it, up to {row['last_at']} (data/{place['file']}, line {place['line_number']}, "
+            f"{format_count(row['event_count'], 'event')} of "
+            f"{format_count(row['session_count'], 'session')} came long after it, up to "
+            f"{row['last_at']} (data/{place['file']}, line {place['line_number']}, "
             f"session {place['session_id']!r}): check the clock that set their times. Newest days "
             "are counted without them"
         )
@@ -407,7 +410,8 @@ def _format_notes(totals: dict, landing: Landing) -> list[str]:
     read, back = totals["replayed"]
     if read:
         lines.append(
-            f"note: {read:,} quarantined records were read again, and {back:,} came back as events"
+            f"note: {format_count(read, 'quarantined record')} read again, and {back:,} came back "
+            "as events"
         )
     if totals["cut_link_count"]:
         lines.append(
@@ -417,8 +421,8 @@ def _format_notes(totals: dict, landing: Landing) -> list[str]:
         )
     if landing.changed or landing.removed:
         lines.append(
-            f"note: {len(landing.changed)} files changed and {len(landing.removed)} were removed: "
-            "the tables hold the present files"
+            f"note: {format_count(len(landing.changed), 'changed file')}, "
+            f"{len(landing.removed):,} removed: the tables hold the present files"
         )
     return lines
 
@@ -436,8 +440,9 @@ def _format_result(
     else:
         result = f"snapshot {published[0].id} is the latest again, it has the same rows"
     return (
-        f"data: {result}; {len(landing.new):,} new files of {totals['file_count']:,}; "
-        f"{totals['event_count']:,} events, {totals['session_count']:,} sessions, "
+        f"data: {result}; {format_count(len(landing.new), 'new file')} of "
+        f"{totals['file_count']:,}; {format_count(totals['event_count'], 'event')}, "
+        f"{format_count(totals['session_count'], 'session')}, "
         f"{totals['train_count']:,} for training; {seconds:.1f} s"
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from jollyboat.pages.terminal import format_count
 from jollyboat.store import default_store, project_settings
 
 
@@ -61,8 +62,8 @@ def land(accept: bool) -> None:
     for file in landing.unreadable:
         click.echo(f"{'accepted' if file.is_accepted else 'unreadable'}: {describe(file)}")
     click.echo(
-        f"land: {len(landing.files)} files; {len(landing.new)} new, "
-        f"{len(landing.changed)} changed, {len(landing.removed)} removed"
+        f"land: {format_count(len(landing.files), 'file')}; {len(landing.new):,} new, "
+        f"{len(landing.changed):,} changed, {len(landing.removed):,} removed"
     )
 
 

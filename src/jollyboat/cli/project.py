@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jollyboat.pages.terminal import wrap
+from jollyboat.pages.terminal import format_count, wrap
 from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store, suggest
 
 
@@ -17,7 +17,10 @@ def status() -> None:
 
     store = default_store()
     parts = read_state(store)
-    lines = [*format_state(parts, store), *(("unreadable", each) for each in parts["troubles"].values())]
+    lines = [
+        *format_state(parts, store),
+        *(("unreadable", each) for each in parts["troubles"].values()),
+    ]
     for name, line in [*lines, ("next", next_step(parts, store))]:
         click.echo(wrap(f"{name:<12}{line}"))
 
@@ -106,7 +109,10 @@ def next_step(parts: Mapping[str, Any], store: Store) -> str:
 
 
 def _snapshot(data: Mapping[str, Any]) -> str:
-    rows = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in data["rows"].items())
+    rows = ", ".join(
+        format_count(count, name.removesuffix("s").replace("_", " "))
+        for name, count in data["rows"].items()
+    )
     return f"{data['id']}, published {_moment(data['published_at'])}, {rows}"
 
 
@@ -132,7 +138,7 @@ def _experiment(experiment: Mapping[str, Any]) -> str:
 
 def _monitor(report: Mapping[str, Any]) -> str:
     alarms = sum(check["state"] == "alarm" for check in report["checks"])
-    return f"{_moment(report['at'])}, {alarms} alarms; {report['reason']}"
+    return f"{_moment(report['at'])}, {format_count(alarms, 'alarm')}; {report['reason']}"
 
 
 def _moment(value: datetime) -> str:

@@ -19,7 +19,7 @@ from jollyboat.champions import champion
 from jollyboat.erasure import erase_plan
 from jollyboat.erasure.raw_records import numbered_records
 from jollyboat.landing import records
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.snapshots import snapshot
 from jollyboat.store import (
     Store,
@@ -202,8 +202,10 @@ def format_summary(report: dict, unknown: list[str]) -> str:
 
 def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:
     yield (
-        f"removed: {report['records']:,} records of {report['files']} files, and with them "
-        f"{len(report['snapshots'])} snapshots and {len(report['runs'])} training runs"
+        f"removed: {format_count(report['records'], 'record')} of "
+        f"{format_count(report['files'], 'file')}, and with them "
+        f"{format_count(len(report['snapshots']), 'snapshot')} and "
+        f"{format_count(len(report['runs']), 'training run')}"
     )
     yield "removed, as they could name them: all scores, pages, logs and Metaflow's runs"
     if unknown:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jollyboat.pages.terminal import color_verdicts, is_terminal, wrap
+from jollyboat.pages.terminal import color_verdicts, format_count, is_terminal, wrap
 
 LIVE_SECONDS = 0.2  # between two updates of the live line
 STAGE_MARK = "\x1e"  # starts a line of a task that names its stage; the console does not print it
@@ -35,7 +35,7 @@ def stage(name: str) -> Iterator[Stage]:
     _mark(name)
     yield current
     _mark("")
-    rows = "" if current.rows is None else f"{current.rows:,} rows"
+    rows = "" if current.rows is None else format_count(current.rows, "row")
     print(f"{name:<28}{rows:>18}{time.monotonic() - began:>9.1f} s", flush=True)
 
 

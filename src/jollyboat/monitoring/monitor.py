@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import norm, poisson
 
 from jollyboat.monitoring.drift import SEASON_MARGIN, Group, Series, watch
+from jollyboat.pages.terminal import format_count
 from jollyboat.training.evaluate import Ranking
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.segments import FEW_POSITIVES
@@ -107,7 +108,7 @@ def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> l
     holdout, answers = _by_k(_of(tenant, facts.holdout)), _of(tenant, facts.answers)
     answers = answers[answers["day"].isin(facts.days) & (answers["day"] <= day)]
     labeled = answers[answers["label"].notna()]
-    waiting = f"{len(answers) - len(labeled):,} answers wait for their outcome"
+    waiting = f"{format_count(len(answers) - len(labeled), 'answer')} without an outcome yet"
     days = [one for one in facts.days if one <= day]
 
     @cache
@@ -234,7 +235,7 @@ def volume_check(facts: Facts, tenant: str, limits: Limits) -> Check:
     low, high = before.min() / ratio, before.max() * ratio
     has_stopped = _empty_days([*before, *history])[-1] > max(_empty_days(before))
     is_low = now < low and poisson.cdf(now, low) < limits["alpha"]
-    count = "No session" if has_stopped else f"{now:,.0f} sessions"
+    count = "No session" if has_stopped else format_count(now, "session")
     sentence = (
         f"{count} in the newest 24 hours; {before.min():,.0f} to {before.max():,.0f} a day in "
         "training."
@@ -381,9 +382,11 @@ def _ranking(rows: pd.DataFrame) -> Ranking:
 def _freshness(facts: Facts, limits: Limits) -> Check:
     age, limit = facts.age_hours, limits["freshness_hours"]
     if age <= -1:
-        sentence = f"The newest event arrived {-age:,.0f} hours after the time of this check."
+        sentence = (
+            f"The newest event arrived {format_count(-age, 'hour')} after the time of this check."
+        )
         return _unknown("freshness", ALL, "data", limit, sentence)
-    sentence = f"The newest event arrived {age:,.0f} hours ago."
+    sentence = f"The newest event arrived {format_count(age, 'hour')} ago."
     if age > OLD_EXPORT_HOURS:
         command = f"`make monitor AS_OF={facts.last_arrival}`"
         sentence += f" If the logs are an old export, judge them as of their end: {command}."

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jollyboat.pages import page
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.store import Store, write_json
 
 
@@ -57,9 +57,10 @@ def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> s
         [
             *lines,
             "retraining: {status}. {reason}".format(**report["retraining"]),
-            f"monitor: {len(checks)} checks of {report['session_count']:,} sessions since "
-            f"training, {len(alarms)} alarms ({len(alerts['opened'])} new, {len(alerts['ended'])} "
-            f"over), {unknown} cannot say yet; {seconds:.1f} s",
+            f"monitor: {format_count(len(checks), 'check')} of "
+            f"{format_count(report['session_count'], 'session')} since training, "
+            f"{format_count(len(alarms), 'alarm')} ({len(alerts['opened'])} new, "
+            f"{len(alerts['ended'])} over), {unknown} cannot say yet; {seconds:.1f} s",
             f"page: {store.monitor / 'report.html'}",
         ]
     )

@@ -38,6 +38,11 @@ def escape(text: str) -> str:
     return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def format_count(number: float, noun: str) -> str:
+    """A number with its noun, such as "1 row" and "2,821 rows"."""
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
 def join_lines(lines: Iterable[str]) -> str:
     """The lines as one text; an end of line within one, as of a value from the data, is escaped."""
     return "\n".join(escape(line.replace("\n", "\\n")) for line in lines)

@@ -14,7 +14,7 @@ from jollyboat.experiments.readout import read
 from jollyboat.gate import gate
 from jollyboat.monitoring import inputs
 from jollyboat.pages import page
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.serving import deployment_checks
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, write_json
@@ -170,7 +170,8 @@ def format_summary(result: Mapping[str, Any], store: Store) -> str:
         rate = "" if arm["rate"] is None else f"{arm['rate']:.2%}"
         lines.append(f"{arm['variant']:<12}{counts}{rate:>9}")
     crossed, waiting = result["crossed"], result["waiting"]
-    lines.append(f"{crossed:,} visitors met both variants; {waiting:,} outcomes are pending.")
+    met = format_count(crossed, "visitor")
+    lines.append(f"{met} met both variants; {format_count(waiting, 'outcome')} pending.")
     try:
         with suggest_restart(result):
             open_bundle(store.bundle(result["owner"], result["version"]))

@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.pages import page
+from jollyboat.pages.terminal import format_count
 from jollyboat.store import quoted, read_json
 
 BINS = 20
@@ -60,8 +61,8 @@ def format_summary(folder: Path, seconds: float) -> str:
         )
         left_out = f"left out: {counts}\n"
     return (
-        f"{left_out}score: {scores['rows']:,} sessions of the last {scores['days']} days "
-        f"scored by {', '.join(sorted(versions))}, "
+        f"{left_out}score: {format_count(scores['rows'], 'session')} of the last "
+        f"{format_count(scores['days'], 'day')} scored by {', '.join(sorted(versions))}, "
         f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
         f"{files}\npage: {folder / 'report.html'}"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from jollyboat.pages import page
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.store import Store, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.evaluate import difference
@@ -109,7 +109,8 @@ def format_comparison(comparison: Comparison) -> str:
     removed, added = (", ".join(names) or "none" for names in comparison.features)
     lines.append(f"features removed: {removed}; added: {added}")
     count, changed = comparison.changed
-    lines.append(f"{count} sessions are in both holdouts{'; changed most:' if changed else ''}")
+    most = "; changed most:" if changed else ""
+    lines.append(f"{format_count(count, 'session')} in both holdouts{most}")
     lines += [
         f"  {row['tenant_id']} {row['entity_id']}: "
         f"{row['before']:.3f} became {row['after']:.3f}, the outcome was {row['label']:.0f}"
@@ -152,7 +153,8 @@ def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
 def _lead(comparison: Comparison) -> str:
     if comparison.lead is None:
         return "unknown: no session with the outcome is in both holdouts"
-    return f"{interval(comparison.lead, signed=True)} on {len(comparison.shared):,} sessions"
+    shared = format_count(len(comparison.shared), "session")
+    return f"{interval(comparison.lead, signed=True)} on {shared}"
 
 
 def _best(run: Run) -> Mapping:

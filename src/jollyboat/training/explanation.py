@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jollyboat.pages.terminal import format_count
 from jollyboat.training.estimators import Model, kind
 from jollyboat.training.schema import Feature
 
@@ -40,7 +41,9 @@ def describe(model: Model) -> str:
         return _describe_tree(model)
     words = [f"{name} {value:.4g}" for name, value in _changed_numbers(last).items()]
     settings = f", with {', '.join(words)}" if words else ""
-    return f"{type(last).__name__} over {len(model.schema.names)} features{settings}."
+    return (
+        f"{type(last).__name__} over {format_count(len(model.schema.names), 'feature')}{settings}."
+    )
 
 
 def _explain_exactly(model: Model, matrix: np.ndarray) -> np.ndarray:

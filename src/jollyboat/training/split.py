@@ -88,8 +88,8 @@ def _format_open(frame: pd.DataFrame) -> str:
     if count <= len(frame) / 5:
         return ""
     return (
-        f" {count} of {len(frame)} sessions are open: they may go on, because the logs end less "
-        "than `vars: session_silence_minutes:` (dbt/dbt_project.yml) after them."
+        f" {count:,} of {len(frame):,} sessions are open: they may go on, because the logs end "
+        "less than `vars: session_silence_minutes:` (dbt/dbt_project.yml) after them."
     )
 
 
