@@ -627,7 +627,7 @@ def test_an_id_in_many_sessions_or_places_within_an_hour_is_named_and_a_persons_
     many, places = data_report.format_crowded_ids(rows)
     assert "anonymous_id 'device-7' is in 30 sessions, on 2 devices and countries" in many
     assert "write nullif(..., 'device-7') as anonymous_id in stg_web__events.sql" in many
-    assert "is in 1 sessions, on 5 devices and countries, within one hour" in places
+    assert "is in 1 session, on 5 devices and countries, within one hour" in places
 
 
 def test_what_the_terminal_warns_of_is_on_the_data_page():

@@ -285,8 +285,8 @@ def format_crowded_ids(rows: list[dict]) -> list[str]:
     """The ids with more sessions or places in one hour than one person has."""
     return [
         f"warning: {row['source']}: {row['id_column']} {row['id']!r} is in "
-        f"{row['session_count']:,} sessions, on {row['place_count']:,} devices and countries, "
-        "within one hour: if it identifies nobody, write "
+        f"{format_count(row['session_count'], 'session')}, on {row['place_count']:,} devices and "
+        "countries, within one hour: if it identifies nobody, write "
         f"nullif(..., '{quoted(row['id'])}') as {row['id_column']} in "
         f"stg_{row['source']}__events.sql"
         for row in rows
