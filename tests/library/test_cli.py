@@ -251,11 +251,19 @@ def test_a_suite_and_a_page_are_copied_and_a_file_of_the_project_is_kept(owned):
     assert (owned / "templates/run.html").read_text() == "mine"
 
 
-def test_settings_that_cannot_be_edited_are_left_with_what_to_add(owned):
-    text = "models: {project: {+materialized: table}}\n"
+@pytest.mark.parametrize(
+    ("models", "sentence"),
+    [
+        ("models: {project: {+materialized: table}}", "Add models > jollyboat > marts > events: "),
+        ("models: [", "dbt_project.yml is not valid YAML"),
+    ],
+)
+def test_settings_that_cannot_be_edited_are_left_with_what_to_do(owned, models, sentence):
+    before = (owned / parts.SETTINGS).read_text().partition("models:\n")[0]
+    text = f"{before}{models}\n"
     (owned / parts.SETTINGS).write_text(text)
 
-    with pytest.raises(UserError, match=r"Add models > jollyboat > marts > events: .* then run"):
+    with pytest.raises(UserError, match=sentence):
         parts.eject_file("model", "events", owned)
 
     assert (owned / parts.SETTINGS).read_text() == text

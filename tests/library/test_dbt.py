@@ -356,6 +356,7 @@ def test_no_record_is_missing_from_the_account(staged):
     ).fetchall()
 
 
+@pytest.mark.faults
 def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one(copied):
     def rows() -> list[list[tuple]]:
         with warehouse.connect(copied) as connection:

@@ -46,6 +46,7 @@ def test_the_example_script_draws_two_plots_of_a_snapshot_and_a_run(shop):
     }
 
 
+@pytest.mark.faults
 def test_a_feature_is_added_as_its_guide_says(shop, tmp_path):
     project = copy_with_data(shop, tmp_path / "shop")
 
@@ -64,6 +65,7 @@ def test_a_feature_is_added_as_its_guide_says(shop, tmp_path):
     }
 
 
+@pytest.mark.faults
 def test_a_candidate_is_added_as_its_guide_says(shop, tmp_path):
     project = copy_with_data(shop, tmp_path / "shop")
 
@@ -95,6 +97,7 @@ def assert_serves_as_trained(name: str, project: Path) -> None:
     assert checks["serves_as_trained"] and checks["smoke"], result.stdout
 
 
+@pytest.mark.faults
 def test_own_logs_become_a_decision_as_their_guide_says(project, tmp_path):
     """Semicolons, no session id, no orders, one tenant, own event names, columns that come and go, another outcome."""
     own = copy_project(project, tmp_path / "own")
@@ -136,6 +139,8 @@ def test_what_the_guides_add_passes_the_projects_lint(project, tmp_path):
     steps = [step for guide in added for step in read_guide(guide)]
     for step in steps:
         take(step, own)
+        if "jollyboat eject" in step.text:  # the next step edits what it writes
+            print(type_in(own, step.text).stdout)
 
     python, sql = (
         " ".join({step.file for step in steps if step.file.endswith(kind)})

@@ -308,6 +308,7 @@ def test_every_reason_is_documented(store, untouched):
     ]
 
 
+@pytest.mark.faults
 def test_once_a_rule_is_mended_the_next_run_replays_what_was_quarantined_and_says_how_many_came_back(
     store, untouched, tmp_path
 ):

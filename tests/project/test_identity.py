@@ -65,10 +65,12 @@ def stores(untouched: Path, tmp_path_factory) -> dict:
     }
 
 
+@pytest.mark.faults
 def test_persons_do_not_depend_on_the_order_of_arrival(stores):
     assert stores["whole"] == stores["shuffled"]
 
 
+@pytest.mark.faults
 def test_a_person_is_named_after_the_id_first_seen_and_a_chain_is_one(stores):
     persons = {row[2]: row[3] for row in stores["whole"]}
 
@@ -76,6 +78,7 @@ def test_a_person_is_named_after_the_id_first_seen_and_a_chain_is_one(stores):
     assert {"a:c0"} == {persons[f"c{number}"] for number in range(100)}
 
 
+@pytest.mark.faults
 def test_a_shared_device_and_a_bot_merge_nobody(stores):
     persons = {row[2]: row[3] for row in stores["whole"]}
 
@@ -86,6 +89,7 @@ def test_a_shared_device_and_a_bot_merge_nobody(stores):
     assert BOT_IDS + 1 == len({persons[name] for name in persons if name.startswith("bot")})
 
 
+@pytest.mark.faults
 def test_a_new_snapshot_keeps_which_ids_changed_their_person(stores):
     files = list((stores["folder"] / "shuffled" / "snapshots").glob("*/moved_ids.parquet"))
 
@@ -96,6 +100,7 @@ def test_a_new_snapshot_keeps_which_ids_changed_their_person(stores):
     assert all(row[3] != row[4] for row in moved)
 
 
+@pytest.mark.faults
 def test_a_tenant_is_onboarded_by_a_file_of_its_logs_and_nothing_else(stores):
     with duckdb.connect(
         str(stores["folder"] / "shuffled" / "warehouse.duckdb"), read_only=True
@@ -108,6 +113,7 @@ def test_a_tenant_is_onboarded_by_a_file_of_its_logs_and_nothing_else(stores):
     assert "newcomer" in (stores["folder"] / "shuffled" / "reports" / "data.html").read_text()
 
 
+@pytest.mark.faults
 def test_sessions_carry_the_person_of_their_account(stores):
     with duckdb.connect(
         str(stores["folder"] / "whole" / "warehouse.duckdb"), read_only=True

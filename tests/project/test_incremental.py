@@ -142,6 +142,7 @@ def test_files_in_any_order_and_batches_give_the_rows_of_one_build(
         assert [] == connection.sql(twice).fetchall()
 
 
+@pytest.mark.faults
 def test_a_corrected_file_and_a_removed_one_leave_nothing_behind(untouched, logs, whole, tmp_path):
     store, fresh = Path(shutil.copytree(whole, tmp_path / "store")), tmp_path / "fresh"
     corrected, removed = (next(store.glob(f"raw/web/*/{number}.jsonl")) for number in (1, 2))
@@ -209,6 +210,7 @@ def test_nothing_new_builds_nothing_and_the_next_run_builds_what_a_killed_one_la
         ).fetchone()
 
 
+@pytest.mark.faults
 def test_without_the_warehouse_no_raw_line_is_read_again(whole, tmp_path):
     store = Store(Path(shutil.copytree(whole, tmp_path / "store")))
     before = staged_files(store)
@@ -223,6 +225,7 @@ def test_without_the_warehouse_no_raw_line_is_read_again(whole, tmp_path):
     assert staged_files(store) == before
 
 
+@pytest.mark.faults
 def test_a_file_that_went_and_came_back_has_its_rows_once(untouched, whole, tmp_path):
     store = Store(Path(shutil.copytree(whole, tmp_path / "store")))
     path = next(store.raw.glob("web/*/7.jsonl"))
@@ -239,6 +242,7 @@ def test_a_file_that_went_and_came_back_has_its_rows_once(untouched, whole, tmp_
     assert_same(whole, store.root)
 
 
+@pytest.mark.faults
 def test_events_built_alone_and_twice_by_hand_have_the_rows_of_a_whole_build(
     untouched, whole, tmp_path
 ):
@@ -259,6 +263,7 @@ def test_a_build_by_hand_without_prediction_points_is_refused_before_any_model(
     assert "1 of" not in printed
 
 
+@pytest.mark.faults
 def test_a_build_killed_while_staging_goes_on_from_the_portions_that_it_has(logs, whole, tmp_path):
     store = Store(tmp_path)
     land(logs, tmp_path, sorted(logs.glob("raw/*/*/*")))
@@ -284,6 +289,7 @@ def test_a_build_killed_while_staging_goes_on_from_the_portions_that_it_has(logs
     assert not any(name.startswith("tmp_") for name in after)
 
 
+@pytest.mark.faults
 def test_another_salt_reads_all_again_and_the_way_back_to_the_last_one_reads_nothing(
     tmp_path, monkeypatch
 ):

@@ -53,7 +53,8 @@ def find_files(kind: str) -> dict[str, Path]:
 def eject_file(kind: str, name: str, project: Path) -> list[str]:
     """Copy the file, and switch a model of the library off; returns what was done.
 
-    UserError if there is no such file, or if the project has one of its name.
+    UserError if there is no such file, if the project has one of its name, or if dbt's settings are
+    wrong.
     """
     source = _find_file(kind, name)
     folder, own, _ = KINDS[kind]
@@ -65,9 +66,12 @@ def eject_file(kind: str, name: str, project: Path) -> list[str]:
         )
     texts = {target: source.read_text(encoding="utf-8")}
     if kind == "model":
+        from jollyboat.warehouse import variables
+
         settings = project / SETTINGS
-        keys = ["models", "jollyboat", *place.parent.parts, name]
-        texts[settings] = switch_off(settings.read_text(encoding="utf-8"), keys)
+        text = settings.read_text(encoding="utf-8")
+        variables.parse(text)  # says what is wrong with the file
+        texts[settings] = switch_off(text, ["models", "jollyboat", *place.parent.parts, name])
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -26,8 +26,11 @@ def source_kinds() -> list[str]:
 def add_source(name: str, kind: str, project: Path) -> list[str]:
     """Write the staging model and name the source in `vars: sources`; returns what to do next.
 
-    UserError, before anything is written, where the name is no folder's name or is taken.
+    UserError, before anything is written, where the name is no folder's name or is taken, or where
+    dbt's settings are wrong.
     """
+    from jollyboat.warehouse import variables
+
     guide = GUIDE.format(KINDS.get(kind, kind))
     model = project / f"dbt/models/staging/stg_{name}__events.sql"
     settings = project / SETTINGS
@@ -36,8 +39,8 @@ def add_source(name: str, kind: str, project: Path) -> list[str]:
         raise UserError(
             f"{name!r} is no name of a source: lower-case letters, digits, underscores."
         )
-    variables = yaml.safe_load(text)["vars"]
-    if model.exists() or name in [*variables["sources"], *variables["feedback_sources"]]:
+    read = variables.parse(text)
+    if model.exists() or name in [*read.sources, *read.feedback_sources]:
         raise UserError(f"The project has a source {name} already. Choose another name.")
     (sql,) = SQL.findall((LIBRARY / "how_to" / f"{guide}.md").read_text(encoding="utf-8"))
     named = add_to_sources(text, name)
