@@ -55,7 +55,7 @@ with web as (
             header = false, auto_detect = false, strict_mode = false, new_line = '\\n', max_line_size = 8000000)
     )
 )
-select 'web' as source, web.shop as tenant_id, coalesce(web.event.id, md5(line)) as event_id,
+select 'web' as source, null::bigint as sequence, '' as file, web.shop as tenant_id, coalesce(web.event.id, md5(line)) as event_id,
     web.event.type as event_type,
     cast(cast(web.event.ts as timestamptz) as timestamp) as occurred_at,
     cast(cast(web.received as timestamptz) as timestamp) as received_at,
@@ -66,14 +66,14 @@ select 'web' as source, web.shop as tenant_id, coalesce(web.event.id, md5(line))
     web.context.country, payload
 from web where web.shop is not null and web.event.type is not null
 union all by name
-select 'orders' as source, shop_code as tenant_id, 'order-' || order_no as event_id, 'purchase' as event_type,
+select 'orders' as source, null::bigint as sequence, '' as file, shop_code as tenant_id, 'order-' || order_no as event_id, 'purchase' as event_type,
     cast(cast(placed_at as timestamptz) as timestamp) as occurred_at, occurred_at as received_at,
     visitor_cookie as anonymous_id, customer_no as user_id, order_no as order_id,
     cast(total as decimal(18, 4)) as price, currency
 from read_csv('{raw}/orders/*/*', all_varchar = true);
 
 create table kept as
-select * from read where rowid in (select arg_min(rowid, received_at) from read group by tenant_id, event_id);
+select *, rowid as line_number from read where rowid in (select arg_min(rowid, received_at) from read group by tenant_id, event_id);
 drop table read;
 delete from kept where source = 'orders' and order_id in (select order_id from kept where source = 'web');
 
@@ -81,11 +81,11 @@ create table events as
 with started as (
     select *, coalesce(occurred_at - lag(occurred_at) over device > interval 30 minute, true) as is_start
     from kept where emitter_session_id is null and anonymous_id is not null
-    window device as (partition by tenant_id, anonymous_id order by occurred_at, event_id)
+    window device as (partition by tenant_id, anonymous_id order by occurred_at, line_number)
 ),
 silent as (
     select * exclude (is_start), max(case when is_start then occurred_at end) over (
-        partition by tenant_id, anonymous_id order by occurred_at, event_id) as started_at
+        partition by tenant_id, anonymous_id order by occurred_at, line_number) as started_at
     from started
 ),
 placed as (
@@ -96,13 +96,13 @@ placed as (
 )
 select * exclude (emitter_session_id), event_type = 'purchase' as is_outcome,
     case when session_id is not null
-    then row_number() over (partition by tenant_id, session_id order by occurred_at, event_id) end as event_number
+    then row_number() over (partition by tenant_id, session_id order by occurred_at, line_number) end as event_number
 from placed;
 drop table kept;
 
 create table sessions as
-select *, [3, 4, 5, 6, 8, 10][1 + cast('0x' || substr(md5(session_id), 1, 7) as bigint) % 6] as asked_number,
-    least(asked_number, event_count) as point_number, outcome_number > asked_number as label
+select *, [3, 4, 5, 6, 8, 10][1 + cast('0x' || substr(md5(session_id), 1, 7) as bigint) % 6] as drawn_point,
+    least(drawn_point, event_count) as point_number, outcome_number > drawn_point as label
 from (
     select tenant_id, session_id, min(occurred_at) as started_at, max(occurred_at) as ended_at, count(*) as event_count,
         max(event_number) filter (where is_outcome) as outcome_number
