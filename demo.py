@@ -155,7 +155,7 @@ def print_results(outputs: dict[str, str], seconds: float) -> None:
     pages = dict.fromkeys(re.findall(r"^page: (.+)", "\n".join(outputs.values()), re.MULTILINE))
     print(f"\nAfter {seconds:.0f} s build/demo contains:")
     print(f"  champion  {summary('deploy', outputs['deploy'])}")
-    for page in pages:
+    for page in ["data/index.html", *pages]:
         print(f"  page      {os.path.relpath(PROJECT / page)}")
     print("  next      cd build/demo")
     print("            make serve       # answers POST /predict on 127.0.0.1:8000")

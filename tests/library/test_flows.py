@@ -19,6 +19,7 @@ from jollyboat.bundles.bundle import Parts, assemble, open_bundle
 from jollyboat.bundles.model import answer_sample
 from jollyboat.champions.champion import current
 from jollyboat.serving import batch_scores, deployment_checks, experiment
+from jollyboat.serving.overview import write_overview
 from jollyboat.snapshots import snapshot
 from jollyboat.store import PROJECT, UserError, project_settings, read_json, write_json
 from jollyboat.training import run as runs
@@ -79,7 +80,7 @@ def test_the_card_of_each_flow_is_its_page(result, built, tmp_path):
         (page,) = built.root.glob(pattern)
         card = (tmp_path / flow).read_text()
         assert HEADING.search(card)[1] == HEADING.search(page.read_text())[1]
-        assert "Card Render Failed" not in card
+        assert "Card Render Failed" not in card and '<nav class="links"' not in card
 
 
 def test_card_view_alone_opens_the_page_of_the_latest_run(built, tmp_path):
@@ -94,6 +95,31 @@ def test_card_view_alone_opens_the_page_of_the_latest_run(built, tmp_path):
         HEADING.search(card.read_text())[1]
         == HEADING.search(runs.open("", built).report.read_text())[1]
     )
+
+
+def test_every_page_is_reached_from_the_overview_and_no_link_is_dead(built):
+    write_overview(built, "Overview")  # score and monitor ran at once
+    pages, links = {}, [(built.overview.resolve(), "")]
+    while links:
+        path, anchor = links.pop()
+        assert path.is_file(), path
+        if path.suffix == ".html" and "data_docs" not in path.parts and path not in pages:
+            pages[path] = path.read_text()
+            targets = re.findall(r'href="([^"]+)"', pages[path])
+            places = [urlsplit(target) for target in targets if not target.startswith("http")]
+            links += [
+                (
+                    (path.parent / unquote(place.path)).resolve() if place.path else path,
+                    place.fragment,
+                )
+                for place in places
+            ]
+        assert not anchor or f'id="{anchor}"' in path.read_text(), (path, anchor)
+
+    written = {path for pattern in PAGES.values() for path in built.root.resolve().glob(pattern)}
+    assert written <= pages.keys()
+    assert any(path.name == "card.html" for path in pages)
+    assert all('<nav class="links"' in html for html in pages.values())
 
 
 def test_every_line_is_an_event_a_duplicate_or_quarantined_for_a_reason_that_is_told(result, built):

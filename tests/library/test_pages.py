@@ -322,6 +322,7 @@ def monitor_context() -> dict:
         "day_starts": ["2026-01-01 23:00:00", "2026-01-02 23:00:00"],
         "learned_until": "2026-01-01 22:00:00",
         "own": {HOSTILE: HOSTILE},
+        "champion": "shared",
     }
     return {"report": report | dict.fromkeys(("newest", "at"), "2026-01-03 23:00:00") | SIZES}
 
@@ -457,6 +458,19 @@ def test_a_page_is_one_file_that_escapes_what_it_shows(template, context):
     assert outline.seen.count("h1") == 1
     assert {"header", "main", "footer", "h2"} <= set(outline.seen)
     assert not re.search(r"\bnan\b|\bNone\b|\bNaT\b", html)
+
+
+@pytest.mark.parametrize(("template", "context"), PAGES.values(), ids=PAGES.keys())
+def test_a_written_page_links_to_the_overview_and_its_card_to_nothing(tmp_path, template, context):
+    store = Store(tmp_path / "data")
+    path = store.runs / "r1" / "report.html"
+    path.parent.mkdir(parents=True)
+
+    card = page.write(store, path, template, title="A page", **context)
+
+    links = re.findall(r'href="([^"]*)"', path.read_text())
+    assert {"../../index.html", "../../index.html#runs", "../../index.html#review"} <= set(links)
+    assert all(link.startswith("#") for link in re.findall(r'href="([^"]*)"', card))
 
 
 def test_the_headline_claims_a_lead_only_where_its_interval_is_above_zero():

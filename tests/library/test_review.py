@@ -93,6 +93,8 @@ def test_a_page_is_shown_from_a_folder_of_pages_and_from_no_other(store):
     with TestClient(app) as client:
         assert [client.get(f"/page/{path}").status_code for path in shown] == [200] * 6
         assert {client.get(f"/page/{path}").status_code for path in hidden} == {404}
+        overview = client.get("/page/index.html", follow_redirects=False)
+        assert overview.headers["location"] == "/"
 
 
 def test_pages_need_the_token_where_one_is_set_and_a_browser_keeps_it(store, monkeypatch):

@@ -451,7 +451,7 @@ def write_page(
     store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str
 ) -> str:
     """Write the run's page below `data/reports` and return it."""
-    return page.write(_page(store), "data.html", title=title, published=published, **report)
+    return page.write(store, _page(store), "data.html", title=title, published=published, **report)
 
 
 def refusal(critical: list[Finding], store: Store) -> str:

@@ -6,7 +6,7 @@ import click
 
 from jollyboat.cli import add, data, experiment, models, parts, project, server
 from jollyboat.pages.terminal import escape
-from jollyboat.store import PROJECT, UserError, is_project
+from jollyboat.store import PROJECT, UserError, default_store, is_project, project_settings
 
 GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),
@@ -23,6 +23,8 @@ GROUPS = {
         project.upgrade,
     ),
 }
+# The commands that change what the overview shows.
+CHANGING = {"erase", "experiment", "rollback"}
 COMPLETION = """\b
 Completion of commands and options, for bash (zsh and fish: zsh_source, fish_source):
   eval "$(_JOLLYBOAT_COMPLETE=bash_source jollyboat)"
@@ -57,6 +59,15 @@ def jollyboat() -> None:
             f"{PROJECT} is not in a Jollyboat project. "
             "Change into the folder that contains project.toml."
         )
+
+
+@jollyboat.result_callback()
+def refresh_overview(*_: object, **__: object) -> None:
+    """Write data/index.html again after a command that changed what it shows."""
+    if click.get_current_context().invoked_subcommand in CHANGING:
+        from jollyboat.serving.overview import write_overview
+
+        write_overview(default_store(), f"Overview · {project_settings().project.name}")
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ REMOVED = (
     "scores",
     ".metaflow",
     "truth.parquet",
+    "index.html",
     "monitor/latest.json",
     "monitor/report.html",
 )

@@ -70,7 +70,11 @@ def report_errors(step: Callable) -> Callable:
         import duckdb
 
         try:
-            step(self, *inputs)
+            try:
+                step(self, *inputs)
+            finally:
+                if step.__name__ == "end":
+                    _write_overview(self)
             if step.__name__ != "end":
                 _check_disk(self.store(), SPARE_BYTES)
         except UserError as refusal:
@@ -79,6 +83,13 @@ def report_errors(step: Callable) -> Callable:
             raise SystemExit(_end_with(_sentence(error))) from error
 
     return run
+
+
+def _write_overview(flow: "ProjectFlow") -> None:
+    from jollyboat.serving.overview import write_overview
+
+    with suppress(OSError):  # a full disk is the step's to report
+        write_overview(flow.store(), flow.title("Overview"))
 
 
 def _sentence(error: Exception) -> str:

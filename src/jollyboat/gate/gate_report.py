@@ -45,9 +45,15 @@ class Report:
 def write_page(report: Report, title: str) -> str:
     """Write page and decision beside the bundle, unless there is none; returns the page."""
     if report.decision is None:
-        return report.page.read_text(encoding="utf-8") if report.page.exists() else ""
+        written = report.page.read_text(encoding="utf-8") if report.page.exists() else ""
+        return page.without_links(written)
     html = page.write(
-        report.page, "gate.html", title=title, report=report, metrics=report.run.metrics
+        report.run.store,
+        report.page,
+        "gate.html",
+        title=title,
+        report=report,
+        metrics=report.run.metrics,
     )
     content = {
         "decision": report.decision,

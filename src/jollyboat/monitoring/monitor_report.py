@@ -40,7 +40,9 @@ def write_report(
 
 def write_page(store: Store, report: Mapping[str, Any], title: str) -> str:
     """Write data/monitor/report.html and return it."""
-    return page.write(store.monitor / "report.html", "monitor.html", title=title, report=report)
+    return page.write(
+        store, store.monitor / "report.html", "monitor.html", title=title, report=report
+    )
 
 
 def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> str:

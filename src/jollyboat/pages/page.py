@@ -1,6 +1,8 @@
 """Pages from the templates in `pages/templates`, each a single file that opens offline."""
 
 import math
+import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,22 +17,34 @@ from jinja2 import (
 )
 
 from jollyboat.pages import plot
-from jollyboat.store import PROJECT, write_text
+from jollyboat.store import PROJECT, Store, write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
+BAR = re.compile(r'<nav class="links".*?</nav>\n', re.DOTALL)
+LINK = re.compile(r'<a href="(?!#)[^"]*">(.*?)</a>', re.DOTALL)
 
 
-def render(template: str, **context) -> str:
-    """A page as HTML; everything that comes from data is escaped."""
-    return _environment().get_template(template).render(**context)
+def render(template: str, to_data: str = "", **context) -> str:
+    """A page as HTML; everything that comes from data is escaped.
+
+    `to_data` is the way from the page to data/, such as "../"; without it the page has no bar of
+    links to the other pages.
+    """
+    return _environment().get_template(template).render(to_data=to_data, **context)
 
 
-def write(path: Path, template: str, **context) -> str:
-    """Write the page to the path and return it."""
-    html = render(template, **context)
+def write(store: Store, path: Path, template: str, **context) -> str:
+    """Write the page to a path below data/, and return it as a card, without links to others."""
+    to_data = os.path.relpath(store.root, path.parent) + "/"
+    html = render(template, to_data=to_data, **context)
     write_text(path, html)
-    return html
+    return without_links(html)
+
+
+def without_links(html: str) -> str:
+    """The page without links to others, which lead nowhere from another folder."""
+    return LINK.sub(r"\1", BAR.sub("", html))
 
 
 def _percent(value: float) -> str:

@@ -61,7 +61,13 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         lookups=lookups,
         sample=sample,
         card=render(
-            "card.html", title=title, run=run, settings=run.settings, metrics=metrics, chosen=chosen
+            "card.html",
+            to_data="../../../",
+            title=title,
+            run=run,
+            settings=run.settings,
+            metrics=metrics,
+            chosen=chosen,
         ),
         threshold=threshold,
         run=run.id,

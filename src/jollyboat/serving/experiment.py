@@ -97,6 +97,7 @@ def readout(store: Store, settings: Settings) -> dict[str, Any]:
     result = experiment | read(log, experiment["share"], settings.experiment.model_dump())
     write_json(store.reports / "experiment.json", result)
     page.write(
+        store,
         store.reports / "experiment.html",
         "experiment.html",
         title=f"Experiment · {settings.project.name}",

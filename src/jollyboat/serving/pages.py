@@ -29,6 +29,7 @@ from jollyboat.snapshots import snapshot
 from jollyboat.store import UserError, default_store, project_settings
 
 MOST_BYTES = 10_000
+SERVED = "/page/"  # what data/ is to a browser
 FOLDERS = {"docs", "models", "monitor", "reports", "runs", "scores"}
 log = logging.getLogger("serving")
 router = APIRouter(include_in_schema=False)
@@ -49,7 +50,7 @@ async def show_error(request: Request, error: Exception) -> Response:
         sentence = f"{file} cannot be used ({reason}). Fix it, then try again."
         log.warning("%s %s: %s", request.method, request.url.path, sentence)
     if isinstance(sentence, str) and "text/html" in request.headers.get("accept", ""):
-        html = render("error.html", title=f"Error {status}", sentence=sentence)
+        html = render("error.html", SERVED, title=f"Error {status}", sentence=sentence)
         return HTMLResponse(html, status, headers)
     return JSONResponse({"detail": sentence}, status, headers)
 
@@ -67,7 +68,7 @@ def start(request: Request, token: str = "") -> Response:
     server = _server_state(request.app, state.pop("troubles"), bool(state["champions"]))
     queue = _review_queue(request.app, state["data"]["id"]) if state["data"] else None
     pending = None if queue is None else len(review.unjudged(queue, state["judgements"]))
-    return _page("start.html", "Start", server=server, pending=pending, **state)
+    return _page("start.html", "Overview", server=server, pending=pending, **state)
 
 
 def _server_state(app: FastAPI, troubles: dict, has_pointer: bool) -> dict[str, object]:
@@ -76,6 +77,7 @@ def _server_state(app: FastAPI, troubles: dict, has_pointer: bool) -> dict[str, 
     if not refused and not champions.models:
         refused = [champions.why_not()]
     return {
+        "is_running": True,
         "is_serving": is_serving(app),
         "refused": [text for text in refused if not any(str(path) in text for path in troubles)],
         "log_trouble": log and log.trouble,
@@ -93,9 +95,11 @@ def describe(request: Request) -> HTMLResponse:
 
 
 @router.get("/page/{path:path}")
-def page(path: str) -> FileResponse:
-    """A page that a run wrote below data/, in a folder of pages."""
+def page(path: str) -> Response:
+    """A page that a run wrote below data/, in a folder of pages; the overview is the start page."""
     root = default_store().root.resolve()
+    if path == default_store().overview.name:
+        return RedirectResponse("/")
     with suppress(OSError, ValueError):  # the path is too long, or is none
         file = (root / path).resolve()
         is_page = file.is_relative_to(root) and file.suffix == ".html" and file.is_file()
@@ -175,4 +179,4 @@ def _keep_judgement(form: dict[str, str]) -> None:
 
 def _page(template: str, name: str, **context: object) -> HTMLResponse:
     title = f"{name} · {project_settings().project.name}"
-    return HTMLResponse(render(template, title=title, **context))
+    return HTMLResponse(render(template, SERVED, title=title, **context))

@@ -6,7 +6,7 @@ import duckdb
 
 from jollyboat.pages import page
 from jollyboat.pages.terminal import format_count
-from jollyboat.store import quoted, read_json
+from jollyboat.store import Store, quoted, read_json
 
 BINS = 20
 LEFT_OUT = {
@@ -70,4 +70,5 @@ def format_summary(folder: Path, seconds: float) -> str:
 
 def write_page(folder: Path, title: str) -> str:
     """Write the page beside the scores and return it."""
-    return page.write(folder / "report.html", "scores.html", title=title, scores=gather(folder))
+    store, scores = Store(folder.parents[1]), gather(folder)
+    return page.write(store, folder / "report.html", "scores.html", title=title, scores=scores)

@@ -29,6 +29,7 @@ class Store:
         self.scores = root / "scores"
         self.erasing = root / ".erasing.json"
         self.erasures = root / "erasures.jsonl"
+        self.overview = root / "index.html"
         self.monitor = root / "monitor"
         self.reports = root / "reports"
         self.data_docs = root / "reports" / "data_docs"

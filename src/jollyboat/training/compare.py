@@ -146,7 +146,7 @@ def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
     """Two runs side by side, and the page that shows them; UserError if one does not exist."""
     comparison = Comparison(runs.open(run_a, store), runs.open(run_b, store))
     path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
-    page.write(path, "compare.html", title="Two runs", comparison=comparison)
+    page.write(store, path, "compare.html", title="Two runs", comparison=comparison)
     return comparison, path
 
 

@@ -187,7 +187,7 @@ def write_page(run: Run, title: str) -> str:
         "judged": _count_judgements(run),
         "gates": _gates(run),
     }
-    return page.write(run.report, "run.html", title=title, run=run, **context)
+    return page.write(run.store, run.report, "run.html", title=title, run=run, **context)
 
 
 def _count_judgements(run: Run) -> dict[str, int]:
