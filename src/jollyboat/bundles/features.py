@@ -322,7 +322,7 @@ def kept_id(text: str) -> str | None:
 
 def whole_number(text: str) -> str:
     """The id without the ".0" of a whole number that passed through a column of floats."""
-    match = _WHOLE_NUMBER.fullmatch(text)
+    match = text.endswith("0") and _WHOLE_NUMBER.fullmatch(text)
     return match[1] if match else text
 
 

@@ -5,8 +5,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-# Any of these means that a text may have an address.
-_SIGNS = ("@", "%40", "%2540", "u0040")
 _AT = r"(?:@|%(?:25)?40|\\{1,8}u0040)"
 _PART = r"""(?:[^ \t\r\n\f\v"\\<>,;:/?&=()\[\]{}|]|\\{1,8}u0040)+"""
 # Word by word: with the macro's one expression, 10,000 letters after an at sign take a second.
@@ -27,7 +25,20 @@ def hash_personal(json: str, fields: Sequence[str], salt: str) -> str:
         value = pair["value"].strip('"\\').replace("%40", "@")
         return pair["key"] + pair["quote"] + hash_text(value, salt) + pair["quote"]
 
-    return _pair("|".join(fields)).sub(hash_value, json) if fields else json
+    names = "|".join(fields)
+    words = _words(names)
+    if words:  # most texts have none of the names, and the expression takes three times as long
+        folded = json.casefold()
+        if not any(word in folded for word in words):
+            return json
+    return _pair(names).sub(hash_value, json) if fields else json
+
+
+@cache
+def _words(names: str) -> list[str]:
+    """The names as a text has them in lower case; none if one of them is a pattern."""
+    words = names.casefold().split("|")
+    return words if all(re.fullmatch(r"[\w -]+", word) for word in words) else []
 
 
 @cache
@@ -43,7 +54,8 @@ def _pair(names: str) -> re.Pattern:
 
 def hash_addresses(text: str, salt: str) -> str:
     """The text in which every word that looks like an e-mail address is replaced by its hash."""
-    if not any(sign in text for sign in _SIGNS):
+    # Written out: it runs for each text of each request, and a loop takes five times as long.
+    if not ("@" in text or "%40" in text or "%2540" in text or "u0040" in text):
         return text
     return WORD.sub(lambda word: _hash_address(word[0], salt), text)
 
