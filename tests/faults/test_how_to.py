@@ -113,7 +113,8 @@ def test_a_copied_model_replaces_the_librarys(followed):
     own, printed = followed
 
     assert any("wrote dbt/models/marts/sessions.sql" in text for text in printed.values())
-    assert "like 'test-%'" in next((own / "data/dbt").rglob("run/*/sessions.sql")).read_text()
+    (compiled,) = (own / "data/dbt/target/run").rglob("sessions.sql")
+    assert "like 'test-%'" in compiled.read_text()
 
 
 def test_an_incident_reaches_the_projects_command(followed):
