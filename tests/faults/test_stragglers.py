@@ -36,7 +36,7 @@ def test_a_session_long_after_the_others_is_named_and_moves_no_figure(untouched,
 
     assert [0] * len(VERBS) == [each.returncode for each in results.values()], results
     assert re.search(
-        r"warning: web: the data ends at 2026-01-0\S+ \S+, and 12 events of 1 session come long "
+        r"warning: web: the data ends at 2026-01-0\S+ \S+, and 12 events of 1 session came long "
         r"after it, up to 2026-01-21 10:11 \(data/raw/web/dt=2026-01-21/late.jsonl, line 12, "
         r"session 'late'\)",
         unwrap(results["data"].stdout),
