@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import yaml
 
+from jollyboat.scaffold.source import SETTINGS
 from jollyboat.store import LIBRARY, PROJECT, UserError, suggest
 
 # By kind: the folder in the library and in the project, and the files' suffix.
@@ -15,7 +16,6 @@ KINDS = {
     "page": ("pages/templates", "templates", ".html"),
 }
 KIND = click.Choice(list(KINDS))
-SETTINGS = "dbt/dbt_project.yml"
 
 
 @click.command(epilog="Example: jollyboat show model events")

@@ -70,17 +70,16 @@ def report_errors(step: Callable) -> Callable:
         import duckdb
 
         try:
-            try:
-                step(self, *inputs)
-            finally:
-                if step.__name__ == "end":
-                    _write_overview(self)
+            step(self, *inputs)
             if step.__name__ != "end":
                 _check_disk(self.store(), SPARE_BYTES)
         except UserError as refusal:
             raise SystemExit(_end_with(str(refusal))) from None
         except (OSError, duckdb.IOException, duckdb.FatalException) as error:
             raise SystemExit(_end_with(_sentence(error))) from error
+        finally:
+            if step.__name__ == "end":
+                _write_overview(self)
 
     return run
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from jollyboat.scaffold import examples
+from jollyboat.scaffold.source import NAME
 from jollyboat.store import UserError
 
 CODE, SETTINGS, REQUIREMENTS = "ml/candidates.py", "project.toml", "requirements.in"
@@ -28,7 +29,7 @@ def add_candidate(name: str, kind: str, project: Path) -> list[str]:
     """
     code, settings = project / CODE, project / SETTINGS
     functions, text = (path.read_text(encoding="utf-8") for path in (code, settings))
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UserError(
             f"{name!r} is no name of a candidate: lower-case letters, digits, underscores."
         )
