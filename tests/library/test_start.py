@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from jollyboat.serving.app import app
+from jollyboat.serving.overview import write_overview
 from jollyboat.serving.project_state import read_state
 from jollyboat.store import Store, write_json
 
@@ -162,3 +163,14 @@ def test_a_label_that_holds_something_else_harms_nobody(store):
 
     with TestClient(app) as client:
         assert "2 judgements" in client.get("/").text
+
+
+def test_an_overview_that_cannot_be_written_is_no_error_of_the_command(store):
+    write_overview(store, "Overview")
+    assert "The model is deployed and healthy" in store.overview.read_text()
+    store.overview.unlink()
+    store.overview.mkdir()
+
+    write_overview(store, "Overview")
+
+    assert store.overview.is_dir()

@@ -87,8 +87,7 @@ def report_errors(step: Callable) -> Callable:
 def _write_overview(flow: "ProjectFlow") -> None:
     from jollyboat.serving.overview import write_overview
 
-    with suppress(OSError):  # a full disk is the step's to report
-        write_overview(flow.store(), flow.title("Overview"))
+    write_overview(flow.store(), flow.title("Overview"))
 
 
 def _sentence(error: Exception) -> str:

@@ -1,12 +1,22 @@
 """The overview as a file: what exists, with links to every page, without a server."""
 
+from contextlib import suppress
+
 from jollyboat.pages import page
 from jollyboat.serving.project_state import read_state
 from jollyboat.store import Store
 
 
 def write_overview(store: Store, title: str) -> None:
-    """Write data/index.html, the start page of the server as of now."""
+    """Write data/index.html, the start page of the server as of now.
+
+    A full disk is for the command to report that filled it: its own work is done or refused.
+    """
+    with suppress(OSError):
+        _write(store, title)
+
+
+def _write(store: Store, title: str) -> None:
     state = read_state(store)
     troubles = list(state.pop("troubles").values())
     has_champion = bool(state["champions"])
