@@ -108,6 +108,60 @@ def test_the_truth_is_calibrated_and_ranks_far_better_than_chance(logs, event_nu
     assert judged["label"].head(len(judged) // 10).mean() > 3 * judged["label"].mean()
 
 
+CONSECUTIVE_VIEWS = """
+    select (last ->> '$.id')[2:]::int as last, (product ->> '$.id')[2:]::int as product,
+        (product ->> '$.price')::double / (1 - (product ->> '$.discount')::double) as list_price,
+        (product ->> '$.discount')::double > 0 as has_coupon
+    from (
+        select line -> '$.product' as product,
+            lag(product) over (partition by session_id order by occurred_at) as last
+        from events where shop = 'acme' and session_id is not null and type = 'product_view'
+    ) where (last ->> '$.id') <> (product ->> '$.id')
+"""
+
+
+@pytest.fixture(scope="module")
+def views(logs):
+    """The first tenant's product views after another product, and whether they show a companion."""
+    products = shop.draw_products(SETTINGS["seed"])
+    companions = shop.draw_companions(products, SETTINGS["seed"])
+    views = logs.sql(CONSECUTIVE_VIEWS).df()
+    shown = companions[views["last"] - 1] == views[["product"]].to_numpy() - 1
+    return views.assign(is_companion=shown.any(axis=1))
+
+
+def test_companions_are_other_products_of_the_same_tenant():
+    products = shop.draw_products(SETTINGS["seed"])
+    companions = shop.draw_companions(products, SETTINGS["seed"])
+    tenant = products["category"].to_numpy() // len(shop.CATEGORIES)
+
+    assert (tenant[companions] == tenant[:, None]).all()
+    assert (companions != products.index.to_numpy()[:, None]).all()
+    assert all(len(set(row)) == len(shop.COMPANION_WEIGHTS) for row in companions)
+
+
+def test_a_companion_follows_its_product_far_more_often_than_by_chance(views):
+    by_chance = len(shop.COMPANION_WEIGHTS) / (views["product"].nunique() - 1)
+
+    assert by_chance < 0.04
+    assert views["is_companion"].mean() == pytest.approx(shop.COMPANION_SHARE, abs=0.06)
+
+
+def test_visitors_with_a_coupon_see_cheaper_companions(views):
+    prices = views[views["is_companion"]].groupby("has_coupon")["list_price"].mean()
+
+    assert prices[True] < 0.8 * prices[False]
+
+
+def test_a_product_has_one_category(logs):
+    categories = "count(distinct line ->> '$.product.category')"
+    product = "line ->> '$.product.id'"
+    most = (
+        f"select {categories} as n from events where {product} is not null group by shop, {product}"
+    )
+    assert 1 == logs.sql(f"select max(n) from ({most})").fetchone()[0]
+
+
 def _simulate(folder, **more):
     simulate(folder / "raw", None, **TINY | more)
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("raw/*/*/*")}

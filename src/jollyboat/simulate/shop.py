@@ -64,6 +64,13 @@ STEP_SHARES = np.stack([np.ones_like(_PREFERENCE), np.exp(_PREFERENCE)])[:, :, N
 STEP_SHARES /= STEP_SHARES.sum(axis=-1, keepdims=True)  # by outcome, screen, situation and step
 # Log-odds on a large and on a small screen, per unit of the logarithm of the price.
 BUYERS_LIKE_DEAR = [0.4, -0.4]
+# Products go together: this share of the product views that follow another one in the session
+# shows a companion of the product before, the others are off the category's shelf. The weights are
+# of the first companion, the second and so on. By the logarithm of the price, visitors with a
+# coupon prefer cheap companions and others dear ones; a product that the session has shown keeps
+# SEEN_BEFORE of its weight. None of it depends on the outcome.
+COMPANION_SHARE, COMPANION_WEIGHTS = 0.5, [0.4, 0.3, 0.2, 0.1]
+COMPANIONS_BY_PRICE, SEEN_BEFORE = [1.5, -1.5], 0.1  # the log-odds without and with a coupon
 CHECKOUT_AFTER = np.array([0.08, 0.5])  # by outcome; other buyers pay without a checkout event
 
 
@@ -79,6 +86,16 @@ def draw_products(seed: int) -> pd.DataFrame:
     products["number"] = 1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()
     products["price"] = np.round(USUAL_PRICE * np.exp(PRICE_SPREAD * deviation), 1)
     return products.assign(popularity=np.exp(popularity), appeal=APPEAL_SPREAD * appeal)
+
+
+def draw_companions(products: pd.DataFrame, seed: int) -> np.ndarray:
+    """The companions of each product, the first one first: others of its tenant, any category."""
+    rng = np.random.default_rng([8, seed])
+    tenant = products["category"].to_numpy() // len(CATEGORIES)
+    order = rng.random((len(products), len(products)))
+    order[tenant[:, None] != tenant] = 1
+    np.fill_diagonal(order, 1)
+    return np.argsort(order, axis=1)[:, : len(COMPANION_WEIGHTS)]
 
 
 def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFrame:
@@ -170,11 +187,17 @@ def _weigh_past(visitor: np.ndarray, past: pd.DataFrame, day: int) -> np.ndarray
 
 
 def draw_events(
-    products: pd.DataFrame, sessions: pd.DataFrame, *, seed: int, day: int
+    products: pd.DataFrame,
+    companions: np.ndarray,
+    sessions: pd.DataFrame,
+    *,
+    seed: int,
+    day: int,
 ) -> pd.DataFrame:
     """A day's events: `session` (a row of `sessions`), its `place` in it, `at_ms`, `step`.
 
     Also the `category` and `product` on show, and the `probability` that a purchase follows.
+    `companions` is what `draw_companions` returns.
     """
     rng, size = np.random.default_rng([4, seed, day]), len(sessions)
     buys, steps, pace = (sessions[name].to_numpy() for name in ("outcome", "steps", "log_seconds"))
@@ -182,9 +205,12 @@ def draw_events(
     now |= {name: np.zeros(size, int) for name in ("place", "step")} | {"session": np.arange(size)}
     log_odds, category, situation = now["log_odds"], now["category"], np.zeros(size, int)
     steps_taken = []
-    small, view_shares = IS_SMALL_SCREEN[sessions["device"]], _share_views(products)
-    first_product = np.searchsorted(products["category"], np.arange(products["category"].max() + 1))
+    small, coupon = IS_SMALL_SCREEN[sessions["device"]], (sessions["discount"] > 0).to_numpy(int)
+    shelf_shares, category_of = _share_views(products), products["category"].to_numpy()
+    first_product = np.searchsorted(category_of, np.arange(category_of.max() + 1))
+    companion_weights = _weigh_companions(products, companions)
     now["product"] = first_product[category]
+    is_seen = np.zeros((size, len(products)), bool)
 
     def take(rows: np.ndarray, step: np.ndarray | int) -> None:
         now["step"][rows] = step
@@ -193,20 +219,31 @@ def draw_events(
         now["at_ms"][rows] += (1000 * seconds).astype(int)
         now["place"][rows] += 1
 
+    def show(views: np.ndarray) -> None:
+        each, last = np.arange(len(views)), now["product"][views]
+        shelf, near = shelf_shares[:, small[views], category[views]], companions[last]
+        weights = companion_weights[coupon[views], last]
+        weights = weights * np.where(is_seen[views[:, None], near], SEEN_BEFORE, 1)
+        shares = _mix(shelf, weights, is_first=~is_seen[views, last])
+        on_shelf = first_product[category[views], None] + np.arange(shelf.shape[-1])
+        on_show = np.concatenate([on_shelf, near], axis=1)
+        product = on_show[each, _choose(rng, shares[buys[views], each])]
+        # A companion may be on the shelf, too. Both ways to the product count.
+        density = (shares * (on_show == product[:, None])).sum(axis=2)
+        log_odds[views] += np.log(density[1] / density[0])
+        is_seen[views, product] = True
+        now["product"][views], category[views] = product, category_of[product]
+
     for place in range(steps.max()):
         rows = np.flatnonzero(steps > place)
         state = small[rows], situation[rows]
         step = _choose(rng, STEP_SHARES[buys[rows], *state])
         log_odds[rows] += np.log(STEP_SHARES[1, *state, step] / STEP_SHARES[0, *state, step])
         situation[rows] = SITUATIONS[step]
-        changes, views = rows[step == CATEGORY], rows[step == PRODUCT]
+        changes = rows[step == CATEGORY]
         chosen = rng.integers(len(CATEGORIES), size=len(changes))
         category[changes] += chosen - category[changes] % len(CATEGORIES)
-        shelf = small[views], category[views]
-        product = _choose(rng, view_shares[buys[views], *shelf])
-        ratio = view_shares[1, *shelf, product] / view_shares[0, *shelf, product]
-        log_odds[views] += np.log(ratio)
-        now["product"][views] = product + first_product[category[views]]
+        show(rows[step == PRODUCT])
         take(rows, step)
     checkouts = np.flatnonzero(rng.random(size) < CHECKOUT_AFTER[buys])
     log_odds[checkouts] += np.log(CHECKOUT_AFTER[1] / CHECKOUT_AFTER[0])
@@ -216,6 +253,10 @@ def draw_events(
     take(buyers, PURCHASE)
     events = pd.DataFrame(
         {name: np.concatenate([each[name] for each in steps_taken]) for name in now}
+    )
+    # A cart or an order shows a product although the visitor went on to another category.
+    events["category"] = np.where(
+        events["step"] < PRODUCT, events["category"], category_of[events["product"]]
     )
     events["probability"] = 1 / (1 + np.exp(-events["log_odds"]))
     return events.assign(event_id=rng.integers(2**63, size=len(events)))
@@ -229,6 +270,22 @@ def _share_views(products: pd.DataFrame) -> np.ndarray:
     weights = products["popularity"].to_numpy() * np.exp([np.zeros_like(preference), preference])
     shares[:, :, products["category"], products.groupby("category").cumcount()] = weights
     return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def _weigh_companions(products: pd.DataFrame, companions: np.ndarray) -> np.ndarray:
+    """The weights of each product's companions, by coupon and product."""
+    preference = np.outer(COMPANIONS_BY_PRICE, np.log(products["price"] / USUAL_PRICE))
+    return COMPANION_WEIGHTS * np.exp(preference)[:, companions]
+
+
+def _mix(shelf: np.ndarray, weights: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+    """The shares of the shelf's places and of the companions, by outcome and view.
+
+    A session's first view is off the shelf.
+    """
+    companion_share = np.where(is_first, 0, COMPANION_SHARE)[:, None]
+    near = companion_share * weights / weights.sum(axis=1, keepdims=True)
+    return np.concatenate([(1 - companion_share) * shelf, np.stack([near, near])], axis=2)
 
 
 def _choose(rng: np.random.Generator, shares: np.ndarray) -> np.ndarray:

@@ -15,7 +15,13 @@ from pathlib import Path
 import pandas as pd
 
 from jollyboat.simulate.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
-from jollyboat.simulate.shop import draw_events, draw_products, draw_sessions, draw_visitors
+from jollyboat.simulate.shop import (
+    draw_companions,
+    draw_events,
+    draw_products,
+    draw_sessions,
+    draw_visitors,
+)
 from jollyboat.store import UserError, write_text
 
 DAY_MS = 86_400_000
@@ -76,6 +82,7 @@ def _draw_days(
 ) -> Iterator[list[pd.DataFrame]]:
     """For each day the lines and orders that arrive on it, and the truth of the day's events."""
     products = draw_products(seed)
+    companions = draw_companions(products, seed)
     visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
     past = pd.DataFrame({"visitor": [], "day": [], "outcome": []}, dtype=int)
     in_transit: list[tuple[pd.DataFrame, ...]] = []
@@ -85,7 +92,7 @@ def _draw_days(
         midnight = int(datetime.combine(today, datetime.min.time(), UTC).timestamp()) * 1000
         sessions = draw_sessions(visitors, past, **draw, **visit, sessions_per_day=sessions_per_day)
         past = pd.concat([past, sessions[["visitor", "day", "outcome"]]])
-        events = draw_events(products, sessions, **draw)
+        events = draw_events(products, companions, sessions, **draw)
         events = events.join(sessions.drop(columns=["at_ms", "category", "log_odds"]), on="session")
         events = events.join(products[["number", "price"]], on="product")
         events["at_ms"] += midnight
