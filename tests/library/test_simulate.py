@@ -122,7 +122,7 @@ CONSECUTIVE_VIEWS = """
 
 @pytest.fixture(scope="module")
 def views(logs):
-    """The first tenant's product views after another product, and whether they show a companion."""
+    """The product views of acme after another product, and whether they show a companion."""
     products = shop.draw_products(SETTINGS["seed"])
     companions = shop.draw_companions(products, SETTINGS["seed"])
     views = logs.sql(CONSECUTIVE_VIEWS).df()
@@ -156,10 +156,9 @@ def test_visitors_with_a_coupon_see_cheaper_companions(views):
 def test_a_product_has_one_category(logs):
     categories = "count(distinct line ->> '$.product.category')"
     product = "line ->> '$.product.id'"
-    most = (
-        f"select {categories} as n from events where {product} is not null group by shop, {product}"
-    )
-    assert 1 == logs.sql(f"select max(n) from ({most})").fetchone()[0]
+    shown = f"events where {product} is not null"
+    counts = f"select {categories} as n from {shown} group by shop, {product}"
+    assert 1 == logs.sql(f"select max(n) from ({counts})").fetchone()[0]
 
 
 def _simulate(folder, **more):

@@ -18,10 +18,12 @@ from jollyboat.store import default_store, project_settings
 @click.option("--drift", type=int, metavar="DAY", help="Ads bring half of the visits from then on.")
 @click.option("--raw", type=Path, help="The folder of raw logs; data/raw by default.")
 @click.option("--truth", type=Path, help="The true probabilities; data/truth.parquet.")
+@click.option("--customers", type=Path, help="The customers' true lapses; not written by default.")
 def simulate(
     start: datetime | None,
     raw: Path | None,
     truth: Path | None,
+    customers: Path | None,
     **options: int | None,
 ) -> None:
     """Write a simulated shop's raw logs below data/raw.
@@ -36,7 +38,8 @@ def simulate(
     }
     raw = raw or store.raw
     first_day = start.date() if start else settings.start
-    written = simulate(raw, truth or store.root / "truth.parquet", start=first_day, **size)
+    truths = {"truth": truth or store.root / "truth.parquet", "customers": customers}
+    written = simulate(raw, **truths, start=first_day, **size)
     counts = "nothing to do: all"
     if written["files_written"]:
         counts = "{lines:,} web lines, {orders:,} orders, {sessions:,} sessions of".format(

@@ -87,6 +87,9 @@ select concat('s', lower(to_hex(session_id))) as session_id,
     concat('e', lower(to_hex(event_id))) as event_id,
     place + 1 as event_number, probability from rows
 """
+CUSTOMERS = """
+select concat('u', visitor) as user_id, day, visit_chance, lapse_probability from rows
+"""
 
 
 def record_orders(
@@ -125,7 +128,7 @@ def soil(events: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
 
 
 def write(path: Path, query: str, rows: pd.DataFrame) -> None:
-    """Write the rows as LINE, ORDER or TRUTH; the same rows give the same bytes."""
+    """Write the rows as LINE, ORDER, TRUTH or CUSTOMERS; the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     # One thread keeps the order; other days are written at the same time.
@@ -135,7 +138,7 @@ def write(path: Path, query: str, rows: pd.DataFrame) -> None:
             verbatim = {"header": False, "sep": "\x1f", "quotechar": "", "escapechar": ""}
             connection.sql(NAMED + query).to_csv(str(temporary), **verbatim)
             temporary.write_bytes(gzip.compress(temporary.read_bytes(), 1, mtime=0))
-        elif query is TRUTH:
+        elif query in (TRUTH, CUSTOMERS):
             connection.sql(query).to_parquet(str(temporary))
         else:
             connection.sql(NAMED + query).to_csv(str(temporary))

@@ -56,7 +56,7 @@ STEPS = [
     ("checkout", "checkout", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),
     ("purchase", "thanks", (0.00, 0.00, 0.00, 0.00), (0.0, 0.0)),
 ]
-CATEGORY, PRODUCT, CHECKOUT, PURCHASE = 1, 4, 8, 9
+CATEGORY, HELP, PRODUCT, CART_REMOVE, CHECKOUT, PURCHASE = 1, 2, 4, 7, 8, 9
 SITUATIONS = np.array([3, 3, 3, 3, 1, 1, 2, 3])  # after each step: which of its four shares holds
 _SHARES = np.array([shares for _, _, shares, _ in STEPS[:CHECKOUT]]).T
 _PREFERENCE = np.array([preference for *_, preference in STEPS[:CHECKOUT]]).T
@@ -114,6 +114,7 @@ def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFram
 
 def draw_sessions(
     visitors: pd.DataFrame,
+    customers: pd.DataFrame,
     past: pd.DataFrame,
     *,
     seed: int,
@@ -124,15 +125,21 @@ def draw_sessions(
 ) -> pd.DataFrame:
     """A day's sessions with their `log_odds` of a purchase and the outcome.
 
-    `past`: the sessions of earlier days. With a campaign half of the visitors come by ads.
+    `customers`: those who come on this day; they are logged in from the first event. `past`: the
+    sessions of earlier days. With a campaign half of the visitors come by ads.
     """
     rng = np.random.default_rng([3, seed, day])
     size = max(1, int(sessions_per_day * WEEKDAY_WEIGHTS[weekday] * rng.uniform(0.95, 1.05)))
-    first_day = day + LONGEST_LAG - np.minimum(rng.geometric(RETURN_LAG, size) - 1, LONGEST_LAG)
-    visitor = first_day * sessions_per_day + rng.integers(sessions_per_day, size=size)
-    who = visitors.iloc[visitor].reset_index(drop=True)
+    cookies = max(0, size - len(customers))
+    lag = np.minimum(rng.geometric(RETURN_LAG, cookies) - 1, LONGEST_LAG)
+    visitor = (day + LONGEST_LAG - lag) * sessions_per_day
+    visitor += rng.integers(sessions_per_day, size=cookies)
+    who = pd.concat([visitors.iloc[visitor], customers[visitors.columns]], ignore_index=True)
+    visitor, size = np.concatenate([visitor, customers["visitor"]]), len(who)
+    is_customer = np.arange(size) >= cookies
     small, has_account = IS_SMALL_SCREEN[who["device"]], who["has_account"].to_numpy()
-    is_logged_in = (has_account & (rng.random(size) < LOGGED_IN_SHARE)).astype(int)
+    is_logged_in = has_account & (is_customer | (rng.random(size) < LOGGED_IN_SHARE))
+    is_logged_in = is_logged_in.astype(int)
     logs_in = has_account & (rng.random(size) < LOGIN_MIDWAY_SHARE)
     channel = _choose(rng, CHANNEL_SHARES[is_logged_in])
     if has_campaign:
@@ -141,7 +148,7 @@ def draw_sessions(
     hour = rng.normal(PEAK_HOUR[small], HOUR_SPREAD).astype(int) % 24
     coupon = (rng.random(size) < COUPON_SHARE).astype(int)
     pace = rng.integers(len(LOG_SECONDS), size=size)
-    is_bot = rng.random(size) < BOT_SHARE
+    is_bot = (rng.random(size) < BOT_SHARE) & ~is_customer
     log_odds = (
         TENANT_LOG_ODDS[who["tenant"]]
         + SCREEN_AND_HOUR[small, np.searchsorted([6, 11, 17], hour, side="right")]

@@ -1,7 +1,8 @@
 """Raw logs of a small web shop with three tenants, and the true probabilities.
 
 The same seed gives the same bytes. A file contains the records that arrived on its day, so more
-days only add files. `shop.py` draws visitors and events, `raw_files.py` the errors in the logs.
+days only add files. `shop.py` draws visitors and events, `customers.py` who comes back and for how
+long, `raw_files.py` the errors in the logs.
 """
 
 import json
@@ -14,7 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from jollyboat.simulate.raw_files import LINE, ORDER, TRUTH, record_orders, soil, write
+from jollyboat.simulate.customers import draw_customers, draw_lapses, draw_visits
+from jollyboat.simulate.raw_files import (
+    CUSTOMERS,
+    LINE,
+    ORDER,
+    TRUTH,
+    record_orders,
+    soil,
+    write,
+)
 from jollyboat.simulate.shop import (
     draw_companions,
     draw_events,
@@ -36,6 +46,7 @@ def simulate(
     days: int,
     sessions_per_day: int,
     drift: int | None = None,
+    customers: Path | None = None,
 ) -> dict[str, int]:
     """Write each day's web events and orders below `raw`; returns counts and `files_written`.
 
@@ -43,7 +54,8 @@ def simulate(
     written files in simulated.txt. UserError if the logs have other settings or are not simulated.
     From day `drift` on (the first is 1) half of the visitors
     come by ads. `truth` (Parquet) has session_id, event_id, event_number and the probability that a
-    purchase follows.
+    purchase follows. `customers` (Parquet) has user_id, day, visit_chance and lapse_probability of
+    each visit of a customer; customers.py predicts absences from them.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         raise UserError(
@@ -53,46 +65,53 @@ def simulate(
     dates = [start + timedelta(days=day) for day in range(days)]
     missing = {path for day in dates for path in _files(raw, day) if not path.exists()}
     _claim(raw, {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day})
-    if not missing and (truth is None or truth.exists()):
+    truths = {TRUTH: truth, CUSTOMERS: customers}
+    truths = {query: path for query, path in truths.items() if path is not None}
+    if not missing and all(path.exists() for path in truths.values()):
         return {"files_written": 0}
     _own(raw, missing)
-    if truth is not None:
-        truth.unlink(missing_ok=True)  # a run that is killed leaves no truth
-    counts, truths, pending, cores = Counter(), [], [], os.cpu_count() or 1
+    for path in truths.values():
+        path.unlink(missing_ok=True)  # a run that is killed leaves no truth
+    counts, cores = Counter(), os.cpu_count() or 1
+    pending, truths_by_day = [], []
     with ThreadPoolExecutor(cores) as writers:
-        for today, (lines, orders, truths_of_day) in zip(
+        for today, (lines, orders, *truths_of_day) in zip(
             dates, _draw_days(dates, seed, sessions_per_day, drift), strict=True
         ):
             files = zip(_files(raw, today), (LINE, ORDER), (lines, orders), strict=True)
             pending += [writers.submit(write, *file) for file in files if file[0] in missing]
             while len(pending) > 2 * cores:  # memory has room for a few days only
                 pending.pop(0).result()
-            sessions = truths_of_day["session_id"].nunique()
+            sessions = truths_of_day[0]["session_id"].nunique()
             counts.update(lines=len(lines), orders=len(orders), sessions=sessions)
-            truths.append(truths_of_day)
+            truths_by_day.append(truths_of_day)
         for future in pending:
             future.result()
-    if truth is not None:
-        write(truth, TRUTH, pd.concat(truths, ignore_index=True))
-    return counts | {"files_written": len(missing) + (truth is not None)}
+    rows = dict(zip((TRUTH, CUSTOMERS), zip(*truths_by_day, strict=True), strict=True))
+    for query, path in truths.items():
+        write(path, query, pd.concat(rows[query], ignore_index=True))
+    return counts | {"files_written": len(missing) + len(truths)}
 
 
 def _draw_days(
     dates: list[date], seed: int, sessions_per_day: int, drift: int | None
 ) -> Iterator[list[pd.DataFrame]]:
-    """For each day the lines and orders that arrive on it, and the truth of the day's events."""
+    """For each day the lines and orders that arrive on it, and the truth of events and visits."""
     products = draw_products(seed)
     companions = draw_companions(products, seed)
     visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
+    customers = draw_customers(seed=seed, sessions_per_day=sessions_per_day)
     past = pd.DataFrame({"visitor": [], "day": [], "outcome": []}, dtype=int)
     in_transit: list[tuple[pd.DataFrame, ...]] = []
     for day, today in enumerate(dates):
         draw = {"seed": seed, "day": day}
         visit = {"weekday": today.weekday(), "has_campaign": drift is not None and day + 1 >= drift}
         midnight = int(datetime.combine(today, datetime.min.time(), UTC).timestamp()) * 1000
-        sessions = draw_sessions(visitors, past, **draw, **visit, sessions_per_day=sessions_per_day)
+        visit["sessions_per_day"] = sessions_per_day
+        sessions = draw_sessions(visitors, draw_visits(customers, **draw), past, **draw, **visit)
         past = pd.concat([past, sessions[["visitor", "day", "outcome"]]])
         events = draw_events(products, companions, sessions, **draw)
+        customers, visits = draw_lapses(customers, sessions, events, **draw)
         events = events.join(sessions.drop(columns=["at_ms", "category", "log_odds"]), on="session")
         events = events.join(products[["number", "price"]], on="product")
         events["at_ms"] += midnight
@@ -103,7 +122,8 @@ def _draw_days(
         ]
         in_transit = [tuple(table[table["arrived_ms"] >= midnight + DAY_MS] for table in tables)]
         arrived = [table[table["arrived_ms"] < midnight + DAY_MS] for table in tables]
-        yield [*arrived, events[["session_id", "event_id", "place", "probability"]]]
+        truth = events[["session_id", "event_id", "place", "probability"]]
+        yield [*arrived, truth, visits.assign(day=today)]
 
 
 def _files(raw: Path, day: date) -> tuple[Path, Path]:
