@@ -11,7 +11,7 @@ from runs import JOLLYBOAT
 from jollyboat.store import PROJECT, Store
 from jollyboat.warehouse import warehouse
 
-DAYS, SESSIONS_PER_DAY = 10, 400  # fewer sessions do not convince the gate
+DAYS, SESSIONS_PER_DAY = 12, 500  # fewer sessions do not convince the gate
 
 
 def run(store: Store, *command: str) -> subprocess.CompletedProcess:
