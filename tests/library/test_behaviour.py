@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from ml_data import split
 
-from jollyboat.gate.behaviour import judge, read_cases
+from jollyboat.gate.behaviour import cases_of, judge, read_cases
 from jollyboat.store import PROJECT, UserError
 from jollyboat.training.leak import FINDINGS, describe_leaks, look_for_leaks
 from jollyboat.training.schema import FeatureSchema
@@ -73,17 +73,17 @@ BAD = {
 def failing(predict) -> dict[str, str]:
     return {
         each.name: each.sentence
-        for each in judge(read_cases(), predict, SESSIONS, VALUES.get)
+        for each in judge(read_cases(cases_of("")), predict, SESSIONS, VALUES.get)
         if not each.passed
     }
 
 
 def test_a_model_that_behaves_passes_every_case_and_each_has_a_bad_twin():
     assert failing(good) == {}
-    assert {case["name"] for case in read_cases()} <= set(BAD)
+    assert {case["name"] for case in read_cases(cases_of(""))} <= set(BAD)
 
 
-@pytest.mark.parametrize("name", [case["name"] for case in read_cases()])
+@pytest.mark.parametrize("name", [case["name"] for case in read_cases(cases_of(""))])
 def test_a_model_that_misbehaves_is_named_with_the_case_and_the_numbers(name):
     sentence = failing(lambda sessions: [BAD[name](*session) for session in sessions])[name]
 
@@ -121,12 +121,14 @@ def test_a_case_that_needs_values_that_the_logs_lack_is_skipped_with_a_sentence(
 
 def test_what_the_simulated_shop_believes_does_not_judge_another_shop():
     others = VALUES | {"tenant_id": {"my-shop"}}
-    verdicts = judge(read_cases(), lambda sessions: [0.5] * len(sessions), SESSIONS, others.get)
+    verdicts = judge(
+        read_cases(cases_of("")), lambda sessions: [0.5] * len(sessions), SESSIONS, others.get
+    )
 
     assert all(each.passed for each in verdicts)
     assert {"rises", "minimum"} == {
         case["kind"]
-        for case, verdict in zip(read_cases(), verdicts, strict=True)
+        for case, verdict in zip(read_cases(cases_of("")), verdicts, strict=True)
         if verdict.is_skipped
     }
 

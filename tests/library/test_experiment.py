@@ -214,6 +214,7 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
     for name, rows in {"fct_predictions": answers, "sessions": sessions}.items():
         duckdb.from_df(rows).to_parquet(str(tmp_path / f"{name}.parquet"))
     newest = SimpleNamespace(
+        store=store,
         manifest={"tables": {"fct_predictions": {}}},
         columns=lambda _: ["person_id"],
         scan=lambda table: f"'{tmp_path}/{table}.parquet'",

@@ -232,9 +232,13 @@ def test_sessions_without_a_feature_event_count_have_the_number_of_their_point()
         "session_features": "select 'acme' as tenant_id, 's' as entity_id, 'train' as status",
         "sessions": "select 'acme' as tenant_id, 's' as session_id, 4 as point_number",
     }
-    opened = SimpleNamespace(relation=lambda table: duckdb.sql(tables[table]))
+    opened = SimpleNamespace(
+        features="session_features",
+        definition={},
+        relation=lambda table: duckdb.sql(tables[table]),
+    )
 
-    assert [4] == inputs._sessions(opened)["event_count"].tolist()
+    assert [4] == inputs._rows(opened, ["train"])["event_count"].tolist()
 
 
 def test_a_folder_of_a_day_in_the_future_does_not_hide_the_newest_days_quarantine():
@@ -636,6 +640,7 @@ def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_
             "outcome": predicted["label"],
             "had_outcome": False,
             "status": "train",
+            "latency_ms": 8.0,
         },
         model_version=np.where(predicted["tenant_id"] == tenant, own, version),
         probability=predicted["baseline"].where(
@@ -707,7 +712,7 @@ def test_a_day_of_batches_alone_has_no_latency():
     answered = pd.to_datetime(["2026-01-01 10:00", "2026-01-02 10:00", "2026-01-02 11:00"])
     log = pd.DataFrame({"answered_at": answered, "latency_ms": [8.0, None, None]})
 
-    latency = inputs._latency(SimpleNamespace(frame=lambda _: log))
+    latency = inputs._latency(log)
 
     assert latency.to_dict("list") == {"day": [0], "p99_ms": [8.0]}
 

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from types import SimpleNamespace
 
 import duckdb
@@ -997,6 +998,14 @@ def test_a_tenants_own_champion_holds_its_own_lookups_alone(popular_products):
     assert [frame["product_popularity"].fillna(-1)[0] for frame in frames] == [500, -1]
 
 
+def no_events(store):
+    """A snapshot without an event before any point."""
+    columns = "'' as tenant_id, '' as entity_id, null::timestamp as point_at"
+    return SimpleNamespace(
+        store=store, events_at_point="events_at_point", scan=lambda _: f"(select {columns})"
+    )
+
+
 NO_SELECT = [
     "",
     "copy (select 1 as a) to '{path}'",
@@ -1008,9 +1017,8 @@ NO_SELECT = [
 @pytest.mark.parametrize("sql", [*NO_SELECT, *(f"{FEATURE_SQL}; {sql}" for sql in NO_SELECT[1:])])
 def test_the_features_of_a_bundle_are_one_select_online_and_in_batch(tmp_path, sql):
     path = tmp_path / "written.csv"
-    bundle = SimpleNamespace(feature_sql=sql.format(path=path), lookups={})
-    events = SimpleNamespace(scan=lambda _: "(select '' as tenant_id, '' as entity_id)")
-    events.store = Store(tmp_path)
+    bundle = SimpleNamespace(feature_sql=sql.format(path=path), lookups={}, question={})
+    events = no_events(Store(tmp_path))
 
     with pytest.raises(UserError, match="must be one SELECT statement"):
         query_over(bundle.feature_sql)
@@ -1044,10 +1052,9 @@ def test_a_bundles_sql_and_lookups_open_no_other_file(tmp_path, popular_products
         Query(reads, LOOKUPS, popular_products)
     with pytest.raises(duckdb.PermissionException):
         Query(FEATURE_SQL, writes)
-    events = SimpleNamespace(scan=lambda _: "(select '' as tenant_id, '' as entity_id)")
-    events.store = Store(tmp_path / "store")
+    events = no_events(Store(tmp_path / "store"))
     with pytest.raises(duckdb.PermissionException):
-        bundle = SimpleNamespace(feature_sql=reads, lookups={})
+        bundle = SimpleNamespace(feature_sql=reads, lookups={}, question={})
         list(batch_scores._compute_features(bundle, events, pd.DataFrame([KEY])))
 
     assert not (tmp_path / "written.csv").exists()
@@ -1153,7 +1160,7 @@ def test_a_large_request_gives_turns_to_small_ones_and_is_answered_as_its_parts_
         LoadedModel,
         "predict",
         lambda self, sessions, *more: (
-            order.append([entity for _, entity, _ in sessions]) or predict(self, sessions, *more)
+            order.append([entity for _, entity, *_ in sessions]) or predict(self, sessions, *more)
         ),
     )
     late = [event(2, event_type="cart_add", page="a@x.de b"), event(1)]
@@ -1171,7 +1178,7 @@ def test_a_large_request_gives_turns_to_small_ones_and_is_answered_as_its_parts_
             batch = asyncio.create_task(
                 client.post("/predict/batch", json={"sessions": sessions}, timeout=60)
             )
-            while not any("s0" in entities for entities in order):
+            while not any("s0" in entities for entities in order) and not batch.done():
                 await asyncio.sleep(0)
             body = {"tenant_id": "acme", "session_id": "small", "events": [event(1)]}
             small = await client.post("/predict", json=body)
@@ -1199,7 +1206,8 @@ def test_the_rows_of_a_large_request_are_those_of_its_events():
     request = PredictRequest.model_validate_json(body)
     expected = rows_of_request(7, "acme", request.rows, "salt", ["name"])
 
-    request.prepare_rows("salt", ["name"])
+    rows_of = partial(rows_of_request, salt="salt", personal_fields=["name"])
+    request.prepare_rows(SimpleNamespace(rows_of=lambda *given: rows_of(*given[:3])))
 
     assert rows_of_request(7, "acme", request.rows, "salt", ["name"]) == expected
     assert len(expected) == 4 and request.rows is not request.events

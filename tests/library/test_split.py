@@ -66,11 +66,11 @@ def test_the_summary_says_when_how_many_and_how_often():
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (sessions().iloc[:0], "No session can be used for training yet"),
+        (sessions().iloc[:0], "No row can be used for training yet"),
         (sessions().assign(status="open", label=None), "2000 open"),
         (
             pd.concat([sessions(4), sessions().assign(status="open", label=None)]),
-            "2,000 of 2,004 sessions are open: .*`vars: session_silence_minutes:`",
+            "2,000 of 2,004 rows are open: .*session_silence_minutes",
         ),
         (sessions().assign(label=False), "did not have the outcome"),
         (sessions(4), "Too few rows"),

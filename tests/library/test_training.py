@@ -197,13 +197,13 @@ def test_odd_data_is_trained_on_and_every_figure_is_known_or_unknown(tmp_path, k
 
 
 REFUSED = {
-    "no positive": (sessions(300).assign(label=False), "All 300 sessions did not have the outcome"),
-    "no negative": (sessions(300).assign(label=True), "All 300 sessions had the outcome"),
+    "no positive": (sessions(300).assign(label=False), "All 300 rows did not have the outcome"),
+    "no negative": (sessions(300).assign(label=True), "All 300 rows had the outcome"),
     "nothing over yet": (
         sessions(300).assign(status="open", label=None),
-        "No session can be used for training yet .*300 open",
+        "No row can be used for training yet .*300 open",
     ),
-    "too few": (sessions(50).assign(label=[True] + [False] * 49), "Too few rows: of 50 sessions"),
+    "too few": (sessions(50).assign(label=[True] + [False] * 49), "Too few rows: of 50 rows"),
 }
 
 

@@ -14,9 +14,11 @@ class DataFlow(ProjectFlow):
         """Land new files, build the tables and audit them."""
         from jollyboat.audit import audit, columns
         from jollyboat.snapshots import snapshot
-        from jollyboat.warehouse import warehouse
+        from jollyboat.warehouse import questions, warehouse
 
         columns.check_columns()
+        for sentence in questions.check_project(self.settings, self.store()):
+            print(f"warning: {sentence}")
         self.began_at = self.now()
         store = self.store()
         with warehouse.locked(store, run_process=self.process()) as lock:
@@ -49,7 +51,7 @@ class DataFlow(ProjectFlow):
             critical = [finding for finding in self.findings if finding.stops]
             published = None
             if not critical:
-                sql = warehouse.compiled(store, "features_at_point")
+                sql = warehouse.feature_sql(store)
                 warnings = [
                     f"{each.table}: {each.expectation}" for each in self.findings if not each.passed
                 ]

@@ -1,11 +1,11 @@
 """A run's best candidate -> champion: `python flows/deploy.py run [--candidate RUN_ID]`."""
 
-from jollyboat.flows import ProjectFlow, report_errors
+from jollyboat.flows import QuestionFlow, report_errors
 
 from metaflow import Parameter, card, current, step
 
 
-class DeployFlow(ProjectFlow):
+class DeployFlow(QuestionFlow):
     """Assemble a bundle, check it on a server, and promote it if it passes the gate."""
 
     candidate = Parameter(

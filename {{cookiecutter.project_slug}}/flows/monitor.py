@@ -1,11 +1,11 @@
 """Compare live data with the training data: `python flows/monitor.py run [--auto 1]`."""
 
-from jollyboat.flows import ProjectFlow, report_errors, run_flow
+from jollyboat.flows import QuestionFlow, report_errors, run_flow
 
 from metaflow import Parameter, card, step
 
 
-class MonitorFlow(ProjectFlow):
+class MonitorFlow(QuestionFlow):
     """Check quality, drift, volumes and latency, send alerts, decide whether to train again."""
 
     auto = Parameter(
@@ -68,7 +68,9 @@ class MonitorFlow(ProjectFlow):
                 "End it with `jollyboat experiment promote` or `jollyboat experiment stop`."
             )
         elif self.auto and self.decision["retrain"]:
-            is_new = run_flow("train") and run_flow("deploy")
+            is_new = all(
+                run_flow(name, "--question", self.question) for name in ("train", "deploy")
+            )
             print(
                 "There is a new champion." if is_new else "The champion stays; the reason is above."
             )

@@ -1,11 +1,11 @@
 """Batch scores of a snapshot: `python flows/score.py run [--snapshot ID] [--tenant ID]`."""
 
-from jollyboat.flows import ProjectFlow, report_errors
+from jollyboat.flows import QuestionFlow, report_errors
 
 from metaflow import Parameter, card, step
 
 
-class ScoreFlow(ProjectFlow):
+class ScoreFlow(QuestionFlow):
     """Score the last days' sessions at their point; write Parquet, CSV and a page."""
 
     snapshot = Parameter(

@@ -1,6 +1,6 @@
 """A snapshot -> compared candidates: `python flows/train.py run [--snapshot ID]`."""
 
-from jollyboat.flows import ProjectFlow, report_errors
+from jollyboat.flows import QuestionFlow, report_errors
 
 from metaflow import Parameter, card, step
 
@@ -8,7 +8,7 @@ LEARNED_WITH = ("split", "train", "decision", "evaluate")
 FEW_ROWS = 50_000  # one task fits all candidates before a second one has imported its libraries
 
 
-class TrainFlow(ProjectFlow):
+class TrainFlow(QuestionFlow):
     """Fit every candidate on a snapshot and compare them; a finished run is not repeated."""
 
     snapshot = Parameter(
@@ -25,7 +25,7 @@ class TrainFlow(ProjectFlow):
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
         candidates = self.settings.train.candidates
-        is_small = opened.manifest["tables"]["session_features"]["rows"] < FEW_ROWS
+        is_small = opened.manifest["tables"][opened.features]["rows"] < FEW_ROWS
         self.shards = [candidates] if is_small else [[name] for name in candidates]
         started = run.begin(self.store(), opened.id, self._learned_with())
         self.run_id, self.is_finished = started.id, started.is_finished
@@ -39,7 +39,7 @@ class TrainFlow(ProjectFlow):
         if not self.is_finished:
             from jollyboat.training import training
 
-            split, schema = training.prepare(self._sessions(), self._settings())
+            split, schema = self._prepare()
             for name in self.input:
                 folder = self._run().model(name)
                 with self.stage(f"fit {name}") as stage:
@@ -58,12 +58,14 @@ class TrainFlow(ProjectFlow):
             from jollyboat.snapshots import snapshot
             from jollyboat.training import training
 
-            split, schema = training.prepare(self._sessions(with_persons=True), self._settings())
+            split, schema = self._prepare()
             fitted = {name: one for each in inputs for name, one in each.fitted.items()}
             opened = snapshot.open(self._run().snapshot_id, self.store())
             with self.stage("evaluate candidates") as stage:
                 saved = self._run().folder / "candidates"
-                metrics = training.compare(split, schema, fitted, self._settings(), saved)
+                metrics = training.compare(
+                    split, schema, fitted, self._settings(), saved, opened.horizon_days
+                )
                 stage.rows = len(split.holdout)
             self._run().finish(
                 metrics=metrics,
@@ -100,17 +102,12 @@ class TrainFlow(ProjectFlow):
 
         return Run(self.store(), self.run_id)
 
-    def _sessions(self, with_persons: bool = False):
+    def _prepare(self):
         from jollyboat.snapshots import snapshot
+        from jollyboat.training import training
 
         opened = snapshot.open(self._run().snapshot_id, self.store())
-        sessions = opened.relation("session_features")
-        if with_persons and "person_id" in opened.columns("sessions"):
-            persons = opened.relation("sessions").project(
-                "tenant_id, session_id as entity_id, person_id"
-            )
-            sessions = sessions.join(persons, "tenant_id, entity_id", how="left")
-        return sessions.df()
+        return training.prepare(opened.training_rows(), self._settings(), opened.horizon_days)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -21,6 +21,8 @@ from urllib.parse import quote, unquote
 from duckdb_engine import Dialect
 from sqlalchemy.dialects import registry
 
+from jollyboat.audit.finding import KEYS_KEPT, Finding
+from jollyboat.audit.points import audit_points
 from jollyboat.pages.terminal import format_count
 from jollyboat.snapshots import distribution
 from jollyboat.snapshots.snapshot import Snapshot
@@ -29,7 +31,6 @@ from jollyboat.warehouse import warehouse
 
 # Later folders replace suites of the same name.
 SUITES = (LIBRARY / "expectations", PROJECT / "expectations")
-KEYS_KEPT = 200
 # GX's Data Docs load their styles from other hosts; these work offline.
 STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 75rem; }
@@ -45,22 +46,6 @@ REMOTE = re.compile(
     r"<script.*?</script>|<link[^>]*>|<img[^>]*>|</?a\b[^>]*>|<input[^>]*>|<label.*?</label>",
     re.DOTALL,
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one expectation on one table; `keys` identify rows that failed it."""
-
-    table: str
-    expectation: str
-    severity: str
-    passed: bool
-    observed: str
-    keys: list[dict]
-
-    @property
-    def stops(self) -> bool:
-        return not self.passed and self.severity == "critical"
 
 
 class AuditDialect(Dialect):
@@ -159,6 +144,7 @@ def audit(
         # GX keeps the file open with its own settings, so that this process could not open it.
         source.get_execution_engine().close()
         source.get_engine().dispose()
+    findings += audit_points(store)
     write_json(store.failed_rows, [asdict(each) for each in findings if not each.passed])
     return findings
 

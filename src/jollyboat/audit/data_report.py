@@ -439,7 +439,14 @@ def _format_result(
         result = f"snapshot {published[0].id} is still the latest, nothing is new"
     else:
         result = f"snapshot {published[0].id} is the latest again, it has the same rows"
-    return (
+    others = published[0].manifest.get("questions", {}) if published else {}
+    lines = [
+        f"{name}: {format_count(sum(each['statuses'].values()), 'point')}, "
+        f"{each['statuses'].get('train', 0):,} for training, "
+        f"{each['positive_count']:,} of them with the outcome\n"
+        for name, each in others.items()
+    ]
+    return "".join(lines) + (
         f"data: {result}; {format_count(len(landing.new), 'new file')} of "
         f"{totals['file_count']:,}; {format_count(totals['event_count'], 'event')}, "
         f"{format_count(totals['session_count'], 'session')}, "

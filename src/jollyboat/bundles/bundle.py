@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jollyboat.store import Store, UserError, hash_file, read_json
@@ -25,6 +25,7 @@ class Parts:
 
     `first_point` is the fewest events that the model has learned from, `outcome` the condition by
     which an event is an outcome, `personal_fields` the keys of the payload with hashed values.
+    `question` is the definition of another question than the first, with its name.
     """
 
     candidate: str
@@ -42,6 +43,7 @@ class Parts:
     first_point: int = 1
     outcome: str = NO_OUTCOME
     personal_fields: Sequence[str] = ()
+    question: Mapping = field(default_factory=dict)
 
 
 class Bundle:
@@ -55,6 +57,7 @@ class Bundle:
         self.first_point = manifest.get("first_point", 1)
         self.outcome = manifest.get("outcome", NO_OUTCOME)
         self.personal_fields = manifest.get("personal_fields", [])
+        self.question = manifest.get("question", {})
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
         self.schema = read_json(folder / "schema.json")
@@ -127,6 +130,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "first_point": parts.first_point,
         "outcome": parts.outcome,
         "personal_fields": parts.personal_fields,
+        **({"question": parts.question} if parts.question else {}),
         "code": parts.code,
         "metrics": parts.metrics,
         "libraries": installed_libraries(),

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from pathlib import Path
@@ -18,33 +18,8 @@ from pydantic_core import from_json, to_json
 
 from jollyboat.bundles.bundle import NO_OUTCOME, REASSEMBLE
 from jollyboat.store import UserError, hash_addresses, hash_personal, quoted
+from jollyboat.warehouse.event_columns import EVENT_COLUMNS
 
-EVENT_COLUMNS = {
-    "event_id": "varchar",
-    "tenant_id": "varchar",
-    "source": "varchar",
-    "event_type": "varchar",
-    "occurred_at": "timestamp",
-    "received_at": "timestamp",
-    "sequence": "bigint",
-    "anonymous_id": "varchar",
-    "user_id": "varchar",
-    "session_id": "varchar",
-    "order_id": "varchar",
-    "product_id": "varchar",
-    "price": "decimal(18,4)",
-    "quantity": "integer",
-    "currency": "varchar",
-    "category": "varchar",
-    "query": "varchar",
-    "page": "varchar",
-    "url": "varchar",
-    "referrer": "varchar",
-    "channel": "varchar",
-    "device": "varchar",
-    "country": "varchar",
-    "payload": "varchar",
-}
 _POINT_COLUMNS = {"entity_id": "varchar", "point_at": "timestamp", "event_number": "integer"}
 _TEXTS = {name for name, kind in EVENT_COLUMNS.items() if kind == "varchar"} - {"payload"}
 _MOMENTS = {name for name, kind in EVENT_COLUMNS.items() if kind == "timestamp"}
@@ -74,6 +49,7 @@ class FeatureQuery:
     `lookups` has each lookup table's columns and types, `files` its Parquet files; a table without
     files is empty. `days` keeps the rows that were valid in that many days before `until` (else
     before the newest row), `tenant` those of one tenant. `outcome` is a condition on one event.
+    `events` names the view that the SQL reads.
     """
 
     def __init__(
@@ -86,6 +62,7 @@ class FeatureQuery:
         tenant: str | None = None,
         outcome: str = NO_OUTCOME,
         until: datetime | None = None,
+        events: str = "events_at_point",
     ):
         self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
         # _drop_eviction_queue needs a table that is larger than its limit.
@@ -102,7 +79,7 @@ class FeatureQuery:
         # Each run reads this array in place; a table would grow with every write.
         self._body = np.array(["[]"], dtype=object)
         self._connection.register("requests", {"body": self._body})
-        self._connection.execute(_EVENTS_AT_POINT)
+        self._connection.execute(_EVENTS_AT_POINT.format(view=events))
         self._connection.execute(f"prepare features as {refuse_other_statements(sql)}")
         self._outcome = outcome
         if outcome != NO_OUTCOME:
@@ -251,6 +228,8 @@ def rows_of_request(
     events: Sequence[Mapping],
     salt: str = "",
     personal_fields: Sequence[str] = (),
+    point_at: datetime | None = None,
+    history_days: int | None = None,
 ) -> Rows:
     """The events as rows of `events_at_point`: without repeated ids, ordered and numbered.
 
@@ -258,22 +237,37 @@ def rows_of_request(
     The entity is the place. Without `tenant_id` each event keeps its own. The values of
     `personal_fields` in a payload are hashed, and e-mail addresses in every text. Rows get another
     place and are not hashed again.
+
+    The point is the time of the last event, or `point_at`: then later events are left out. So are
+    those that are `history_days` or more before it.
     """
     entity_id = str(place)
     if isinstance(events, Rows):
-        return Rows({**row, "entity_id": entity_id, "session_id": entity_id} for row in events)
+        return Rows(_with_entity(row, entity_id) for row in events)
     first: dict[tuple, tuple[tuple, dict]] = {}
     for event in events:
         occurred_at, row = _row_of_event(event, tenant_id, salt, personal_fields)
+        if point_at and occurred_at > point_at:
+            continue
         order = (occurred_at, row.get("sequence", math.inf))
         first.setdefault((row.get("source"), row["event_id"]), (order, row))
-    ordered = Rows(row for _, row in sorted(first.values(), key=itemgetter(0)))
-    point_at = ordered[-1]["occurred_at"]
+    ordered = sorted(first.values(), key=itemgetter(0))
+    point_at = point_at or ordered[-1][0][0]
+    if history_days:
+        begin = point_at - timedelta(days=history_days)
+        ordered = [each for each in ordered if each[0][0] > begin]
+    ordered, point_at = Rows(row for _, row in ordered), point_at.isoformat(" ")
     for number, row in enumerate(ordered, start=1):
-        # Not the session's own id: two clients may send the same one.
-        row["entity_id"] = row["session_id"] = entity_id
+        row["entity_id"] = entity_id
+        if history_days is None:  # not the session's own id: two clients may send the same one
+            row["session_id"] = entity_id
         row["point_at"], row["event_number"] = point_at, number
     return ordered
+
+
+def _with_entity(row: Mapping, entity_id: str) -> dict:
+    names = [name for name in ("entity_id", "session_id") if row.get(name) == row["entity_id"]]
+    return {**row, **dict.fromkeys(names, entity_id)}
 
 
 def _row_of_event(
@@ -350,14 +344,12 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-_EVENTS_AT_POINT = f"""
-create view events_at_point as
-select event.*
-from (
-    select unnest(from_json(body, '{json.dumps([_POINT_COLUMNS | EVENT_COLUMNS])}')) as event
-    from requests
+_FORM = json.dumps([_POINT_COLUMNS | EVENT_COLUMNS])
+_EVENTS_AT_POINT = (
+    "create view {view} as select event.* from ("
+    f"select unnest(from_json(body, '{_FORM.replace('{', '{{').replace('}', '}}')}')) as event "
+    "from requests)"
 )
-"""
 
 
 def _outcome_query(outcome: str) -> str:

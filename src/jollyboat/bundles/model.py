@@ -5,23 +5,35 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jollyboat.bundles.bundle import REASSEMBLE, SHARED, Bundle
-from jollyboat.bundles.features import FeatureQuery, refuse_missing, rows_of_request
+from jollyboat.bundles.features import (
+    FeatureQuery,
+    Rows,
+    naive_utc,
+    refuse_missing,
+    rows_of_request,
+)
 from jollyboat.store import UserError
 from jollyboat.training.estimators import Model
 from jollyboat.training.explanation import explain, is_estimate
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
-Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
+# tenant_id, entity_id, events so far; for a question that is asked as of a time, that time
+Session = (
+    tuple[str, str, Sequence[Mapping[str, Any]]]
+    | tuple[str, str, Sequence[Mapping[str, Any]], datetime | None]
+)
 TOLERANCE = 1e-9
 PREDICTED, TOO_EARLY, HAD_OUTCOME = "predicted", "too_early", "had_outcome"
+NO_EVENTS = "no_events"  # in the history of a question's point
 MOST_REASONS = 5
 _ESTIMATED = " (estimated by occlusion)"
 
@@ -30,8 +42,9 @@ _ESTIMATED = " (estimated by occlusion)"
 class Prediction:
     """The probability of the outcome for one session at its point, and what it was made from.
 
-    The status is TOO_EARLY before the first prediction point that the model has learned from, and
-    HAD_OUTCOME after the outcome: then the probability means nothing.
+    The status is TOO_EARLY before the first prediction point that the model has learned from,
+    HAD_OUTCOME after the outcome, and NO_EVENTS where no event is in the history of the point:
+    then the probability means nothing.
     """
 
     probability: float
@@ -71,22 +84,19 @@ class LoadedModel:
                 "`make setup` for the libraries that it was saved with, or `make train deploy`."
             ) from error
         self._columns = FeatureSchema.from_dict(bundle.schema).names
-        self._query = FeatureQuery(
-            bundle.feature_sql, bundle.lookups, threads=threads, outcome=bundle.outcome
-        )
+        query = {
+            "threads": threads,
+            "outcome": bundle.outcome,
+            "events": events_of(bundle.question),
+        }
+        self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, **query)
         self.check_sample()
         if lookup_files:
             self._query.close()
             tenant = None if bundle.owner == SHARED else bundle.owner
+            limits = {"days": days, "tenant": tenant, "until": until}
             self._query = FeatureQuery(
-                bundle.feature_sql,
-                bundle.lookups,
-                lookup_files,
-                threads,
-                days,
-                tenant,
-                bundle.outcome,
-                until,
+                bundle.feature_sql, bundle.lookups, lookup_files, **limits, **query
             )
 
     def predict(
@@ -94,9 +104,20 @@ class LoadedModel:
     ) -> list[Prediction]:
         """A prediction for each session, in their order, with reasons if `explained`."""
         rows = self._rows(sessions)
+        if all(rows):
+            return self._predict(rows, explained)
+        has_events = [bool(events) for events in rows]
+        kept = [rows_of_request(place, None, each) for place, each in enumerate(filter(None, rows))]
+        predictions = iter(self._predict(kept, list(compress(explained, has_events))))
+        nothing = Prediction(0.0, 0, "", "", None, NO_EVENTS)
+        return [next(predictions) if has_any else nothing for has_any in has_events]
+
+    def _predict(self, rows: list[Rows], explained: Sequence[bool]) -> list[Prediction]:
+        if not rows:
+            return []
         features = self._query.run(rows, self._columns)
         probabilities = predict(self._model, features)
-        reasons = self.reasons(features, explained) if any(explained) else [None] * len(sessions)
+        reasons = self.reasons(features, explained) if any(explained) else [None] * len(rows)
         statuses = self._statuses(rows)
         parts = zip(probabilities, rows, _hashes(features), reasons, statuses, strict=True)
         return [
@@ -104,13 +125,31 @@ class LoadedModel:
             for probability, events, digest, reason, status in parts
         ]
 
-    def _rows(self, sessions: Sequence[Session]) -> list[list[dict]]:
+    def _rows(self, sessions: Sequence[Session]) -> list[Rows]:
         return [
-            rows_of_request(place, tenant_id, events, self.salt, self.personal_fields)
-            for place, (tenant_id, _, events) in enumerate(sessions)
+            self.rows_of(place, tenant_id, events, *point_at)
+            for place, (tenant_id, _, events, *point_at) in enumerate(sessions)
         ]
 
-    def _statuses(self, rows: Sequence[Sequence[Mapping]]) -> list[str]:
+    def rows_of(
+        self,
+        place: int,
+        tenant_id: str,
+        events: Sequence[Mapping],
+        point_at: datetime | None = None,
+    ) -> Rows:
+        """The rows of a request's events that the features are made from.
+
+        A question that is asked as of now takes the present time where no `point_at` is given.
+        """
+        question = self.bundle.question
+        if point_at is None and question.get("asked_at") == "now":
+            point_at = datetime.now(UTC).replace(tzinfo=None)
+        history_days = question.get("history_days")
+        hashing = self.salt, self.personal_fields
+        return rows_of_request(place, tenant_id, events, *hashing, point_at, history_days)
+
+    def _statuses(self, rows: Sequence[Rows]) -> list[str]:
         return [
             HAD_OUTCOME
             if had_outcome
@@ -147,7 +186,8 @@ class LoadedModel:
     def check_sample(self) -> None:
         """UserError if the bundle no longer answers its sample as when it was made."""
         request, expected = self.bundle.sample["request"], self.bundle.sample["answer"]
-        session = (request["tenant_id"], "sample", request["events"])
+        at = [point_of(request)] if self.bundle.question else []
+        session = (request["tenant_id"], "sample", request["events"], *at)
         probability = self.predict([session])[0].probability
         if not math.isclose(probability, expected["probability"], rel_tol=0, abs_tol=TOLERANCE):
             raise UserError(
@@ -168,13 +208,26 @@ def answer_sample(
     lookups: Mapping[str, Mapping[str, str]],
     threshold: float,
     request: Mapping[str, Any],
+    question: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A bundle's sample.json: the request and its answer from these parts, with empty lookups."""
-    with closing(FeatureQuery(feature_sql, lookups)) as query:
-        rows = rows_of_request(0, request["tenant_id"], request["events"])
+    with closing(FeatureQuery(feature_sql, lookups, events=events_of(question))) as query:
+        rows = rows_of_request(
+            0, request["tenant_id"], request["events"], point_at=point_of(request)
+        )
         features = query.run([rows], FeatureSchema.from_dict(schema).names)
     probability = predict(load(model), features)[0]
     return {"request": dict(request), "answer": answer(probability, threshold)}
+
+
+def events_of(question: Mapping[str, Any] | None) -> str:
+    """The view of events that the features of this question read; the first has no definition."""
+    return f"{question['name']}_events_at_point" if question else "events_at_point"
+
+
+def point_of(request: Mapping[str, Any]) -> datetime | None:
+    """The time as of which a request asks, if it has one."""
+    return naive_utc(request["point_at"]) if request.get("point_at") else None
 
 
 def predict(model: Model, features: pd.DataFrame) -> list[float]:

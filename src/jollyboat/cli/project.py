@@ -87,8 +87,20 @@ def format_state(parts: Mapping[str, Any], store: Store) -> Iterator[tuple[str, 
         yield "champion", f"{owner}: {step['version']}, since {_moment(step['at'])}"
     if not parts["champions"]:
         yield "champion", "none"
+    for one in parts["others"]:
+        yield from _format_other(one["words"].question, one["state"])
     yield "experiment", _experiment(parts["experiment"]) if parts["experiment"] else "none"
     yield "monitor", _monitor(parts["monitor"]) if parts["monitor"] else "none"
+
+
+def _format_other(question: str, parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same for another question than the first: its run, champion and monitor."""
+    if parts["runs"]:
+        yield "run", f"{question}: {_run(parts['runs'][0])}"
+    for owner, (step, *_) in parts["champions"].items():
+        yield "champion", f"{question}, {owner}: {step['version']}, since {_moment(step['at'])}"
+    if parts["monitor"]:
+        yield "monitor", f"{question}: {_monitor(parts['monitor'])}"
 
 
 def next_step(parts: Mapping[str, Any], store: Store) -> str:

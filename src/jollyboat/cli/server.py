@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import click
 
-from jollyboat.store import UserError, default_store, project_settings
+from jollyboat.cli.question import question_option
+from jollyboat.store import Store, UserError, project_settings
 
 # glibc caches more small pieces of memory, so a request takes a tenth less time.
 TUNABLES = "glibc.malloc.tcache_count=500"
@@ -45,7 +46,8 @@ def review(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 @click.command(epilog="Example: jollyboat ask")
-def ask() -> None:
+@question_option
+def ask(store: Store) -> None:
     """Send the champion's sample request and print the answer.
 
     The command starts a server for it."""
@@ -53,8 +55,9 @@ def ask() -> None:
     from jollyboat.serving.smoke_test import send_sample
 
     began = time.monotonic()
-    request, status, answer = send_sample(default_store())
-    click.echo(wrap(f"POST /predict?explain=true {json.dumps(request)}"))
+    request, status, answer = send_sample(store)
+    path = f"/predict/{store.question}" if store.question else "/predict"
+    click.echo(wrap(f"POST {path}?explain=true {json.dumps(request)}"))
     click.echo(wrap(f"{status} {json.dumps(answer)}"))
     if status != 200:
         raise UserError(f"The server answered with {status}.")

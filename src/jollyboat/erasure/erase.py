@@ -57,6 +57,7 @@ OTHERS = {
         "runs",
         "models",
         "monitor",
+        "questions",
     ),
     *("erasures.jsonl", "accepted_days.json", "demo.json", "simulated.json", "simulated.txt"),
 }
@@ -117,10 +118,12 @@ def erase(
 
 
 def _remove_derived(store: Store, runs: list[str]) -> None:
-    for path in [*map(store.root.joinpath, REMOVED), *map(store.runs.joinpath, runs)]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if read_json(store.latest_run, default={}, run=str).get("run") in runs:
-        store.latest_run.unlink()
+    for one in store.of_every_question():
+        home = one.runs.parent
+        for path in [*map(home.joinpath, REMOVED), *map(one.runs.joinpath, runs)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if read_json(one.latest_run, default={}, run=str).get("run") in runs:
+            one.latest_run.unlink()
 
 
 def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | None]:
@@ -144,9 +147,8 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
     if critical := [each for each in audit.audit(store) if each.stops]:
         return None, f"{critical[0].table} fails the expectation {critical[0].expectation!r}"
     facts = {"code": warehouse.code_fingerprint()}
-    return snapshot.publish(store, facts, warehouse.compiled(store, "features_at_point"), {})[
-        0
-    ], None
+    published, _ = snapshot.publish(store, facts, warehouse.feature_sql(store), {})
+    return published, None
 
 
 def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
@@ -154,15 +156,26 @@ def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
 
     Cards and reports of a gate judge each tenant by name. A model that serves stays.
     """
-    (store.monitor / "alerts.json").unlink(missing_ok=True)
-    pointers = [*store.models.glob("*/champion.json"), store.experiment]
-    serving = {pointer["version"] for path in pointers if (pointer := read_json(path, version=str))}
-    for owner, version in (model.split("/") for model in models):
-        if version not in serving and store.bundle(owner, version).exists():
-            champion.remove(store, owner, [version])
-        for report in store.models.glob(f"{owner}/{version}-gate.*"):
+    serves = []
+    for one in store.of_every_question():
+        (one.monitor / "alerts.json").unlink(missing_ok=True)
+    for model in models:
+        one, owner, version = _find_model(store, model)
+        pointers = [*one.models.glob("*/champion.json"), one.experiment]
+        read = [pointer for path in pointers if (pointer := read_json(path, version=str))]
+        if version in {pointer["version"] for pointer in read}:
+            serves.append(model)
+        elif one.bundle(owner, version).exists():
+            champion.remove(one, owner, [version])
+        for report in one.models.glob(f"{owner}/{version}-gate.*"):
             report.unlink()
-    return [model for model in models if model.split("/")[1] in serving]
+    return serves
+
+
+def _find_model(store: Store, name: str) -> tuple[Store, str, str]:
+    """The store, owner and version of a model as the plan names it."""
+    *home, owner, version = name.split("/")
+    return store.of(home[-1] if home else ""), owner, version
 
 
 def _rewrite(path: Path, lines: set[int]) -> None:
@@ -212,9 +225,11 @@ def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:
     if unknown:
         yield f"not looked at: {', '.join(unknown)} in data/, which this project did not write"
     for model in report["cards"]:
+        *home, owner, version = model.split("/")
+        folder = "/".join(["data", *home, "models", owner, version])
         yield (
             f"{model} serves, and its card names them: run `make train deploy`, "
-            f"then `rm -r data/models/{model}*`"
+            f"then `rm -r {folder}*`"
         )
     learned = ", ".join(report["models"])
     yield (

@@ -172,11 +172,17 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
     lines |= {name: [] for name in damaged if _file_names(paths[name], long_names, address)}
     lines = {paths[name].relative_to(store.root).as_posix(): each for name, each in lines.items()}
     _refuse_what_cannot_be_removed(store, lines, names)
-    settings = {path.parent.name: read_json(path) for path in store.runs.glob("*/settings.json")}
-    runs = sorted(run for run, each in settings.items() if each.get("snapshot") in snapshots)
+    stores = store.of_every_question()
+    runs = sorted(
+        path.parent.name
+        for one in stores
+        for path in one.runs.glob("*/settings.json")
+        if read_json(path).get("snapshot") in snapshots
+    )
     made = [
         path.parent
-        for path in store.models.glob("*/*/manifest.json")
+        for one in stores
+        for path in one.models.glob("*/*/manifest.json")
         if read_json(path).get("run") in runs
     ]
     return {
@@ -187,8 +193,14 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
         },
         "snapshots": snapshots,
         "runs": runs,
-        "models": sorted(f"{bundle.parent.name}/{bundle.name}" for bundle in made),
+        "models": sorted(_name_of(bundle, store) for bundle in made),
     }
+
+
+def _name_of(bundle: Path, store: Store) -> str:
+    """owner/version, for another question than the first after questions/<name>/."""
+    home = bundle.parents[2].relative_to(store.root)
+    return (home / bundle.parent.name / bundle.name).as_posix()
 
 
 def _find_address(

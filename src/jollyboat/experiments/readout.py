@@ -43,14 +43,16 @@ def t_test(n: Array, hits: Array) -> Array:
         return ttest_ind_from_stats(*second, *first, equal_var=False).pvalue
 
 
-def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+def read(
+    log: pd.DataFrame, share: float, settings: Mapping[str, Any], is_wanted: bool = True
+) -> dict[str, Any]:
     """The state of an experiment from its answers; `settings` is the section [experiment].
 
     `log`: person_id, session_id, answered_at, variant, outcome (NaN: waiting), latency_ms,
     probability (NaN: failed, unless an answer_status says otherwise). `share` is the
     challenger's, above 0 and below 1. A person belongs to the variant of the first answer and
-    counts with the first session: a result must not change
-    after a look.
+    counts with the first session: a result must not change after a look. More of the outcome is
+    better, or less where it is not `is_wanted`.
     """
     log = log.astype({"answered_at": "datetime64[us]", "latency_ms": float})
     log = log[log["person_id"].notna()].sort_values("answered_at", kind="stable")
@@ -101,7 +103,7 @@ def read(log: pd.DataFrame, share: float, settings: Mapping[str, Any]) -> dict[s
         "is_slower": _is_significantly_above(slow, 0.01),
         "is_failing": _is_significantly_above(challenger["is_failed"], allowed),
     }
-    verdict, sentence = _verdict(readout)
+    verdict, sentence = _verdict(readout, is_wanted)
     return readout | {"verdict": verdict, "sentence": sentence}
 
 
@@ -121,7 +123,7 @@ def _count_by_day(first: pd.DataFrame) -> tuple[Array, Array, Array]:
     return days, n, hits
 
 
-def _verdict(readout: Mapping[str, Any]) -> tuple[str, str]:
+def _verdict(readout: Mapping[str, Any], is_wanted: bool) -> tuple[str, str]:
     """The verdict and its sentence, valid at every look."""
     if readout["ratio_p"] is not None and readout["ratio_p"] < SPLIT_LEVEL:
         return "spoiled", (
@@ -143,10 +145,11 @@ def _verdict(readout: Mapping[str, Any]) -> tuple[str, str]:
         )
     value, low, high = (100 * last[name] for name in ("value", "low", "high"))
     span = f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
-    if low > 0:
+    is_higher, is_lower = low > 0, high < 0
+    if is_higher if is_wanted else is_lower:
         command = "Run `jollyboat experiment promote` to make it champion."
         return "better", f"The challenger is significantly better: {span}. {command}"
-    if high < 0:
+    if is_lower if is_wanted else is_higher:
         command = "Run `jollyboat experiment stop`."
         return "worse", f"The challenger is significantly worse: {span}. {command}"
     return "open", f"There is no significant difference yet: {span}."

@@ -43,7 +43,7 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
-from metaflow import Config, FlowSpec, package_sources  # noqa: E402 (its settings come first)
+from metaflow import Config, FlowSpec, Parameter, package_sources  # noqa: E402 (its settings come first)
 from metaflow.parameters import flow_context  # noqa: E402
 
 
@@ -87,7 +87,7 @@ def report_errors(step: Callable) -> Callable:
 def _write_overview(flow: "ProjectFlow") -> None:
     from jollyboat.serving.overview import write_overview
 
-    write_overview(flow.store(), flow.title("Overview"))
+    write_overview(default_store(), f"Overview · {flow.settings.project.name}")
 
 
 def _sentence(error: Exception) -> str:
@@ -98,14 +98,14 @@ def _sentence(error: Exception) -> str:
     )
 
 
-def run_flow(name: str) -> bool:
+def run_flow(name: str, *options: str) -> bool:
     """Run another flow of this project; False if it ended with an error, which it has printed."""
     environment = {
         key: value
         for key, value in os.environ.items()
         if key not in ("FLOW_PROCESS", "FLOW_REFUSAL") and not key.startswith("MF_")
     }
-    command = [sys.executable, str(PROJECT / "flows" / f"{name}.py"), "run"]
+    command = [sys.executable, str(PROJECT / "flows" / f"{name}.py"), "run", *options]
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode == 0
 
 
@@ -206,3 +206,21 @@ class ProjectFlow(FlowSpec):
     def seconds_since(began_at: float) -> float:
         """The seconds from `began_at` to now."""
         return time.time() - began_at
+
+
+class QuestionFlow(ProjectFlow):
+    """A flow about one question: its settings, and its runs, models and scores in the store."""
+
+    question = Parameter(
+        "question", default="", help="a question of project.toml; the first by default"
+    )
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings of project.toml with the question's own entries; UserError if unknown."""
+        settings = super().settings
+        return settings.of(settings.store_name(self.question))
+
+    def store(self) -> Store:
+        """The store of this project's data, with the question's runs, models and scores."""
+        return default_store().of(super().settings.store_name(self.question))

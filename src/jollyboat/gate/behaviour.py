@@ -3,7 +3,8 @@
 - `invariance`: a `change` of held-out sessions moves the score by no more than `at_most`.
   The other side is the session unchanged, or changed by `against`.
 - `rises`: a `change` lowers the score by no more than `at_most`.
-- `minimum`: the score of the made-up events `better` is above that of `worse`.
+- `minimum`: the score of the made-up events `better` is above that of `worse`. The events are
+  twenty seconds apart, where they have no `occurred_at`; `point_at` is the time of asking.
 
 A change may `rename` ids, `set` or `multiply` fields, `append` an event, `reverse` the order of
 sending by time, or give pairs of events the `same_times`. Events of the same time keep their order.
@@ -24,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from jollyboat.store import PROJECT, UserError
+from jollyboat.store.settings import FIRST
 
-Session = tuple[str, str, Sequence[Mapping[str, Any]]]  # tenant_id, entity_id, events so far
+Session = tuple  # tenant_id, entity_id, events so far, and the time of asking if there is one
 Predict = Callable[[list[Session]], Sequence[float]]
-CASES = PROJECT / "ml" / "behaviour" / "purchase_intent.json"
 KINDS = ("invariance", "rises", "minimum")
 START, GAP = datetime(2026, 1, 5, 10, 0), timedelta(seconds=20)
 
@@ -51,7 +52,12 @@ class Verdict:
         return self.figure is None
 
 
-def read_cases(path: Path = CASES) -> list[dict[str, Any]]:
+def cases_of(question: str) -> Path:
+    """The file of a question's cases; "" is the first question."""
+    return PROJECT / "ml" / "behaviour" / f"{question or FIRST}.json"
+
+
+def read_cases(path: Path) -> list[dict[str, Any]]:
     """The cases of the file, none without it; UserError for a case without its fields."""
     if not path.exists():
         return []
@@ -106,7 +112,8 @@ def _skip(case: Mapping[str, Any], values: Callable[[str], Collection[str]]) -> 
 
 
 def _judge_minimum(case: Mapping[str, Any], predict: Predict) -> Verdict:
-    pair = [("case", name, _spread_in_time(case[name])) for name in ("better", "worse")]
+    at = [datetime.fromisoformat(case["point_at"])] if "point_at" in case else []
+    pair = [("case", name, _spread_in_time(case[name]), *at) for name in ("better", "worse")]
     better, worse = predict(pair)
     finding = f"the better events score {better:.4f}, the worse ones {worse:.4f}"
     return _verdict(case, worse - better + 1e-12, finding)
@@ -126,10 +133,10 @@ def _judge_change(
     else:
         figure, statistic = moves.mean(), "on average"
     worst = int(moves.argmax())
-    tenant, entity, _ = sessions[worst]
+    tenant, entity, *_ = sessions[worst]
     finding = (
         f"scores are {statistic} {figure:.4f} {'lower' if is_rise else 'apart'}; the largest move "
-        f"is in session {entity} of {tenant}, from {before[worst]:.4f} to {after[worst]:.4f}"
+        f"is in {entity} of {tenant}, from {before[worst]:.4f} to {after[worst]:.4f}"
     )
     return _verdict(case, float(figure), finding)
 
@@ -149,7 +156,7 @@ def _spread_in_time(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _change(session: Session, change: Mapping[str, Any]) -> Session:
-    tenant, entity, events = session
+    tenant, entity, events, *point_at = session
     changed = [_change_event(event, change) for event in events]
     if change.get("same_times"):
         for event, earlier in zip(changed[1::2], changed[::2], strict=False):
@@ -160,7 +167,7 @@ def _change(session: Session, change: Mapping[str, Any]) -> Session:
         changed.append({**last, **later, **change["append"]})
     if change.get("reverse"):
         changed.sort(key=itemgetter("occurred_at"), reverse=True)
-    return tenant, entity, changed
+    return tenant, entity, changed, *point_at
 
 
 def _change_event(event: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def enough_outcomes(facts: Facts, limits: Limits) -> Measurement:
     if None in counts:
         return Measurement(None, limit, "Nobody counted the holdout's outcomes.")
     sentence = (
-        f"The holdout has {facts.positives:,} sessions with the outcome and {facts.negatives:,} "
-        f"without it; {_number(limit)} of each are needed."
+        f"The holdout has {facts.positives:,} {facts.rows} with the outcome and "
+        f"{facts.negatives:,} without it; {_number(limit)} of each are needed."
     )
     return Measurement(min(counts), limit, sentence, ge)
 

@@ -17,6 +17,7 @@ class Facts:
 
     candidate: str
     champion: str | None  # its version; None: there is no champion yet
+    rows: str = "sessions"  # what the holdout's rows are
     positives: int | None = None
     negatives: int | None = None
     against_baseline: Interval | None = None

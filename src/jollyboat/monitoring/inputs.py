@@ -21,7 +21,7 @@ from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
 COVERED = 0.9  # of 24 hours that a day needs to count
-KEYS = ["tenant_id", "entity_id"]
+KEYS = ["tenant_id", "entity_id", "point_at"]
 DAY = pd.Timedelta(days=1)
 
 
@@ -40,7 +40,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         _past(open_bundle(store.bundle(*key)), store) for key in (current, *own.items())
     ]
     bundle, until = shared.bundle, shared.until
-    sessions = _sessions(newest)
+    sessions = _rows(newest, ("train", "open") if newest.definition else ("train",))
     live = sessions[sessions["point_at"] > until]
     end = max(live["point_at"].max(), until) if len(live) else until
     reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
@@ -56,7 +56,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         **{name: pd.concat([one[name] for one in frames], ignore_index=True) for name in frames[0]},
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
-        latency=_latency(newest) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
+        latency=_latency(log) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
         age_hours=(pd.Timestamp(naive_utc(now)) - newest.received_until) / pd.Timedelta(hours=1),
         last_arrival=newest.received_until.isoformat(timespec="minutes"),
         days_since_training=(end - _newest_training(store, shared.learned).ends_at) / DAY,
@@ -92,7 +92,8 @@ class Past:
 
 def _past(bundle: Bundle, store: Store) -> Past:
     learned = _learned(bundle, store)
-    sessions = _sessions(learned, "" if bundle.owner == champion.SHARED else bundle.owner)
+    tenant = "" if bundle.owner == champion.SHARED else bundle.owner
+    sessions = _rows(learned, ("train",), tenant)
     return Past(bundle, learned, run.open(bundle.manifest["run"], store), sessions)
 
 
@@ -143,14 +144,21 @@ def _answered_by(owner: str, rows: pd.DataFrame, owners: Collection[str]) -> pd.
     return rows[rows["tenant_id"] == owner if owner in owners else ~rows["tenant_id"].isin(owners)]
 
 
-def _sessions(opened: Snapshot, tenant: str = "") -> pd.DataFrame:
-    """The training sessions of a snapshot, or those of one tenant, with their `event_count`."""
+def _rows(opened: Snapshot, statuses: Collection[str], tenant: str = "") -> pd.DataFrame:
+    """The rows of a snapshot with these statuses, of one tenant or all, with their `event_count`.
+
+    Quality is compared at the same number of events. Another question than the first has no such
+    number: it is 0.
+    """
     of_tenant = f"and tenant_id = '{quoted(tenant)}'" if tenant else ""
-    rows = opened.relation("session_features").filter(f"status = 'train' {of_tenant}").df()
+    is_wanted = f"status in ({', '.join(map(repr, statuses))}) {of_tenant}"
+    rows = opened.relation(opened.features).filter(is_wanted).df()
+    if opened.definition:
+        return rows.assign(event_count=0)
     if "event_count" in rows:
         return rows
     numbers = "tenant_id, session_id as entity_id, point_number as event_count"
-    return rows.merge(opened.relation("sessions").project(numbers).df(), on=KEYS)
+    return rows.merge(opened.relation("sessions").project(numbers).df(), on=KEYS[:2])
 
 
 def _with_day(rows: pd.DataFrame, end: pd.Timestamp, at: str = "point_at") -> pd.DataFrame:
@@ -205,19 +213,43 @@ def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _answers(log: pd.DataFrame, bundle: Bundle, end: pd.Timestamp) -> pd.DataFrame:
-    """This champion's answers for sessions of people, one per session and number of events."""
+    """This champion's answers for sessions of people, one per session and number of events.
+
+    Of another question: one per entity and point.
+    """
     log = log[log["probability"].notna()]  # not failed, and made at a prediction point
     is_own = log["model_version"] == bundle.version
     is_person = ~log["status"].isin(["bot", "unfit"])
     own = log[is_own & is_person & ~log["had_outcome"]]
-    own = _with_day(own.drop_duplicates([*KEYS, "event_count"], keep="last"), end)
+    own = _with_day(own.drop_duplicates(_one_answer(bundle), keep="last"), end)
+    if bundle.question:
+        own = own.assign(event_count=0)
     return _with_label(own.rename(columns={"outcome": "label"}))
 
 
+def _one_answer(bundle: Bundle) -> list[str]:
+    return KEYS if bundle.question else [*KEYS[:2], "event_count"]
+
+
 def predictions(newest: Snapshot) -> pd.DataFrame:
-    """The prediction log in order of answers, with each session's status and person."""
+    """The question's prediction log in order of answers, with session's status and person.
+
+    The person of another question than the first is its entity.
+    """
     if "fct_predictions" not in newest.manifest["tables"]:
         return pd.DataFrame()
+    question = newest.store.question
+    if question:
+        return (
+            newest.relation("fct_predictions")
+            .query(
+                "log",
+                "select *, null as status, tenant_id || '|' || entity_id as person_id from log "
+                f"where question = '{quoted(question)}' order by answered_at",
+            )
+            .df()
+        )
+    is_own = "where question is null " if "question" in newest.columns("fct_predictions") else ""
     person = "person_id" if "person_id" in newest.columns("sessions") else "anonymous_id"
     log, sessions = newest.scan("fct_predictions"), newest.scan("sessions")
     with duckdb.connect() as connection:
@@ -226,7 +258,7 @@ def predictions(newest: Snapshot) -> pd.DataFrame:
         return connection.sql(
             f"select log.*, status, tenant_id || '|' || sessions.{person} as person_id "
             f"from {log} as log left join {sessions} as sessions using (tenant_id, session_id) "
-            "order by answered_at"
+            f"{is_own}order by answered_at"
         ).df()
 
 
@@ -263,8 +295,8 @@ def _arrivals(newest: Snapshot) -> pd.DataFrame:
     ).df()
 
 
-def _latency(newest: Snapshot) -> pd.DataFrame:
-    log = newest.frame("fct_predictions").dropna(subset="latency_ms")
+def _latency(log: pd.DataFrame) -> pd.DataFrame:
+    log = log.dropna(subset="latency_ms")
     by_day = log.groupby(log["answered_at"].dt.floor("D"))["latency_ms"].quantile(0.99)
     return pd.DataFrame({"day": np.arange(1 - len(by_day), 1), "p99_ms": by_day.to_numpy()})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jollyboat.pages import page
 from jollyboat.pages.terminal import format_count, join_lines
-from jollyboat.store import Store, write_json
+from jollyboat.store import Store, words_of, write_json
 
 
 def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
@@ -60,7 +60,7 @@ def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> s
             *lines,
             "retraining: {status}. {reason}".format(**report["retraining"]),
             f"monitor: {format_count(len(checks), 'check')} of "
-            f"{format_count(report['session_count'], 'session')} since training, "
+            f"{format_count(report['session_count'], words_of(store).row)} since training, "
             f"{format_count(len(alarms), 'alarm')} ({len(alerts['opened'])} new, "
             f"{len(alerts['ended'])} over), {unknown} cannot say yet; {seconds:.1f} s",
             f"page: {store.monitor / 'report.html'}",

@@ -17,7 +17,7 @@ from jinja2 import (
 )
 
 from jollyboat.pages import plot
-from jollyboat.store import PROJECT, Store, write_text
+from jollyboat.store import PROJECT, Store, default_store, words_of, write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
@@ -29,15 +29,16 @@ def render(template: str, to_data: str = "", **context) -> str:
     """A page as HTML; everything that comes from data is escaped.
 
     `to_data` is the way from the page to data/, such as "../"; without it the page has no bar of
-    links to the other pages.
+    links to the other pages. `about` has the words of its question, by default the first one's.
     """
+    context = {"about": words_of(default_store())} | context
     return _environment().get_template(template).render(to_data=to_data, **context)
 
 
 def write(store: Store, path: Path, template: str, **context) -> str:
     """Write the page to a path below data/, and return it as a card, without links to others."""
     to_data = os.path.relpath(store.root, path.parent) + "/"
-    html = render(template, to_data=to_data, **context)
+    html = render(template, to_data=to_data, about=words_of(store), **context)
     write_text(path, html)
     return without_links(html)
 

@@ -4,16 +4,19 @@ import logging
 import re
 import time
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import duckdb
 from fastapi import HTTPException
-from starlette.datastructures import State
 
 from jollyboat.bundles.model import PREDICTED, LoadedModel, Prediction, answer
+from jollyboat.landing.prediction_log import PredictionLog
 from jollyboat.serving import metrics
+from jollyboat.serving.champions import Champions
+from jollyboat.serving.request_queue import RequestQueue
 from jollyboat.serving.schema import PredictRequest
 from jollyboat.store import hash_addresses
 
@@ -21,16 +24,31 @@ FAILED = "failed"  # the status of an answer that only the log has
 log = logging.getLogger("serving")
 
 
+@dataclass(frozen=True)
+class ServedQuestion:
+    """A question's champions and its queue of requests; the first question's name is empty."""
+
+    name: str
+    champions: Champions
+    queue: RequestQueue
+
+
 async def answer_requests(
-    state: State, requests: list[PredictRequest], explain: bool, began: float
+    served: ServedQuestion,
+    prediction_log: PredictionLog | None,
+    requests: list[PredictRequest],
+    explain: bool,
+    began: float,
 ) -> list[dict[str, Any]]:
     """An answer for each request, or an HTTPException for all of them where one fails."""
     ids = [uuid4().hex for _ in requests]
-    entities = [request.entity_id() or own for request, own in zip(requests, ids, strict=True)]
+    entities = [
+        _entity_of(request, served) or own for request, own in zip(requests, ids, strict=True)
+    ]
     futures = [
-        state.queue.predict(
-            (request.tenant_id, entity, request.rows),
-            request.anonymous_id(),
+        served.queue.predict(
+            (request.tenant_id, entity, request.rows, *_point_of(request, served)),
+            _visitor_of(request, entity, served),
             explain or request.explain,
             place,
         )
@@ -38,7 +56,7 @@ async def answer_requests(
     ]
     results = [await future for future in futures]
     if None in results:
-        raise HTTPException(503, state.champions.why_not())
+        raise HTTPException(503, served.champions.why_not())
     # The time of a batch is not the latency of an answer.
     latency_ms = (time.perf_counter() - began) * 1_000 if len(requests) == 1 else None
     failures = [number for number, result in enumerate(results) if isinstance(result[2], Exception)]
@@ -49,15 +67,35 @@ async def answer_requests(
         request, request_id = requests[number], ids[number]
         made = None if failures else prediction
         answered = format_answer(model, variant, request, request_id, entities[number], made)
-        if state.log:
-            line = _log_line(answered, request, made, model.salt)
-            state.log.append(line | {"latency_ms": latency_ms and round(latency_ms, 3)})
+        if prediction_log:
+            line = _log_line(answered, request, made, model.salt) | _names(served)
+            prediction_log.append(line | {"latency_ms": latency_ms and round(latency_ms, 3)})
         if failures:
             raise _refusal(prediction, request_id, number)
-        metrics.record_answer(answered)
+        metrics.record_answer(answered, served.name)
         has_reasons = prediction.reasons is not None and prediction.status == PREDICTED
         answers.append(answered | ({"reasons": prediction.reasons} if has_reasons else {}))
     return answers
+
+
+def _entity_of(request: PredictRequest, served: ServedQuestion) -> str | None:
+    if not served.name:
+        return request.entity()
+    model = served.champions.of(request.tenant_id)
+    return request.entity_of(model.bundle.question["entity"]) if model else None
+
+
+def _point_of(request: PredictRequest, served: ServedQuestion) -> tuple[datetime | None, ...]:
+    return (request.point_at,) if served.name else ()
+
+
+def _visitor_of(request: PredictRequest, entity: str, served: ServedQuestion) -> str | None:
+    """Whose variant of an experiment is drawn: the visitor's, or the entity's of a question."""
+    return entity if served.name else request.anonymous_id()
+
+
+def _names(served: ServedQuestion) -> dict[str, str]:
+    return {"question": served.name} if served.name else {}
 
 
 def format_answer(
@@ -96,7 +134,7 @@ def _log_line(
         "anonymous_id": hash_addresses(request.anonymous_id() or "", salt) or None,
         "user_id": hash_addresses(request.user_id() or "", salt) or None,
         "event_count": prediction and prediction.event_count,
-        "point_at": prediction and prediction.point_at + "Z",
+        "point_at": (prediction and prediction.point_at and f"{prediction.point_at}Z") or None,
         "features_hash": prediction and prediction.features_hash,
     }
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +21,12 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jollyboat.bundles.bundle import SHARED
+from jollyboat.bundles.bundle import SHARED, open_bundle
 from jollyboat.bundles.model import LoadedModel, Prediction
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving import metrics, pages
-from jollyboat.serving.answers import answer_requests, format_answer
+from jollyboat.serving.answers import ServedQuestion, answer_requests, format_answer
+from jollyboat.serving.batch_scores import latest_score
 from jollyboat.serving.champions import NO_CHAMPION, Champions
 from jollyboat.serving.guard import Guard, check_is_json, has_token
 from jollyboat.serving.request_body import SMALL, body_of
@@ -36,9 +37,12 @@ from jollyboat.serving.schema import (
     BatchAnswer,
     BatchRequest,
     PredictRequest,
+    QuestionBatch,
+    QuestionRequest,
     request_body_schema,
 )
-from jollyboat.store import Store, UserError, default_store
+from jollyboat.store import Store, UserError, default_store, project_settings
+from jollyboat.warehouse.questions import forgotten_questions
 
 MOST_BYTES = 4_000_000
 log = logging.getLogger("serving")
@@ -49,11 +53,12 @@ Form = TypeVar("Form", bound=BaseModel)
 async def lifespan(app: FastAPI):
     """Load the champions and follow them; SERVE_BUNDLE serves that one folder, without a log."""
     bundle_folder, store = os.environ.get("SERVE_BUNDLE"), default_store()
-    champions = Champions(store, Path(bundle_folder).absolute() if bundle_folder else None)
-    await champions.refresh()
-    if not champions.models and not champions.refused:
+    app.state.questions = served = _serve_questions(store, bundle_folder)
+    for each in served.values():
+        await each.champions.refresh()
+    app.state.champions = next(iter(served.values())).champions
+    if not any(each.champions.models or each.champions.refused for each in served.values()):
         log.warning(NO_CHAMPION)
-    app.state.champions, app.state.queue = champions, RequestQueue(champions)
     has_log = not bundle_folder and os.environ.get("SERVE_LOG") != "0"
     app.state.log = _open_log(store) if has_log else None
     app.state.large_requests = asyncio.Semaphore(1)
@@ -64,7 +69,7 @@ async def lifespan(app: FastAPI):
     # No collection searches the libraries' objects, which would delay all answers.
     gc.freeze()
     app.state.tasks = [
-        asyncio.create_task(app.state.queue.work()),
+        *(asyncio.create_task(each.queue.work()) for each in served.values()),
         asyncio.create_task(_follow_disk(app)),
     ]
     yield
@@ -72,6 +77,24 @@ async def lifespan(app: FastAPI):
         task.cancel()
     if app.state.log:
         app.state.log.land()
+
+
+def _serve_questions(store: Store, bundle_folder: str | None) -> dict[str, ServedQuestion]:
+    """The questions of project.toml by name, the first one at the front; or that of one bundle."""
+    if bundle_folder:
+        name = ""
+        with suppress(UserError):  # the champions refuse a broken bundle
+            name = open_bundle(Path(bundle_folder)).question.get("name", "")
+        champions = Champions(store, Path(bundle_folder).absolute())
+        return {name: ServedQuestion(name, champions, RequestQueue(champions))}
+    settings, served = project_settings(), {}
+    for sentence in forgotten_questions(store, settings):
+        log.warning(sentence)
+    for name in settings.questions:
+        within = settings.store_name(name)
+        champions = Champions(store.of(within))
+        served[name] = ServedQuestion(within, champions, RequestQueue(champions))
+    return served
 
 
 class RoutingShortcut:
@@ -122,6 +145,40 @@ async def predict_batch(request: Request, explain: bool = False) -> Response:
     return Response(to_json({"answers": answers}), media_type="application/json")
 
 
+@app.post(
+    "/predict/{question}",
+    response_model=Answer,
+    openapi_extra=request_body_schema(QuestionRequest),
+)
+async def predict_question(request: Request, question: str, explain: bool = False) -> Response:
+    """The answer to another question than the first, from the events of one entity."""
+    (answer,) = await _answer(request, QuestionRequest, explain, question)
+    return Response(to_json(answer), media_type="application/json")
+
+
+@app.post(
+    "/predict/{question}/batch",
+    response_model=BatchAnswer,
+    openapi_extra=request_body_schema(QuestionBatch),
+)
+async def predict_question_batch(
+    request: Request, question: str, explain: bool = False
+) -> Response:
+    """The same for many entities, all or none."""
+    answers = await _answer(request, QuestionBatch, explain, question)
+    return Response(to_json({"answers": answers}), media_type="application/json")
+
+
+@app.get("/scores/{question}/{tenant_id}/{entity_id:path}")
+def scores(question: str, tenant_id: str, entity_id: str, request: Request) -> Response:
+    """The newest batch score of an entity, with the time that it is about and was made."""
+    served = _question_of(request.app, question)
+    score = latest_score(served.champions.store, tenant_id, entity_id)
+    if score is None:
+        raise HTTPException(404, f"The newest scores of {question} do not have this entity.")
+    return JSONResponse(score)
+
+
 POST_ROUTES = {route.path: route for route in app.routes if isinstance(route, APIRoute)}
 app.include_router(pages.router)
 for kind in (StarletteHTTPException, UserError, OSError):
@@ -153,19 +210,23 @@ async def ready(request: Request) -> Response:
         raise HTTPException(503, champions.why_not() if has_token(request) else "not ready")
     if not has_token(request):
         return JSONResponse({"status": "ready"})
-    refused = sorted(champions.refused.values())
-    return JSONResponse({"status": "ready", "champions": champions.versions(), "refused": refused})
+    served = request.app.state.questions
+    refused = sorted(text for each in served.values() for text in each.champions.refused.values())
+    state = {"status": "ready", "champions": champions.versions(), "refused": refused}
+    if len(served) > 1:
+        state["questions"] = {name: each.champions.versions() for name, each in served.items()}
+    return JSONResponse(state)
 
 
 @app.get("/model")
-async def model(request: Request, tenant_id: str = SHARED) -> Response:
+async def model(request: Request, tenant_id: str = SHARED, question: str = "") -> Response:
     """The manifest of a tenant's champion, since when and why it is champion, and its card."""
-    champion = _champion_of(request.app, tenant_id)
-    owner = champion.bundle.owner
+    champion = _champion_of(request.app, tenant_id, question)
+    owner, about = champion.bundle.owner, f"&question={question}" if question else ""
     return JSONResponse(
         {
             "champion": owner,
-            "card": f"/model/card?tenant_id={owner}",
+            "card": f"/model/card?tenant_id={owner}{about}",
             "standing": champion.standing,
             "manifest": champion.bundle.manifest,
         }
@@ -173,9 +234,10 @@ async def model(request: Request, tenant_id: str = SHARED) -> Response:
 
 
 @app.get("/model/card", response_class=HTMLResponse)
-async def card(request: Request, tenant_id: str = SHARED) -> Response:
+async def card(request: Request, tenant_id: str = SHARED, question: str = "") -> Response:
     """The model card of a tenant's champion."""
-    return FileResponse(_champion_of(request.app, tenant_id).bundle.card, media_type="text/html")
+    champion = _champion_of(request.app, tenant_id, question)
+    return FileResponse(champion.bundle.card, media_type="text/html")
 
 
 @app.get("/metrics", response_class=PlainTextResponse)
@@ -210,7 +272,7 @@ def _example(champion: LoadedModel) -> tuple[dict[str, Any], dict[str, Any]]:
     sample = champion.bundle.sample
     request = PredictRequest.model_validate_json(json.dumps(sample["request"]))
     prediction = Prediction(sample["answer"]["probability"], len(request.events), "", "")
-    entity_id = request.entity_id() or ""
+    entity_id = request.entity() or ""
     answer = format_answer(champion, "champion", request, "0" * 32, entity_id, prediction)
     return sample["request"], answer
 
@@ -225,14 +287,15 @@ def _open_log(store: Store) -> PredictionLog:
 
 async def _follow_disk(app: FastAPI, seconds: float = 0.5) -> None:
     """Take over changes on disk, forever; with SERVE_PARENT, end when that process has ended."""
-    champions, prediction_log = app.state.champions, app.state.log
+    served, prediction_log = app.state.questions.values(), app.state.log
     parent, written, lost = int(os.environ.get("SERVE_PARENT", 0)), 0, 0
     while True:
         await asyncio.sleep(seconds)
         # XGBoost leaves a class for each result; collecting many at once delays answers by 20 ms.
         gc.collect(0)
-        await champions.refresh()
-        metrics.MODELS_REFUSED.set(len(champions.refused))
+        for each in served:
+            await each.champions.refresh()
+        metrics.MODELS_REFUSED.set(sum(len(each.champions.refused) for each in served))
         if prediction_log:
             prediction_log.tend()
             metrics.LOG_LINES.inc(prediction_log.written - written)
@@ -243,25 +306,42 @@ async def _follow_disk(app: FastAPI, seconds: float = 0.5) -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
-def _champion_of(app: FastAPI, tenant_id: str) -> LoadedModel:
-    champion = app.state.champions.of(tenant_id)
+def _champion_of(app: FastAPI, tenant_id: str, question: str) -> LoadedModel:
+    champions = _question_of(app, question).champions if question else app.state.champions
+    champion = champions.of(tenant_id)
     if champion is None:
-        raise HTTPException(503, app.state.champions.why_not())
+        raise HTTPException(503, champions.why_not())
     return champion
 
 
-async def _answer(request: Request, form: type[Form], explain: bool) -> list[dict[str, Any]]:
-    """An answer for each session of the request's body."""
+def _question_of(app: FastAPI, name: str) -> ServedQuestion:
+    served = app.state.questions
+    if name in served:
+        return served[name]
+    names = ", ".join(filter(None, served))
+    raise HTTPException(404, f"There is no question {name!r:.80} in project.toml; it has {names}.")
+
+
+async def _answer(
+    request: Request, form: type[Form], explain: bool, question: str | None = None
+) -> list[dict[str, Any]]:
+    """An answer for each session of the request's body, or for each entity of another question."""
     began, state = time.perf_counter(), request.app.state
+    if question is None:
+        served = next(iter(state.questions.values()))
+    else:
+        served = _question_of(request.app, question)
+        if not served.name:  # the first question takes the first one's form
+            form = {QuestionRequest: PredictRequest, QuestionBatch: BatchRequest}[form]
     check_is_json(request)
     async with body_of(request, MOST_BYTES) as body:
         if len(body) <= SMALL:
             sessions = _sessions_of(_parse(body, form))
-            return await answer_requests(state, sessions, explain, began)
+            return await answer_requests(served, state.log, sessions, explain, began)
         # One at a time, in a thread: small requests are answered meanwhile.
         async with state.large_requests:
-            sessions = await asyncio.to_thread(_prepare, body, form, state.champions)
-            return await answer_requests(state, sessions, explain, began)
+            sessions = await asyncio.to_thread(_prepare, body, form, served.champions)
+            return await answer_requests(served, state.log, sessions, explain, began)
 
 
 def _prepare(body: bytes, form: type[Form], champions: Champions) -> list[PredictRequest]:
@@ -269,11 +349,13 @@ def _prepare(body: bytes, form: type[Form], champions: Champions) -> list[Predic
     sessions = _sessions_of(_parse(body, form))
     for session in sessions:
         if choice := champions.pick(session.tenant_id, session.anonymous_id()):
-            session.prepare_rows(choice[0].salt, choice[0].personal_fields)
+            session.prepare_rows(choice[0])
     return sessions
 
 
 def _sessions_of(parsed: BaseModel) -> list[PredictRequest]:
+    if isinstance(parsed, QuestionBatch):
+        return parsed.requests
     return parsed.sessions if isinstance(parsed, BatchRequest) else [parsed]
 
 

@@ -1,34 +1,39 @@
-"""Batch scores: the champions' bundles over a snapshot, in one vectorized pass each."""
+"""Batch scores: the champions' bundles over a snapshot, in one vectorized pass each.
+
+A question that is asked as of now is scored at its newest point, any other one at each entity's.
+"""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
 
 from jollyboat.bundles.bundle import Bundle, open_bundle
 from jollyboat.bundles.features import confine, refuse_other_statements
+from jollyboat.bundles.model import events_of
 from jollyboat.champions.champion import current
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import UserError, write_json
+from jollyboat.store import Store, UserError, read_json, write_json
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
-AT_POINT = ("train", "open")  # sessions that reached their point without the outcome
+AT_POINT = ("train", "open")  # rows at their point, without the outcome
 MOST_IN_A_PART = 125_000
 COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 
 
 def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
-    """Score the sessions of the last days, of one tenant or all, and return the scores' id.
+    """Score the rows of the last days, of one tenant or all, and return the scores' id.
 
-    Only sessions at their prediction point are scored; scores.json counts the others by status.
+    Only rows at their prediction point are scored; scores.json counts the others by status.
     The id follows from snapshot, champions and days, so equal scores are made once.
     UserError where a tenant is unknown or has no champion, or a bundle is broken.
     """
@@ -38,6 +43,8 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
     champions = {tenant: _champion_of(snapshot, tenant) for tenant in tenants}
     bundles = {names: open_bundle(store.bundle(*names)) for names in set(champions.values())}
     contents = {"snapshot": snapshot.id, "champions": champions, "days": days}
+    if store.question:
+        contents["question"] = store.question
     scores_id = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
     folder = store.scores / scores_id
     if not (folder / "scores.json").exists():
@@ -50,6 +57,24 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
         counts = {"rows": len(sessions), "left_out": left_out}
         write_json(folder / "scores.json", {"id": scores_id, **counts, **contents})
     return scores_id
+
+
+def latest_score(store: Store, tenant_id: str, entity_id: str) -> dict[str, Any] | None:
+    """The entity's score in the newest batch about its tenant, and when that was made; or None."""
+    paths = sorted(store.scores.glob("*/scores.json"), key=lambda path: -path.stat().st_mtime_ns)
+    for path in paths:
+        if tenant_id in read_json(path, champions=dict)["champions"]:
+            rows = duckdb.sql(
+                "select * from read_parquet($1) where tenant_id = $2 and entity_id = $3",
+                params=[str(path.with_suffix(".parquet")), tenant_id, entity_id],
+            ).df()
+            made_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            for score in rows.to_dict("records"):
+                point_at = score["point_at"].isoformat() + "Z"
+                scored_at = made_at.isoformat(timespec="seconds")
+                return score | {"point_at": point_at, "scored_at": scored_at}
+            return None
+    return None
 
 
 def predict(bundle: Bundle, snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
@@ -70,10 +95,11 @@ def _compute_features(
 ) -> Iterator[pd.DataFrame]:
     """The features of the entities, in parts: a million sessions at once take 8 GB."""
     part_count = 1 + len(entities) // MOST_IN_A_PART
-    events = snapshot.scan("events_at_point")
+    events, view = snapshot.scan(snapshot.events_at_point), events_of(bundle.question)
     with duckdb.connect() as connection:
         connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
-        connection.register("entities", entities[["tenant_id", "entity_id"]])
+        keys = [name for name in KEYS if name in entities]
+        connection.register("entities", entities[keys])
         connection.execute("create table requested_entities as from entities")
         for table in bundle.lookups:
             connection.execute(f"create table {table} as from {snapshot.scan(table)}")
@@ -81,8 +107,8 @@ def _compute_features(
         confine(connection, folder=snapshot.store.tables)
         for part in range(part_count):
             connection.execute(
-                f"create or replace view events_at_point as from {events} "
-                "semi join requested_entities using (tenant_id, entity_id) "
+                f"create or replace view {view} as from {events} "
+                f"semi join requested_entities using ({', '.join(keys)}) "
                 f"where hash(entity_id) % {part_count} = {part}"
             )
             yield connection.sql(feature_sql).df()
@@ -93,7 +119,8 @@ def _newest_sessions(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The sessions of the last days at their point, and how many others there are by status."""
     columns = "tenant_id, entity_id, point_at, status"
-    sessions = snapshot.relation("session_features").project(columns).df()
+    sessions = snapshot.relation(snapshot.features).project(columns).df()
+    sessions = _newest_points(sessions, snapshot.definition.get("asked_at") == "now")
     until = snapshot.ends_at or sessions["point_at"].max()
     since = until - timedelta(days=days)
     recent = sessions[sessions["point_at"].between(since, until, inclusive="right")]
@@ -104,7 +131,7 @@ def _newest_sessions(
         newest = newest[newest["tenant_id"] == tenant_id]
         if newest.empty:
             raise UserError(
-                f"Tenant {tenant_id!r} has no session in the last {days} days; "
+                f"Tenant {tenant_id!r} has nothing to score in the last {days} days; "
                 f"these have: {tenants}."
             )
         recent = recent[recent["tenant_id"] == tenant_id]
@@ -112,10 +139,19 @@ def _newest_sessions(
     if newest.empty:
         counts = ", ".join(f"{count:,} {status}" for status, count in left_out.items()) or "none"
         raise UserError(
-            f"Snapshot {snapshot.id} has no session of the last {days} days to score (others: "
+            f"Snapshot {snapshot.id} has no row of the last {days} days to score (others: "
             f"{counts}): put logs under data/raw, then `make data`."
         )
     return newest, left_out
+
+
+def _newest_points(rows: pd.DataFrame, are_of_one_time: bool) -> pd.DataFrame:
+    """Each entity's newest row; of points `are_of_one_time` only those of their tenant's newest."""
+    if are_of_one_time:
+        newest = rows.groupby("tenant_id")["point_at"].transform("max")
+        return rows[rows["point_at"] == newest]
+    rows = rows.sort_values("point_at", kind="stable")
+    return rows.drop_duplicates(["tenant_id", "entity_id"], keep="last")
 
 
 def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:

@@ -1,5 +1,7 @@
 """The deployment checks of a candidate: its bundle's answers, and its lead over the champion."""
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,21 +16,21 @@ import pandas as pd
 from jollyboat.bundles.bundle import SHARED, Bundle, Parts, assemble, open_bundle
 from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
-from jollyboat.gate.behaviour import Verdict, judge, read_cases
+from jollyboat.gate.behaviour import Verdict, cases_of, judge, read_cases
 from jollyboat.gate.gate import Facts
 from jollyboat.pages.page import render
 from jollyboat.serving import batch_scores
 from jollyboat.serving.smoke_test import run_smoke_test
 from jollyboat.snapshots import snapshot as snapshots
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import UserError
+from jollyboat.store import UserError, words_of
 from jollyboat.training.evaluate import difference
 from jollyboat.training.run import Run
 from jollyboat.training.segments import by_segment, segment_columns
 from jollyboat.training.split import Part
 from jollyboat.training.training import SEGMENT_RESAMPLES
 
-KEYS = ["tenant_id", "entity_id"]
+KEYS = ["tenant_id", "entity_id", "point_at"]
 COMMON_COLUMNS = ("event_type", "page", "device", "channel", "country", "category", "currency")
 CHANGING_COLUMNS = ("page", "category", "query")  # within the session of one visitor
 SESSIONS_COMPARED = 200
@@ -39,11 +41,18 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
     """The bundle of the run's chosen candidate, complete and verified."""
     metrics, chosen, schema = run.metrics, run.chosen, run.schema
     snapshot, model = snapshots.open(run.snapshot_id, run.store), run.model(run.chosen)
-    lookups = {name: snapshot.columns(name) for name in snapshot.lookups}
+    lookups = {
+        name: snapshot.columns(name)
+        for name in snapshot.lookups
+        if re.search(rf"\b{name}\b", run.feature_sql)
+    }
     threshold, outcome = metrics["threshold"], snapshot.outcome
+    question = _definition(snapshot)
     try:
         request = _choose_request(snapshot, run.feature_sql, lookups)
-        sample = answer_sample(model, run.feature_sql, schema, lookups, threshold, request)
+        sample = answer_sample(
+            model, run.feature_sql, schema, lookups, threshold, request, question
+        )
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
         lookup = "A lookup needs `published_by` in its meta: see `jollyboat docs add-a-lookup`. "
@@ -62,7 +71,8 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         sample=sample,
         card=render(
             "card.html",
-            to_data="../../../",
+            to_data=os.path.relpath(run.store.root, run.store.bundle(SHARED, "version")) + "/",
+            about=words_of(run.store),
             title=title,
             run=run,
             settings=run.settings,
@@ -77,8 +87,16 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         first_point=min(snapshot.prediction_points),
         outcome=outcome,
         personal_fields=snapshot.personal_fields,
+        question=question,
     )
     return assemble(parts, run.store, SHARED)
+
+
+def _definition(snapshot: Snapshot) -> dict[str, Any]:
+    """What a server has to know of another question than the first."""
+    names = ("entity", "history", "history_days", "horizon_days", "asked_at")
+    parts = {name: snapshot.definition.get(name) for name in names}
+    return {"name": snapshot.store.question} | parts if snapshot.definition else {}
 
 
 def gather_facts(
@@ -93,6 +111,7 @@ def gather_facts(
     sizes = [path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file()]
     facts = Facts(
         candidate=run.chosen,
+        rows=words_of(run.store).rows,
         champion=champion and champion[1],
         against_baseline=chosen.get("against_baseline"),
         positives=holdout["positives"],
@@ -133,7 +152,7 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[Verdict], dict[str, in
     sessions = _sessions(snapshot, compared)
     verdicts = _judge_behaviour(bundle, snapshot, sessions)
     probability = predictions.rename(columns={run.chosen: "probability"})[[*KEYS, "probability"]]
-    expected = compared.merge(snapshot.frame("session_features"), how="left")
+    expected = compared.merge(snapshot.rows_of(snapshot.features, compared), how="left")
     expected = expected.merge(probability, how="left")
     lookup_files = {name: snapshot.files(name) for name in bundle.lookups}
     with closing(LoadedModel(bundle, lookup_files)) as model:
@@ -158,7 +177,8 @@ def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list
 
     # Without lookups no answer depends on an id.
     with closing(LoadedModel(bundle)) as model:
-        return judge(read_cases(), predict, sessions, values)
+        cases = read_cases(cases_of(snapshot.store.question))
+        return judge(cases, predict, sessions, values)
 
 
 def _equal(expected: pd.Series, actual: pd.Series) -> np.ndarray:
@@ -169,14 +189,19 @@ def _equal(expected: pd.Series, actual: pd.Series) -> np.ndarray:
     return both_missing | (expected.astype(object).to_numpy() == actual.astype(object).to_numpy())
 
 
-def _sessions(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple[str, str, list[dict]]]:
-    """The events up to each session's point as a client sends them, in the order of `keys`."""
-    events = snapshot.rows_of("events_at_point", keys)
-    by_session = dict(iter(events.sort_values("event_number").groupby(KEYS, sort=False)))
-    unsent = [*KEYS, "point_at", "event_number"]
+def _sessions(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple]:
+    """The events up to each point as a client sends them, in the order of `keys`."""
+    events = snapshot.rows_of(snapshot.events_at_point, keys)
+    by_point = dict(iter(events.sort_values("event_number").groupby(KEYS, sort=False)))
+    unsent = [*KEYS, "event_number"]
     return [
-        (tenant, entity, by_session[tenant, entity].drop(columns=unsent).to_dict("records"))
-        for tenant, entity in keys.itertuples(index=False)
+        (
+            tenant,
+            entity,
+            by_point[tenant, entity, at].drop(columns=unsent).to_dict("records"),
+            *([at.to_pydatetime()] if snapshot.definition else []),
+        )
+        for tenant, entity, at in keys.itertuples(index=False)
     ]
 
 
@@ -208,9 +233,9 @@ def against_champion(champion: tuple[str, str], run: Run) -> Comparison:
         )
         return Comparison(silence=silence)
     both = run.predictions().merge(theirs[[*KEYS, "probability"]], on=KEYS)
-    features = snapshot.rows_of("session_features", both[KEYS])
-    features = features.drop(columns=["point_at", "label", "status"])
-    rows = both[[*KEYS, "point_at", "label"]].merge(features, on=KEYS)
+    features = snapshot.rows_of(snapshot.features, both)
+    features = features.drop(columns=["label", "status"])
+    rows = both[[*KEYS, "label"]].merge(features, on=KEYS)
     settings, label = run.settings, both["label"].to_numpy()
     scores = both[run.chosen].to_numpy(), both["probability"].to_numpy()
     persons = both["person"].to_numpy() if "person" in both else None
@@ -253,6 +278,12 @@ def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
 def _choose_request(snapshot: Snapshot, feature_sql: str, lookups: Mapping) -> dict[str, Any]:
     """A made-up session at a prediction point, without the outcome."""
     points, values = sorted(snapshot.prediction_points), _common_values(snapshot)
+    if definition := snapshot.definition:
+        request = sample_request(values)
+        for event in request["events"]:
+            event.setdefault(definition["entity"], f"sample-{definition['entity']}")
+        at = SAMPLE_START + timedelta(hours=1)
+        return request | ({"point_at": f"{at}Z"} if definition.get("asked_at") == "now" else {})
     size = points[len(points) // 2]
     choices = [values, {"event_type": values["event_type"]}, {}]
     requests = [sample_request(values, size) for values in choices]

@@ -90,11 +90,14 @@ def readout(store: Store, settings: Settings) -> dict[str, Any]:
         )
     log = inputs.predictions(snapshot.open_latest(store))
     log = log if len(log) else pd.DataFrame(columns=LOG_COLUMNS)
-    is_drawn = log["anonymous_id"].notna()
+    # A visitor's variant is drawn by the device, another question's by its entity.
+    is_drawn = log["entity_id" if store.question else "anonymous_id"].notna()
     is_of_both = log["model_version"].isin([experiment["version"], experiment["champion"]])
     began = pd.Timestamp(experiment["since"]).tz_localize(None)
     log = log[is_of_both & is_drawn & (pd.to_datetime(log["answered_at"]) >= began)]
-    result = experiment | read(log, experiment["share"], settings.experiment.model_dump())
+    is_wanted = settings.questions[settings.name_of(store.question)].is_wanted
+    limits = settings.experiment.model_dump()
+    result = experiment | read(log, experiment["share"], limits, is_wanted)
     write_json(store.reports / "experiment.json", result)
     page.write(
         store,

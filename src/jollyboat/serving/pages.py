@@ -30,14 +30,15 @@ from jollyboat.store import UserError, default_store, project_settings
 
 MOST_BYTES = 10_000
 SERVED = "/page/"  # what data/ is to a browser
-FOLDERS = {"docs", "models", "monitor", "reports", "runs", "scores"}
+FOLDERS = {"docs", "models", "monitor", "questions", "reports", "runs", "scores"}
 log = logging.getLogger("serving")
 router = APIRouter(include_in_schema=False)
 
 
 def is_serving(app: FastAPI) -> bool:
     """Whether a champion is loaded and the tasks that serve it run."""
-    return bool(app.state.champions.models) and not any(task.done() for task in app.state.tasks)
+    has_champion = any(each.champions.models for each in app.state.questions.values())
+    return has_champion and not any(task.done() for task in app.state.tasks)
 
 
 async def show_error(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 from jollyboat.experiments.pointer import running_experiment
 from jollyboat.pages.plot import moment_of
 from jollyboat.review import review
-from jollyboat.store import Store, UserError, read_json
+from jollyboat.store import Store, UserError, read_json, words_of
 
 MOST_RUNS, MOST_STEPS = 10, 8
 UNREADABLE = (
@@ -24,7 +24,8 @@ UNREADABLE = (
 def read_state(store: Store) -> dict[str, Any]:
     """Each part by its name, None or empty where there is none yet.
 
-    `troubles` has a sentence for each file that cannot be read.
+    `others` has the words and the state of each further question that has files. `troubles` has a
+    sentence for each file that cannot be read.
     """
     troubles: dict[Path, str] = {}
 
@@ -59,7 +60,13 @@ def read_state(store: Store) -> dict[str, Any]:
     latest = read(store.latest_snapshot, lambda pointer: str(pointer["snapshot"]), "make data")
     manifest = store.snapshots / (latest or "none") / "manifest.json"
     readout = store.reports / "experiment.json"
+    others = [
+        {"words": words_of(one), "store": one, "state": read_state(one)}
+        for one in (store.of_every_question()[1:] if not store.question else ())
+    ]
+    troubles |= {path: text for one in others for path, text in one["state"]["troubles"].items()}
     return {
+        "others": others,
         "champions": {owner: steps for owner, steps in histories.items() if steps},
         "runs": [run | {"figure": read_figure(run["id"])} for run in runs],
         "data": read(manifest, _data, "make data"),

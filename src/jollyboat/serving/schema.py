@@ -1,8 +1,8 @@
 """What a client may send and what it gets; unlisted fields go into the event's payload."""
 
 import hashlib
-from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Any, Literal, Required
 
 from pydantic import (
@@ -24,8 +24,8 @@ from jollyboat.bundles.features import (
     kept_id,
     naive_utc,
     payload_text,
-    rows_of_request,
 )
+from jollyboat.bundles.model import LoadedModel
 
 MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
 # The kinds of validation error that are 413 rather than 422.
@@ -107,9 +107,10 @@ class PredictRequest(BaseModel):
         """The rows that `prepare_rows` made, else the events."""
         return self._rows or self.events
 
-    def prepare_rows(self, salt: str, personal_fields: Sequence[str]) -> None:
+    def prepare_rows(self, model: LoadedModel) -> None:
         """Make the rows of the events once; making rows of rows is quick and changes nothing."""
-        self._rows = rows_of_request(0, self.tenant_id, self.events, salt, personal_fields)
+        point_at = getattr(self, "point_at", None)
+        self._rows = model.rows_of(0, self.tenant_id, self.events, point_at)
 
     def anonymous_id(self) -> str | None:
         """The first in the events."""
@@ -119,7 +120,7 @@ class PredictRequest(BaseModel):
         """The first in the events."""
         return self._first("user_id")
 
-    def entity_id(self) -> str | None:
+    def entity(self) -> str | None:
         """The session's id as staging keeps it, else one of tenant and device, else None."""
         own = kept_id(self.session_id or "")
         if session_id := own or self._first("session_id"):
@@ -132,6 +133,23 @@ class PredictRequest(BaseModel):
         return next(filter(None, values), None)
 
 
+class QuestionRequest(PredictRequest):
+    """The events of one entity (a user, an order), in any order.
+
+    `entity_id` names it; without it the newest event that does. `point_at` is the time as of which
+    the question is asked.
+    """
+
+    entity_id: Identifier | None = None
+    point_at: Moment | None = None
+
+    def entity_of(self, column: str) -> str | None:
+        """The entity's id as staging keeps it, from the request or from this column of events."""
+        events = sorted(self.events, key=itemgetter("occurred_at"), reverse=True)
+        values = (kept_id(event.get(column) or "") for event in events)
+        return kept_id(self.entity_id or "") or next(filter(None, values), None)
+
+
 class BatchRequest(BaseModel):
     """Many sessions, each as POST /predict takes it."""
 
@@ -139,6 +157,16 @@ class BatchRequest(BaseModel):
 
     sessions: Annotated[
         list[PredictRequest], Field(min_length=1, max_length=MOST_SESSIONS), FailFast()
+    ]
+
+
+class QuestionBatch(BaseModel):
+    """Many entities, each as POST /predict/<question> takes it."""
+
+    model_config = ConfigDict(strict=True)
+
+    requests: Annotated[
+        list[QuestionRequest], Field(min_length=1, max_length=MOST_SESSIONS), FailFast()
     ]
 
 
@@ -155,7 +183,8 @@ class Answer(BaseModel):
     """The probability of the outcome after the events, and its model; `reasons` on request.
 
     Probability and decision are null where the session has fewer events than every prediction
-    point (`too_early`), or the outcome already (`had_outcome`).
+    point (`too_early`), or the outcome already (`had_outcome`), or where no event is in the history
+    that a question's features are made from (`no_events`).
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -163,7 +192,7 @@ class Answer(BaseModel):
     request_id: str
     tenant_id: str
     entity_id: str
-    status: Literal["predicted", "too_early", "had_outcome"]
+    status: Literal["predicted", "too_early", "had_outcome", "no_events"]
     probability: float | None
     decision: bool | None
     threshold: float

@@ -6,7 +6,7 @@ import duckdb
 
 from jollyboat.pages import page
 from jollyboat.pages.terminal import format_count
-from jollyboat.store import Store, quoted, read_json
+from jollyboat.store import Store, quoted, read_json, words_of
 
 BINS = 20
 LEFT_OUT = {
@@ -50,8 +50,8 @@ def gather(folder: Path) -> dict:
 
 
 def format_summary(folder: Path, seconds: float) -> str:
-    """How many sessions were scored by which model, and where the scores are."""
-    scores = gather(folder)
+    """How many rows were scored by which model, and where the scores are."""
+    scores, words = gather(folder), words_of(_store_of(folder))
     versions = {f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}
     files = "\n".join(f"file: {path}" for path in scores["files"])
     left_out = ""
@@ -61,7 +61,7 @@ def format_summary(folder: Path, seconds: float) -> str:
         )
         left_out = f"left out: {counts}\n"
     return (
-        f"{left_out}score: {format_count(scores['rows'], 'session')} of the last "
+        f"{left_out}score: {format_count(scores['rows'], words.row)} of the last "
         f"{format_count(scores['days'], 'day')} scored by {', '.join(sorted(versions))}, "
         f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
         f"{files}\npage: {folder / 'report.html'}"
@@ -70,5 +70,13 @@ def format_summary(folder: Path, seconds: float) -> str:
 
 def write_page(folder: Path, title: str) -> str:
     """Write the page beside the scores and return it."""
-    store, scores = Store(folder.parents[1]), gather(folder)
-    return page.write(store, folder / "report.html", "scores.html", title=title, scores=scores)
+    return page.write(
+        _store_of(folder), folder / "report.html", "scores.html", title=title, scores=gather(folder)
+    )
+
+
+def _store_of(folder: Path) -> Store:
+    """The store of the scores in this folder: that of a question below data/questions."""
+    home = folder.parents[1]
+    is_other = home.parent.name == "questions"
+    return Store(home.parents[1], home.name) if is_other else Store(home)

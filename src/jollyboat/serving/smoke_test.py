@@ -55,10 +55,11 @@ def run_smoke_test(bundle_folder: Path, requests: int = 50) -> dict[str, Any]:
     The milliseconds are those of the fastest of three rounds, the least disturbed one.
     UserError with the server's last lines where it does not start, or answers differently.
     """
-    sample = open_bundle(bundle_folder).sample
+    bundle = open_bundle(bundle_folder)
+    path = f"/predict/{bundle.question['name']}" if bundle.question else "/predict"
     try:
         with running_server(bundle_folder) as server:
-            rounds = [_measure(server, sample, requests) for _ in range(ROUNDS)]
+            rounds = [_measure(server, path, bundle.sample, requests) for _ in range(ROUNDS)]
     except UserError as error:
         raise UserError(f"The bundle at {bundle_folder} fails its smoke test: {error}") from error
     p50_ms, p99_ms = np.percentile(rounds, [50, 99], axis=1).min(axis=1).tolist()
@@ -72,13 +73,14 @@ def run_smoke_test(bundle_folder: Path, requests: int = 50) -> dict[str, Any]:
 
 
 def send_sample(store: Store) -> tuple[dict[str, Any], int, dict[str, Any]]:
-    """The shared champion's sample request, and the status and answer of its server."""
+    """The sample request of the question's shared champion, and its server's status and answer."""
     champion = current(store, SHARED)
     if champion is None:
         raise UserError("There is no champion to ask: `make deploy` makes one.")
     request = open_bundle(store.bundle(*champion)).sample["request"]
+    path = f"/predict/{store.question}" if store.question else "/predict"
     with running_server() as server, server.connect() as connection:
-        return request, *_call(connection, "/predict?explain=true", json.dumps(request))
+        return request, *_call(connection, f"{path}?explain=true", json.dumps(request))
 
 
 @contextmanager
@@ -137,14 +139,14 @@ def _wait_until_ready(server: Server, deadline: float) -> None:
     raise UserError("The server was not ready in time.")
 
 
-def _measure(server: Server, sample: dict[str, Any], requests: int) -> list[float]:
+def _measure(server: Server, path: str, sample: dict[str, Any], requests: int) -> list[float]:
     """The milliseconds of each request over one connection, without the first, which warms up."""
     body, expected = json.dumps(sample["request"]), sample["answer"]
     latencies = []
     with server.connect() as connection:
         for _ in range(requests + 1):
             began = time.perf_counter()
-            status, answer = _call(connection, "/predict", body)
+            status, answer = _call(connection, path, body)
             latencies.append((time.perf_counter() - began) * 1_000)
             if status != 200 or not _is_same(answer, expected):
                 received = json.dumps(answer)[:300]

@@ -31,29 +31,48 @@ from jollyboat.store import (
 from jollyboat.warehouse.warehouse import (
     connect,
     locked,
+    other_questions,
     published_queries,
     published_tables,
     question,
 )
 
+KEYS = ["tenant_id", "entity_id", "point_at"]
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
-SAMPLE = "features_sample.parquet"
 TABLE = {"columns": dict, "files": [{"file": str}]}
 LISTED, ABSENT = ("events", "sessions"), {"rows": 0, "columns": {}}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One published state of the tables; its rows never change."""
+    """One published state of the tables; its rows never change.
+
+    The store's question says whose features, statuses and labels these are.
+    """
 
     store: Store
     id: str
     manifest: dict
 
     @property
+    def features(self) -> str:
+        """The name of the table of features and labels."""
+        return features_of(self.store.question)
+
+    @property
+    def events_at_point(self) -> str:
+        """The name of the query of the events that the features are made from."""
+        return _prefixed(self.store.question, "events_at_point")
+
+    @property
     def feature_sql(self) -> str:
         """The SQL of features_at_point that computed this snapshot's features."""
-        return (self.store.snapshots / self.id / "features.sql").read_text(encoding="utf-8")
+        return self._file("features.sql").read_text(encoding="utf-8")
+
+    @property
+    def definition(self) -> dict:
+        """What is asked: see jollyboat.warehouse.questions; empty for the first question."""
+        return self._of_question if self.store.question else {}
 
     @property
     def lookups(self) -> list[str]:
@@ -67,14 +86,14 @@ class Snapshot:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """The number of sessions by status."""
-        return self.manifest.get("statuses", {})
+        """The number of rows by status."""
+        return self._of_question.get("statuses", {})
 
     @property
     def label_rate(self) -> float | None:
-        """The share of the training sessions that have the outcome; None without such sessions."""
+        """The share of the rows for training that have the outcome; None without such rows."""
         count = self.statuses.get("train")
-        return self.manifest["positive_count"] / count if count else None
+        return self._of_question["positive_count"] / count if count else None
 
     @property
     def ends_at(self) -> datetime | None:
@@ -92,17 +111,22 @@ class Snapshot:
     @property
     def prediction_points(self) -> list[int]:
         """The numbers of events at which sessions are predicted."""
-        return self.manifest.get("prediction_points", [1])
+        return [1] if self.store.question else self.manifest.get("prediction_points", [1])
 
     @property
     def outcome(self) -> str:
         """The condition on an event that is the outcome; "false" if it is no condition on one."""
-        return self.manifest.get("outcome", "false")
+        return "false" if self.store.question else self.manifest.get("outcome", "false")
 
     @property
     def personal_fields(self) -> list[str]:
         """The keys of the payload whose values are hashed."""
         return self.manifest.get("personal_fields", [])
+
+    @property
+    def horizon_days(self) -> int:
+        """The days after a point in which the outcome may follow; 0 for the rest of a session."""
+        return self.definition.get("horizon_days") or 0
 
     def columns(self, table: str) -> dict[str, str]:
         """The columns of a table with their DuckDB types; UserError if there is no such table."""
@@ -133,10 +157,10 @@ class Snapshot:
 
     def sample(self) -> str:
         """A sample of the features for the `from` clause: one file for any number of days."""
-        path = self.store.snapshots / self.id / SAMPLE
+        path = self._file("features_sample.parquet")
         if path.exists():
             return f"read_parquet('{quoted(path)}')"
-        return self.scan("session_features")
+        return self.scan(self.features)
 
     def relation(self, table: str) -> duckdb.DuckDBPyRelation:
         """A table as a DuckDB relation, for example `.relation("events").filter("price > 10")`."""
@@ -146,11 +170,37 @@ class Snapshot:
         """A table as a pandas data frame."""
         return self.relation(table).df()
 
-    def rows_of(self, table: str, entities):
-        """The rows of these entities, a data frame (tenant_id, entity_id), as a data frame."""
-        self._connection.register("requested", entities)
+    def rows_of(self, table: str, keys):
+        """The rows with these keys, a data frame with some or all of KEYS, as a data frame."""
+        names = [name for name in KEYS if name in keys]
+        self._connection.register("requested", keys[names])
         requested = self._connection.table("requested")
-        return self.relation(table).join(requested, "tenant_id, entity_id", how="semi").df()
+        return self.relation(table).join(requested, ", ".join(names), how="semi").df()
+
+    def training_rows(self):
+        """The features with their labels, and whose rows they are: `person_id`, as a data frame."""
+        rows = self.relation(self.features)
+        if self.store.question:
+            return rows.project("*, entity_id as person_id").df()
+        if "person_id" not in self.columns("sessions"):  # of an earlier version
+            return rows.df()
+        persons = self.relation("sessions").project("tenant_id, session_id as entity_id, person_id")
+        return rows.join(persons, "tenant_id, entity_id", how="left").df()
+
+    @property
+    def _of_question(self) -> dict:
+        """The part of the manifest about the store's question."""
+        if not self.store.question:
+            return self.manifest
+        questions = self.manifest.get("questions", {})
+        if self.store.question not in questions:
+            raise UserError(
+                f"Snapshot {self.id} has no question {self.store.question}: run `make data`."
+            )
+        return questions[self.store.question]
+
+    def _file(self, name: str) -> Path:
+        return self.store.snapshots / self.id / _prefixed(self.store.question, name)
 
     def _data_end(self, column: str) -> datetime | None:
         if "int_data_end" in self.manifest["tables"]:
@@ -168,6 +218,15 @@ class Snapshot:
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         return duckdb.connect()
+
+
+def features_of(question: str) -> str:
+    """The name of a question's table of features; "" is the first, which is about sessions."""
+    return f"{question}_features" if question else "session_features"
+
+
+def _prefixed(question: str, name: str) -> str:
+    return f"{question}_{name}" if question else name
 
 
 def find_latest(store: Store) -> Snapshot | None:
@@ -211,23 +270,26 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
 
 
 def publish(
-    store: Store, facts: Mapping, feature_sql: str, notes: Mapping
+    store: Store, facts: Mapping, feature_sql: Mapping[str, str] | str, notes: Mapping
 ) -> tuple[Snapshot, bool]:
     """Publish the warehouse's tables; returns the snapshot and whether it is new.
 
+    `feature_sql` has the SQL of each question's features; "" is the first, a text alone is its SQL.
     The id is the hash of the content with `facts`, so the same rows are the same snapshot.
     `notes` go into the manifest but not into the id. The pointer to the latest is written last:
     after a kill at any moment the snapshot before is still the latest.
     """
+    if isinstance(feature_sql, str):
+        feature_sql = {"": feature_sql}
     with connect(store) as connection:
         content = _describe_content(store, connection, feature_sql) | dict(facts)
         snapshot_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         folder = store.snapshots / snapshot_id
         is_new = not (folder / "manifest.json").exists()
-        if is_new:
-            write_text(folder / "features.sql", feature_sql)
-            sample = distribution.sampled(connection.table("session_features"))
-            sample.to_parquet(str(folder / SAMPLE))
+        for question_name, sql in feature_sql.items() if is_new else ():
+            write_text(folder / _prefixed(question_name, "features.sql"), sql)
+            sample = distribution.sampled(connection.table(features_of(question_name)))
+            sample.to_parquet(str(folder / _prefixed(question_name, "features_sample.parquet")))
     if is_new:
         _write_moved_ids(Snapshot(store, snapshot_id, content), folder / "moved_ids.parquet")
         published_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -238,7 +300,7 @@ def publish(
 
 
 def _describe_content(
-    store: Store, connection: duckdb.DuckDBPyConnection, feature_sql: str
+    store: Store, connection: duckdb.DuckDBPyConnection, feature_sql: Mapping[str, str]
 ) -> dict:
     """What the id depends on; writes the tables' new files."""
     tables = {
@@ -246,10 +308,6 @@ def _describe_content(
         for name, day in published_tables(store).items()
     }
     span = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
-    counts = connection.sql(
-        "select status, count(*), count(*) filter (where label) from session_features "
-        "group by all order by status"
-    ).fetchall()
     views = dict(
         connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall()
     )
@@ -260,9 +318,33 @@ def _describe_content(
         },
         "events_between": [str(moment) for moment in span],
         **question(store),
+        **_count_statuses(connection, "", feature_sql),
+    } | _describe_others(store, connection, feature_sql)
+
+
+def _describe_others(
+    store: Store, connection: duckdb.DuckDBPyConnection, feature_sql: Mapping[str, str]
+) -> dict:
+    """The definitions and counts of all questions but the first, if there are any."""
+    others = {
+        name: definition | _count_statuses(connection, name, feature_sql)
+        for name, definition in other_questions(store).items()
+        if name in feature_sql
+    }
+    return {"questions": others} if others else {}
+
+
+def _count_statuses(
+    connection: duckdb.DuckDBPyConnection, name: str, feature_sql: Mapping[str, str]
+) -> dict:
+    counts = connection.sql(
+        f"select status, count(*), count(*) filter (where label) from {features_of(name)} "
+        "group by all order by status"
+    ).fetchall()
+    return {
         "statuses": {status: count for status, count, _ in counts},
         "positive_count": sum(positives for *_, positives in counts),
-        "feature_sql": hashlib.sha256(feature_sql.encode()).hexdigest(),
+        "feature_sql": hashlib.sha256(feature_sql[name].encode()).hexdigest(),
     }
 
 
@@ -347,16 +429,19 @@ def uses(store: Store) -> dict[str, list[str]]:
     champions with every version in their history.
     """
     users = {latest_id(store): ["latest"]}
-    if snapshot_id := of_latest_run(store):
-        users.setdefault(snapshot_id, []).append("latest run")
-    for pointer in sorted(store.models.glob("*/champion.json")):
-        user, history = f"champion of {pointer.parent.name}", json.dumps(read_json(pointer))
-        for manifest in sorted(pointer.parent.glob("*/manifest.json")):
-            if f'"{manifest.parent.name}"' not in history:
-                continue
-            users_of_one = users.setdefault(read_json(manifest, snapshot=str)["snapshot"], [])
-            if user not in users_of_one:
-                users_of_one.append(user)
+    for one in store.of_every_question():
+        prefix = f"{one.question}: " if one.question else ""
+        if snapshot_id := of_latest_run(one):
+            users.setdefault(snapshot_id, []).append(f"{prefix}latest run")
+        for pointer in sorted(one.models.glob("*/champion.json")):
+            user = f"{prefix}champion of {pointer.parent.name}"
+            history = json.dumps(read_json(pointer))
+            for manifest in sorted(pointer.parent.glob("*/manifest.json")):
+                if f'"{manifest.parent.name}"' not in history:
+                    continue
+                users_of_one = users.setdefault(read_json(manifest, snapshot=str)["snapshot"], [])
+                if user not in users_of_one:
+                    users_of_one.append(user)
     return users
 
 
@@ -466,8 +551,8 @@ def _changed_tables(a: Snapshot, b: Snapshot) -> Iterator[str]:
 
 
 def _changed_distributions(a: Snapshot, b: Snapshot) -> Iterator[str]:
-    yield "session_features, the largest change first (0 is the same, above 0.25 is far):"
-    scans = a.scan("session_features"), b.scan("session_features")
+    yield f"{b.features}, the largest change first (0 is the same, above 0.25 is far):"
+    scans = a.scan(a.features), b.scan(b.features)
     with duckdb.connect() as connection:
         rows = distribution.compare(connection, *scans)
     for row in rows:

@@ -14,6 +14,7 @@ from jollyboat.store.paths import Store, default_store
 from jollyboat.store.personal import hash_addresses, hash_personal, hash_text
 from jollyboat.store.project import LIBRARY, PROJECT, find_project, is_project, project_settings
 from jollyboat.store.sql import quoted, unused_name
+from jollyboat.store.words import Words, words_of
 
 __all__ = [
     "LIBRARY",
@@ -21,6 +22,7 @@ __all__ = [
     "PointerMoved",
     "Store",
     "UserError",
+    "Words",
     "default_store",
     "explain",
     "find_project",
@@ -39,6 +41,7 @@ __all__ = [
     "replacing",
     "suggest",
     "unused_name",
+    "words_of",
     "write_json",
     "write_text",
 ]

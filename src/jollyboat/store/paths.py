@@ -7,10 +7,15 @@ from jollyboat.store.project import PROJECT
 
 
 class Store:
-    """The files and folders of one project's data, all below `root`."""
+    """The files and folders of one project's data, all below `root`.
 
-    def __init__(self, root: Path):
-        self.root = root
+    Runs, models, scores and the monitor's files belong to one question: to the first one where
+    `question` is empty.
+    """
+
+    def __init__(self, root: Path, question: str = ""):
+        self.root, self.question = root, question
+        home = root / "questions" / question if question else root
         self.raw = root / "raw"
         self.live = root / "live"
         self.salt = root / ".salt"
@@ -22,19 +27,28 @@ class Store:
         self.tables = root / "tables"
         self.snapshots = root / "snapshots"
         self.latest_snapshot = root / "snapshots" / "latest.json"
-        self.runs = root / "runs"
-        self.latest_run = root / "runs" / "latest.json"
-        self.models = root / "models"
-        self.experiment = root / "models" / "experiment.json"
-        self.scores = root / "scores"
+        self.runs = home / "runs"
+        self.latest_run = home / "runs" / "latest.json"
+        self.models = home / "models"
+        self.experiment = home / "models" / "experiment.json"
+        self.scores = home / "scores"
         self.erasing = root / ".erasing.json"
         self.erasures = root / "erasures.jsonl"
         self.overview = root / "index.html"
-        self.monitor = root / "monitor"
-        self.reports = root / "reports"
+        self.monitor = home / "monitor"
+        self.reports = home / "reports"
         self.data_docs = root / "reports" / "data_docs"
         self.distributions = root / "reports" / "distributions.json"
         self.failed_rows = root / "reports" / "failed_rows.json"
+
+    def of(self, question: str) -> "Store":
+        """The same data with the runs, models and scores of another question; "" is the first."""
+        return Store(self.root, question)
+
+    def of_every_question(self) -> list["Store"]:
+        """One store for each question that has files, the first question's at the front."""
+        folders = sorted((self.root / "questions").glob("*"))
+        return [self.of(""), *(self.of(path.name) for path in folders if path.is_dir())]
 
     def why_none(self) -> str:
         """Why there is no snapshot or no run: none was made yet, or an erasure removed it."""

@@ -16,6 +16,8 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
 Factor = Annotated[float, Field(gt=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+FIRST = "purchase_intent"  # the question of a project.toml without [questions]
 
 
 class Section(BaseModel):
@@ -122,11 +124,30 @@ class Review(Section):
     days: Count
 
 
-class Settings(Section):
-    """The tables of project.toml. Any other table has the settings of the candidate of its name."""
+class Question(Section):
+    """The words for a question's entity and outcome, and tables that replace entries of the others.
+
+    `[questions.churn.decision]` replaces entries of `[decision]` for the question churn.
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, Any]]
+
+    entity: Text = "session"
+    outcome: Text = "outcome"
+    is_wanted: bool = True  # whether an experiment's variant with more outcomes is the better one
+
+
+class Settings(Section):
+    """The tables of project.toml. Any other table has the settings of the candidate of its name.
+
+    The first question is the one about sessions.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    questions: Annotated[dict[Name, Question], Field(min_length=1)] = {FIRST: Question()}
 
     project: Project
     simulate: Simulate
@@ -142,6 +163,28 @@ class Settings(Section):
     experiment: Experiment
     review: Review
 
+    def store_name(self, question: str) -> str:
+        """The question as a Store takes it: "" for the first; UserError if there is none."""
+        if question not in ("", *self.questions):
+            hint = suggest(question, self.questions) or f" There are {', '.join(self.questions)}."
+            raise UserError(f"project.toml has no [questions.{question}].{hint}")
+        return "" if question == next(iter(self.questions)) else question
+
+    def name_of(self, question: str) -> str:
+        """The question's name; "" is the first one's."""
+        return question or next(iter(self.questions))
+
+    def of(self, question: str) -> "Settings":
+        """The settings of one question: its own entries replace those of project.toml."""
+        tables = self.model_dump(mode="json")
+        own = tables["questions"].get(self.name_of(question), {})
+        replaced = {
+            name: tables.get(name, {}) | table
+            for name, table in own.items()
+            if isinstance(table, dict)
+        }
+        return Settings.model_validate(tables | replaced)
+
 
 def parse(text: str) -> Settings:
     """The settings in a TOML document; UserError with file, key, value and what is allowed."""
@@ -154,10 +197,15 @@ def parse(text: str) -> Settings:
 
 def check(tables: Mapping[str, Any]) -> Settings:
     """The settings in tables that were parsed before; UserError as by `parse`."""
+    place = "project.toml"
     try:
-        return Settings.model_validate(tables)
+        settings = Settings.model_validate(tables)
+        for name in settings.questions:
+            place = f"project.toml: [questions.{name}]"
+            settings.of(name)
     except ValidationError as error:
-        raise UserError(f"project.toml: {_sentence(tables, error.errors())}") from error
+        raise UserError(f"{place}: {_sentence(tables, error.errors())}") from error
+    return settings
 
 
 def _sentence(tables: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:

@@ -69,19 +69,28 @@ class _Job:
         return model.predict_proba(self.judged.features)
 
 
-def diagnose(name: str, split: Split, schema: FeatureSchema, settings: Mapping) -> dict[str, Any]:
+def diagnose(
+    name: str,
+    split: Split,
+    schema: FeatureSchema,
+    settings: Mapping,
+    horizon_days: int = 0,
+) -> dict[str, Any]:
     """The learning curve and the backtest of a candidate, with the baseline's backtest.
 
     - learning: average precision on validation by rows of training.
     - backtest: average precision of a model trained before each cut-off, on the rows from it up
       to the next cut-off.
     - lead: average precision above the baseline's on all rows of the backtest that both predicted.
+
+    No label of a row before a cut-off is decided after it.
     """
     train, validation = thin(split.train, MOST_ROWS), thin(split.validation, MOST_ROWS // 3)
     past = join(train, validation)
     sizes = [int(share * len(train)) for share in SHARES]
     curve = [_Job(name, thin(train, size), validation, validation) for size in sizes]
-    backtests = _backtest_jobs(dict.fromkeys([BASELINE, name]), past)
+    gap = pd.Timedelta(days=horizon_days)
+    backtests = _backtest_jobs(dict.fromkeys([BASELINE, name]), past, gap)
     find_candidate(name)  # import it here: threads that import one module wait for each other
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         jobs = [*curve, *backtests]
@@ -137,13 +146,19 @@ def _lead(
     }
 
 
-def _backtest_jobs(candidates: Mapping[str, Any], past: Part) -> list[_Job]:
+def _backtest_jobs(candidates: Mapping[str, Any], past: Part, gap: pd.Timedelta) -> list[_Job]:
     """One job per cut-off and candidate; the first cut-off has two stretches of rows before it."""
-    edges = np.linspace(0, len(past), CUT_OFFS + 3).astype(int)
+    edges, times = np.linspace(0, len(past), CUT_OFFS + 3).astype(int), past.keys["point_at"]
+
+    def stretch(first: int, end: int) -> Part:
+        """The rows up to `end` whose labels are decided by then."""
+        is_decided = times.iloc[first:end] <= times.iloc[end] - gap
+        return rows_of(past, first + np.flatnonzero(is_decided))
+
     jobs = []
     for place in range(2, CUT_OFFS + 2):
-        train = rows_of(past, slice(0, edges[place - 1]))
-        validation = rows_of(past, slice(edges[place - 1], edges[place]))
+        train = stretch(0, edges[place - 1])
+        validation = stretch(edges[place - 1], edges[place])
         judged = rows_of(past, slice(edges[place], edges[place + 1]))
         jobs += [_Job(candidate, train, validation, judged) for candidate in candidates]
     return jobs

@@ -132,7 +132,8 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
     code = hash_file(PROJECT / "ml" / "candidates.py") + hash_folder(LIBRARY / "training", ".py")
     code_hash = hashlib.sha256(code.encode()).hexdigest()[:16]
     versions = {"code": code_hash, "libraries": installed_libraries()}
-    inputs = {"snapshot": snapshot_id, **versions, **settings}
+    question = {"question": store.question} if store.question else {}
+    inputs = {"snapshot": snapshot_id, **question, **versions, **settings}
     run = Run(store, hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12])
     write_json(run.folder / "settings.json", inputs)
     write_json(store.latest_run, {"run": run.id})
@@ -206,7 +207,7 @@ def _gates(run: Run) -> list[tuple[str, dict]]:
     for manifest in sorted(run.store.models.glob("*/*/manifest.json")):
         gate = run.store.gate(manifest.parent.parent.name, manifest.parent.name)
         if read_json(manifest).get("run") == run.id and gate.exists():
-            gate_page = gate.with_suffix(".html").relative_to(run.store.root)
+            gate_page = gate.with_suffix(".html").relative_to(run.store.models.parent)
             decision = read_json(gate, decision=dict)["decision"]
             gates.append((f"../../{gate_page.as_posix()}", decision))
     return gates

@@ -1,4 +1,4 @@
-"""Sessions split in order of time: train, then validation, then holdout."""
+"""Rows split in order of time: train, then validation, then holdout."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -56,24 +56,29 @@ class Split:
         return {name: part.summary() for name, part in vars(self).items()}
 
 
-def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
+def by_time(frame: pd.DataFrame, train: float, validation: float, horizon_days: int = 0) -> Split:
     """The rows with status 'train', split in order of `point_at`; rows of one moment stay together.
 
-    `train` and `validation` are shares of the rows; the rest is the holdout. Raises `UserError`.
+    `train` and `validation` are shares of the rows; the rest is the holdout. With a horizon they
+    are shares of the time, and the rows of a horizon before validation and holdout are left out:
+    so no label of a part is decided in a later one. Raises `UserError`.
     """
     rows = frame[(frame["status"] == "train") & frame["label"].notna()]
     _check_outcomes(frame, rows)
     # tenant and entity make the order of equal times the same on every machine
     rows = rows.sort_values(["point_at", "tenant_id", "entity_id"], kind="stable")
-    times = rows["point_at"].to_numpy()
-    first, second = _cut(times, train), _cut(times, train + validation)
-    parts = (rows.iloc[:first], rows.iloc[first:second], rows.iloc[second:])
+    if horizon_days:
+        parts = _cut_with_gaps(rows, train, validation, pd.Timedelta(days=horizon_days))
+    else:
+        times = rows["point_at"].to_numpy()
+        first, second = _cut(times, train), _cut(times, train + validation)
+        parts = (rows.iloc[:first], rows.iloc[first:second], rows.iloc[second:])
     split = Split(*map(Part.of, parts))
     for name, part in vars(split).items():
         positives = int(part.label.sum())
         if positives in (0, len(part)):
             raise UserError(
-                f"Too few rows: of {len(rows)} sessions ({int(rows['label'].sum())} with the "
+                f"Too few rows: of {len(rows)} rows ({int(rows['label'].sum())} with the "
                 f"outcome) the {name} part has {len(part)}, {positives} of them with the outcome. "
                 f"It needs some with and some without.{_format_open(frame)} Add more days of logs, "
                 "then run `make data`, or give that part a larger share under [split] in "
@@ -83,13 +88,14 @@ def by_time(frame: pd.DataFrame, train: float, validation: float) -> Split:
 
 
 def _format_open(frame: pd.DataFrame) -> str:
-    """How many sessions may still go on, where they are a fifth or more of all."""
+    """How many rows have no known outcome yet, where they are a fifth or more of all."""
     count = int((frame["status"] == "open").sum())
     if count <= len(frame) / 5:
         return ""
     return (
-        f" {count:,} of {len(frame):,} sessions are open: they may go on, because the logs end "
-        "less than `vars: session_silence_minutes:` (dbt/dbt_project.yml) after them."
+        f" {count:,} of {len(frame):,} rows are open: their outcome may still follow, because the "
+        "logs end less than the horizon of the question after them (for sessions `vars: "
+        "session_silence_minutes:` in dbt/dbt_project.yml)."
     )
 
 
@@ -99,7 +105,7 @@ def _check_outcomes(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
         counts = frame["status"].value_counts().items()
         statuses = ", ".join(f"{count} {status}" for status, count in counts) or "none"
         raise UserError(
-            f"No session can be used for training yet (sessions by status: {statuses})."
+            f"No row can be used for training yet (rows by status: {statuses})."
             f"{_format_open(frame)} Where most `had_outcome`, correct `vars: outcome:` in "
             "dbt/dbt_project.yml. Else put more days of logs under data/raw, or predict earlier in "
             "a session (`prediction_points`). Then run `make data`."
@@ -108,8 +114,9 @@ def _check_outcomes(frame: pd.DataFrame, rows: pd.DataFrame) -> None:
     if positives in (0, len(rows)):
         which = "had the outcome" if positives else "did not have the outcome"
         raise UserError(
-            f"All {len(rows)} sessions {which}, so a model has nothing to learn. Check "
-            "`vars: outcome:` in dbt/dbt_project.yml, or add more days of logs, then run "
+            f"All {len(rows)} rows {which}, so a model has nothing to learn. Check the outcome "
+            "(of sessions `vars: outcome:` in dbt/dbt_project.yml, of another question the meta of "
+            "its points below dbt/models/questions), or add more days of logs, then run "
             "`make data`."
         )
 
@@ -136,6 +143,22 @@ def join(first: Part, second: Part) -> Part:
         pd.concat([first.keys, second.keys], ignore_index=True),
         pd.concat([first.features, second.features], ignore_index=True),
         np.concatenate([first.label, second.label]),
+    )
+
+
+def _cut_with_gaps(
+    rows: pd.DataFrame, train: float, validation: float, gap: pd.Timedelta
+) -> tuple[pd.DataFrame, ...]:
+    """Three parts with a gap before the second and the third one."""
+    times = rows["point_at"]
+    first, last = times.min(), times.max()
+    span = max(last - first - 2 * gap, pd.Timedelta(0))
+    train_end = first + train * span
+    validation_end = train_end + gap + validation * span
+    return (
+        rows[times <= train_end],
+        rows[times.between(train_end + gap, validation_end)],
+        rows[times > validation_end + gap],
     )
 
 

@@ -29,9 +29,11 @@ from jollyboat.training.split import Part, Split, by_time, thin
 SEGMENT_RESAMPLES = 100
 
 
-def prepare(sessions: pd.DataFrame, settings: Mapping) -> tuple[Split, FeatureSchema]:
-    """The training sessions split by time, and the schema of their features; raises UserError."""
-    split = by_time(sessions, **settings["split"])
+def prepare(
+    rows: pd.DataFrame, settings: Mapping, horizon_days: int = 0
+) -> tuple[Split, FeatureSchema]:
+    """The training rows split by time, and the schema of their features; raises UserError."""
+    split = by_time(rows, **settings["split"], horizon_days=horizon_days)
     return split, FeatureSchema.from_frame(split.train.features)
 
 
@@ -79,6 +81,7 @@ def compare(
     fitted: Mapping[str, Mapping],
     settings: Mapping,
     saved: Path,
+    horizon_days: int = 0,
 ) -> dict[str, Any]:
     """The figures of a run: each candidate on validation and holdout, and the chosen one.
 
@@ -91,7 +94,7 @@ def compare(
     best, probability = candidates[chosen], fitted[chosen]["holdout"]
     best["found_segments"] = search_segments(split.holdout, schema, probability, judge.seed)
     best["examples"] = examples(load(saved / chosen), split.holdout, probability)
-    diagnosis = diagnose(chosen, split, schema, settings)
+    diagnosis = diagnose(chosen, split, schema, settings, horizon_days)
     on_validation = best["validation"]["average_precision"]["value"]
     sentences = format_diagnosis(diagnosis, best["on_train"], on_validation, chosen)
     leaks = look_for_leaks(split, schema)

@@ -14,11 +14,17 @@ def check_store(store: Store) -> Iterator[str]:
 
     present = read_state(store)
     yield from (" ".join(sentence.split()) for sentence in present["troubles"].values())
-    for owner, steps in present["champions"].items():
-        version = steps[0]["version"]
+    states = [(store, present), *((one["store"], one["state"]) for one in present["others"])]
+    champions = [
+        (within, owner, steps[0]["version"])
+        for within, state in states
+        for owner, steps in state["champions"].items()
+    ]
+    for within, owner, version in champions:
+        about = f" for {within.question}" if within.question else ""
         try:
-            with closing(LoadedModel(open_bundle(store.bundle(owner, version)))):
-                yield f"The model {version} of {owner} answers its sample as before."
+            with closing(LoadedModel(open_bundle(within.bundle(owner, version)))):
+                yield f"The model {version} of {owner}{about} answers its sample as before."
         except UserError as refusal:
             reason = " ".join(str(refusal).split())
-            yield f"The model {version} of {owner} no longer serves: {reason}"
+            yield f"The model {version} of {owner}{about} no longer serves: {reason}"

@@ -16,8 +16,8 @@ Names = list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]]
 NONE = Field(default_factory=list)
 
 
-def _check_outcome(outcome: str) -> str:
-    """The outcome; ValueError where it is no SQL condition, or reads other rows than its event."""
+def check_condition(outcome: str) -> str:
+    """The condition; ValueError where it is no SQL, or reads other rows than its event."""
     statement = [f"select {outcome}"]
     parsed = duckdb.execute("select json_serialize_sql($1)", statement).fetchone()[0]
     if (tree := json.loads(parsed))["error"]:
@@ -41,7 +41,7 @@ class Variables(Section):
     back_end_sources: Names = NONE
     feedback_sources: Names = NONE
     personal_fields: list[Text] = NONE
-    outcome: Annotated[Text, AfterValidator(_check_outcome)]
+    outcome: Annotated[Text, AfterValidator(check_condition)]
     prediction_points: Annotated[list[Count], Field(min_length=1)]
     session_silence_minutes: Annotated[float, Field(gt=0)]
     bot_event_count: Count

@@ -294,6 +294,19 @@ def question(store: Store) -> dict:
     return _last_build(store).get("question", {})
 
 
+def other_questions(store: Store) -> dict[str, dict]:
+    """The definitions of all questions but the first, by name."""
+    return _last_build(store).get("questions", {})
+
+
+def feature_sql(store: Store) -> dict[str, str]:
+    """The SQL that computes each question's features, as dbt last compiled it; "" is the first."""
+    names = {name: f"{name}_features_at_point" for name in other_questions(store)}
+    return {
+        name: compiled(store, model) for name, model in {"": "features_at_point", **names}.items()
+    }
+
+
 def _build_file(store: Store) -> Path:
     return store.dbt / "built.json"
 
@@ -333,6 +346,11 @@ def _results(store: Store) -> dict:
             "outcome": meta["events"].get("outcome", "false"),
             "prediction_points": variables().prediction_points,
             "personal_fields": variables().personal_fields,
+        },
+        "questions": {
+            name.removesuffix("_points"): each["question"]
+            for name, each in meta.items()
+            if "question" in each
         },
     }
 

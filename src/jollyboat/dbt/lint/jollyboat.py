@@ -21,6 +21,9 @@ def _stand_ins() -> dict[str, Callable]:
         "canonical_columns": lambda: columns,
         "canonical_events": lambda cte: f"select * from {cte}",
         "float_columns": lambda table: [],
+        "events_before_points": lambda name: "select 1 as tenant_id",
+        "labeled_features": lambda name: "select 1 as tenant_id",
+        "question_names": lambda: [],
         "feedback_events": lambda *arguments: "select 1 as tenant_id",
     }
 

@@ -1,12 +1,14 @@
 {#
-    Builds int_features: a table that is filled for one chunk of the sessions at a time (vars:
-    sessions_at_once). DuckDB keeps an aggregate's texts in memory and cannot write them to disk.
-    The model reads events_at_point, which has the events of one chunk.
+    A table of features that is filled for one chunk of the entities at a time: as many as there are
+    chunks of `vars: sessions_at_once` rows in the model that `rows_of` in its config names (default
+    sessions). DuckDB keeps an aggregate's texts in memory and cannot write them to disk. The model
+    reads a view that has the events of one chunk.
 #}
 {% materialization table_in_chunks, adapter='duckdb' %}
     {%- set target = this.incorporate(type='table') -%}
     {%- set count = (
-        "select 1 + count(*) // " ~ var('sessions_at_once') ~ " from " ~ ref('sessions')
+        "select 1 + count(*) // " ~ var('sessions_at_once') ~ " from "
+        ~ this.incorporate(path={'identifier': config.get('rows_of', 'sessions')})
     ) -%}
 
     {% do drop_relation_if_exists(load_cached_relation(this)) %}

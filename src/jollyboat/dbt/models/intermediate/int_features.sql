@@ -1,20 +1,6 @@
 {{ config(materialized='table_in_chunks') }}
 
-{# Training, monitoring and review put columns with these names beside the features. #}
-{%- set reserved = [
-    'status', 'label', 'person_id', 'person', 'day', 'probability', 'score', 'threshold', 'kind',
-    'turn'
-] %}
-{%- if execute %}
-{%- for column in adapter.get_columns_in_relation(ref('features_at_point')) %}
-{%- if column.name | lower in reserved %}
-{%- do exceptions.raise_compiler_error(
-    'The feature ' ~ column.name ~ ' has a name that Jollyboat uses. '
-    ~ 'Give it another name in features_at_point.sql.'
-) %}
-{%- endif %}
-{%- endfor %}
-{%- endif %}
+{%- do jollyboat.check_feature_names(ref('features_at_point')) %}
 
 with sessions as (
     select * from {{ ref('sessions') }}

@@ -1,4 +1,7 @@
-{# What the server predicted, and the outcome after the point in the same session. #}
+{#
+    What the server predicted, and the outcome after the point: in the same session, or within the
+    horizon of the question.
+#}
 {%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
 
 with events as not materialized (
@@ -9,13 +12,18 @@ sessions as not materialized (
     select * from {{ ref('sessions') }}
 ),
 
+data_end as ( -- noqa: ST03
+    select received_until from {{ ref('int_data_end') }}
+),
+
 parsed as (
     select
         tenant_id,
         event_id as request_id,
         occurred_at as answered_at,
         json_transform(payload, '{
-            "entity_id": "VARCHAR", "anonymous_id": "VARCHAR", "user_id": "VARCHAR",
+            "question": "VARCHAR", "entity_id": "VARCHAR", "anonymous_id": "VARCHAR",
+            "user_id": "VARCHAR",
             "event_count": "BIGINT", "point_at": "VARCHAR", "features_hash": "VARCHAR",
             "status": "VARCHAR", "probability": "DOUBLE", "decision": "BOOLEAN", "threshold": "DOUBLE",
             "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR",
@@ -25,11 +33,12 @@ parsed as (
     where source = 'predictions'
 ),
 
-answers as (
+all_answers as (
     select
         tenant_id,
         request_id,
         answered_at,
+        answer.question,
         answer.entity_id,
         answer.anonymous_id,
         answer.user_id,
@@ -47,6 +56,11 @@ answers as (
         answer.variant,
         answer.latency_ms
     from parsed
+),
+
+answers as (
+    select * from all_answers
+    where question is null
 ),
 
 {#
@@ -130,9 +144,17 @@ labeled as (
         and answers_with_session.request_id = outcomes_by_request.request_id
 ),
 
+all_labeled as (
+    select * from labeled
+    {%- for name in jollyboat.question_names() %}
+    union all by name
+    {{ jollyboat.answers_with_outcomes(name) }}
+    {%- endfor %}
+),
+
 predictions as (
     select *, outcome is null as is_waiting
-    from labeled
+    from all_labeled
 )
 
 select * from predictions

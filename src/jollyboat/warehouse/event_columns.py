@@ -1,0 +1,28 @@
+"""The columns of a canonical event with their types, as dbt's macro canonical_events makes them."""
+
+EVENT_COLUMNS = {
+    "event_id": "varchar",
+    "tenant_id": "varchar",
+    "source": "varchar",
+    "event_type": "varchar",
+    "occurred_at": "timestamp",
+    "received_at": "timestamp",
+    "sequence": "bigint",
+    "anonymous_id": "varchar",
+    "user_id": "varchar",
+    "session_id": "varchar",
+    "order_id": "varchar",
+    "product_id": "varchar",
+    "price": "decimal(18,4)",
+    "quantity": "integer",
+    "currency": "varchar",
+    "category": "varchar",
+    "query": "varchar",
+    "page": "varchar",
+    "url": "varchar",
+    "referrer": "varchar",
+    "channel": "varchar",
+    "device": "varchar",
+    "country": "varchar",
+    "payload": "varchar",
+}
