@@ -68,6 +68,11 @@ def test_a_difference_is_called_where_there_is_one_and_not_where_there_is_none(r
     assert readout["days"][-1]["low"] < rates[1] - rates[0] < readout["days"][-1]["high"]
 
 
+@pytest.mark.parametrize(("rates", "verdict"), [((0.08, 0.14), "worse"), ((0.14, 0.08), "better")])
+def test_less_of_an_outcome_that_nobody_wants_is_better(rates, verdict):
+    assert verdict == read(log(*rates), 0.5, SETTINGS, is_wanted=False)["verdict"]
+
+
 def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors():
     n = np.array([[1000, 10_000], [1000, 10_000]])
 

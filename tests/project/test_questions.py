@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -168,6 +169,23 @@ def test_the_pages_of_a_question_use_its_words(shop, page):
         html.split()
     )
     assert "users" in html and "1,000 sessions" not in html
+
+
+def test_an_erasure_reaches_the_runs_scores_and_tables_of_every_question(shop, tmp_path):
+    copy = copy_project(shop, tmp_path / "shop")
+    shutil.copytree(shop / "data", copy / "data", ignore=shutil.ignore_patterns(".metaflow"))
+    scores = duckdb.sql(f"from '{copy}/data/questions/churn/scores/*/scores.parquet'")
+    (user,) = scores.project("entity_id").limit(1).fetchone()
+
+    erased = type_in(copy, f"make data; .venv/bin/jollyboat erase --person {user} --linked erase")
+
+    assert erased.returncode == 0, erased.stdout
+    assert not list((copy / "data/questions/churn/scores").glob("*/*"))
+    assert not list((copy / "data/questions/churn/runs").glob("*/holdout.parquet"))
+    for table in copy.glob("data/tables/*/*/*.parquet"):
+        rows = duckdb.sql(f"select t from read_parquet('{table}', hive_partitioning = false) as t")
+        assert 0 == rows.filter(f"contains(cast(t as varchar), '{user}')").count("*").fetchone()[0]
+    assert "questions/churn/shared/" in unwrap(erased.stdout)
 
 
 def test_points_that_depend_on_later_events_shut_the_audit(shop, tmp_path):
