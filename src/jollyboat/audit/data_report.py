@@ -249,6 +249,7 @@ def format_summary(
         *report["notes"],
         *_format_findings(report["findings"]),
         *_format_changes(report["changes"]),
+        *_format_questions(published),
         _format_result(report, published, seconds),
         f"page: {_page(store)}",
     ]
@@ -427,6 +428,17 @@ def _format_notes(totals: dict, landing: Landing) -> list[str]:
     return lines
 
 
+def _format_questions(published: tuple[snapshot.Snapshot, bool] | None) -> list[str]:
+    """A line for each question but the first: its points and its outcomes."""
+    others = published[0].manifest.get("questions", {}) if published else {}
+    return [
+        f"{name}: {format_count(sum(each['statuses'].values()), 'point')}, "
+        f"{each['statuses'].get('train', 0):,} for training, "
+        f"{each['positive_count']:,} of them with the outcome"
+        for name, each in others.items()
+    ]
+
+
 def _format_result(
     report: dict, published: tuple[snapshot.Snapshot, bool] | None, seconds: float
 ) -> str:
@@ -439,14 +451,7 @@ def _format_result(
         result = f"snapshot {published[0].id} is still the latest, nothing is new"
     else:
         result = f"snapshot {published[0].id} is the latest again, it has the same rows"
-    others = published[0].manifest.get("questions", {}) if published else {}
-    lines = [
-        f"{name}: {format_count(sum(each['statuses'].values()), 'point')}, "
-        f"{each['statuses'].get('train', 0):,} for training, "
-        f"{each['positive_count']:,} of them with the outcome\n"
-        for name, each in others.items()
-    ]
-    return "".join(lines) + (
+    return (
         f"data: {result}; {format_count(len(landing.new), 'new file')} of "
         f"{totals['file_count']:,}; {format_count(totals['event_count'], 'event')}, "
         f"{format_count(totals['session_count'], 'session')}, "
