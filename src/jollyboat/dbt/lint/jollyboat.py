@@ -5,6 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 MACROS = Path(__file__).resolve().parent.parent / "macros"
+# Macros that are a whole query.
+QUERIES = [
+    "candidate_items",
+    "covisited_items",
+    "events_before_points",
+    "feedback_events",
+    "labeled_features",
+    "points_with_next_item",
+    "popular_items",
+]
 
 
 def _return_first(*arguments: str, **named: str) -> str:
@@ -17,15 +27,16 @@ def _stand_ins() -> dict[str, Callable]:
     columns = re.findall(
         r"'(\w+)'", re.search(r"macro canonical_columns\(\).*?return\((.*?)\)", text, re.DOTALL)[1]
     )
-    return dict.fromkeys(re.findall(r"{% macro (\w+)", text), _return_first) | {
-        "canonical_columns": lambda: columns,
-        "canonical_events": lambda cte: f"select * from {cte}",
-        "float_columns": lambda table: [],
-        "events_before_points": lambda name: "select 1 as tenant_id",
-        "labeled_features": lambda name: "select 1 as tenant_id",
-        "question_names": lambda: [],
-        "feedback_events": lambda *arguments: "select 1 as tenant_id",
-    }
+    return (
+        dict.fromkeys(re.findall(r"{% macro (\w+)", text), _return_first)
+        | {
+            "canonical_columns": lambda: columns,
+            "canonical_events": lambda cte: f"select * from {cte}",
+            "float_columns": lambda table: [],
+            "question_names": lambda: [],
+        }
+        | dict.fromkeys(QUERIES, lambda *arguments: "select 1 as tenant_id")
+    )
 
 
 globals().update(_stand_ins())

@@ -1,0 +1,1 @@
+"""Ranking questions: which item comes next, each point's candidates, and how well they rank."""
