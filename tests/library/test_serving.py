@@ -1032,7 +1032,7 @@ def test_an_id_that_a_spreadsheet_takes_for_a_formula_is_quoted_in_the_csv_alone
     ids = ["=HYPERLINK(0)", "+1", "-1", "@x", "\t=1", "a=b", "x,y", '"', "'=1"]
     scores = pd.DataFrame({"tenant_id": "acme", "entity_id": ids, "probability": 0.5})
 
-    batch_scores._write(tmp_path, scores)
+    batch_scores.write_scores(tmp_path, scores, batch_scores.MOST_PROBABLE_FIRST)
     csv, parquet = (
         duckdb.sql(f"select entity_id from '{tmp_path}/scores.{suffix}'").fetchall()
         for suffix in ("csv", "parquet")

@@ -21,7 +21,7 @@ class DeployFlow(QuestionFlow):
         """Assemble the bundle and check it, unless it is the champion already."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate
-        from jollyboat.serving import deployment_checks
+        from jollyboat.serving import deployment
         from jollyboat.store import UserError
         from jollyboat.training import run
 
@@ -39,16 +39,14 @@ class DeployFlow(QuestionFlow):
             )
         chosen_run = run.open(self.candidate, self.store())
         with self.stage("assemble bundle"):
-            bundle = deployment_checks.assemble_bundle(chosen_run, self.title("Model card"))
+            bundle = deployment.assemble_bundle(chosen_run, self.title("Model card"))
         self.run_id, self.version = chosen_run.id, bundle.version
         self.champion_before = champion.current(self.store())
         self.decision = self.smoke_figures = None
         if self.champion_before != (bundle.owner, bundle.version):
             with self.stage("run deployment checks"):
                 before = self.champion_before
-                facts, self.smoke_figures = deployment_checks.gather_facts(
-                    chosen_run, bundle, before
-                )
+                facts, self.smoke_figures = deployment.gather_facts(chosen_run, bundle, before)
             self.decision = gate.decide(facts, self.settings.gate.model_dump()).to_dict()
         self.next(self.end)
 

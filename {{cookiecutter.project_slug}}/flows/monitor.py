@@ -37,12 +37,14 @@ class MonitorFlow(QuestionFlow):
             raise UserError(
                 f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}."
             ) from None
-        with self.stage("gather live figures") as stage:
-            facts, self.about = inputs.gather(self.store(), as_of)
-            stage.rows = self.about["session_count"]
-        limits = {"latency_ms": self.settings.gate.latency_ms} | self.settings.monitor.model_dump()
-        checks, self.decision = monitor.judge(facts, limits)
-        self.checks = [asdict(check) | {"key": check.key} for check in checks]
+        self.why_not = inputs.why_not(self.store())
+        if not self.why_not:
+            with self.stage("gather live figures") as stage:
+                facts, self.about = inputs.gather(self.store(), as_of)
+                stage.rows = self.about["session_count"]
+            gate, limits = self.settings.gate, self.settings.monitor.model_dump()
+            checks, self.decision = monitor.judge(facts, {"latency_ms": gate.latency_ms} | limits)
+            self.checks = [asdict(check) | {"key": check.key} for check in checks]
         self.next(self.end)
 
     @card(type="html")
@@ -54,6 +56,10 @@ class MonitorFlow(QuestionFlow):
 
         from jollyboat.monitoring import alerts, monitor_report
 
+        if self.why_not:
+            self.html = f"<p>{self.why_not}</p>"
+            print(self.why_not)
+            return
         store, hook = self.store(), self.settings.monitor
         webhook = os.environ.get("ALERT_WEBHOOK") or hook.webhook
         alarms = monitor_report.incidents(self.checks)

@@ -17,14 +17,15 @@ class ScoreFlow(QuestionFlow):
     @report_errors
     def start(self):
         """Score each tenant's newest sessions with its champion."""
-        from jollyboat.serving import batch_scores
+        from jollyboat.serving import batch_scores, ranking_scores
         from jollyboat.snapshots import snapshot
         from jollyboat.store import read_json
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
         with self.stage("score sessions") as stage:
-            self.scores_id = batch_scores.score(opened, self.settings.score.days, self.tenant)
+            scoring = ranking_scores if opened.is_ranking else batch_scores
+            self.scores_id = scoring.score(opened, self.settings.score.days, self.tenant)
             stage.rows = read_json(self.store().scores / self.scores_id / "scores.json")["rows"]
         self.next(self.end)
 

@@ -26,7 +26,9 @@ class TrainFlow(QuestionFlow):
         opened = snapshot.open(self.snapshot, self.store())
         candidates = self.settings.train.candidates
         is_small = opened.manifest["tables"][opened.features]["rows"] < FEW_ROWS
-        self.shards = [candidates] if is_small else [[name] for name in candidates]
+        # The candidates of a ranking share its pairs, which take most of the time.
+        is_one_task = is_small or opened.is_ranking
+        self.shards = [candidates] if is_one_task else [[name] for name in candidates]
         started = run.begin(self.store(), opened.id, self._learned_with())
         self.run_id, self.is_finished = started.id, started.is_finished
         self.next(self.fit, foreach="shards")
@@ -37,15 +39,11 @@ class TrainFlow(QuestionFlow):
         """Fit one candidate (all if rows are few); score validation and holdout."""
         self.fitted = {}
         if not self.is_finished:
-            from jollyboat.training import training
-
-            split, schema = self._prepare()
+            learner = self._learner()
             for name in self.input:
-                folder = self._run().model(name)
                 with self.stage(f"fit {name}") as stage:
-                    fitted = training.fit_candidate(name, split, schema, self._settings(), folder)
-                    stage.rows = len(split.train)
-                self.fitted[name] = fitted
+                    self.fitted[name] = learner.fit(name, self._run().model(name))
+                    stage.rows = learner.train_rows
         self.task, self.cost = ", ".join(self.input), self.resource_usage()
         self.next(self.compare)
 
@@ -55,23 +53,16 @@ class TrainFlow(QuestionFlow):
         """Evaluate every candidate with intervals; validation chooses one."""
         self.merge_artifacts(inputs, include=["run_id", "began_at", "is_finished"])
         if not self.is_finished:
-            from jollyboat.snapshots import snapshot
-            from jollyboat.training import training
-
-            split, schema = self._prepare()
+            learner = self._learner()
             fitted = {name: one for each in inputs for name, one in each.fitted.items()}
-            opened = snapshot.open(self._run().snapshot_id, self.store())
             with self.stage("evaluate candidates") as stage:
-                saved = self._run().folder / "candidates"
-                metrics = training.compare(
-                    split, schema, fitted, self._settings(), saved, opened.horizon_days
-                )
-                stage.rows = len(split.holdout)
+                metrics = learner.compare(fitted, self._run().folder / "candidates")
+                stage.rows = learner.holdout_rows
             self._run().finish(
                 metrics=metrics,
-                predictions=training.holdout_predictions(split, fitted),
-                schema=schema.to_dict(),
-                feature_sql=opened.feature_sql,
+                predictions=learner.predictions(fitted),
+                schema=learner.schema(fitted),
+                feature_sql=self._opened().feature_sql,
                 costs={each.task: each.cost for each in inputs}
                 | {"compare": self.resource_usage()},
                 seconds=self.seconds_since(self.began_at),
@@ -102,12 +93,15 @@ class TrainFlow(QuestionFlow):
 
         return Run(self.store(), self.run_id)
 
-    def _prepare(self):
+    def _opened(self):
         from jollyboat.snapshots import snapshot
-        from jollyboat.training import training
 
-        opened = snapshot.open(self._run().snapshot_id, self.store())
-        return training.prepare(opened.training_rows(), self._settings(), opened.horizon_days)
+        return snapshot.open(self._run().snapshot_id, self.store())
+
+    def _learner(self):
+        from jollyboat.ranking.learner import learner_of
+
+        return learner_of(self._opened(), self._settings())
 
 
 if __name__ == "__main__":

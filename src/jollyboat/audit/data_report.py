@@ -434,8 +434,9 @@ def _format_questions(published: tuple[snapshot.Snapshot, bool] | None) -> list[
     return [
         f"{name}: {format_count(sum(each['statuses'].values()), 'point')}, "
         f"{each['statuses'].get('train', 0):,} for training, "
-        f"{each['positive_count']:,} of them with the outcome"
+        f"{each['positive_count']:,} of them with {outcome}"
         for name, each in others.items()
+        for outcome in ["a next item" if "item" in each else "the outcome"]
     ]
 
 

@@ -35,7 +35,7 @@ class Parts:
     lookups: Mapping[str, Mapping[str, str]]
     sample: Mapping
     card: str
-    threshold: float
+    threshold: float | None  # None of a ranking
     run: str
     snapshot: str
     code: str
@@ -58,6 +58,7 @@ class Bundle:
         self.outcome = manifest.get("outcome", NO_OUTCOME)
         self.personal_fields = manifest.get("personal_fields", [])
         self.question = manifest.get("question", {})
+        self.is_ranking = "item" in self.question
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
         self.schema = read_json(folder / "schema.json")

@@ -49,7 +49,8 @@ class FeatureQuery:
     `lookups` has each lookup table's columns and types, `files` its Parquet files; a table without
     files is empty. `days` keeps the rows that were valid in that many days before `until` (else
     before the newest row), `tenant` those of one tenant. `outcome` is a condition on one event.
-    `events` names the view that the SQL reads.
+    `events` names the view that the SQL reads. `rows` has rows of lookups, as plain values.
+    With `reaches_back` the oldest state of a lookup is valid at any earlier time, too.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class FeatureQuery:
         outcome: str = NO_OUTCOME,
         until: datetime | None = None,
         events: str = "events_at_point",
+        rows: Mapping[str, Sequence[Mapping]] | None = None,
+        reaches_back: bool = False,
     ):
         self._connection = duckdb.connect(":memory:", config={"threads": threads, **_SETTINGS})
         # _drop_eviction_queue needs a table that is larger than its limit.
@@ -76,6 +79,12 @@ class FeatureQuery:
         confine(self._connection, paths)
         for table, columns in lookups.items():
             self._load_lookup(table, columns, (files or {}).get(table, []), days, tenant, until)
+            if added := (rows or {}).get(table):
+                self._connection.register("added", pd.DataFrame(added))
+                self._connection.execute(f'insert into "{table}" by name from added')
+                self._connection.unregister("added")
+            if reaches_back:
+                self._connection.execute(_REACH_BACK.format(table=table))
         # Each run reads this array in place; a table would grow with every write.
         self._body = np.array(["[]"], dtype=object)
         self._connection.register("requests", {"body": self._body})
@@ -97,17 +106,8 @@ class FeatureQuery:
         in columns of objects. Raises ValueError if the query does not return one row for each
         request, UserError if a column is missing.
         """
-        self._body[0] = to_json([row for rows in requests for row in rows]).decode()
-        try:
-            result = self._connection.execute("execute features")
-            # DuckDB's data frame takes half as long as the query for a few rows.
-            position = {name: place for place, (name, *_) in enumerate(result.description)}
-            rows = result.fetchall()
-        finally:
-            self._body[0] = "[]"
-        self._runs += 1
-        if self._runs % _RUNS_BEFORE_RESET == 0:
-            self._drop_eviction_queue()
+        names, rows = self.rows(requests)
+        position = {name: place for place, name in enumerate(names)}
         by_entity = {row[position["entity_id"]]: row for row in rows}
         entities = [str(place) for place in range(len(requests))]
         if len(rows) != len(requests) or by_entity.keys() != set(entities):
@@ -124,6 +124,25 @@ class FeatureQuery:
             table[number] = [_plain(each) for each in values]
         # Without the dtype pandas would look for texts in each column.
         return pd.DataFrame(table, columns=names, dtype=object)
+
+    def rows(self, requests: Sequence[Sequence[Mapping]]) -> tuple[list[str], list[tuple]]:
+        """The names of the columns and all rows that the query gives for these requests."""
+        self._body[0] = to_json([row for rows in requests for row in rows]).decode()
+        try:
+            result = self._connection.execute("execute features")
+            # DuckDB's data frame takes half as long as the query for a few rows.
+            names, rows = [name for name, *_ in result.description], result.fetchall()
+        finally:
+            self._body[0] = "[]"
+        self._runs += 1
+        if self._runs % _RUNS_BEFORE_RESET == 0:
+            self._drop_eviction_queue()
+        return names, rows
+
+    def keys(self, table: str, column: str) -> set:
+        """The values of a column of a lookup."""
+        rows = self._connection.execute(f'select distinct "{column}" from "{table}"').fetchall()
+        return {value for (value,) in rows}
 
     def had_outcome(self, requests: Sequence[Sequence[Mapping]]) -> list[bool]:
         """Whether an event of each request, as for `run`, is an outcome already."""
@@ -344,6 +363,10 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+_REACH_BACK = """
+update "{table}" set valid_from = date '1970-01-01'
+where valid_from = (select min(valid_from) from "{table}")
+"""
 _FORM = json.dumps([_POINT_COLUMNS | EVENT_COLUMNS])
 _EVENTS_AT_POINT = (
     "create view {view} as select event.* from ("

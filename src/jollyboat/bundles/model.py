@@ -77,7 +77,7 @@ class LoadedModel:
         self.bundle = bundle
         self.standing: Mapping[str, Any] = {}  # the history's entry, if it is a champion
         try:
-            self._model = load(bundle.model)
+            self._model = self._load(bundle.model)
         except Exception as error:  # another library's classifier raises anything
             raise UserError(
                 f"The model in the bundle at {bundle.folder} cannot be loaded ({error!r}): run "
@@ -89,15 +89,21 @@ class LoadedModel:
             "outcome": bundle.outcome,
             "events": events_of(bundle.question),
         }
-        self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, **query)
+        rows = bundle.sample.get("lookups")
+        self._query = FeatureQuery(bundle.feature_sql, bundle.lookups, rows=rows, **query)
         self.check_sample()
-        if lookup_files:
+        if lookup_files or rows:
             self._query.close()
             tenant = None if bundle.owner == SHARED else bundle.owner
             limits = {"days": days, "tenant": tenant, "until": until}
+            limits["reaches_back"] = self._reaches_back and days is not None
             self._query = FeatureQuery(
                 bundle.feature_sql, bundle.lookups, lookup_files, **limits, **query
             )
+
+    _load = staticmethod(load)
+    _reaches_back = False
+    _nothing = Prediction(0.0, 0, "", "", None, NO_EVENTS)
 
     def predict(
         self, sessions: Sequence[Session], explained: Sequence[bool] = ()
@@ -109,8 +115,7 @@ class LoadedModel:
         has_events = [bool(events) for events in rows]
         kept = [rows_of_request(place, None, each) for place, each in enumerate(filter(None, rows))]
         predictions = iter(self._predict(kept, list(compress(explained, has_events))))
-        nothing = Prediction(0.0, 0, "", "", None, NO_EVENTS)
-        return [next(predictions) if has_any else nothing for has_any in has_events]
+        return [next(predictions) if has_any else self._nothing for has_any in has_events]
 
     def _predict(self, rows: list[Rows], explained: Sequence[bool]) -> list[Prediction]:
         if not rows:

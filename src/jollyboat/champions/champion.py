@@ -11,11 +11,11 @@ from pathlib import Path
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
 from jollyboat.pages.terminal import join_lines
 from jollyboat.store import Store, UserError, locked, read_json, replace_pointer
-from jollyboat.training.run import FIGURE, interval
+from jollyboat.training.run import headline, interval
 
 ANY_CHAMPION = object()
 POINTER = {"version": str, "history": [{"version": str, "at": str, "by": str}]}
-MANIFEST = {"candidate": str, "run": str, "metrics": {"average_precision": FIGURE}}
+MANIFEST = {"candidate": str, "run": str, "metrics": dict}
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,15 @@ def _remove(store: Store, owner: str, versions: list[str]) -> None:
 
 def format_versions(store: Store) -> str:
     """A line for each kept version, the newest first: its figures and its state."""
-    heading = ("owner", "version", "candidate", "average precision (95 %)", "run", "state")
     owners = sorted(path.name for path in store.models.glob("*") if path.is_dir())
     rows = [row for owner in owners for row in _rows_of_owner(store, owner)]
     if not rows:
         return "There is no model yet: `make deploy` makes one."
+    heading = ("owner", "version", "candidate", f"{rows[0][3]} (95 %)", "run", "state")
+    rows = [(*row[:3], *row[4:]) for row in rows]
     return join_lines(
-        f"{owner:<12}{version:<14}{candidate:<12}{precision:<26}{run:<14}{state}"
-        for owner, version, candidate, precision, run, state in [heading, *rows]
+        f"{owner:<12}{version:<14}{candidate:<12}{figure:<26}{run:<14}{state}"
+        for owner, version, candidate, figure, run, state in [heading, *rows]
     )
 
 
@@ -177,14 +178,15 @@ def _rows_of_owner(store: Store, owner: str) -> list[tuple[str, ...]]:
     rows = []
     for version in _versions(store, owner):
         manifest = read_json(store.bundle(owner, version) / "manifest.json", **MANIFEST)
-        precision = interval(manifest["metrics"]["average_precision"])
+        measure, figure = headline(manifest["metrics"])
         if version in entries:
             state = _format_entry(entries[version], version == pointer["version"])
         else:
             gate = read_json(store.gate(owner, version), decision={"passed": bool})
             is_refused = gate is not None and not gate["decision"]["passed"]
             state = f"never champion{', refused by the gate' if is_refused else ''}"
-        rows.append((owner, version, manifest["candidate"], precision, manifest["run"], state))
+        about = (manifest["candidate"], measure, interval(figure), manifest["run"])
+        rows.append((owner, version, *about, state))
     return rows
 
 

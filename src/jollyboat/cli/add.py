@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -47,10 +48,15 @@ def candidate(name: str, kind: str) -> None:
 def question(name: str, **options: str | int | bool | None) -> None:
     """Write the files of a new question.
 
-    `churn` is complete; of another one what is not given is asked."""
+    `churn` and `next_product` (a ranking) are complete.
+    Of another one what is not given is asked."""
     preset = scaffold.PRESETS.get(name)
     given = {key: value for key, value in options.items() if value is not None}
-    if preset and set(given) <= {"history_days", "horizon"}:
+    if isinstance(preset, Path):
+        if set(given) > {"history_days"}:
+            raise click.UsageError(f"{name} takes no options: its settings are in its files.")
+        new = preset
+    elif preset and set(given) <= {"history_days", "horizon"}:
         new = replace(
             preset,
             horizon_days=_days(given.get("horizon", str(preset.horizon_days))),

@@ -139,7 +139,7 @@ def _refused(parts: Mapping[str, Any], store: Store) -> str:
 def _run(run: Mapping[str, Any]) -> str:
     from jollyboat.training.run import interval
 
-    figure = f", average precision {interval(run['figure'])}" if run["figure"] else ""
+    figure = f", {run['figure']['measure']} {interval(run['figure'])}" if run["figure"] else ""
     return f"{run['id']}, finished {_moment(run['finished_at'])}, {run['chosen']} chosen{figure}"
 
 

@@ -62,7 +62,11 @@ def ask(store: Store) -> None:
     if status != 200:
         raise UserError(f"The server answered with {status}.")
     version, seconds = answer["model_version"], time.monotonic() - began
-    click.echo(f"ask: probability {answer['probability']:.3f} from {version}; {seconds:.1f} s")
+    if "items" in answer:
+        what = f"{len(answer['items'])} items, first {answer['items'][0]['item']},"
+    else:
+        what = f"probability {answer['probability']:.3f}"
+    click.echo(f"ask: {what} from {version}; {seconds:.1f} s")
 
 
 def _serve(host: str | None, port: int | None, workers: int | None, page: str) -> None:

@@ -11,7 +11,7 @@ from jollyboat.training.leak import format_auc, format_value
 
 Limits = Mapping[str, float]
 NO_BASELINE = (
-    'No baseline was trained to compare with: add "baseline" to candidates under [train] in '
+    'No baseline was trained to compare with: add "{}" to candidates under [train] in '
     "project.toml, then run `make train deploy`."
 )
 
@@ -55,8 +55,11 @@ def _check(remedy: str) -> Callable:
 )
 def enough_outcomes(facts: Facts, limits: Limits) -> Measurement:
     limit, counts = limits.get("min_outcomes"), (facts.positives, facts.negatives)
-    if None in counts:
+    if None in counts[: 1 if facts.is_ranking else 2]:
         return Measurement(None, limit, "Nobody counted the holdout's outcomes.")
+    if facts.is_ranking:
+        sentence = f"The holdout has {facts.positives:,} points with a next item"
+        return Measurement(facts.positives, limit, f"{sentence}; {_number(limit)} are needed.", ge)
     sentence = (
         f"The holdout has {facts.positives:,} {facts.rows} with the outcome and "
         f"{facts.negatives:,} without it; {_number(limit)} of each are needed."
@@ -66,12 +69,13 @@ def enough_outcomes(facts: Facts, limits: Limits) -> Measurement:
 
 @_check("Add features or days of logs, then run `make data train`.")
 def beats_the_baseline(facts: Facts, limits: Limits) -> Measurement:
-    if facts.candidate == BASELINE:
+    if facts.candidate == facts.baseline:
         sentence = "The best candidate is the baseline itself, so no model is worth deploying yet."
         return Measurement(0, 0, sentence, gt)
     lead = facts.against_baseline or {}
-    sentence = f"Lead in average precision over the baseline: {_format_lead(lead)}."
-    missing = f"{sentence} {FEW_OUTCOMES}" if lead else NO_BASELINE
+    name = facts.baseline if facts.is_ranking else "the baseline"
+    sentence = f"Lead in {facts.measure} over {name}: {_format_lead(lead)}."
+    missing = f"{sentence} {FEW_OUTCOMES}" if lead else NO_BASELINE.format(facts.baseline)
     return Measurement(lead.get("low"), 0, sentence, gt, missing)
 
 
@@ -86,7 +90,7 @@ def not_worse_than_champion(facts: Facts, limits: Limits) -> Measurement:
         return Measurement(0, limit, "There is no champion yet.", ge)
     lead = facts.against_champion or {}
     low, high = lead.get("low"), lead.get("high")
-    sentence = f"Lead in average precision over champion {facts.champion}: {_format_lead(lead)}."
+    sentence = f"Lead in {facts.measure} over champion {facts.champion}: {_format_lead(lead)}."
     missing = f"{sentence} {FEW_OUTCOMES}" if lead else facts.champion_silence
     if None in (low, high, margin) or low >= limit:
         return Measurement(low, limit, sentence, ge, missing)
@@ -247,6 +251,25 @@ def bundle_size(facts: Facts, limits: Limits) -> Measurement:
 def training_time(facts: Facts, limits: Limits) -> Measurement:
     sentence = f"Training took {_number(facts.training_seconds)} s."
     return Measurement(facts.training_seconds, limits.get("training_seconds"), sentence)
+
+
+# Those that apply to a ranking, which has no probability and no segments.
+RANKING_CHECKS = [
+    check
+    for check in CHECKS
+    if check.measure
+    in (
+        enough_outcomes,
+        beats_the_baseline,
+        not_worse_than_champion,
+        serves_as_trained,
+        smoke,
+        latency,
+        memory,
+        bundle_size,
+        training_time,
+    )
+]
 
 
 def _format_lead(lead: Interval) -> str:

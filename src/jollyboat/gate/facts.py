@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jollyboat.training.estimators import BASELINE
+
 Interval = Mapping[str, float | None]  # value, low, high
 
 
@@ -18,6 +20,9 @@ class Facts:
     candidate: str
     champion: str | None  # its version; None: there is no champion yet
     rows: str = "sessions"  # what the holdout's rows are
+    is_ranking: bool = False  # then only RANKING_CHECKS apply; positives are points
+    measure: str = "average precision"  # that leads are of
+    baseline: str = BASELINE
     positives: int | None = None
     negatives: int | None = None
     against_baseline: Interval | None = None

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jollyboat.gate.checks import CHECKS, LibraryCheck
+from jollyboat.gate.checks import CHECKS, RANKING_CHECKS, LibraryCheck
 from jollyboat.gate.facts import Facts
 from jollyboat.store import PROJECT, UserError
 from jollyboat.training.leak import LEAK
@@ -51,7 +51,8 @@ def decide(facts: Facts, limits: Mapping[str, float], project: Path = PROJECT) -
     `limits` is the section [gate] of project.toml. Raises UserError if ml/gate_checks.py cannot
     be imported.
     """
-    checks = [_run_library_check(check, facts, limits) for check in CHECKS]
+    library = RANKING_CHECKS if facts.is_ranking else CHECKS
+    checks = [_run_library_check(check, facts, limits) for check in library]
     own = _read_own_checks(project / OWN_CHECKS)
     checks += [_run_own_check(name, function, facts) for name, function in own.items()]
     return Decision(all(check.passed for check in checks), checks)

@@ -7,7 +7,7 @@ from jollyboat.bundles.bundle import SHARED
 from jollyboat.pages import page
 from jollyboat.pages.terminal import join_lines
 from jollyboat.store import write_json
-from jollyboat.training.run import Run, interval
+from jollyboat.training.run import Run, headline, interval
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,12 @@ def format_summary(report: Report, change: str, seconds: float) -> str:
 def why(report: Report) -> str:
     """The candidate's lead over the baseline, in a clause."""
     chosen = report.run.chosen
-    lead = report.run.metrics["candidates"][chosen].get("against_baseline")
+    figures = report.run.metrics["candidates"][chosen]
+    baseline = "popularity" if report.run.is_ranking else "the baseline"
+    lead, (measure, _) = figures.get("against_baseline"), headline(figures["holdout"])
     if not lead or lead["low"] is None:
-        return f"{chosen}, not compared with the baseline"
-    return f"{chosen}: average precision {interval(lead, signed=True)} over the baseline's"
+        return f"{chosen}, not compared with {baseline}"
+    return f"{chosen}: {measure} {interval(lead, signed=True)} over {baseline}'s"
 
 
 def refusal(report: Report) -> str:

@@ -25,6 +25,17 @@ KEYS = ["tenant_id", "entity_id", "point_at"]
 DAY = pd.Timedelta(days=1)
 
 
+def why_not(store: Store) -> str:
+    """A sentence where the question cannot be monitored; empty where it can."""
+    latest = snapshot.latest_id(store)
+    if not (latest and store.question and snapshot.open(latest, store).is_ranking):
+        return ""
+    return (
+        f"monitor: {store.question} is a ranking, whose answers have no probability: nothing is "
+        "compared. `make train deploy` compares a new model with the champion on the newest days."
+    )
+
+
 def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     """The facts for `monitor.judge`, and the ids, times and counts of the report. Raises UserError.
 

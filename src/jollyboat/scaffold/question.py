@@ -3,14 +3,17 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from jollyboat.scaffold.source import NAME
 from jollyboat.store import LIBRARY, Store, UserError
 
 TEMPLATES = LIBRARY / "scaffold" / "question"
+RANKING = LIBRARY / "scaffold" / "next_product"
 SETTINGS, WEEKLY = "project.toml", "weekly"
 # What each kind of entity is called, by its column of events.
 WORDS = {
@@ -41,12 +44,13 @@ class Question:
     history: str | None = None
 
 
-PRESETS = {"churn": Question("user_id", WEEKLY, "true", True, 14)}
+PRESETS = {"churn": Question("user_id", WEEKLY, "true", True, 14), RANKING.name: RANKING}
 
 
-def add_question(name: str, question: Question, project: Path, store: Store) -> list[str]:
+def add_question(name: str, question: Question | Path, project: Path, store: Store) -> list[str]:
     """Write the question's files and its section of project.toml; returns what to do next.
 
+    A folder has the files of a ranking question, whose name is the folder's.
     UserError, before anything is written, where the name is no name or is taken, or a part of the
     question cannot be.
     """
@@ -55,7 +59,8 @@ def add_question(name: str, question: Question, project: Path, store: Store) -> 
 
     settings = project / SETTINGS
     text = settings.read_text(encoding="utf-8")
-    files = dict(_files(name, question))
+    is_ranking = isinstance(question, Path)
+    files = dict(_ranking_files(name, question) if is_ranking else _files(name, question))
     if not NAME.fullmatch(name) or name == "batch":
         raise UserError(
             f"{name!r} is no name of a question: lower-case letters, digits, underscores."
@@ -63,13 +68,15 @@ def add_question(name: str, question: Question, project: Path, store: Store) -> 
     tables = tomllib.loads(text).get("questions", {})
     if name in {FIRST, *tables} or any((project / path).exists() for path in files):
         raise UserError(f"The project has a question {name} already. Choose another name.")
-    definition = questions.check_definition(_definition(question), f"The question {name}")
+    definition = _definition_in(files, name) if is_ranking else _definition(question)
+    definition = questions.check_definition(definition, f"The question {name}")
     if not tables:  # else the new question would be the first one
         text += f'\n[questions.{FIRST}]\nentity = "session"\noutcome = "outcome"\n'
     for path, content in files.items():
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(content, encoding="utf-8")
-    settings.write_text(text + _fill("project.toml", name, question), encoding="utf-8")
+    section = (question / SETTINGS).read_text() if is_ranking else _fill(SETTINGS, name, question)
+    settings.write_text(text + section, encoding="utf-8")
     return [
         *(f"wrote {path}" for path in files),
         f"wrote [questions.{name}] into {SETTINGS}",
@@ -93,6 +100,19 @@ def _files(name: str, question: Question) -> Iterator[tuple[str, str]]:
     yield f"ml/behaviour/{name}.json", _fill("behaviour.json", name, question)
     if kind == WEEKLY:
         yield f"dbt/unit_tests/{name}.yml", _fill("unit_test.yml", name, question)
+
+
+def _ranking_files(name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    places = {f"{name}_points.json": "expectations", "unit_test.yml": "dbt/unit_tests"}
+    for path in sorted(folder.glob("[!p]*"), key=lambda path: path.suffix != ".yml"):
+        place = places.get(path.name, f"dbt/models/questions/{name}")
+        target = f"{name}.yml" if path.name == "unit_test.yml" else path.name
+        yield f"{place}/{target}", path.read_text(encoding="utf-8")
+
+
+def _definition_in(files: Mapping[str, str], name: str) -> dict:
+    models = yaml.safe_load(files[f"dbt/models/questions/{name}/{name}.yml"])["models"]
+    return models[0]["config"]["meta"]["question"]
 
 
 def _definition(question: Question) -> dict:

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +14,12 @@ import duckdb
 from fastapi import HTTPException
 
 from jollyboat.bundles.model import PREDICTED, LoadedModel, Prediction, answer
+from jollyboat.bundles.ranking_model import NO_ITEMS, RECOMMENDED, Recommendation
 from jollyboat.landing.prediction_log import PredictionLog
 from jollyboat.serving import metrics
 from jollyboat.serving.champions import Champions
 from jollyboat.serving.request_queue import RequestQueue
-from jollyboat.serving.schema import PredictRequest
+from jollyboat.serving.schema import PredictRequest, QuestionRequest
 from jollyboat.store import hash_addresses
 
 FAILED = "failed"  # the status of an answer that only the log has
@@ -66,7 +68,11 @@ async def answer_requests(
         model, variant, prediction = results[number]
         request, request_id = requests[number], ids[number]
         made = None if failures else prediction
-        answered = format_answer(model, variant, request, request_id, entities[number], made)
+        about = (model, variant, request, request_id, entities[number])
+        if model.bundle.is_ranking:
+            answered = format_recommendation(*about, made, served.champions.withdrawn)
+        else:
+            answered = format_answer(*about, made)
         if prediction_log:
             line = _log_line(answered, request, made, model.salt) | _names(served)
             prediction_log.append(line | {"latency_ms": latency_ms and round(latency_ms, 3)})
@@ -124,12 +130,41 @@ def format_answer(
     }
 
 
-def _log_line(
-    answered: dict[str, Any], request: PredictRequest, prediction: Prediction | None, salt: str
+def format_recommendation(
+    model: LoadedModel,
+    variant: str,
+    request: QuestionRequest,
+    request_id: str,
+    entity_id: str,
+    made: Recommendation | None,
+    withdrawn: Collection[str],
 ) -> dict[str, Any]:
+    """The answer to a request of a ranking question; without a recommendation it has failed."""
+    items = [each for each in made.items if each["item"] not in withdrawn] if made else []
+    status = made.status if made else FAILED
+    return {
+        "request_id": request_id,
+        "tenant_id": request.tenant_id,
+        "entity_id": entity_id,
+        "status": NO_ITEMS if status == RECOMMENDED and not items else status,
+        "items": items[: request.count],
+        "champion": model.bundle.owner,
+        "model_version": model.bundle.version,
+        "variant": variant,
+    }
+
+
+def _log_line(
+    answered: dict[str, Any],
+    request: PredictRequest,
+    prediction: Prediction | Recommendation | None,
+    salt: str,
+) -> dict[str, Any]:
+    items = [each["item"] for each in answered.get("items", ())]
     return {
         "answered_at": datetime.now(UTC).isoformat(),
         **answered,
+        **({"items": items} if "items" in answered else {}),
         "entity_id": hash_addresses(answered["entity_id"], salt),
         "anonymous_id": hash_addresses(request.anonymous_id() or "", salt) or None,
         "user_id": hash_addresses(request.user_id() or "", salt) or None,

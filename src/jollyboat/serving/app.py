@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +24,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jollyboat.bundles.bundle import SHARED, open_bundle
 from jollyboat.bundles.model import LoadedModel, Prediction
+from jollyboat.bundles.ranking_model import RECOMMENDED, Recommendation
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
 from jollyboat.serving import metrics, pages
-from jollyboat.serving.answers import ServedQuestion, answer_requests, format_answer
+from jollyboat.serving.answers import (
+    ServedQuestion,
+    answer_requests,
+    format_answer,
+    format_recommendation,
+)
 from jollyboat.serving.batch_scores import latest_score
 from jollyboat.serving.champions import NO_CHAMPION, Champions
 from jollyboat.serving.guard import Guard, check_is_json, has_token
@@ -39,6 +46,7 @@ from jollyboat.serving.schema import (
     PredictRequest,
     QuestionBatch,
     QuestionRequest,
+    RankingAnswer,
     request_body_schema,
 )
 from jollyboat.store import Store, UserError, default_store, project_settings
@@ -85,7 +93,7 @@ def _serve_questions(store: Store, bundle_folder: str | None) -> dict[str, Serve
         name = ""
         with suppress(UserError):  # the champions refuse a broken bundle
             name = open_bundle(Path(bundle_folder)).question.get("name", "")
-        champions = Champions(store, Path(bundle_folder).absolute())
+        champions = Champions(store.of(name), Path(bundle_folder).absolute())
         return {name: ServedQuestion(name, champions, RequestQueue(champions))}
     settings, served = project_settings(), {}
     for sentence in forgotten_questions(store, settings):
@@ -147,11 +155,14 @@ async def predict_batch(request: Request, explain: bool = False) -> Response:
 
 @app.post(
     "/predict/{question}",
-    response_model=Answer,
+    response_model=Answer | RankingAnswer,
     openapi_extra=request_body_schema(QuestionRequest),
 )
 async def predict_question(request: Request, question: str, explain: bool = False) -> Response:
-    """The answer to another question than the first, from the events of one entity."""
+    """The answer to another question than the first, from the events of one entity.
+
+    That to a ranking question has `items`: the best ones, each with its score and reason.
+    """
     (answer,) = await _answer(request, QuestionRequest, explain, question)
     return Response(to_json(answer), media_type="application/json")
 
@@ -251,11 +262,13 @@ def _describe_api() -> dict[str, Any]:
     """The OpenAPI description; its example is the shared champion's own sample."""
     description = FastAPI.openapi(app)
     paths = description["paths"]
-    if champion := app.state.champions.of(SHARED):
-        request, answer = _example(champion)
-        operation = paths["/predict"]["post"]
-        operation["requestBody"]["content"]["application/json"]["example"] = request
-        operation["responses"]["200"]["content"]["application/json"]["example"] = answer
+    for name, served in app.state.questions.items():
+        champion = served.champions.of(SHARED)
+        if champion and not served.name:
+            _add_example(paths["/predict"]["post"], champion)
+        elif champion:
+            paths[f"/predict/{name}"] = {"post": _operation_of(name, paths)}
+            _add_example(paths[f"/predict/{name}"]["post"], champion)
     if os.environ.get("SERVE_TOKEN"):
         scheme = {"token": {"type": "http", "scheme": "bearer"}}
         description.setdefault("components", {})["securitySchemes"] = scheme
@@ -268,13 +281,26 @@ def _describe_api() -> dict[str, Any]:
 app.openapi = _describe_api
 
 
-def _example(champion: LoadedModel) -> tuple[dict[str, Any], dict[str, Any]]:
+def _operation_of(name: str, paths: dict[str, Any]) -> dict[str, Any]:
+    """The description of POST /predict/{question} for one question."""
+    operation = deepcopy(paths["/predict/{question}"]["post"])
+    operation["operationId"] += f"_{name}"
+    parameters = [each for each in operation["parameters"] if each["name"] != "question"]
+    return operation | {"parameters": parameters}
+
+
+def _add_example(operation: dict[str, Any], champion: LoadedModel) -> None:
     sample = champion.bundle.sample
-    request = PredictRequest.model_validate_json(json.dumps(sample["request"]))
-    prediction = Prediction(sample["answer"]["probability"], len(request.events), "", "")
-    entity_id = request.entity() or ""
-    answer = format_answer(champion, "champion", request, "0" * 32, entity_id, prediction)
-    return sample["request"], answer
+    request = QuestionRequest.model_validate_json(json.dumps(sample["request"]))
+    about = (champion, "champion", request, "0" * 32, request.entity() or "")
+    if champion.bundle.is_ranking:
+        made = Recommendation(sample["answer"]["items"], len(request.events), "", RECOMMENDED)
+        answer = format_recommendation(*about, made, ())
+    else:
+        probability = sample["answer"]["probability"]
+        answer = format_answer(*about, Prediction(probability, len(request.events), "", ""))
+    operation["requestBody"]["content"]["application/json"]["example"] = sample["request"]
+    operation["responses"]["200"]["content"]["application/json"]["example"] = answer
 
 
 def _open_log(store: Store) -> PredictionLog:

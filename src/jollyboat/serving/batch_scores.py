@@ -27,6 +27,7 @@ from jollyboat.training.schema import FeatureSchema
 KEYS = ["tenant_id", "entity_id", "point_at"]
 AT_POINT = ("train", "open")  # rows at their point, without the outcome
 MOST_IN_A_PART = 125_000
+MOST_PROBABLE_FIRST = "probability desc, tenant_id, entity_id"
 COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 
 
@@ -53,7 +54,7 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
             its_tenants = [tenant for tenant in tenants if champions[tenant] == names]
             its_sessions = sessions[sessions["tenant_id"].isin(its_tenants)]
             scores.append(_score_with(bundle, snapshot, its_sessions))
-        _write(folder, pd.concat(scores, ignore_index=True))
+        write_scores(folder, pd.concat(scores, ignore_index=True), MOST_PROBABLE_FIRST)
         counts = {"rows": len(sessions), "left_out": left_out}
         write_json(folder / "scores.json", {"id": scores_id, **counts, **contents})
     return scores_id
@@ -72,6 +73,10 @@ def latest_score(store: Store, tenant_id: str, entity_id: str) -> dict[str, Any]
             for score in rows.to_dict("records"):
                 point_at = score["point_at"].isoformat() + "Z"
                 scored_at = made_at.isoformat(timespec="seconds")
+                if "place" in rows:
+                    names = ("tenant_id", "entity_id", "champion", "model_version")
+                    items = rows[["item", "score", "reason"]].to_dict("records")
+                    score = {name: score[name] for name in names} | {"items": items}
                 return score | {"point_at": point_at, "scored_at": scored_at}
             return None
     return None
@@ -170,8 +175,8 @@ def _score_with(bundle: Bundle, snapshot: Snapshot, sessions: pd.DataFrame) -> p
     )[COLUMNS]
 
 
-def _write(folder: Path, scores: pd.DataFrame) -> None:
-    """Write each file in one piece, the most probable sessions first.
+def write_scores(folder: Path, scores: pd.DataFrame, order: str) -> None:
+    """Write scores.parquet and scores.csv in this order, each in one piece.
 
     In the CSV an apostrophe precedes an id that a spreadsheet would take for a formula.
     """
@@ -181,9 +186,7 @@ def _write(folder: Path, scores: pd.DataFrame) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         connection.register("frame", scores)
-        connection.execute(
-            "create table scores as from frame order by probability desc, tenant_id, entity_id"
-        )
+        connection.execute(f"create table scores as from frame order by {order}")
         for suffix, source in sources.items():
             draft = folder / f".scores.{os.getpid()}.{suffix}"
             connection.execute(f"copy ({source}) to ? (format {suffix})", [str(draft)])

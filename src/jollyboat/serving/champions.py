@@ -11,12 +11,14 @@ from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
 from jollyboat.bundles.model import LoadedModel
+from jollyboat.bundles.ranking_model import RankingModel
 from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, read_json
 
 # Lookups are kept in memory for sessions up to so many days before the end of the data.
 LOOKUP_DAYS = 7
+RANKING_DAYS = 1  # of a ranking, whose lookups are lists of items: the last two states
 CHALLENGER = "challenger:"  # its key among the models; no owner's name ends with a colon
 NO_CHAMPION = "There is no champion yet. Run `make deploy`: the server follows without a restart."
 log = logging.getLogger("serving")
@@ -35,7 +37,9 @@ class Champions:
     models: dict[str, LoadedModel] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     experiment: dict = field(default_factory=dict)
+    withdrawn: frozenset[str] = frozenset()  # items that no answer of a ranking has
     _seen: dict[str, tuple] = field(default_factory=dict)
+    _withdrawn_at: tuple | None = None
 
     def of(self, tenant_id: str) -> LoadedModel | None:
         """The tenant's own model, else the shared one, else None."""
@@ -63,6 +67,7 @@ class Champions:
 
     async def refresh(self) -> None:
         """Load what changed on disk; where a bundle is broken, the model before it stays."""
+        self._read_withdrawn()
         pointers = self._pointers()
         snapshot_state = _changed_at(self.store.latest_snapshot)
         for owner in (set(self.models) | set(self._seen)) - set(pointers):
@@ -137,7 +142,21 @@ class Champions:
             newest = snapshot.open_latest(self.store)
             files, until = {table: newest.files(table) for table in bundle.lookups}, newest.ends_at
         salt = self.store.read_salt()
+        if bundle.is_ranking:
+            return RankingModel(bundle, files, days=RANKING_DAYS, salt=salt, until=until)
         return LoadedModel(bundle, files, days=LOOKUP_DAYS, salt=salt, until=until)
+
+    def _read_withdrawn(self) -> None:
+        """Read the file of withdrawn items if it has changed; an unreadable one keeps the last."""
+        path = self.store.withdrawn
+        changed_at = _changed_at(path)
+        if changed_at == self._withdrawn_at:
+            return
+        try:
+            self.withdrawn = read_withdrawn(path)
+            self._withdrawn_at = changed_at
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("%s cannot be read (%s): the items before stay withdrawn.", path, error)
 
     def _pointers(self) -> dict[str, object]:
         """When each owner's pointer was last replaced; no file is read."""
@@ -175,6 +194,12 @@ class Champions:
             self.models[owner] = model
         if before and before is not model:
             before.close()
+
+
+def read_withdrawn(path: Path) -> frozenset[str]:
+    """The items in a file, one id a line; none where there is no file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return frozenset(filter(None, map(str.strip, text.splitlines())))
 
 
 def _explain_permission(error: PermissionError) -> str:

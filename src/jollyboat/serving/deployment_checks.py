@@ -105,7 +105,7 @@ def gather_facts(
     """What the gate decides on, and the smoke test's figures."""
     metrics = run.metrics
     chosen, holdout = metrics["candidates"][run.chosen], metrics["split"]["holdout"]
-    figures, smoke_sentence = _smoke(bundle)
+    figures, smoke_sentence = run_smoke(bundle)
     compared = against_champion(champion, run) if champion else Comparison()
     verdicts, differing = check_answers(run, bundle)
     sizes = [path.stat().st_size for path in bundle.folder.rglob("*") if path.is_file()]
@@ -149,7 +149,7 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[Verdict], dict[str, in
     snapshot, predictions = snapshots.open(run.snapshot_id, run.store), run.predictions()
     size = min(SESSIONS_COMPARED, len(predictions))
     compared = predictions.sample(size, random_state=0)[KEYS]
-    sessions = _sessions(snapshot, compared)
+    sessions = sessions_of(snapshot, compared)
     verdicts = _judge_behaviour(bundle, snapshot, sessions)
     probability = predictions.rename(columns={run.chosen: "probability"})[[*KEYS, "probability"]]
     expected = compared.merge(snapshot.rows_of(snapshot.features, compared), how="left")
@@ -159,7 +159,7 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[Verdict], dict[str, in
         actual = model.features(sessions)
         actual = actual.assign(probability=model.score(actual))
     names = [*(feature["name"] for feature in bundle.schema["features"]), "probability"]
-    counts = {name: int((~_equal(expected[name], actual[name])).sum()) for name in names}
+    counts = {name: int(differ(expected[name], actual[name]).sum()) for name in names}
     return verdicts, {name: count for name, count in counts.items() if count}
 
 
@@ -181,15 +181,16 @@ def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list
         return judge(cases, predict, sessions, values)
 
 
-def _equal(expected: pd.Series, actual: pd.Series) -> np.ndarray:
+def differ(expected: pd.Series, actual: pd.Series) -> np.ndarray:
+    """Which values of two columns are not the same, two unknown ones being so."""
     both_missing = expected.isna().to_numpy() & actual.isna().to_numpy()
     if pd.api.types.is_numeric_dtype(expected) and pd.api.types.is_numeric_dtype(actual):
         a, b = (values.to_numpy(dtype=float, na_value=np.nan) for values in (expected, actual))
-        return both_missing | (np.abs(a - b) <= TOLERANCE)
-    return both_missing | (expected.astype(object).to_numpy() == actual.astype(object).to_numpy())
+        return ~(both_missing | (np.abs(a - b) <= TOLERANCE))
+    return ~both_missing & (expected.astype(object).to_numpy() != actual.astype(object).to_numpy())
 
 
-def _sessions(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple]:
+def sessions_of(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple]:
     """The events up to each point as a client sends them, in the order of `keys`."""
     events = snapshot.rows_of(snapshot.events_at_point, keys)
     by_point = dict(iter(events.sort_values("event_number").groupby(KEYS, sort=False)))
@@ -266,7 +267,8 @@ def _predict_holdout(
     return batch_scores.predict(bundle, snapshot, predictions), seen_until
 
 
-def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
+def run_smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
+    """The smoke test's figures, None where it failed, and a sentence about it."""
     try:
         figures = run_smoke_test(bundle.folder)
     except UserError as error:
@@ -277,7 +279,7 @@ def _smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
 
 def _choose_request(snapshot: Snapshot, feature_sql: str, lookups: Mapping) -> dict[str, Any]:
     """A made-up session at a prediction point, without the outcome."""
-    points, values = sorted(snapshot.prediction_points), _common_values(snapshot)
+    points, values = sorted(snapshot.prediction_points), common_values(snapshot)
     if definition := snapshot.definition:
         request = sample_request(values)
         for event in request["events"]:
@@ -293,7 +295,7 @@ def _choose_request(snapshot: Snapshot, feature_sql: str, lookups: Mapping) -> d
     return min(zip(had_outcome, range(len(requests)), requests, strict=True))[2]
 
 
-def _common_values(snapshot: Snapshot) -> dict[str, list[str]]:
+def common_values(snapshot: Snapshot) -> dict[str, list[str]]:
     """The most frequent values of the columns that identify nobody, for the sample request."""
     events = snapshot.relation("events").filter("not is_outcome")
 

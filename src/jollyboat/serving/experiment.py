@@ -44,6 +44,11 @@ def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
     if before is None:
         raise UserError("There is no champion to challenge: `make deploy` makes one.")
     chosen = run.open(run_id, store)
+    if chosen.is_ranking:
+        raise UserError(
+            "An experiment compares outcomes that follow or not, and a ranking has none: "
+            f"compare the runs of {store.question} by their figures."
+        )
     bundle = deployment_checks.assemble_bundle(chosen, f"Model card · {settings.project.name}")
     if (bundle.owner, bundle.version) == before:
         raise UserError(

@@ -71,7 +71,7 @@ def record_answer(answer: Mapping[str, Any], question: str) -> None:
     """Count an answer and its probability, if it has one; "" is the first question."""
     prefix, variant = f"{question}/" if question else "", answer["variant"]
     champion = prefix + answer["champion"]
-    if answer["probability"] is not None:
+    if answer.get("probability") is not None:
         SCORE.labels(champion, variant).observe(answer["probability"])
     PREDICTIONS.labels(champion, answer["model_version"], variant).inc()
 

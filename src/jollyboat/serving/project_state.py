@@ -8,6 +8,7 @@ from jollyboat.experiments.pointer import running_experiment
 from jollyboat.pages.plot import moment_of
 from jollyboat.review import review
 from jollyboat.store import Store, UserError, read_json, words_of
+from jollyboat.training.run import headline
 
 MOST_RUNS, MOST_STEPS = 10, 8
 UNREADABLE = (
@@ -98,10 +99,11 @@ def _run(run: dict) -> dict[str, Any]:
     return {"finished_at": moment_of(run["finished_at"]), "chosen": run["chosen"]}
 
 
-def _figure(metrics: dict) -> dict[str, float | None]:
-    figure = metrics["candidates"][metrics["chosen"]]["holdout"]["average_precision"]
+def _figure(metrics: dict) -> dict[str, Any]:
+    measure, figure = headline(metrics["candidates"][metrics["chosen"]]["holdout"])
     values = {name: figure[name] for name in ("value", "low", "high")}
-    return {name: None if value is None else float(value) for name, value in values.items()}
+    figures = {name: None if value is None else float(value) for name, value in values.items()}
+    return {"measure": measure, **figures}
 
 
 def _history(pointer: dict) -> list[dict[str, Any]]:

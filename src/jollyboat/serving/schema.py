@@ -26,6 +26,7 @@ from jollyboat.bundles.features import (
     payload_text,
 )
 from jollyboat.bundles.model import LoadedModel
+from jollyboat.bundles.ranking_model import MOST_ITEMS
 
 MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
 # The kinds of validation error that are 413 rather than 422.
@@ -137,11 +138,12 @@ class QuestionRequest(PredictRequest):
     """The events of one entity (a user, an order), in any order.
 
     `entity_id` names it; without it the newest event that does. `point_at` is the time as of which
-    the question is asked.
+    the question is asked. `count` is the number of items that a ranking question is asked for.
     """
 
     entity_id: Identifier | None = None
     point_at: Moment | None = None
+    count: Annotated[int, Field(ge=1, le=MOST_ITEMS)] = 20
 
     def entity_of(self, column: str) -> str | None:
         """The entity's id as staging keeps it, from the request or from this column of events."""
@@ -202,10 +204,37 @@ class Answer(BaseModel):
     reasons: list[Reason] | None = None
 
 
+class Item(BaseModel):
+    """An item with its score, a higher one being better, and the reason in words."""
+
+    item: str
+    score: float
+    reason: str
+
+
+class RankingAnswer(BaseModel):
+    """The best items of a ranking question, the best first, and its model.
+
+    There is none for a tenant without any item (`unknown_tenant`), where no item is left
+    (`no_items`), and where no event is up to the point (`no_events`).
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    request_id: str
+    tenant_id: str
+    entity_id: str
+    status: Literal["recommended", "unknown_tenant", "no_items", "no_events"]
+    items: list[Item]
+    champion: str
+    model_version: str
+    variant: Literal["champion", "challenger"]
+
+
 class BatchAnswer(BaseModel):
     """An answer for each session, in their order."""
 
-    answers: list[Answer]
+    answers: list[Answer | RankingAnswer]
 
 
 def request_body_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -28,6 +28,30 @@ from {{}} group by bin
 TOP = "select tenant_id, entity_id, point_at, probability, decision from {} limit 20"
 
 
+BY_TENANT_OF_RANKING = """
+select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version,
+    count(distinct entity_id) as session_count, count(distinct item) as item_count
+from {} group by tenant_id order by session_count desc, tenant_id
+"""
+FIRST_ITEMS = """
+select tenant_id, entity_id, point_at, list(item order by place)[:5] as items,
+    min_by(reason, place) as reason
+from {} group by all order by point_at desc, entity_id limit 20
+"""
+
+
+def gather_ranking(folder: Path) -> dict:
+    """The figures of a ranking's scores: by tenant, and the newest sessions with their items."""
+    source = f"read_parquet('{quoted(folder / 'scores.parquet')}')"
+    with duckdb.connect() as connection:
+        by_tenant, top = (
+            connection.sql(query.format(source)).df().to_dict("records")
+            for query in (BY_TENANT_OF_RANKING, FIRST_ITEMS)
+        )
+    files = [str(folder / "scores.parquet"), str(folder / "scores.csv")]
+    return _read(folder) | {"by_tenant": by_tenant, "top": top, "files": files}
+
+
 def gather(folder: Path) -> dict:
     """The figures of the scores: totals, by tenant, histogram and the most probable sessions."""
     source = f"read_parquet('{quoted(folder / 'scores.parquet')}')"
@@ -36,7 +60,7 @@ def gather(folder: Path) -> dict:
         counts = dict(connection.sql(HISTOGRAM.format(source)).fetchall())
         top = connection.sql(TOP.format(source)).df().to_dict("records")
     total = sum(row["session_count"] for row in by_tenant)
-    return read_json(folder / "scores.json") | {
+    return _read(folder) | {
         "meanings": LEFT_OUT,
         "by_tenant": by_tenant,
         "histogram": [
@@ -51,6 +75,8 @@ def gather(folder: Path) -> dict:
 
 def format_summary(folder: Path, seconds: float) -> str:
     """How many rows were scored by which model, and where the scores are."""
+    if _read(folder).get("is_ranking"):
+        return _format_ranking(folder, seconds)
     scores, words = gather(folder), words_of(_store_of(folder))
     versions = {f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}
     files = "\n".join(f"file: {path}" for path in scores["files"])
@@ -70,9 +96,27 @@ def format_summary(folder: Path, seconds: float) -> str:
 
 def write_page(folder: Path, title: str) -> str:
     """Write the page beside the scores and return it."""
-    return page.write(
-        _store_of(folder), folder / "report.html", "scores.html", title=title, scores=gather(folder)
+    is_ranking = _read(folder).get("is_ranking")
+    template = "rank_scores.html" if is_ranking else "scores.html"
+    scores = gather_ranking(folder) if is_ranking else gather(folder)
+    path = folder / "report.html"
+    return page.write(_store_of(folder), path, template, title=title, scores=scores)
+
+
+def _format_ranking(folder: Path, seconds: float) -> str:
+    scores = gather_ranking(folder)
+    versions = {f"{row['champion']} {row['model_version']}" for row in scores["by_tenant"]}
+    files = "\n".join(f"file: {path}" for path in scores["files"])
+    return (
+        f"score: {format_count(scores['rows'], 'open session')} of the last "
+        f"{format_count(scores['days'], 'day')} got up to {scores['count']} items by "
+        f"{', '.join(sorted(versions)) or 'no model'}; {seconds:.1f} s\n"
+        f"{files}\npage: {folder / 'report.html'}"
     )
+
+
+def _read(folder: Path) -> dict:
+    return read_json(folder / "scores.json")
 
 
 def _store_of(folder: Path) -> Store:

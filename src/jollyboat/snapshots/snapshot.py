@@ -56,8 +56,15 @@ class Snapshot:
 
     @property
     def features(self) -> str:
-        """The name of the table of features and labels."""
+        """The name of the table of features and labels; of a ranking that of its points."""
+        if self.is_ranking:
+            return _prefixed(self.store.question, "points")
         return features_of(self.store.question)
+
+    @property
+    def is_ranking(self) -> bool:
+        """Whether the question is which item comes next."""
+        return "item" in self.definition
 
     @property
     def events_at_point(self) -> str:
@@ -66,7 +73,7 @@ class Snapshot:
 
     @property
     def feature_sql(self) -> str:
-        """The SQL of features_at_point that computed this snapshot's features."""
+        """The SQL that computed this snapshot's features, or a ranking's pairs."""
         return self._file("features.sql").read_text(encoding="utf-8")
 
     @property
@@ -86,13 +93,13 @@ class Snapshot:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """The number of rows by status."""
+        """The number of rows by status; of a ranking's points by whether a next item is known."""
         return self._of_question.get("statuses", {})
 
     @property
     def label_rate(self) -> float | None:
         """The share of the rows for training that have the outcome; None without such rows."""
-        count = self.statuses.get("train")
+        count = 0 if self.is_ranking else self.statuses.get("train")
         return self._of_question["positive_count"] / count if count else None
 
     @property
@@ -288,6 +295,8 @@ def publish(
         is_new = not (folder / "manifest.json").exists()
         for question_name, sql in feature_sql.items() if is_new else ():
             write_text(folder / _prefixed(question_name, "features.sql"), sql)
+            if Snapshot(store.of(question_name), snapshot_id, content).is_ranking:
+                continue
             sample = distribution.sampled(connection.table(features_of(question_name)))
             sample.to_parquet(str(folder / _prefixed(question_name, "features_sample.parquet")))
     if is_new:
@@ -327,7 +336,7 @@ def _describe_others(
 ) -> dict:
     """The definitions and counts of all questions but the first, if there are any."""
     others = {
-        name: definition | _count_statuses(connection, name, feature_sql)
+        name: definition | _count_statuses(connection, name, feature_sql, "item" in definition)
         for name, definition in other_questions(store).items()
         if name in feature_sql
     }
@@ -335,11 +344,18 @@ def _describe_others(
 
 
 def _count_statuses(
-    connection: duckdb.DuckDBPyConnection, name: str, feature_sql: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    feature_sql: Mapping[str, str],
+    is_ranking: bool = False,
 ) -> dict:
+    rows = (
+        "(select if(item is null, 'no_next', 'train') as status, item is not null as label "
+        f"from {name}_points)"
+    )
     counts = connection.sql(
-        f"select status, count(*), count(*) filter (where label) from {features_of(name)} "
-        "group by all order by status"
+        "select status, count(*), count(*) filter (where label) "
+        f"from {rows if is_ranking else features_of(name)} group by all order by status"
     ).fetchall()
     return {
         "statuses": {status: count for status, count, _ in counts},

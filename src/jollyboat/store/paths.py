@@ -32,6 +32,7 @@ class Store:
         self.models = home / "models"
         self.experiment = home / "models" / "experiment.json"
         self.scores = home / "scores"
+        self.withdrawn = root / "withdrawn" / f"{question}.txt"  # items that a ranking leaves out
         self.erasing = root / ".erasing.json"
         self.erasures = root / "erasures.jsonl"
         self.overview = root / "index.html"

@@ -9,10 +9,10 @@ import pandas as pd
 
 from jollyboat.pages import page
 from jollyboat.pages.terminal import format_count, join_lines
-from jollyboat.store import Store, read_json
+from jollyboat.store import Store, UserError, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.evaluate import difference
-from jollyboat.training.run import Run, interval
+from jollyboat.training.run import Run, headline, interval
 
 FIGURES = (
     "average_precision",
@@ -127,24 +127,30 @@ def format_runs(store: Store) -> str:
     ]
     if not finished:
         return "There is no training run yet. Run `make train`."
-    lines = [
-        f"{'run':<14}{'finished at':<18}{'snapshot':<14}{'chosen':<12}"
-        f"{'average precision (95 %)':<28}{'seconds':>8}"
-    ]
+    lines = []
     for at, run_id in sorted(finished, reverse=True):
         run = Run(store, run_id)
-        precision = interval(_best(run)["holdout"]["average_precision"])
+        measure, figure = headline(_best(run)["holdout"])
         seconds = run.cost.get("seconds", float("nan"))
         lines.append(
             f"{run_id:<14}{at[:16]:<18}{run.snapshot_id:<14}{run.chosen:<12}"
-            f"{precision:<28}{seconds:>8.1f}"
+            f"{interval(figure):<28}{seconds:>8.1f}"
         )
-    return join_lines(lines)
+    heading = (
+        f"{'run':<14}{'finished at':<18}{'snapshot':<14}{'chosen':<12}"
+        f"{f'{measure} (95 %)':<28}{'seconds':>8}"
+    )
+    return join_lines([heading, *lines])
 
 
 def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
     """Two runs side by side, and the page that shows them; UserError if one does not exist."""
     comparison = Comparison(runs.open(run_a, store), runs.open(run_b, store))
+    if comparison.a.is_ranking:
+        raise UserError(
+            "Runs of a ranking are not compared; `jollyboat runs --question "
+            f"{store.question}` lists their figures."
+        )
     path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
     page.write(store, path, "compare.html", title="Two runs", comparison=comparison)
     return comparison, path

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,8 +61,13 @@ class Run:
         return read_json(self.folder / "metrics.json", default={})
 
     @property
+    def is_ranking(self) -> bool:
+        """Whether the question is which item comes next; see jollyboat.ranking.learner."""
+        return "ranking" in self.metrics
+
+    @property
     def chosen(self) -> str:
-        """The candidate with the best average precision on validation."""
+        """The candidate with the best average precision, or MRR@20 of a ranking, on validation."""
         return self.metrics["chosen"]
 
     @property
@@ -129,7 +134,7 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
 
     It is new, or has the progress of an earlier start.
     """
-    code = hash_file(PROJECT / "ml" / "candidates.py") + hash_folder(LIBRARY / "training", ".py")
+    code = hash_file(PROJECT / "ml" / "candidates.py") + _hash_library()
     code_hash = hashlib.sha256(code.encode()).hexdigest()[:16]
     versions = {"code": code_hash, "libraries": installed_libraries()}
     question = {"question": store.question} if store.question else {}
@@ -138,6 +143,10 @@ def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
     write_json(run.folder / "settings.json", inputs)
     write_json(store.latest_run, {"run": run.id})
     return run
+
+
+def _hash_library() -> str:
+    return "".join(hash_folder(LIBRARY / name, ".py") for name in ("training", "ranking"))
 
 
 def open(run_id: str, store: Store | None = None) -> Run:
@@ -161,15 +170,7 @@ def open(run_id: str, store: Store | None = None) -> Run:
 def format_summary(run: Run, is_unchanged: bool, seconds: float) -> str:
     """The leaderboard on the holdout, the chosen candidate, and the path of the page."""
     metrics = run.metrics
-    header = ("average precision (95 %)", "ROC AUC", "lead over the baseline")
-    lines = [f"{'candidate':<14}{header[0]:>30}{header[1]:>10}{header[2]:>28}"]
-    for name, candidate in metrics["candidates"].items():
-        holdout, lead = candidate["holdout"], candidate.get("against_baseline")
-        lead_text = interval(lead, signed=True) if lead else ""
-        lines.append(
-            f"{name:<14}{interval(holdout['average_precision']):>30}"
-            f"{holdout['roc_auc']['value']:>10.3f}{lead_text:>28}"
-        )
+    lines = list(_rank_lines(metrics) if "ranking" in metrics else _lines(metrics))
     rows = ", ".join(f"{part['rows']:,} {name}" for name, part in metrics["split"].items())
     status = "exists already, nothing changed" if is_unchanged else "finished"
     lines.append(
@@ -180,6 +181,40 @@ def format_summary(run: Run, is_unchanged: bool, seconds: float) -> str:
     return join_lines([*lines, f"page: {run.report}"])
 
 
+def _lines(metrics: Mapping) -> Iterator[str]:
+    header = ("average precision (95 %)", "ROC AUC", "lead over the baseline")
+    yield f"{'candidate':<14}{header[0]:>30}{header[1]:>10}{header[2]:>28}"
+    for name, candidate in metrics["candidates"].items():
+        holdout, lead = candidate["holdout"], candidate.get("against_baseline")
+        lead_text = interval(lead, signed=True) if lead else ""
+        yield (
+            f"{name:<14}{interval(holdout['average_precision']):>30}"
+            f"{holdout['roc_auc']['value']:>10.3f}{lead_text:>28}"
+        )
+
+
+def _rank_lines(metrics: Mapping) -> Iterator[str]:
+    count = metrics["ranking"]["count"]
+    names = ("candidate", f"MRR@{count} (95 %)", f"HR@{count}", "coverage")
+    leads = {"against_baseline": "lead over popularity", "against_previous": "over the one before"}
+    yield "{:<11}{:>22}{:>6}{:>9}{:>26}{:>26}".format(*names, *leads.values())
+    for name, candidate in metrics["candidates"].items():
+        holdout = candidate["holdout"]
+        texts = [interval(candidate[key], signed=True) if key in candidate else "" for key in leads]
+        yield (
+            f"{name:<11}{interval(holdout[f'mrr_{count}']):>22}"
+            f"{holdout[f'hit_rate_{count}']['value']:>6.3f}{holdout['coverage']:>9.3f}"
+            f"{texts[0]:>26}{texts[1]:>26}"
+        )
+
+
+def headline(figures: Mapping) -> tuple[str, Mapping]:
+    """The measure that candidates are chosen by, and its figure."""
+    if "mrr_20" in figures:
+        return "MRR@20", figures["mrr_20"]
+    return "average precision", figures["average_precision"]
+
+
 def write_page(run: Run, title: str) -> str:
     """Write the run's report.html and return it."""
     context = {
@@ -188,7 +223,8 @@ def write_page(run: Run, title: str) -> str:
         "judged": _count_judgements(run),
         "gates": _gates(run),
     }
-    return page.write(run.store, run.report, "run.html", title=title, run=run, **context)
+    template = "rank_run.html" if run.is_ranking else "run.html"
+    return page.write(run.store, run.report, template, title=title, run=run, **context)
 
 
 def _count_judgements(run: Run) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Training: split sessions, fit candidates, compare them, and choose one."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jollyboat.training.diagnosis import (
     format_diagnosis,
     importance,
 )
-from jollyboat.training.estimators import BASELINE, Model, fit, refit, search_ranges
+from jollyboat.training.estimators import BASELINE, fit, refit, search_ranges
 from jollyboat.training.evaluate import calibration_chance, curves, difference, metrics
 from jollyboat.training.explanation import describe
 from jollyboat.training.leak import describe_leaks, look_for_leaks
@@ -53,7 +54,7 @@ def fit_candidate(
         own |= best
     first = fit(name, split.train, split.validation, schema, own)
     model = refit(name, first, split.train, split.validation, own)
-    _save_atomically(model, folder)
+    save_atomically(partial(save, model), folder)
     sample = thin(split.train, MOST_ROWS)
     return {
         "validation": first.predict_proba(split.validation.features),
@@ -66,11 +67,11 @@ def fit_candidate(
     }
 
 
-def _save_atomically(model: Model, folder: Path) -> None:
-    """Replace each file whole: tasks of a killed run may still write the same files."""
+def save_atomically(write: Callable[[Path], None], folder: Path) -> None:
+    """Replace each file that `write` writes whole: tasks of a killed run may still write it."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
-        save(model, Path(draft))
+        write(Path(draft))
         for path in Path(draft).iterdir():
             path.replace(folder / path.name)
 

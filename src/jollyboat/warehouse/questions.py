@@ -1,7 +1,8 @@
 """The questions of a project beside its first one, which is about sessions.
 
 A question `churn` is a definition (`question` in the meta of the model `churn_points`), and the
-models churn_points, churn_events_at_point, churn_features_at_point and churn_features.
+models churn_points, churn_events_at_point, churn_features_at_point and churn_features. One with
+the key `item` is a ranking: which item comes next, from lookups and <name>_pairs_at_point.
 """
 
 import re
@@ -22,9 +23,13 @@ from jollyboat.warehouse.variables import check_condition
 
 ENTITIES = ("user_id", "anonymous_id", "session_id", "order_id", "product_id", "tenant_id")
 SUFFIX = "_points"
+FEATURES = ("features_at_point", "pairs_at_point")  # of an outcome, of a ranking
 OWN_SOURCES = ("predictions", "labels")
+ITEMS = ("product_id", "category", "page", "query")
 COLUMNS = EVENT_COLUMNS | {"event_number": "bigint", "file": "varchar", "arrived_on": "date"}
+LEAST_WINDOW_DAYS = 7  # of views before the first day to learn from
 Days = Annotated[int, Field(ge=1, le=3650)]
+Few = Annotated[int, Field(ge=1, le=1000)]
 
 
 def _check_outcome(outcome: str) -> str:
@@ -72,9 +77,28 @@ class Definition(Section):
         return self
 
 
-def read_definitions(dbt: Path = PROJECT / "dbt") -> dict[str, Definition]:
+class Ranking(Section):
+    """Which item comes next in a session, and what the lookups of items count.
+
+    An item is what the column `item` names in an event of type `item_event`. Lookups count the
+    views of `window_days`; points are the views of the last `learning_days`. A point's `candidates`
+    are the `covisits` of its `last_items`, viewed within `neighbours` steps, and popular items.
+    """
+
+    entity: Literal["session_id"]
+    item: Literal[ITEMS]
+    item_event: Annotated[Text, Field(pattern=r"^[^']*$")]
+    window_days: Days = 28
+    learning_days: Days = 14
+    covisits: Few = 30
+    neighbours: Few = 3
+    last_items: Few = 5
+    candidates: Few = 100
+
+
+def read_definitions(dbt: Path = PROJECT / "dbt") -> dict[str, Definition | Ranking]:
     """The questions by name, from the YAML below dbt/models; UserError with file and key."""
-    definitions: dict[str, Definition] = {}
+    definitions: dict[str, Definition | Ranking] = {}
     for path in sorted(dbt.glob("models/**/*.yml")):
         for name, meta in _metas(path).items():
             if "question" not in meta:
@@ -86,17 +110,18 @@ def read_definitions(dbt: Path = PROJECT / "dbt") -> dict[str, Definition]:
     return definitions
 
 
-def check_definition(definition: Any, place: str) -> Definition:
+def check_definition(definition: Any, place: str) -> Definition | Ranking:
     """The definition; UserError with its place and key where it cannot be."""
     if not isinstance(definition, Mapping):
         raise UserError(f"{place}: question should have the keys entity, outcome, history_days.")
+    form = Ranking if "item" in definition else Definition
     try:
-        return Definition.model_validate(definition)
+        return form.model_validate(definition)
     except ValidationError as error:
         first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else "question"
     if first["type"] == "extra_forbidden":
-        names = Definition.model_fields
+        names = form.model_fields
         hint = suggest(key, names) or f" There are {', '.join(names)}."
         raise UserError(f"{place}: question has no key {key}.{hint}")
     if first["type"] == "missing":
@@ -106,7 +131,7 @@ def check_definition(definition: Any, place: str) -> Definition:
     raise UserError(f"{place}: question: {describe(list(first['loc']), first)}")
 
 
-def check_questions(settings: Settings, definitions: Mapping[str, Definition]) -> None:
+def check_questions(settings: Settings, definitions: Mapping[str, Definition | Ranking]) -> None:
     """UserError where project.toml and the definitions do not have the same questions."""
     _, *others = settings.questions
     for name in others:
@@ -140,8 +165,8 @@ def check_project(settings: Settings, store: Store) -> list[str]:
 
 def check_features(name: str, dbt: Path = PROJECT / "dbt") -> None:
     """UserError where a question's features read a table that may hold what came later."""
-    model = f"{name}_features_at_point"
-    for path in dbt.glob(f"models/**/{model}.sql"):
+    paths = [path for part in FEATURES for path in dbt.glob(f"models/**/{name}_{part}.sql")]
+    for path in paths:
         for read in re.findall(r"ref\(\s*['\"](\w+)", path.read_text(encoding="utf-8")):
             if read != f"{name}_events_at_point" and not read.startswith("lookup_"):
                 raise UserError(
@@ -150,12 +175,15 @@ def check_features(name: str, dbt: Path = PROJECT / "dbt") -> None:
                 )
 
 
-def days_needed(definition: Definition) -> int:
-    """The fewest days of logs that a question with a horizon can be trained on.
+def days_needed(definition: Definition | Ranking) -> int:
+    """The fewest days of logs that a question with a horizon, or a ranking, can be trained on.
 
     Outcomes of train, validation and holdout are known one horizon later, and a horizon lies
-    between two parts: three horizons, and at least a week for each part.
+    between two parts: three horizons, and at least a week for each part. The lookups of a ranking
+    have a state for each day to learn from, with the views of some days before it.
     """
+    if isinstance(definition, Ranking):
+        return definition.learning_days + LEAST_WINDOW_DAYS
     return 3 * (definition.horizon_days or 0) + 3 * 7
 
 
@@ -169,16 +197,25 @@ def days_of_logs(store: Store) -> set[date]:
     return days
 
 
-def describe_short_logs(definitions: Mapping[str, Definition], days: Collection[date]) -> list[str]:
+def describe_short_logs(
+    definitions: Mapping[str, Definition | Ranking], days: Collection[date]
+) -> list[str]:
     """A sentence for each question for which the logs of these days are too short."""
     span = (max(days) - min(days)).days + 1 if days else 0
     return [
-        f"{name} cannot be trained yet: the logs span {span} days, and with a horizon of "
-        f"{one.horizon_days} days it needs {days_needed(one)} or more. Put more days below "
+        f"{name} cannot be trained yet: the logs span {span} days, and with {_days_setting(one)} "
+        f"it needs {days_needed(one)} or more. Put more days below "
         f"data/raw (simulated ones: `jollyboat simulate --days {5 * (days_needed(one) // 5 + 1)}`)."
         for name, one in definitions.items()
-        if one.horizon_days and days and span < days_needed(one)
+        if _days_setting(one) and days and span < days_needed(one)
     ]
+
+
+def _days_setting(definition: Definition | Ranking) -> str:
+    """What the days that a question needs follow from; empty where any number will do."""
+    if isinstance(definition, Ranking):
+        return f"learning_days of {definition.learning_days}"
+    return definition.horizon_days and f"a horizon of {definition.horizon_days} days"
 
 
 def forgotten_questions(store: Store, settings: Settings) -> list[str]:

@@ -300,8 +300,14 @@ def other_questions(store: Store) -> dict[str, dict]:
 
 
 def feature_sql(store: Store) -> dict[str, str]:
-    """The SQL that computes each question's features, as dbt last compiled it; "" is the first."""
-    names = {name: f"{name}_features_at_point" for name in other_questions(store)}
+    """The SQL that computes each question's features, as dbt last compiled it; "" is the first.
+
+    Of a ranking it computes the pairs of points and candidate items.
+    """
+    names = {
+        name: f"{name}_{'pairs' if 'item' in one else 'features'}_at_point"
+        for name, one in other_questions(store).items()
+    }
     return {
         name: compiled(store, model) for name, model in {"": "features_at_point", **names}.items()
     }

@@ -3,7 +3,9 @@
     While dbt parses, and in unit tests, the graph is empty.
 #}
 {% macro question(name) -%}
-    {%- set defaults = {'is_absence': false, 'horizon_days': none, 'history': none} -%}
+    {%- set defaults = {
+        'is_absence': false, 'horizon_days': none, 'history': none, 'history_days': none
+    } -%}
     {%- set points = graph.get('nodes', {}).values()
         | selectattr('resource_type', 'eq', 'model')
         | selectattr('name', 'eq', name ~ '_points') | list -%}
@@ -12,11 +14,12 @@
     {{ return(dict(defaults, **definition)) }}
 {%- endmacro %}
 
-{# The names of all questions but the first, which is about sessions. #}
+{# The names of the questions with a yes or no outcome, but the first one, which is about sessions. #}
 {% macro question_names() -%}
     {%- set names = [] -%}
     {%- for node in graph.get('nodes', {}).values() -%}
-    {%- if node.resource_type == 'model' and 'question' in node.config.meta -%}
+    {%- if node.resource_type == 'model' and 'question' in node.config.meta
+        and 'item' not in node.config.meta.question -%}
     {%- do names.append(node.name | replace('_points', '')) -%}
     {%- endif -%}
     {%- endfor -%}
@@ -25,7 +28,7 @@
 
 {#
     The body of <name>_events_at_point: for each point the events of its entity in the `history_days`
-    up to it, the event at the point included. With `history: session_id` the points have a column
+    up to it (without them all), the event at the point included. With `history: session_id` the points have a column
     session_id, and their events are those of that session.
 #}
 {% macro events_before_points(name) -%}
@@ -54,7 +57,9 @@ up_to_point as (
         on points.tenant_id = events.tenant_id
         and points.history_key = events.{{ question.history or question.entity }}
         and events.occurred_at <= points.point_at
+        {%- if question.history_days %}
         and events.occurred_at > points.point_at - {{ jollyboat.days(question.history_days) }}
+        {%- endif %}
     window so_far as (
         partition by points.tenant_id, points.entity_id, points.point_at
         order by {{ jollyboat.event_order() }}

@@ -1,0 +1,3 @@
+{{ config(materialized='table_in_chunks') }}
+
+{{ jollyboat.covisited_items('next_product') }}

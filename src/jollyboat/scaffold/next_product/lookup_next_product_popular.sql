@@ -1,0 +1,1 @@
+{{ jollyboat.popular_items('next_product') }}

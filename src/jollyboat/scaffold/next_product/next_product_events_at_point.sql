@@ -1,0 +1,3 @@
+{{ config(materialized='view') }}
+
+{{ jollyboat.events_before_points('next_product') }}

@@ -1,0 +1,1 @@
+{{ jollyboat.points_with_next_item('next_product') }}

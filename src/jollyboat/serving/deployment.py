@@ -1,0 +1,24 @@
+"""The bundle of a run and what the gate reads about it, whatever kind of question the run is of."""
+
+from typing import Any
+
+from jollyboat.bundles.bundle import Bundle
+from jollyboat.gate.gate import Facts
+from jollyboat.serving import deployment_checks, ranking_checks
+from jollyboat.training.run import Run
+
+
+def assemble_bundle(run: Run, title: str) -> Bundle:
+    """The bundle of the run's chosen candidate, complete and verified."""
+    return _checks_of(run).assemble_bundle(run, title)
+
+
+def gather_facts(
+    run: Run, bundle: Bundle, champion: tuple[str, str] | None
+) -> tuple[Facts, dict[str, Any]]:
+    """What the gate decides on, and the smoke test's figures."""
+    return _checks_of(run).gather_facts(run, bundle, champion)
+
+
+def _checks_of(run: Run):
+    return ranking_checks if run.is_ranking else deployment_checks
