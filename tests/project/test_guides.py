@@ -30,7 +30,7 @@ def shop(project: Path, tmp_path_factory) -> Path:
     """A project that has learned from two weeks of simulated logs."""
     copy = copy_project(project, tmp_path_factory.mktemp("shop") / "shop")
     result = type_in(
-        copy, ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 400; make data train"
+        copy, ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 800; make data train"
     )
     assert result.returncode == 0, result.stdout
     return copy
