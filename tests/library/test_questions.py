@@ -171,6 +171,7 @@ def test_logs_that_are_too_short_are_named_with_the_days_that_are_needed(tmp_pat
     assert "span 31 days" in short[0] and "needs 63 or more" in short[0]
     assert "simulate --days" in short[0]
     assert [] == questions.describe_short_logs(churn, days)
+    assert [] == questions.describe_short_logs(churn, {date(2026, 1, 1)})
 
 
 def test_features_that_read_what_came_later_are_refused(project):

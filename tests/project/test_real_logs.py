@@ -50,6 +50,28 @@ def test_a_real_log_becomes_a_gated_decision_that_rests_on_no_leak(
     assert RUNS[source, point] <= best_roc_auc(copy) < LEAK
 
 
+@pytest.mark.faults
+def test_a_question_about_users_of_a_real_log_is_refused_where_nothing_predicts_it(
+    project, tmp_path
+):
+    copy = copy_project(project, tmp_path / "own")
+    bring(copy, "simple_shop", 5)
+    added = type_in(
+        copy,
+        ".venv/bin/jollyboat add question lapse --entity anonymous_id --points weekly "
+        "--outcome true --absence --horizon 14",
+    )
+    points = copy / "dbt/models/questions/lapse/lapse_points.sql"
+    points.write_text(points.read_text().replace("having count(*) >= 3", "having count(*) >= 1"))
+
+    result = type_in(copy, "make data; make train QUESTION=lapse")
+    deployed = type_in(copy, "make deploy QUESTION=lapse")
+
+    assert (0, 0) == (added.returncode, result.returncode), result.stdout
+    assert re.search(r"lapse: [\d,]+ points, [\d,]+ for training", result.stdout)
+    assert deployed.returncode and "refused by beats_the_baseline" in deployed.stdout
+
+
 def bring(project: Path, source: str, point: int, logs: Path = LOGS) -> int:
     """Do what docs/bring-your-own-logs.md says, the files linked rather than copied; the number of lines changed."""
     for file in (logs / source).glob("events*"):

@@ -200,14 +200,19 @@ def days_of_logs(store: Store) -> set[date]:
 def describe_short_logs(
     definitions: Mapping[str, Definition | Ranking], days: Collection[date]
 ) -> list[str]:
-    """A sentence for each question for which the logs of these days are too short."""
-    span = (max(days) - min(days)).days + 1 if days else 0
+    """A sentence for each question for which the logs of these days of arrival are too short.
+
+    Of one day nothing is said: it may be an export of a year.
+    """
+    if len(days) < 2:
+        return []
+    span = (max(days) - min(days)).days + 1
     return [
         f"{name} cannot be trained yet: the logs span {span} days, and with {_days_setting(one)} "
         f"it needs {days_needed(one)} or more. Put more days below "
         f"data/raw (simulated ones: `jollyboat simulate --days {5 * (days_needed(one) // 5 + 1)}`)."
         for name, one in definitions.items()
-        if _days_setting(one) and days and span < days_needed(one)
+        if _days_setting(one) and span < days_needed(one)
     ]
 
 
