@@ -51,7 +51,7 @@ def test_each_verb_says_what_it_has_done(shop):
         "is now the champion of shared" in text["deploy"] and "over popularity's" in text["deploy"]
     )
     assert "open session" in text["score"] and "up to 20 items" in text["score"]
-    assert "next_product is a ranking" in text["monitor"]
+    assert "No quality is significantly below the holdout's." in text["monitor"]
 
 
 def test_the_champion_is_significantly_better_than_popular_items(shop):

@@ -27,7 +27,7 @@ class MonitorFlow(QuestionFlow):
         from dataclasses import asdict
         from datetime import UTC, datetime
 
-        from jollyboat.monitoring import inputs, monitor
+        from jollyboat.monitoring.watch import watch
         from jollyboat.store import UserError
 
         self.began_at = self.now()
@@ -37,14 +37,11 @@ class MonitorFlow(QuestionFlow):
             raise UserError(
                 f"AS_OF is a time such as 2026-02-01T18:00:00+02:00, not {self.as_of!r}."
             ) from None
-        self.why_not = inputs.why_not(self.store())
-        if not self.why_not:
-            with self.stage("gather live figures") as stage:
-                facts, self.about = inputs.gather(self.store(), as_of)
-                stage.rows = self.about["session_count"]
-            gate, limits = self.settings.gate, self.settings.monitor.model_dump()
-            checks, self.decision = monitor.judge(facts, {"latency_ms": gate.latency_ms} | limits)
-            self.checks = [asdict(check) | {"key": check.key} for check in checks]
+        limits = {"latency_ms": self.settings.gate.latency_ms} | self.settings.monitor.model_dump()
+        with self.stage("gather live figures") as stage:
+            checks, self.decision, self.about = watch(self.store(), as_of, limits)
+            stage.rows = self.about["session_count"]
+        self.checks = [asdict(check) | {"key": check.key} for check in checks]
         self.next(self.end)
 
     @card(type="html")
@@ -56,10 +53,6 @@ class MonitorFlow(QuestionFlow):
 
         from jollyboat.monitoring import alerts, monitor_report
 
-        if self.why_not:
-            self.html = f"<p>{self.why_not}</p>"
-            print(self.why_not)
-            return
         store, hook = self.store(), self.settings.monitor
         webhook = os.environ.get("ALERT_WEBHOOK") or hook.webhook
         alarms = monitor_report.incidents(self.checks)

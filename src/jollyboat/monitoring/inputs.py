@@ -25,17 +25,6 @@ KEYS = ["tenant_id", "entity_id", "point_at"]
 DAY = pd.Timedelta(days=1)
 
 
-def why_not(store: Store) -> str:
-    """A sentence where the question cannot be monitored; empty where it can."""
-    latest = snapshot.latest_id(store)
-    if not (latest and store.question and snapshot.open(latest, store).is_ranking):
-        return ""
-    return (
-        f"monitor: {store.question} is a ranking, whose answers have no probability: nothing is "
-        "compared. `make train deploy` compares a new model with the champion on the newest days."
-    )
-
-
 def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     """The facts for `monitor.judge`, and the ids, times and counts of the report. Raises UserError.
 
@@ -56,7 +45,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     end = max(live["point_at"].max(), until) if len(live) else until
     reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
     days, log = _whole_days(live["day"], until, end), predictions(newest)
-    calls = _calls(log)
+    calls = count_calls(log)
     frames = [_champion_frames(past, live, log, end, own) for past in (shared, *others)]
     columns = ["tenant_id", "day", *(feature["name"] for feature in bundle.schema["features"])]
     facts = Facts(
@@ -68,8 +57,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
         latency=_latency(log) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
-        age_hours=(pd.Timestamp(naive_utc(now)) - newest.received_until) / pd.Timedelta(hours=1),
-        last_arrival=newest.received_until.isoformat(timespec="minutes"),
+        **_arrived(newest, now),
         days_since_training=(end - _newest_training(store, shared.learned).ends_at) / DAY,
         owners=list(own),
     )
@@ -85,6 +73,29 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         "calls": calls,
         "day_starts": [str(end + (day - 1) * DAY) for day in days],
     }
+
+
+def health(newest: Snapshot, log: pd.DataFrame, now: datetime, days_since_training: float) -> Facts:
+    """The facts of `monitor.health_checks` alone: about the data and the server's answers."""
+    rows = pd.DataFrame(columns=["tenant_id", "day"])
+    names = ("reference", "live", "reference_scores", "live_scores", "holdout", "answers")
+    return Facts(
+        days=[0],
+        schema=FeatureSchema(()),
+        **dict.fromkeys(names, rows),
+        volumes=rows,
+        arrivals=_arrivals(newest),
+        latency=_latency(log),
+        days_since_training=days_since_training,
+        **_arrived(newest, now),
+    )
+
+
+def _arrived(newest: Snapshot, now: datetime) -> dict[str, Any]:
+    """How old the newest event is, and when it arrived."""
+    age = pd.Timestamp(naive_utc(now)) - newest.received_until
+    last_arrival = newest.received_until.isoformat(timespec="minutes")
+    return {"age_hours": age / pd.Timedelta(hours=1), "last_arrival": last_arrival}
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,7 @@ def _with_label(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[columns].assign(label=rows["label"].astype(float))
 
 
-def _calls(log: pd.DataFrame) -> list[dict[str, Any]]:
+def count_calls(log: pd.DataFrame) -> list[dict[str, Any]]:
     """The number of calls and the last one by tenant."""
     if log.empty:
         return []

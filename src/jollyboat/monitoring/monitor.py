@@ -95,12 +95,16 @@ def judge(facts: Facts, limits: Limits) -> tuple[list[Check], dict[str, Any]]:
         *_drift_checks(series, len(facts.days)),
         *(volume_check(facts, tenant, limits) for tenant in tenants),
         *(check for check in small if check.state == ALARM),
-        _freshness(facts, limits),
-        _quarantine(facts, limits),
+        *health_checks(facts, limits),
         *_unknown_categories(facts, limits),
-        _latency(facts, limits),
     ]
     return checks, decide_retraining(facts, series, quality, limits)
+
+
+def health_checks(facts: Facts, limits: Limits) -> list[Check]:
+    """The checks of data and server: freshness, quarantine and latency."""
+    checks = _freshness, _quarantine, _latency
+    return [check(facts, limits) for check in checks]
 
 
 def quality_checks(facts: Facts, tenant: str, limits: Limits, day: int = 0) -> list[Check]:
