@@ -65,10 +65,11 @@ def latest_score(store: Store, tenant_id: str, entity_id: str) -> dict[str, Any]
     paths = sorted(store.scores.glob("*/scores.json"), key=lambda path: -path.stat().st_mtime_ns)
     for path in paths:
         if tenant_id in read_json(path, champions=dict)["champions"]:
-            rows = duckdb.sql(
-                "select * from read_parquet($1) where tenant_id = $2 and entity_id = $3",
-                params=[str(path.with_suffix(".parquet")), tenant_id, entity_id],
-            ).df()
+            with duckdb.connect() as connection:  # requests share no connection: they are threads
+                rows = connection.sql(
+                    "select * from read_parquet($1) where tenant_id = $2 and entity_id = $3",
+                    params=[str(path.with_suffix(".parquet")), tenant_id, entity_id],
+                ).df()
             made_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             for score in rows.to_dict("records"):
                 point_at = score["point_at"].isoformat() + "Z"
