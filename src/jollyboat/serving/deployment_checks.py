@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -35,23 +35,23 @@ COMMON_COLUMNS = ("event_type", "page", "device", "channel", "country", "categor
 CHANGING_COLUMNS = ("page", "category", "query")  # within the session of one visitor
 SESSIONS_COMPARED = 200
 SAMPLE_START = datetime(2026, 1, 5, 10, 0)
+# Of a question's definition: what a server has to know.
+KNOWN = ("entity", "history", "history_days", "horizon_days", "asked_at", "item", "item_event")
 
 
 def assemble_bundle(run: Run, title: str) -> Bundle:
     """The bundle of the run's chosen candidate, complete and verified."""
-    metrics, chosen, schema = run.metrics, run.chosen, run.schema
-    snapshot, model = snapshots.open(run.snapshot_id, run.store), run.model(run.chosen)
-    lookups = {
-        name: snapshot.columns(name)
-        for name in snapshot.lookups
-        if re.search(rf"\b{name}\b", run.feature_sql)
-    }
-    threshold, outcome = metrics["threshold"], snapshot.outcome
-    question = _definition(snapshot)
+    snapshot, threshold = snapshots.open(run.snapshot_id, run.store), run.metrics["threshold"]
+    lookups, question = lookups_of(run, snapshot), definition_of(snapshot)
     try:
-        request = _choose_request(snapshot, run.feature_sql, lookups)
         sample = answer_sample(
-            model, run.feature_sql, schema, lookups, threshold, request, question
+            run.model(run.chosen),
+            run.feature_sql,
+            run.schema,
+            lookups,
+            threshold,
+            _choose_request(snapshot, run.feature_sql, lookups),
+            question,
         )
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
@@ -62,41 +62,68 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
             f"{lookup if 'lookup_' in reason else ''}"
             "Fix dbt's features_at_point, or vars: outcome, then `make data train`."
         ) from error
-    parts = Parts(
-        candidate=chosen,
-        model=model,
+    parts = parts_of(run, snapshot, lookups, question, sample, render_card(run, "card.html", title))
+    return assemble(
+        replace(
+            parts,
+            threshold=threshold,
+            first_point=min(snapshot.prediction_points),
+            outcome=snapshot.outcome,
+        ),
+        run.store,
+        SHARED,
+    )
+
+
+def lookups_of(run: Run, snapshot: Snapshot) -> dict[str, dict[str, str]]:
+    """The lookups that the run's SQL reads, each with its columns."""
+    return {
+        name: snapshot.columns(name)
+        for name in snapshot.lookups
+        if re.search(rf"\b{name}\b", run.feature_sql)
+    }
+
+
+def definition_of(snapshot: Snapshot) -> dict[str, Any]:
+    """What a server has to know of another question than the first; empty for the first."""
+    parts = {name: snapshot.definition[name] for name in KNOWN if name in snapshot.definition}
+    return {"name": snapshot.store.question} | parts if snapshot.definition else {}
+
+
+def render_card(run: Run, template: str, title: str) -> str:
+    """The model card of the run's chosen candidate."""
+    return render(
+        template,
+        to_data=os.path.relpath(run.store.root, run.store.bundle(SHARED, "version")) + "/",
+        about=words_of(run.store),
+        title=title,
+        run=run,
+        settings=run.settings,
+        metrics=run.metrics,
+        chosen=run.chosen,
+    )
+
+
+def parts_of(
+    run: Run, snapshot: Snapshot, lookups: Mapping, question: Mapping, sample: Mapping, card: str
+) -> Parts:
+    """What the bundles of all kinds of questions have."""
+    return Parts(
+        candidate=run.chosen,
+        model=run.model(run.chosen),
         feature_sql=run.feature_sql,
-        schema=schema,
+        schema=run.schema,
         lookups=lookups,
         sample=sample,
-        card=render(
-            "card.html",
-            to_data=os.path.relpath(run.store.root, run.store.bundle(SHARED, "version")) + "/",
-            about=words_of(run.store),
-            title=title,
-            run=run,
-            settings=run.settings,
-            metrics=metrics,
-            chosen=chosen,
-        ),
-        threshold=threshold,
+        card=card,
+        threshold=None,
         run=run.id,
         snapshot=run.snapshot_id,
         code=run.settings["code"],
-        metrics=metrics["candidates"][chosen]["holdout"],
-        first_point=min(snapshot.prediction_points),
-        outcome=outcome,
+        metrics=run.metrics["candidates"][run.chosen]["holdout"],
         personal_fields=snapshot.personal_fields,
         question=question,
     )
-    return assemble(parts, run.store, SHARED)
-
-
-def _definition(snapshot: Snapshot) -> dict[str, Any]:
-    """What a server has to know of another question than the first."""
-    names = ("entity", "history", "history_days", "horizon_days", "asked_at")
-    parts = {name: snapshot.definition.get(name) for name in names}
-    return {"name": snapshot.store.question} | parts if snapshot.definition else {}
 
 
 def gather_facts(
@@ -244,10 +271,10 @@ def against_champion(champion: tuple[str, str], run: Run) -> Comparison:
     lead = difference(label, *scores, settings["evaluate"]["resamples"], seed, persons)
     segments = segment_columns(Part.of(rows), settings["evaluate"]["segments"])
     judged = by_segment(segments, label, *scores, SEGMENT_RESAMPLES, seed, persons)
-    return Comparison(lead, judged, bool(seen_until < _seen_until(run)))
+    return Comparison(lead, judged, bool(seen_until < last_learned(run)))
 
 
-def _seen_until(run: Run) -> pd.Timestamp:
+def last_learned(run: Run) -> pd.Timestamp:
     """The last moment that the run's models learned from; NaT if that is not known."""
     split = run.metrics.get("split")
     return pd.Timestamp(split["validation"]["to"]) if split else pd.NaT
@@ -259,7 +286,7 @@ def _predict_holdout(
     """The champion's probabilities for the rows that it was not trained on, and its last moment."""
     bundle, predictions = open_bundle(run.store.bundle(*champion)), run.predictions()
     LoadedModel(bundle).close()  # refuses a bundle that changed code makes answer differently
-    seen_until = _seen_until(Run(run.store, bundle.manifest["run"]))
+    seen_until = last_learned(Run(run.store, bundle.manifest["run"]))
     # After a change of [split] the holdout may begin before the end of the training data.
     predictions = predictions[~(predictions["point_at"] <= seen_until)]
     if predictions["label"].nunique() < 2:

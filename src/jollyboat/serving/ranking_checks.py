@@ -1,6 +1,5 @@
 """The deployment checks of a ranking: its bundle's answers, and its lead over the champion."""
 
-import os
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -8,16 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.bundles.bundle import SHARED, Bundle, Parts, assemble, open_bundle
+from jollyboat.bundles.bundle import SHARED, Bundle, assemble, open_bundle
 from jollyboat.bundles.ranking_model import RankingModel, make_sample
 from jollyboat.gate.gate import Facts
-from jollyboat.pages.page import render
 from jollyboat.ranking import evaluate, rankers
 from jollyboat.ranking.learner import MRR, pair_query
 from jollyboat.ranking.pairs import KEYS
 from jollyboat.serving.deployment_checks import (
     common_values,
+    definition_of,
     differ,
+    last_learned,
+    lookups_of,
+    parts_of,
+    render_card,
     run_smoke,
     sample_request,
     sessions_of,
@@ -30,44 +33,18 @@ from jollyboat.training.run import Run
 POINTS_COMPARED = 100
 SAMPLE_ITEMS, SAMPLE_KEYS, SAMPLE_COUNT = 10, 2, 5
 LONG_AGO = "1970-01-01"  # so that a sample's rows are valid at its events
-KEPT = ("name", "entity", "item", "item_event")  # of the definition: what a server has to know
 MEASURE = f"MRR@{evaluate.COUNT}"
 
 
 def assemble_bundle(run: Run, title: str) -> Bundle:
     """The bundle of the run's chosen ranker, complete and verified."""
-    metrics, chosen = run.metrics, run.chosen
-    snapshot, model = snapshots.open(run.snapshot_id, run.store), run.model(run.chosen)
-    names = [name for name in snapshot.lookups if name in run.feature_sql]
-    lookups = {name: snapshot.columns(name) for name in names}
-    question = {"name": run.store.question, **snapshot.definition}
-    question = {name: value for name, value in question.items() if name in KEPT}
-    request, rows = _choose_sample(snapshot, names)
-    parts = Parts(
-        candidate=chosen,
-        model=model,
-        feature_sql=run.feature_sql,
-        schema=run.schema,
-        lookups=lookups,
-        sample=make_sample(model, run.feature_sql, lookups, question, request, rows),
-        card=render(
-            "rank_card.html",
-            to_data=os.path.relpath(run.store.root, run.store.bundle(SHARED, "version")) + "/",
-            about=words_of(run.store),
-            title=title,
-            run=run,
-            settings=run.settings,
-            metrics=metrics,
-        ),
-        threshold=None,
-        run=run.id,
-        snapshot=run.snapshot_id,
-        code=run.settings["code"],
-        metrics=metrics["candidates"][chosen]["holdout"],
-        personal_fields=snapshot.personal_fields,
-        question=question,
-    )
-    return assemble(parts, run.store, SHARED)
+    snapshot = snapshots.open(run.snapshot_id, run.store)
+    lookups, question = lookups_of(run, snapshot), definition_of(snapshot)
+    request, rows = _choose_sample(snapshot, list(lookups))
+    model = run.model(run.chosen)
+    sample = make_sample(model, run.feature_sql, lookups, question, request, rows)
+    card = render_card(run, "rank_card.html", title)
+    return assemble(parts_of(run, snapshot, lookups, question, sample, card), run.store, SHARED)
 
 
 def gather_facts(
@@ -141,13 +118,13 @@ def against_champion(champion: tuple[str, str], run: Run) -> dict[str, Any]:
         settings["evaluate"]["resamples"],
         settings["train"]["seed"],
     )
-    return {"against_champion": lead, "is_newer": bool(seen_until < _seen_until(run))}
+    return {"against_champion": lead, "is_newer": bool(seen_until < last_learned(run))}
 
 
 def _rank_holdout(champion: tuple[str, str], run: Run) -> tuple[pd.DataFrame, pd.Timestamp]:
     """The champion's reciprocal ranks on points that are new to it, and its last moment."""
     bundle, points = open_bundle(run.store.bundle(*champion)), run.predictions()
-    seen_until = _seen_until(Run(run.store, bundle.manifest["run"]))
+    seen_until = last_learned(Run(run.store, bundle.manifest["run"]))
     points = points.loc[~(points["point_at"] <= seen_until), [*KEYS, "item"]]
     if points.empty:
         raise UserError("it has learned from all of it")
@@ -156,12 +133,6 @@ def _rank_holdout(champion: tuple[str, str], run: Run) -> tuple[pd.DataFrame, pd
         pairs = query.run(points)
     score = rankers.load(bundle.model).score(pairs.frame)
     return pairs.points[KEYS].assign(champion=evaluate.gains(pairs, score)[MRR]), seen_until
-
-
-def _seen_until(run: Run) -> pd.Timestamp:
-    """The last moment that the run's rankers learned from; NaT if that is not known."""
-    split = run.metrics.get("split")
-    return pd.Timestamp(split["validation"]["to"]) if split else pd.NaT
 
 
 def _choose_sample(
