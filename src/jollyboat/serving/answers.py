@@ -45,12 +45,12 @@ async def answer_requests(
     """An answer for each request, or an HTTPException for all of them where one fails."""
     ids = [uuid4().hex for _ in requests]
     entities = [
-        _entity_of(request, served) or own for request, own in zip(requests, ids, strict=True)
+        entity_of(request, served) or own for request, own in zip(requests, ids, strict=True)
     ]
     futures = [
         served.queue.predict(
             (request.tenant_id, entity, request.rows, *_point_of(request, served)),
-            _visitor_of(request, entity, served),
+            visitor_of(request, entity, served),
             explain or request.explain,
             place,
         )
@@ -84,7 +84,8 @@ async def answer_requests(
     return answers
 
 
-def _entity_of(request: PredictRequest, served: ServedQuestion) -> str | None:
+def entity_of(request: PredictRequest, served: ServedQuestion) -> str | None:
+    """Whom a request is about; None where it does not say."""
     if not served.name:
         return request.entity()
     model = served.champions.of(request.tenant_id)
@@ -95,7 +96,7 @@ def _point_of(request: PredictRequest, served: ServedQuestion) -> tuple[datetime
     return (request.point_at,) if served.name else ()
 
 
-def _visitor_of(request: PredictRequest, entity: str, served: ServedQuestion) -> str | None:
+def visitor_of(request: PredictRequest, entity: str | None, served: ServedQuestion) -> str | None:
     """Whose variant of an experiment is drawn: the visitor's, or the entity's of a question."""
     return entity if served.name else request.anonymous_id()
 

@@ -30,8 +30,10 @@ from jollyboat.serving import metrics, pages
 from jollyboat.serving.answers import (
     ServedQuestion,
     answer_requests,
+    entity_of,
     format_answer,
     format_recommendation,
+    visitor_of,
 )
 from jollyboat.serving.batch_scores import latest_score
 from jollyboat.serving.champions import NO_CHAMPION, Champions
@@ -366,15 +368,19 @@ async def _answer(
             return await answer_requests(served, state.log, sessions, explain, began)
         # One at a time, in a thread: small requests are answered meanwhile.
         async with state.large_requests:
-            sessions = await asyncio.to_thread(_prepare, body, form, served.champions)
+            sessions = await asyncio.to_thread(_prepare, body, form, served)
             return await answer_requests(served, state.log, sessions, explain, began)
 
 
-def _prepare(body: bytes, form: type[Form], champions: Champions) -> list[PredictRequest]:
+def _prepare(body: bytes, form: type[Form], served: ServedQuestion) -> list[PredictRequest]:
     """The sessions of a large body with their rows, so that the queue has little work with them."""
     sessions = _sessions_of(_parse(body, form))
     for session in sessions:
-        if choice := champions.pick(session.tenant_id, session.anonymous_id()):
+        entity = entity_of(session, served) if served.name else None
+        visitor = visitor_of(session, entity, served)
+        if served.name and visitor is None:
+            continue  # its variant is not drawn yet, and a challenger may read another history
+        if choice := served.champions.pick(session.tenant_id, visitor):
             session.prepare_rows(choice[0])
     return sessions
 
