@@ -75,7 +75,7 @@ def read_state(store: Store) -> dict[str, Any]:
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": read_experiment(),
         "readout": read(readout, _readout, "jollyboat experiment read"),
-        "judgements": review.judged(store),
+        "judgements": [] if store.question else review.judged(store),  # of sessions
         "pages": _pages(store),
         "troubles": troubles,
     }
