@@ -14,7 +14,7 @@ import pandas as pd
 PROJECT = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
 
-from jollyboat.monitoring.drift import Group, watch  # noqa: E402 (the path comes first)
+from jollyboat.monitoring.drift import Table, watch  # noqa: E402 (the path comes first)
 
 SESSIONS, TRAINING, LIVE, MOVES_ON = 400, 30, 100, 30
 LIMITS = tomllib.loads((PROJECT / "project.toml").read_text())["monitor"]
@@ -24,7 +24,7 @@ KINDS = ["ads", "mail", "search", "social", "direct", "none"]
 def draw(rng: np.random.Generator, first: int, days: int) -> pd.DataFrame:
     """Thirty features of three kinds, a weekly swing in two of them, the hour and the day of the week."""
     day = np.repeat(np.arange(first, first + days), SESSIONS)
-    rows, weekend = {"day": day}, day % 7 >= 5
+    rows, weekend = {"tenant_id": "shop", "day": day}, day % 7 >= 5
     for number in range(10):
         rows[f"amount_{number}"] = rng.normal(size=len(day))
         rows[f"count_{number}"] = rng.poisson(1.2, len(day)).astype(float)
@@ -65,7 +65,7 @@ def opened(live: pd.DataFrame, reference: pd.DataFrame) -> dict[str, list[int]]:
     """The live days, counted from the first, on which an incident of each feature began."""
     days = sorted(live["day"].unique())
     begun: dict[str, set[int]] = {}
-    for series in watch([Group("all", reference, live)], days, LIMITS):
+    for series in watch([Table(reference, live)], days, LIMITS):
         rises = np.flatnonzero(np.diff(series.state["is_open"].astype(int), prepend=0) > 0)
         begun.setdefault(series.feature, set()).update(rises.tolist())
     return {feature: sorted(actual) for feature, actual in begun.items() if actual}

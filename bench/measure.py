@@ -32,10 +32,10 @@ def measure(store: Path, *command: str) -> dict:
     }
 
 
-def simulate(store: Path, days: int, sessions_per_day: int) -> dict:
-    """Simulate raw logs below a store: `lines`, and what `measure` says."""
+def simulate(store: Path, days: int, sessions_per_day: int, *options: str) -> dict:
+    """Simulate raw logs below a store, with more options of the command: `lines`, and what `measure` says."""
     where = ["--raw", f"{store}/raw", "--truth", f"{store}/truth.parquet"]
     size = ["--days", str(days), "--sessions-per-day", str(sessions_per_day)]
-    used = measure(store, "-m", "jollyboat.cli", "simulate", *size, *where)
+    used = measure(store, "-m", "jollyboat.cli", "simulate", *size, *where, *options)
     words = (word.replace(",", "") for word in used["said"].split())
     return used | {"lines": next(int(word) for word in words if word.isdigit())}

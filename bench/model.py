@@ -115,7 +115,8 @@ def tell_quality(seed: int, store: Path, sessions_per_day: int) -> None:
 
 def tell_real(source: str, point: int, logs: Path, folder: Path) -> None:
     """A line on real logs, the last 30 % of the sessions held out: what validation chose, and what the gate refuses."""
-    sys.path[:0] = [str(TEMPLATE.parent), str(TEMPLATE.parent / "tests")]
+    tests = TEMPLATE.parent / "tests"
+    sys.path[:0] = [str(TEMPLATE.parent), str(tests), str(tests / "project")]
     from test_real_logs import bring
 
     ignored = shutil.ignore_patterns("data", ".venv", ".metaflow", "__pycache__")
@@ -161,7 +162,7 @@ def tell_time(rows: int) -> None:
     import numpy as np
     import pandas as pd
 
-    sys.path[:0] = [str(project()), str(project() / "tests")]
+    sys.path[:0] = [str(project()), str(TEMPLATE.parent / "tests/library")]
     from ml_data import sessions
 
     from jollyboat.training import training

@@ -8,9 +8,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from typing import Any
 
 import pytest
+
+AXE = files("axe_core_python") / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+RUN_AXE = f"""axe.run(document, {{runOnly: {RULES}}}).then(result => result.violations.map(
+    one => `${{one.id}}: ${{one.nodes.map(node => node.html.slice(0, 200)).join(" ")}}`))"""
 
 
 class Browser:
@@ -71,6 +77,22 @@ class Browser:
             "value"
         )
 
+    def hindrances(self) -> list[str]:
+        """What axe finds against WCAG 2.1 AA and good practice in the page, in both schemes."""
+        hindrances = []
+        for scheme in ("light", "dark"):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            self("Emulation.setEmulatedMedia", features=[feature])
+            self.evaluate(AXE.read_text(encoding="utf-8"))
+            result = self(
+                "Runtime.evaluate",
+                expression=RUN_AXE,
+                awaitPromise=True,
+                returnByValue=True,
+            )
+            hindrances += [f"{scheme}: {each}" for each in result["result"]["value"]]
+        return hindrances
+
     def wait_for_load(self, patience_seconds: float = 20) -> None:
         until = time.monotonic() + patience_seconds
         while "Page.loadEventFired" not in self._events:
@@ -118,7 +140,11 @@ def browser(width: int = 1200) -> Iterator[Browser]:
         os.close(their_in)
         os.close(their_out)
         try:
-            yield Browser(our_out, our_in)
+            page = Browser(our_out, our_in)
+            # A window is no narrower than 500 pixels.
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            page("Emulation.setDeviceMetricsOverride", **size)
+            yield page
         finally:
             process.terminate()
             process.wait(20)

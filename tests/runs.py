@@ -10,6 +10,8 @@ from pathlib import Path
 import demo
 
 JOLLYBOAT = ("-m", "jollyboat.cli")  # the command `jollyboat`, for a project's Python
+LOGS = demo.HERE.parent / "shared" / "data"  # real ones, with their notes
+STAGING = Path(__file__).parent / "real_logs"
 STEP = re.compile(r"(?:`(?P<file>[^`\n]+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 
@@ -40,14 +42,26 @@ def run(
 ) -> subprocess.CompletedProcess:
     """A command of Python's typed in the project, over this store, its output and errors as one text."""
     return subprocess.run(
-        [*before, project / ".venv/bin/python", *command],
-        cwd=project,
-        env=demo.environment() | {"STORE_ROOT": str(store)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        **_typed(project, store, [*before, project / ".venv/bin/python", *command])
     )
+
+
+def start(project: Path, store: Path, *command: str) -> subprocess.Popen:
+    """The same command, which goes on in a group of processes of its own."""
+    typed = _typed(project, store, [project / ".venv/bin/python", *command])
+    return subprocess.Popen(**typed, start_new_session=True)
+
+
+def _typed(project: Path, store: Path, command: list) -> dict:
+    return {
+        "args": command,
+        "cwd": project,
+        "env": demo.environment() | {"STORE_ROOT": str(store)},
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
 
 
 def refusal(result: subprocess.CompletedProcess) -> str:
@@ -123,3 +137,25 @@ def edit(file: Path, diff: str) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.count(before) == 1, f"{file} has not, or not once:\n{before}"
     file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def bring(project: Path, source: str, point: int, logs: Path = LOGS) -> int:
+    """Do what docs/bring-your-own-logs.md says, the files linked rather than copied; the number of lines changed."""
+    for file in (logs / source).glob("events*"):
+        day = re.search(r"\d{4}-\d\d-\d\d", file.name)
+        folder = project / "data/raw" / source / f"dt={day[0] if day else '2020-04-30'}"
+        folder.mkdir(parents=True)
+        (folder / file.name).symlink_to(file)
+    model = f"stg_{source}__events.sql"
+    shutil.copy(STAGING / model, project / "dbt/models/staging" / model)
+    settings = project / "dbt/dbt_project.yml"
+    before = settings.read_text()
+    after = re.sub(r"^  sources: .*$", f"  sources: [{source}]", before, flags=re.MULTILINE)
+    after = re.sub(
+        r"^  prediction_points: .*$", f"  prediction_points: [{point}]", after, flags=re.MULTILINE
+    )
+    settings.write_text(after)
+    edited = sum(
+        old != new for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
+    )
+    return edited + len((STAGING / model).read_text().splitlines())

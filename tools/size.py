@@ -1,6 +1,6 @@
 """Files, lines and bytes of a generated project and of the library: `make size`.
 
-Not counted: tests and documents, the library's wheel, and requirements.txt, which is generated.
+Not counted: tests and documents, the library's wheel, and pinned requirements, which are generated.
 """
 
 import subprocess
@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HALVES = {"project": "{{cookiecutter.project_slug}}", "library": "src/jollyboat"}
-NOT_COUNTED = {"tests", "unit_tests", "docs", "vendor", "requirements.txt", "CHANGELOG.md"}
+NOT_COUNTED = {"tests", "unit_tests", "docs", "vendor", "CHANGELOG.md"}
+NOT_COUNTED |= {"requirements.txt", "requirements-cluster.txt", "requirements-spark.txt"}
 
 
 def list_files(half: str) -> list[Path]:

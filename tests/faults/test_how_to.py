@@ -7,6 +7,7 @@ import pytest
 from runs import copy_project, read_guide, take, type_in
 
 from demo import HERE, unwrap
+from jollyboat.review.review import read_guidelines
 
 pytestmark = pytest.mark.faults
 
@@ -20,6 +21,7 @@ TOGETHER = [
     "replace-a-file",
     "send-alerts-elsewhere",
     "remove-a-feature",
+    "review-sessions",
 ]
 LOGS = ".venv/bin/jollyboat simulate --days 14 --sessions-per-day 400"
 
@@ -34,8 +36,14 @@ def shop(project: Path, tmp_path_factory) -> Path:
 
 
 def test_every_guide_is_followed_here():
-    # tests/project/test_more_questions.py follows the guide to a question.
-    others = {"change-the-outcome", "what-is-public", "add-a-question"}
+    # tests/project follows the guides to a question and to a cluster.
+    others = {"change-the-outcome", "what-is-public", "add-a-question", "serve-many-customers"}
+    others |= {"share-data-in-a-bucket"}  # test_two_machines.py
+    others |= {"troubleshooting"}  # tests/library/test_troubleshooting.py
+    others |= {"run-on-a-cluster"}
+    others |= {"upgrade"}  # test_newer_version.py
+    others |= {"personal-data"}  # test_erase.py, and the tests of hashes
+    others |= {"build-on-spark", "portable-sql"}  # test_spark.py
     guides = {guide.stem for guide in GUIDES.glob("*.md")}
 
     # test_export_guides.py follows the guides to common exports.
@@ -106,8 +114,16 @@ def test_a_page_of_the_project_comes_before_the_librarys(followed):
 
     (page,) = (own / "data/runs").glob("*/report.html")
     assert "Questions: the channel #shop-models." in page.read_text()
-    assert any("run\nscores\n" in text for text in printed.values())
+    assert any("run\nruns\nscores\n" in text for text in printed.values())
     assert any("{% extends" in text for text in printed.values())
+
+
+def test_the_guidelines_of_the_team_are_shown_with_each_session(followed):
+    own, _ = followed
+
+    staff, gift = read_guidelines(own)
+
+    assert "our own staff" in staff and "A gift" in gift
 
 
 def test_a_copied_model_replaces_the_librarys(followed):
@@ -149,3 +165,20 @@ def test_another_outcome_is_learned_and_decided_as_its_guide_says(shop, tmp_path
             assert result.returncode == 0, result.stdout
 
     assert "is now the champion of shared" in unwrap(result.stdout)
+
+
+def test_many_customers_are_listed_decided_about_added_and_removed(project, tmp_path):
+    shop, printed = copy_project(project, tmp_path / "shop"), []
+    for step in read_guide(GUIDES / "serve-many-customers.md"):
+        take(step, shop)
+        if step.kind == "sh":
+            result = type_in(shop, step.text)
+            assert result.returncode == 0, result.stdout
+            printed.append(unwrap(result.stdout))
+
+    _, listed, decided, added, removed = printed
+    assert "12 of 12 tenants" in listed and "shop-0001 status" in " ".join(listed.split())
+    assert "the shared model answers shop-0002" in decided and "shop-0003 until" in decided
+    assert "status new" in " ".join(added.split()) and "sessions 1;" in " ".join(added.split())
+    assert "erased" in removed
+    assert not list((shop / "data/models").glob("new-shop*"))

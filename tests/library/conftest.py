@@ -12,6 +12,14 @@ from whole_path import go_the_whole_path, need_simulated_sources
 
 from jollyboat.store import Store
 
+# A flow's base sets Metaflow's variables. The processes that tests start would inherit them, and
+# Metaflow's runs of all stores would lie in one folder.
+_variables = dict(os.environ)
+import jollyboat.flows  # noqa: E402, F401
+
+os.environ.clear()
+os.environ.update(_variables)
+
 
 @pytest.fixture(scope="session")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess]:

@@ -48,6 +48,9 @@ def render(model: str, in_chunk: str = "true", **settings: object) -> str:
     environment = jinja2.Environment(extensions=["jinja2.ext.do"])
     environment.globals |= {
         "jollyboat": package,
+        "adapter": SimpleNamespace(
+            dispatch=lambda name, _: getattr(package, f"default__{name}"),
+        ),
         "ref": '"{}"'.format,
         "config": lambda **_: "",
         "return": _return,
@@ -56,7 +59,7 @@ def render(model: str, in_chunk: str = "true", **settings: object) -> str:
         "var": lambda _: ["predictions", "labels"],
     }
     macros = LIBRARY / "dbt" / "macros"
-    names = ("canonical_events", "raw_records", "questions")
+    names = ("canonical_events", "dialects", "fields", "raw_records", "questions")
     for path in [*macros.glob("ranking*.sql"), *(macros / f"{name}.sql" for name in names)]:
         text = path.read_text()
         for key, macro in vars(environment.from_string(text).module).items():

@@ -133,7 +133,7 @@ def make_bundle(
         feature_sql=sql,
         schema=SCHEMA.to_dict(),
         lookups=LOOKUPS,
-        sample=answer_sample(model, FEATURE_SQL, SCHEMA.to_dict(), LOOKUPS, 0.3, request),
+        sample=answer_sample(model, FEATURE_SQL, LOOKUPS, 0.3, request),
         card="<html><title>Card</title></html>",
         threshold=0.3,
         run="run-1",

@@ -11,6 +11,7 @@ from serving_data import make_bundle
 from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.bundle import open_bundle
+from jollyboat.champions import champion, policy
 from jollyboat.champions.champion import current, format_versions, promote, prune, rollback
 from jollyboat.store import Store, UserError, read_json, write_json
 
@@ -225,3 +226,84 @@ def test_of_two_promotions_judged_against_the_same_champion_one_is_refused_ten_t
 def champion_entry(store: Store) -> dict:
     """The history's entry of the present champion."""
     return read_json(store.champion("shared"))["history"][-1]
+
+
+# Tenants
+
+
+@pytest.fixture
+def own(store, versions):
+    """The version of acme's own champion, beside the shared one."""
+    crown(store, versions[0])
+    version = make_bundle(store, owner="acme").version
+    promote(store, "acme", version, run="run-1", **WHO)
+    return version
+
+
+def test_a_rollback_of_a_tenants_first_own_champion_goes_back_to_the_shared_one(
+    store, versions, own
+):
+    change = rollback(store, "acme", **WHO)
+
+    assert change.changed and change.version == "shared"
+    assert current(store, "acme") == ("shared", versions[0])
+    assert champion.own(store) == {}
+
+
+def test_a_tenant_that_went_back_to_the_shared_model_can_be_promoted_again(store, own):
+    rollback(store, "acme", **WHO)
+
+    promote(store, "acme", own, run="run-1", **WHO)
+
+    assert champion.own(store) == {"acme": own}
+
+
+def test_a_pinned_tenant_is_answered_by_each_shared_champion(store, versions, own):
+    policy.pin(store, "acme", **WHO)
+    crown(store, versions[1])
+
+    assert current(store, "acme") == ("shared", versions[1])
+    assert policy.read_policy(store, "acme")["state"] == "pinned"
+
+
+def test_a_paused_tenant_keeps_its_version_of_the_shared_model(store, versions):
+    crown(store, versions[0])
+    policy.pause(store, "globex", **WHO)
+    crown(store, versions[1])
+    crown(store, versions[2])
+
+    pruned = prune(store, "shared", keep=1)
+
+    assert current(store, "globex") == ("shared", versions[0])
+    assert versions[0] not in pruned
+    assert champion.own(store) == {}
+
+
+def test_a_paused_tenant_that_is_resumed_follows_the_shared_champion(store, versions):
+    crown(store, versions[0])
+    policy.pause(store, "globex", **WHO)
+    crown(store, versions[1])
+
+    policy.resume(store, "globex", **WHO)
+
+    assert current(store, "globex") == ("shared", versions[1])
+    assert policy.read_policies(store) == {}
+
+
+def test_a_tenant_that_is_neither_pinned_nor_paused_cannot_be_resumed(store, versions):
+    crown(store, versions[0])
+
+    with pytest.raises(UserError, match="neither pinned nor paused"):
+        policy.resume(store, "globex", **WHO)
+
+
+def test_the_shared_champion_does_not_answer_a_private_tenant(store, versions, own):
+    assert current(store, "globex", private=["globex", "acme"]) is None
+    assert current(store, "acme", private=["globex", "acme"]) == ("acme", own)
+
+
+def test_a_broken_pointer_of_one_tenant_hides_no_others_champion(store, versions, own):
+    store.champion("globex").parent.mkdir()
+    store.champion("globex").write_text("{brok")
+
+    assert champion.own(store) == {"acme": own}

@@ -135,6 +135,11 @@ def test_the_state_names_what_refused_the_last_data_run_and_the_snapshot_that_st
     write_json(tmp_path / "reports/failed_rows.json", [finding | {"severity": "warning"}])
     published = call("status", STORE_ROOT=str(tmp_path)).output
 
+    write_json(tmp_path / "snapshots/s1/manifest.json", manifest | {"held": {"acme": {}}})
+    write_json(tmp_path / "reports/failed_rows.json", [finding | {"tenants": {"acme": "1 row"}}])
+    held = call("status", STORE_ROOT=str(tmp_path)).output
+
+    assert "held back   acme: jollyboat snapshots show" in held and "refused" not in held
     assert "FAILED (critical): events: there are events; snapshot s1 stays" in refused
     assert f"{tmp_path / 'reports/data.html'}" in refused and "then make data" in refused
     assert "refused" not in published and "next        make train" in published

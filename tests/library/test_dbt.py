@@ -477,10 +477,10 @@ GA4 = (
 @pytest.mark.parametrize(
     ("text", "sql", "expected"),
     [
-        ('{"$a": {"b.c": [1, 2]}}', FIELDS.json_field("t", "$a", "b.c", 1), "2"),
-        ('{"it\'s/~": "x"}', FIELDS.json_field("t", "it's/~"), "x"),
-        ('{"a": {"b": 1}}', FIELDS.json_field("t", "a"), '{"b":1}'),
-        *[(text, FIELDS.json_field("t", "a"), None) for text in (None, "", "none", "[]", "{}")],
+        ('{"$a": {"b.c": [1, 2]}}', FIELDS.default__json_field("t", "$a", "b.c", 1), "2"),
+        ('{"it\'s/~": "x"}', FIELDS.default__json_field("t", "it's/~"), "x"),
+        ('{"a": {"b": 1}}', FIELDS.default__json_field("t", "a"), '{"b":1}'),
+        *[(text, FIELDS.default__json_field("t", "a"), None) for text in (None, "", "none", "[]", "{}")],
         (GA4, FIELDS.key_value("t", "page"), "7"),
         (GA4, FIELDS.key_value("t", "n"), "3"),
         *[(text, FIELDS.key_value("t", "n"), None) for text in (None, "", "none", "[1]", "{}")],

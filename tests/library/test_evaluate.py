@@ -6,7 +6,15 @@ import pytest
 from ml_data import part
 from sklearn import metrics as reference
 
-from jollyboat.training.evaluate import Ranking, calibration_chance, curves, difference, metrics
+from jollyboat.training.evaluate import (
+    Ranking,
+    calibration_chance,
+    curves,
+    difference,
+    lead_with_p,
+    metrics,
+)
+from jollyboat.training.own_models import CHANCE
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.segments import by_segment, search_segments, segment_columns
 
@@ -145,6 +153,38 @@ def test_outcomes_of_one_person_have_no_interval():
     result = difference(LABEL, PROBABILITY, NOISY, 20, 7, persons)
 
     assert result["value"] > 0 and result["low"] is result["high"] is None
+
+
+def test_a_lead_has_the_interval_of_its_difference_and_a_small_p_value():
+    lead = lead_with_p(LABEL, PROBABILITY, NOISY, 200, 7)
+
+    assert difference(LABEL, PROBABILITY, NOISY, 200, 7).items() < lead.items()
+    assert lead["p"] < 1e-4
+    assert lead_with_p(LABEL, NOISY, PROBABILITY, 200, 7)["p"] > 1 - 1e-4
+
+
+def test_there_is_no_lead_over_the_same_probabilities_or_with_one_positive():
+    one = np.arange(ROWS) == 0
+
+    assert lead_with_p(LABEL, PROBABILITY, PROBABILITY, 50, 7)["p"] == 1
+    assert lead_with_p(one, PROBABILITY, NOISY, 50, 7) | {"value": 0} == {
+        "value": 0,
+        "low": None,
+        "high": None,
+        "p": 1,
+    }
+
+
+def test_of_two_models_with_equal_errors_none_leads_more_often_than_by_chance():
+    p = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        odds = rng.normal(-1.5, 1.3, 150)
+        models = (1 / (1 + np.exp(-odds - rng.normal(0, 1, 150))) for _ in range(2))
+        p.append(lead_with_p(rng.random(150) < 1 / (1 + np.exp(-odds)), *models, 40, 0)["p"])
+
+    assert np.mean(np.array(p) < 0.05) < 0.08
+    assert np.mean(np.array(p) <= CHANCE) <= 0.01
 
 
 def test_segments_say_how_good_and_whether_that_can_be_judged():

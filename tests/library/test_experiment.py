@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from whole_path import run
 
-from jollyboat.champions import champion
+from jollyboat.champions import champion, policy
 from jollyboat.cli.main import jollyboat
 from jollyboat.experiments.readout import read, sequence
-from jollyboat.serving import experiment
+from jollyboat.gate.gate import Facts
+from jollyboat.serving import deployment, deployment_checks, experiment
 from jollyboat.store import Store, UserError, project_settings, read_json, write_json
+from jollyboat.store.settings import Targets
 
 PROJECT_SETTINGS = project_settings()
 SETTINGS = PROJECT_SETTINGS.experiment.model_dump()
@@ -71,6 +73,30 @@ def test_a_difference_is_called_where_there_is_one_and_not_where_there_is_none(r
 @pytest.mark.parametrize(("rates", "verdict"), [((0.08, 0.14), "worse"), ((0.14, 0.08), "better")])
 def test_less_of_an_outcome_that_nobody_wants_is_better(rates, verdict):
     assert verdict == read(log(*rates), 0.5, SETTINGS, is_wanted=False)["verdict"]
+
+
+def test_the_expected_days_to_an_answer_are_about_those_it_takes():
+    rates = (0.10, 0.12)
+    early = read(log(*rates, visitors=6000), 0.5, SETTINGS)
+    assert early["verdict"] == "open"
+
+    after = int(6000 + 1440 * 1.5 * early["days_left"])
+    assert read(log(*rates, visitors=after), 0.5, SETTINGS)["verdict"] == "better"
+
+
+def test_a_readout_has_the_rates_of_both_variants_by_day_and_the_difference_in_each_tenant():
+    rows = log(0.08, 0.14).assign(
+        tenant_id=lambda frame: ["acme", "acme", "bolt"] * 2666 + ["acme"] * 2
+    )
+
+    readout = read(rows, 0.5, SETTINGS)
+
+    last, rates = readout["days"][-1], {one["variant"]: one["rate"] for one in readout["variants"]}
+    assert {name: last[name] for name in rates} == rates
+    acme, bolt = readout["tenants"]
+    assert (acme["tenant"], bolt["tenant"]) == ("acme", "bolt")
+    assert acme["visitors"] + bolt["visitors"] == len(rows)
+    assert bolt["high"] - bolt["low"] > acme["high"] - acme["low"] > last["high"] - last["low"]
 
 
 def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors():
@@ -229,13 +255,30 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
 
     write_json(store.champion("shared"), {"version": "v1"})
     readout = experiment.readout(store, PROJECT_SETTINGS)
+    write_json(store.champion("globex"), {"version": "g1"})
+    policy.pause(store, "globex", by="ada", why="their sale")
+    paused = experiment.readout(store, PROJECT_SETTINGS)
     write_json(store.champion("shared"), {"version": "v3"})
 
     assert sum(one["visitors"] for one in readout["variants"]) == 4
+    assert sum(one["visitors"] for one in paused["variants"]) == 3
     with pytest.raises(
         UserError, match=r"champion is now v3, .* v2 with v1: `jollyboat experiment stop`"
     ):
         experiment.readout(store, PROJECT_SETTINGS)
+
+
+def test_a_challenger_that_misses_a_target_that_gates_serves_no_visitor(copied, monkeypatch):
+    write_json(copied.champion("shared"), {"version": "v0"})
+    facts = Facts(candidate="xgboost", champion="v0"), {}
+    monkeypatch.setattr(deployment_checks, "gather_facts", lambda *_: facts)
+    targets = PROJECT_SETTINGS.model_copy(update={"targets": Targets(recall=1.0, is_gate=True)})
+    monkeypatch.setattr(
+        deployment, "project_settings", lambda: SimpleNamespace(of=lambda _: targets)
+    )
+
+    with pytest.raises(UserError, match=r"Missed: recall is 0\.\d+, and should be at least 1"):
+        experiment.start(copied, "", 0.5, PROJECT_SETTINGS)
 
 
 def test_no_new_champion_comes_while_a_challenger_is_on_trial(copied):

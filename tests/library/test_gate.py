@@ -1,13 +1,17 @@
 """Every check passes on a good candidate and shuts on its bad twin; a project can add its own."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy.special import expit, logit
 from test_pages import gate_context
 
 from jollyboat.gate.gate import Facts, decide
 from jollyboat.gate.gate_report import format_checks
+from jollyboat.gate.tenant_tail import compare_tenants, find_tail
 from jollyboat.pages import page
 from jollyboat.store import UserError
 from jollyboat.training.training import choose
@@ -15,6 +19,7 @@ from jollyboat.training.training import choose
 LIMITS = {
     "champion_margin": 0.01,
     "segment_drop": 0.05,
+    "tenant_drop": 0.05,
     "calibration_error": 0.05,
     "latency_ms": 250,
 }
@@ -39,6 +44,19 @@ def segments(high: float) -> list[dict]:
     return [
         {"segment": "tenant_id", "value": "acme", "too_small": False, "against_baseline": lead},
         {"segment": "tenant_id", "value": "tiny", "too_small": True},
+    ]
+
+
+def tenants(worst: float, count: int = 40) -> list[dict]:
+    """Tenants whose losses differ by chance alone, but for the first tenth of them."""
+    return [
+        {
+            "tenant": f"shop_{place:02}",
+            "rows": 100,
+            "loss": worst if place < count // 10 else 0.01 * (-1) ** place,
+            "error": 0.02,
+        }
+        for place in range(count)
     ]
 
 
@@ -70,6 +88,7 @@ GOOD = Facts(
     against_baseline=lead(0.08, 0.03),
     against_champion=lead(0.0, -0.005),
     segments=segments(0.04),
+    tenants=tenants(0.01),
     calibration_error=0.01,
     calibration_chance=0.02,
     misbehaving=[],
@@ -87,6 +106,7 @@ BAD = {
     "beats_the_baseline": {"against_baseline": lead(0.02, -0.001)},
     "not_worse_than_champion": {"against_champion": lead(0.0, -0.011)},
     "no_segment_falls": {"segments": segments(-0.06)},
+    "no_tenant_tail_falls": {"tenants": tenants(0.2)},
     "calibration": {"calibration_error": 0.2},
     "behaves": {"misbehaving": ["other ids same score: at most 0.3 apart."]},
     "no_feature_is_too_good": {"leaks": leaks(bought_later=0.99)},
@@ -331,6 +351,22 @@ def test_a_check_of_the_project_runs_after_the_librarys_and_can_refuse(write_own
     assert (refusing.checks[-1].figure, refusing.checks[-1].limit) == (0.2, 0.1)
 
 
+def test_the_page_draws_each_check_as_a_bar_to_its_limit_with_unit_interval_and_cases():
+    case = {"name": "other_ids_same_score", "passed": True, "figure": 0.0, "limit": 1e-9}
+    facts = replace(GOOD, against_baseline=lead(0.3, 0.25), cases=[case])
+    decision = decide(facts, LIMITS).to_dict()
+    context = gate_context(True)
+    report = SimpleNamespace(**vars(context["report"]) | {"decision": decision})
+
+    html = page.render("gate.html", title="Deployment", **context | {"report": report})
+
+    short = "0.25 average precision (estimate 0.3, 95 % interval 0.25 to 0.35); limit: above 0"
+    assert f'tabindex="0" role="img" aria-label="{short}"' in html
+    assert html.count('class="limit"') == len(decision["checks"])
+    assert "ms; limit: at most 250" in html
+    assert "other ids same score" in html
+
+
 def test_a_check_of_the_project_is_on_the_page_and_on_the_terminal(write_own_checks):
     decision = decide(GOOD, LIMITS, write_own_checks(OWN_CHECK.format(limit=0.1))).to_dict()
     context = gate_context(passed=False)
@@ -363,3 +399,68 @@ def test_a_check_of_the_project_that_is_broken_shuts_the_gate(write_own_checks, 
 def test_a_file_of_checks_that_cannot_be_used_is_named(write_own_checks, text):
     with pytest.raises(UserError, match=r"gate_checks\.py .*`make deploy`"):
         decide(GOOD, LIMITS, write_own_checks(text))
+
+
+def holdout_of_tenants(seed: int, worse: float = 0.0, least: int = 5) -> tuple:
+    """40 tenants of 5 to 200 rows, and two models with equal errors; four tenants may have worse."""
+    rng = np.random.default_rng(seed)
+    rows = np.exp(rng.uniform(np.log(least), np.log(200), 40)).astype(int)
+    place = np.repeat(np.arange(40), rows)
+    odds = rng.normal(-1.8, 1.2, len(place))
+    label = rng.random(len(place)) < expit(odds)
+    candidate, champion = (expit(odds + rng.normal(0, 1, len(place))) for _ in range(2))
+    candidate = expit(logit(candidate) + worse * (place < 4))
+    names = np.array([f"shop_{one:02}" for one in range(40)], dtype=object)
+    return names[place], label, candidate, champion
+
+
+def test_a_candidate_that_got_worse_for_the_tail_of_tenants_is_refused_and_the_worst_are_named():
+    compared = compare_tenants(*holdout_of_tenants(1, worse=3.0, least=60))
+
+    refused = failed(replace(GOOD, tenants=compared, tenants_against="champion"))
+
+    assert list(refused) == ["no_tenant_tail_falls"]
+    assert (
+        "against the champion in the worst tenth of 40 tenants" in refused["no_tenant_tail_falls"]
+    )
+    named = re.findall(r"(shop_\d+) \+0", refused["no_tenant_tail_falls"])
+    assert len(named) == 3 and set(named) <= {"shop_00", "shop_01", "shop_02", "shop_03"}
+
+
+def test_noise_in_small_tenants_does_not_shut_the_gate():
+    tails = [find_tail(compare_tenants(*holdout_of_tenants(seed))) for seed in range(200)]
+
+    assert np.mean([tail.low > LIMITS["tenant_drop"] for tail in tails]) <= 0.05
+
+
+def test_a_loss_is_shrunk_towards_the_mean_of_all_the_more_the_fewer_rows_it_has():
+    others = [
+        {"tenant": f"t{place}", "rows": 100, "loss": 0.1 * (-1) ** place, "error": 0.02}
+        for place in range(20)
+    ]
+    few, many = ({"tenant": name, "rows": 9, "loss": 0.4} for name in ("few", "many"))
+
+    worst = dict(find_tail([*others, few | {"error": 0.4}, many | {"error": 0.02}]).worst)
+
+    assert worst["many"] > 0.35
+    assert worst.get("few", 0) < 0.15
+
+
+def test_rows_of_one_person_count_as_one_for_the_error_of_a_tenant():
+    tenant, label, *scores = holdout_of_tenants(2, least=100)
+    person = np.arange(len(tenant)) // 4
+    repeated = [np.repeat(values, 4) for values in (tenant, label, *scores)]
+
+    (once, *_), (again, *_) = (
+        compare_tenants(tenant, label, *scores),
+        compare_tenants(*repeated, np.repeat(np.arange(len(tenant)), 4)),
+    )
+
+    assert again["loss"] == pytest.approx(once["loss"])
+    assert again["error"] == pytest.approx(once["error"], rel=0.02)
+    assert compare_tenants(tenant, label, *scores, person)[0]["loss"] == once["loss"]
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_the_tail_of_few_tenants_is_not_compared(count):
+    assert not failed(replace(GOOD, tenants=tenants(5.0, count)))

@@ -324,6 +324,21 @@ def test_an_unreadable_file_is_accepted_until_it_changes(store):
     ] == [describe(file) for file in changed.unreadable]
 
 
+def test_the_unreadable_files_of_one_tenant_are_accepted_alone(store):
+    put(store, "good.jsonl", GOOD)
+    for name in ("acme.xlsx", "tenant=acme/e.xlsx", "globex.xlsx", "tenant=acme2/e.xlsx"):
+        (store.raw / "web/dt=2026-01-01" / name).parent.mkdir(exist_ok=True)
+        put(store, name, b"PK")
+
+    accepted = land(store, ["web"], accepts=True, tenant="acme")
+
+    assert {"acme.xlsx": True, "tenant=acme/e.xlsx": True} == {
+        file.file.partition("dt=2026-01-01/")[2]: file.is_accepted
+        for file in accepted.unreadable
+        if file.is_accepted
+    }
+
+
 def test_a_file_of_one_line_that_is_too_long_cannot_be_read(store):
     put(store, "e.json", b'{"events": [' + b'{"a": 1},' * (LONGEST_LINE // 8) + b"{}]}")
 

@@ -24,9 +24,11 @@ from whole_path import run
 
 from jollyboat.bundles.bundle import Parts, assemble, open_bundle
 from jollyboat.champions import champion
-from jollyboat.monitoring import alerts, inputs, monitor, monitor_report
-from jollyboat.monitoring.drift import Group, watch
-from jollyboat.monitoring.monitor import ALARM, ALL, FINE, UNKNOWN, Check, Facts, judge
+from jollyboat.monitoring import alerts, drift, incidents, inputs, monitor_report
+from jollyboat.monitoring.check import ALARM, ALL, FINE, UNKNOWN, Check, correct
+from jollyboat.monitoring.drift import Table, watch
+from jollyboat.monitoring.facts import Facts
+from jollyboat.monitoring.monitor import judge
 from jollyboat.serving import experiment
 from jollyboat.snapshots import snapshot
 from jollyboat.store import (
@@ -101,7 +103,7 @@ def alarms(given: Facts) -> dict[str, Check]:
 
 
 def test_days_like_those_of_training_raise_no_alarm_and_ask_for_no_training():
-    checks, decision = judge(facts(), LIMITS)
+    checks, decision, _ = judge(facts(), LIMITS)
 
     assert {check.state for check in checks} == {FINE}
     assert decision["retrain"] is False
@@ -123,16 +125,62 @@ def test_drift_of_one_tenant_alone_is_an_alarm_of_that_tenant():
     assert set(alarms(facts(live))) == {"drift/bolt/amount"}
 
 
-def test_a_swing_that_the_days_of_training_show_too_is_no_drift():
-    reference, live = (sessions(days, seed) for seed, days in enumerate([range(-22, -2), DAYS]))
-    groups = [
-        Group(
-            ALL,
-            *(rows.assign(amount=rows["day"] % 7)[["day", "amount"]] for rows in (reference, live)),
-        )
-    ]
+def test_a_tenants_drift_is_that_of_its_rows_alone_in_chunks_of_any_size(monkeypatch):
+    columns = ["tenant_id", "day", "amount", "channel"]
+    reference, live = (
+        sessions(days, seed)[columns].assign(amount=lambda rows: rows["amount"].round(1))
+        for seed, days in enumerate([list(range(-22, -2)), DAYS])
+    )
+    live.loc[live["tenant_id"] == "bolt", "channel"] = "fax"
+    bolt = Table(*(rows[rows["tenant_id"] == "bolt"] for rows in (reference, live)))
+    limits = LIMITS | {"windows": [1, 2]}
 
-    assert not any(series.is_open for series in watch(groups, DAYS, LIMITS | {"windows": [1]}))
+    monkeypatch.setattr(drift, "MOST_CELLS", 1)
+    together = [
+        one for one in watch([Table(reference, live)], DAYS, limits) if one.tenant == "bolt"
+    ]
+    alone = watch([bolt], DAYS, limits)
+
+    assert len(together) == len(alone) == 4
+    for one, other in zip(together, alone, strict=True):
+        assert (one.feature, one.window, one.moved) == (other.feature, other.window, other.moved)
+        assert np.allclose(one.psi, other.psi, equal_nan=True)
+        assert np.allclose(one.p, other.p, equal_nan=True)
+        assert one.training_swing == pytest.approx(other.training_swing)
+
+
+def test_a_hundred_tenants_like_in_training_raise_no_alarm():
+    def split(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(tenant_id=[f"shop_{place % 100:02}" for place in range(len(rows))])
+
+    reference, live = (
+        split(sessions(days, seed, 3000))
+        for seed, days in enumerate([list(range(-30, -7)), list(range(-7, 1))])
+    )
+    columns = ["tenant_id", "day", "amount", "channel"]
+    outcome = ["tenant_id", "day", "event_count", "probability", "label"]
+    volumes = pd.concat([reference, live]).groupby(["tenant_id", "day"])
+    given = facts(
+        live,
+        days=list(range(-7, 1)),
+        reference=reference[columns],
+        holdout=reference[outcome],
+        reference_scores=reference[["tenant_id", "day", "score"]],
+        volumes=volumes.size().reset_index(name="session_count"),
+    )
+
+    assert not alarms(given)
+    assert {one["drift"]["state"] for one in judge(given, LIMITS)[2].values()} == {"fine"}
+
+
+def test_a_swing_that_the_days_of_training_show_too_is_no_drift():
+    reference, live = (
+        sessions(days, seed).assign(amount=lambda rows: rows["day"] % 7)
+        for seed, days in enumerate([range(-22, -2), DAYS])
+    )
+    tables = [Table(*(rows[["tenant_id", "day", "amount"]] for rows in (reference, live)))]
+
+    assert not any(series.is_open for series in watch(tables, DAYS, LIMITS | {"windows": [1]}))
 
 
 def test_an_incident_ends_well_below_the_limit_and_a_season_raises_the_limit_it_has_shown():
@@ -140,10 +188,10 @@ def test_an_incident_ends_well_below_the_limit_and_a_season_raises_the_limit_it_
     amount = np.random.default_rng(0).normal(size=len(day)) + np.sin(
         2 * np.pi * np.maximum(day - 20, 0) / 20
     )
-    rows = pd.DataFrame({"day": day, "amount": amount})
-    group = Group(ALL, rows[day < 20], rows[day >= 20])
+    rows = pd.DataFrame({"tenant_id": "acme", "day": day, "amount": amount})
+    table = Table(rows[day < 20], rows[day >= 20])
 
-    (series,) = watch([group], range(20, 120), LIMITS | {"windows": [1]})
+    (series,) = watch([table], range(20, 120), LIMITS | {"windows": [1]})
 
     opened = np.flatnonzero(np.diff(series.state["is_open"].astype(int), prepend=0) == 1)
     assert len(opened) > 0
@@ -258,6 +306,59 @@ def test_a_folder_of_a_day_in_the_future_does_not_hide_the_newest_days_quarantin
     assert "quarantine/all/records" in alarms(facts(arrivals=arrivals))
 
 
+def test_every_tenant_has_an_entry_and_a_small_one_says_too_few():
+    live = sessions(DAYS, 1)
+    live.loc[live["tenant_id"] == "bolt", "amount"] += 0.7
+    live.loc[live.index[:30], "tenant_id"] = "tiny"
+
+    _, _, tenants = judge(facts(live), LIMITS)
+
+    assert sorted(tenants) == ["acme", "bolt", "tiny"]
+    assert tenants["acme"]["quality"]["state"] == "in the ballpark"
+    assert tenants["acme"]["attention"] == []
+    assert (tenants["bolt"]["drift"]["state"], tenants["bolt"]["drift"]["worst"]) == (
+        "alarm",
+        "amount",
+    )
+    assert len(tenants["bolt"]["attention"]) == 1
+    assert tenants["tiny"]["quality"]["value"] is tenants["tiny"]["drift"]["psi"] is None
+    assert {tenants["tiny"][name]["state"] for name in ("quality", "drift", "volume")} == {
+        "too few"
+    }
+
+
+def test_tenants_with_few_outcomes_are_judged_together():
+    def split(rows: pd.DataFrame) -> pd.DataFrame:
+        small = [f"small-{place % 40:02}" for place in range(len(rows))]
+        return rows.assign(tenant_id=np.where(rows["tenant_id"] == "bolt", small, "acme"))
+
+    usual = facts()
+    live = split(usual.answers)
+    often = np.random.default_rng(0).random(len(live)) < 0.25
+    is_small = live["tenant_id"] != "acme"
+    more = live.assign(label=np.where(is_small & often, 1.0, live["label"]))
+    frames = {name: split(getattr(usual, name)) for name in ("reference", "live", "holdout")}
+
+    calm, alarmed = (alarms(replace(usual, **frames, answers=rows)) for rows in (live, more))
+
+    assert not calm
+    assert "quality/tenants with few outcomes/rate of outcomes" in alarmed
+    assert not any(key.startswith("quality/small") for key in alarmed)
+
+
+def test_a_small_tenant_with_a_lasting_problem_does_not_retrain_the_shared_model():
+    reference, live = sessions(list(range(-22, -2)), 0, 5000), sessions(DAYS, 1, 5000)
+    rng = np.random.default_rng(2)
+    for rows in (reference, live):
+        rows.loc[rng.random(len(rows)) < 0.04, "tenant_id"] = "tiny"
+    live.loc[live["tenant_id"] == "tiny", "amount"] += 2
+    columns = ["tenant_id", "day", "amount", "channel"]
+    given = facts(live, reference=reference[columns])
+
+    assert "drift/tiny/amount" in alarms(given)
+    assert judge(given, LIMITS)[1]["status"] == "not needed"
+
+
 def test_a_tenant_that_stopped_is_named():
     usual = facts()
     gone = usual.volumes[(usual.volumes["tenant_id"] == "acme") | (usual.volumes["day"] < 0)]
@@ -287,21 +388,14 @@ def test_a_tenant_that_had_an_empty_day_stopped_when_it_is_empty_for_longer_and_
     assert "volume/small-0/sessions" not in stopped(yesterday)
 
 
-def test_of_two_tenants_each_must_be_twice_as_surely_worse_as_all_together(monkeypatch):
-    levels = set()
-    monkeypatch.setattr(
-        monitor,
-        "quality_checks",
-        lambda _, tenant, limits, *day: levels.add((tenant, limits["alpha"])) or [],
-    )
+def test_one_of_two_tenants_must_be_twice_as_surely_worse_as_all_together():
+    p = np.array([0.04, 0.04, 0.9])
 
-    judge(facts(), LIMITS | {"alpha": 0.1})
-
-    assert levels == {(ALL, 0.1), ("acme", 0.05), ("bolt", 0.05)}
+    assert correct(p, [ALL, "acme", "bolt"]).tolist() == [0.04, 0.08, 0.9]
 
 
 def test_without_a_session_since_training_nothing_can_be_said_yet():
-    checks, decision = judge(
+    checks, decision, _ = judge(
         facts(sessions(DAYS, 1).iloc[:0], latency=pd.DataFrame(columns=["day", "p99_ms"])), LIMITS
     )
 
@@ -361,16 +455,78 @@ def test_freshness_is_not_judged_before_the_data_and_names_as_of_for_an_old_expo
 def test_an_incident_is_sent_when_it_begins_and_when_it_ends(tmp_path):
     store, messages = Store(tmp_path), []
     hooks = {"hook": lambda text: messages.append(json.loads(text))}
-    send = lambda incidents: alerts.send_alerts(store, incidents, "page", hooks)  # noqa: E731
+    send = lambda alarms: alerts.send_alerts(store, alarms, "page", hooks)  # noqa: E731
 
-    for incidents in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
-        send(incidents)
+    for alarms in ({"a": "A moved."}, {"a": "A moved."}, {"b": "B moved."}, {}, {}):
+        send(alarms)
 
     assert [(one["opened"], one["ended"]) for one in messages] == [
         (["A moved."], []),
         (["B moved."], ["A moved."]),
         ([], ["B moved."]),
     ]
+
+
+def channel_lost(tenants: int) -> dict[str, str]:
+    keys = [f"broken/shop_{place:02}/channel" for place in range(tenants)]
+    return dict.fromkeys(keys, "channel: has only one value.")
+
+
+def test_many_tenants_with_the_same_incident_are_one_sentence_with_its_first_day(tmp_path):
+    messages, keys = [], channel_lost(12)
+    days = dict.fromkeys(keys, "2026-06-02 23:00:00") | {min(keys): "2026-06-01 23:00:00"}
+    hooks = {"hook": lambda text: messages.append(json.loads(text))}
+
+    sent = alerts.send_alerts(Store(tmp_path), keys, "page", hooks, days=days)
+
+    (sentence,) = messages[0]["opened"]
+    assert sentence.startswith("12 tenants lost channel since Monday, 1 June: shop_00, shop_01,")
+    assert sentence.endswith("and 7 more.")
+    assert len(sent["opened"]) == 12
+
+
+def test_a_group_that_grows_is_sent_again_when_it_has_doubled_and_its_end_once(tmp_path):
+    store, messages = Store(tmp_path), []
+    hooks = {"hook": lambda text: messages.append(json.loads(text))}
+
+    for tenants in (12, 13, 20, 24, 25, 24, 0, 0):
+        alerts.send_alerts(store, channel_lost(tenants), "page", hooks)
+
+    words = [
+        [sentence.split(":")[0] for sentence in message[name]]
+        for message in messages
+        for name in ("opened", "ended")
+    ]
+    assert words == [
+        ["12 tenants lost channel"],
+        [],
+        ["12 tenants lost channel"],
+        [],
+        [],
+        ["24 tenants lost channel"],
+    ]
+
+
+def test_one_subject_of_several_tenants_is_one_incident_of_the_report():
+    checks = [
+        {"key": key, "name": "broken", "tenant": key.split("/")[1], "state": ALARM}
+        | {"subject": "channel", "sentence": sentence, "since": "2026-06-01 23:00:00"}
+        for key, sentence in channel_lost(3).items()
+    ]
+
+    alone, together = (incidents.open_groups(some) for some in (checks[:2], checks))
+
+    assert [one["title"] for one in alone] == ["broken of shop_00", "broken of shop_01"]
+    assert [one["title"] for one in together] == ["drift in 3 tenants"]
+    assert together[0]["since"] == "2026-06-01 23:00:00"
+
+
+def test_a_feature_that_some_tenants_lost_and_that_drifted_in_others_is_one_group():
+    keys = channel_lost(3) | {"drift/tiny/channel": "channel: stability index 0.4."}
+
+    (sentence,) = incidents.describe(keys)
+
+    assert sentence.startswith("4 tenants lost channel or have drift of it: shop_00, ")
 
 
 def test_a_hook_that_fails_is_tried_again_then_reported_and_hears_of_it_the_next_time(tmp_path):
@@ -565,9 +721,9 @@ def test_the_first_answer_is_reported_by_monitor_and_experiment_with_or_without_
 
     log = inputs.predictions(snapshot.open_latest(copied))
     gathered, about = inputs.gather(copied, datetime.now(UTC))
-    checks, decision = judge(gathered, LIMITS)
+    checks, decision, _ = judge(gathered, LIMITS)
     rows = [asdict(check) | {"key": check.key} for check in checks]
-    sent = alerts.send_alerts(copied, monitor_report.incidents(rows), "page", {})
+    sent = alerts.send_alerts(copied, incidents.incidents(rows), "page", {})
     report = monitor_report.write_report(copied, about, rows, decision, sent)
     page = monitor_report.write_page(copied, report, "Monitor")
     readout = experiment.readout(copied, project_settings())
@@ -664,7 +820,25 @@ def test_a_tenant_with_a_champion_of_its_own_is_judged_by_that_ones_answers_and_
     )
 
 
-def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_out(copied):
+def test_the_holdout_of_a_tenants_own_model_is_that_of_its_own_predictions(copied):
+    run = runs.open("", copied)
+    predicted = run.predictions()
+    tenant = predicted["tenant_id"].min()
+    promote_baseline(run, open_bundle(copied.bundle(*champion.current(copied))), tenant)
+    own = predicted[predicted["tenant_id"] == tenant].assign(probability=0.125)
+    columns = ["tenant_id", "entity_id", "point_at", "label", "probability"]
+    duckdb.from_df(own[columns]).to_parquet(str(run.folder / "tenants.parquet"))
+    shutil.rmtree(run.own_model(tenant), ignore_errors=True)
+    shutil.copytree(run.model("baseline"), run.own_model(tenant))
+
+    holdout = inputs.gather(copied, datetime.now(UTC))[0].holdout
+
+    is_own = holdout["tenant_id"] == tenant
+    assert set(holdout[is_own]["probability"]) == {0.125}
+    assert 0.125 not in set(holdout[~is_own]["probability"])
+
+
+def test_a_tenants_champion_whose_snapshot_is_gone_is_named_and_the_others_are_judged(copied):
     promote_baseline(
         runs.open("", copied),
         open_bundle(copied.bundle(*champion.current(copied))),
@@ -672,11 +846,11 @@ def test_a_tenants_champion_whose_snapshot_is_gone_is_refused_with_its_own_way_o
         snapshot="gone",
     )
 
-    with pytest.raises(
-        UserError,
-        match=r"exist any more.*delete .*acme/champion.json: then the shared model answers acme",
-    ):
-        inputs.gather(copied, datetime.now(UTC))
+    gathered, about = inputs.gather(copied, datetime.now(UTC))
+
+    assert about["own"] == {} and gathered.owners == []
+    assert "exist any more" in about["unjudged"]["acme"]
+    assert "then the shared model answers acme" in about["unjudged"]["acme"]
 
 
 def promote_baseline(run, bundle, tenant: str, **others) -> str:
@@ -699,7 +873,7 @@ def test_a_worse_champion_of_a_tenant_raises_alarms_but_does_not_retrain_the_sha
     live.loc[bolt, "score"] = live.loc[bolt, "score"] ** 1.5
     decide = lambda **others: judge(facts(live, **others), LIMITS | {"alpha": 0.05})  # noqa: E731
 
-    checks, decision = decide(owners=["bolt"])
+    checks, decision, _ = decide(owners=["bolt"])
 
     assert decide()[1]["retrain"] is True
     assert {"quality/bolt/average precision", "drift/bolt/score"} == {

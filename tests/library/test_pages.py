@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import duckdb
+import numpy as np
 import pytest
+from browser import browser
 
 from jollyboat.audit import audit, data_report
 from jollyboat.landing.landing import land
@@ -15,6 +17,7 @@ from jollyboat.pages.page import FORMS, render
 from jollyboat.snapshots import distribution
 from jollyboat.store import Store
 from jollyboat.training.run import format_summary
+from jollyboat.training.thresholds import cuts
 
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
 FIGURES = [
@@ -87,6 +90,10 @@ def candidate(precision: float, **more) -> dict:
                 **sizes,
             }
         ],
+        "dependence": [
+            {"feature": HOSTILE, "kind": kind, "points": [{"value": value, "probability": 0.2}]}
+            for kind, value in (("number", 3.0), ("category", HOSTILE))
+        ],
         "examples": [{"what": "surest, and right", "probability": 0.9, "reasons": [HOSTILE]}],
         "curves": {
             "precision_recall": [{"recall": 0.5, "precision": 0.4, "threshold": 0.2}],
@@ -146,12 +153,16 @@ def run_context(lead: float = 0.1) -> dict:
     shut = {"passed": False, "checks": [{"name": "smoke", "passed": False, "sentence": HOSTILE}]}
     gates = [("../../models/shared/v-gate.html", shut)]
     run = SimpleNamespace(id="r1", cost=cost)
-    return {"run": run, "settings": settings, "metrics": metrics, "judged": judged, "gates": gates}
+    decision = {"value_of_hit": 9.0, "cost_of_alarm": 1.0}
+    steps = cuts(np.array([0, 1, 0, 1]), np.array([0.05, 0.3, 0.4, 0.9]), 0.1, decision, 2.0)
+    context = {"run": run, "settings": settings, "metrics": metrics, "judged": judged}
+    return context | {"gates": gates, "cuts": steps}
 
 
 def gate_context(passed: bool, forced: bool = False) -> dict:
     check = {"name": "smoke", "passed": passed, "figure": None, "limit": 1.0, "sentence": HOSTILE}
-    check["warns"] = False
+    shown = {"unit": "", "bound": "at least", "comparison": HOSTILE, "interval": {}}
+    check |= shown | {"warns": False, "cases": []}
     context = run_context()
     report = SimpleNamespace(
         run=context["run"],
@@ -178,7 +189,9 @@ def data_context(published: bool, train_count: int = 90) -> dict:
         "missing_count": 0,
         "left_out_count": 0,
         "further_count": 0,
+        "held_back_count": 0,
     }
+    waiting = {"tenant_id": HOSTILE, "since": HOSTILE, "reason": HOSTILE, "rows": "", "hint": ""}
     rate = 1 / 3 if train_count else float("nan")
     labels = {"session_count": 90, "train_count": train_count, "label_rate": rate}
     failure = {
@@ -193,6 +206,7 @@ def data_context(published: bool, train_count: int = 90) -> dict:
     first = {"first_file": HOSTILE, "first_line_number": 0, "first_text": None}
     return {
         "published": (SimpleNamespace(id="s1"), True) if published else None,
+        "held": [waiting] if published else [],
         "sources": [{"source": HOSTILE, "file_count": 1, **counts}],
         "files": [
             {
@@ -263,7 +277,15 @@ def data_context(published: bool, train_count: int = 90) -> dict:
             new=[HOSTILE], changed=[], removed=[HOSTILE], unnamed_sources=[HOSTILE]
         ),
         "findings": [finding],
+        "documented": ["events"],
     }
+
+
+def data_docs_context() -> dict:
+    counts = {"expectation_count": 9, "passed_count": 8, "stopping_count": 1}
+    audit = {"at": "2026-01-01T10:00:00+00:00", "failed_tables": [HOSTILE], **counts}
+    tables = [{"table": HOSTILE, "has_page": has_page, **counts} for has_page in (True, False)]
+    return {"tables": tables, "audits": [audit, audit]}
 
 
 def scores_context() -> dict:
@@ -271,6 +293,7 @@ def scores_context() -> dict:
         "session_count": 2,
         "mean_probability": 0.2,
         "decision_count": 1,
+        "expected_count": 0.4,
         "champion": "shared",
         "model_version": "v1",
     }
@@ -279,17 +302,20 @@ def scores_context() -> dict:
         "point_at": datetime(2026, 1, 1, 9),
         "probability": 0.9,
         "decision": True,
+        "reasons": [{"feature": HOSTILE, "value": HOSTILE, "effect": 0.7}],
     }
     scores = {
+        "expected": {"value": 0.4, "half": 0.9, "above": 0.3, "decision_count": 1},
+        "thresholds": [0.1],
         "id": "x1",
         "snapshot": "s1",
         "rows": 2,
         "days": 7,
         "positives_share": 0.5,
         "by_tenant": [{"tenant_id": HOSTILE, **tenant}],
-        "histogram": [{"from": 0.0, "to": 1.0, "session_count": 2}],
+        "histogram": [{"from": 0.0, "middle": 0.5, "to": 1.0, "session_count": 2}],
         "top": [{"tenant_id": HOSTILE, **session}],
-        "files": [HOSTILE],
+        "files": [f"{HOSTILE}/scores.csv"],
     }
     return {"scores": scores}
 
@@ -302,6 +328,7 @@ def monitor_context() -> dict:
         "limit": 0.1,
         "sentence": HOSTILE,
         "alarm_days": 1,
+        "distribution": [{"value": HOSTILE, "then": 0.1, "now": 0.6}],
     }
     history = {
         "quality": (0.4, None),
@@ -323,6 +350,14 @@ def monitor_context() -> dict:
         "learned_until": "2026-01-01 22:00:00",
         "own": {HOSTILE: HOSTILE},
         "champion": "shared",
+        "incidents": [
+            {
+                "title": HOSTILE,
+                "sentence": HOSTILE,
+                "keys": ["drift"],
+                "since": "2026-01-02 23:00:00",
+            }
+        ],
     }
     return {"report": report | dict.fromkeys(("newest", "at"), "2026-01-03 23:00:00") | SIZES}
 
@@ -340,6 +375,30 @@ def test_the_monitors_page_is_green_about_training_only_where_nothing_asks_for_i
     assert re.search(r"In the data since\s+2 Jan 2026, 23:00, noticed\s+2 Jan", html)
 
 
+def test_scores_say_on_whom_to_act_and_why_and_how_many_outcomes_to_expect():
+    html = render("scores.html", title="Scores", **scores_context())
+
+    assert "×2.01" in html and "0 to\n1 in 95 of 100 cases" in html
+    assert html.count('class="limit"') == 1
+    assert 'href="scores.csv"' in html and 'aria-label="0\u00a0% to 100\u00a0%, 2"' in html
+
+
+def test_an_alarm_has_its_history_and_its_values_in_training_and_now():
+    html = render("monitor.html", title="Monitor", **monitor_context())
+
+    assert 'aria-label="1 Jan 2026, 23:00, 0.1"' in html
+    assert '<td class="n">10.0\u00a0%</td>\n<td class="n">60.0\u00a0%</td>' in html
+    assert 'aria-label="1 Jan 2026 5, 2 Jan 2026 4"' in html
+
+
+def test_a_history_without_its_days_is_shown_without_dates():
+    report = monitor_context()["report"] | {"day_starts": []}
+
+    html = render("monitor.html", title="Monitor", report=report)
+
+    assert 'aria-label="5, 4"' in html
+
+
 def experiment_context() -> dict:
     variants = [
         {
@@ -353,8 +412,10 @@ def experiment_context() -> dict:
         }
         for name in ("champion", "challenger")
     ]
-    days = [{"day": "2026-01-01", "value": None, "low": None, "high": None}]
-    days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03}]
+    rates = {"champion": 0.1, "challenger": None}
+    days = [{"day": "2026-01-01", "value": None, "low": None, "high": None} | rates]
+    days += [{"day": "2026-01-02", "value": 0.01, "low": -0.01, "high": 0.03} | rates]
+    tenant = {"tenant": HOSTILE, "visitors": 4, "value": 0.01, "low": None, "high": None}
     readout = {
         "verdict": "open",
         "sentence": HOSTILE,
@@ -364,6 +425,8 @@ def experiment_context() -> dict:
     }
     readout |= {
         "variants": variants,
+        "days_left": 12.3,
+        "tenants": [tenant, tenant],
         "t_test_p": 0.4,
         "ratio_p": 0.5,
         "crossed": 1,
@@ -373,19 +436,31 @@ def experiment_context() -> dict:
     return {"readout": readout | {"champion": HOSTILE, "version": HOSTILE}, "alpha": 0.05}
 
 
+def run_row() -> dict:
+    row = dict.fromkeys(("id", "chosen", "snapshot", "note", "measure"), HOSTILE)
+    figure = {"value": 0.5, "low": None, "high": None}
+    about = {"at": "2026-01-01T00:00:00", "figure": figure, "value": None, "seconds": None}
+    return row | about | {"tags": [HOSTILE]}
+
+
 SIZES = {"session_count": 3, "version": HOSTILE, "snapshot": HOSTILE}
 PAGES = {
     "monitor": ("monitor.html", monitor_context()),
     "experiment": ("experiment.html", experiment_context()),
     "data": ("data.html", data_context(True)),
     "data refused": ("data.html", data_context(False)),
+    "data docs": ("data_docs.html", data_docs_context()),
     "data without a label": ("data.html", data_context(True, train_count=0)),
     "run": ("run.html", run_context()),
-    "card": ("card.html", run_context() | {"chosen": "xgboost"}),
+    "card": (
+        "card.html",
+        run_context() | {"chosen": "xgboost", "owner": HOSTILE, "to_run": "../r/report.html"},
+    ),
     "gate open": ("gate.html", gate_context(True)),
     "gate shut": ("gate.html", gate_context(False)),
     "gate forced": ("gate.html", gate_context(False, forced=True)),
     "scores": ("scores.html", scores_context()),
+    "runs": ("runs.html", {"rows": [run_row()]}),
 }
 
 
@@ -409,6 +484,10 @@ def test_a_session_under_review_is_shown_without_running_what_it_holds():
         "nonce": "n",
         "judgement_id": "0" * 32,
         "kinds": {"wrong": "Wrong"},
+        "guidelines": ["# Bots", HOSTILE],
+        "guidelines_file": "docs/review-guidelines.md",
+        "reviewer": HOSTILE,
+        "longest": {"comment": 1_000, "by": 80},
     }
 
     html = render("review.html", title=HOSTILE, judgements={"fit": ("f", "Fit")}, **context)
@@ -450,7 +529,7 @@ def test_a_page_is_one_file_that_escapes_what_it_shows(template, context):
     html = render(template, title=HOSTILE, **context)
     outline = Outline(html)
 
-    assert "<script" not in html
+    assert html.count("<script") == html.count("<script>const ") <= 1
     assert "49" not in re.findall(r"&amp;\W*(\d+)", html)
     assert not re.search(r"https?://|url\(|@import", html)
     assert all(not place.startswith(("/", "data:", "javascript:")) for place in outline.loads)
@@ -503,6 +582,24 @@ def test_an_axis_ends_at_a_round_number_above_its_values():
     assert axis.ticks == [0, 0.1, 0.2, 0.3, 0.4]
     assert axis.place(0.1) == 25
     assert axis.place(9) == 100
+
+
+def test_an_axis_with_negative_values_has_zero_among_its_ticks():
+    axis = plot.axis([-0.12, 0.05])
+
+    assert axis.ticks == [-0.15, -0.1, -0.05, 0, 0.05]
+    assert axis.place(0) == 75
+
+
+def test_marks_are_the_known_values_of_a_line_evenly_thinned_with_both_ends():
+    axis, form = plot.axis([1]), "{:.2f}".format
+    points = [{"x": place / 99, "y": 0.5} for place in range(100)] + [{"x": 1, "y": None}]
+
+    marks = plot.marks([("line", points)], ("x", "y"), (axis, axis), (form, form))
+
+    assert len(marks) == plot.THINNED
+    assert (marks[0].left, marks[-1].left) == (0, 100)
+    assert (marks[-1].name, marks[-1].x, marks[-1].y) == ("line", "1.00", "0.50")
 
 
 def test_an_axis_of_time_holds_whole_days():
@@ -665,6 +762,43 @@ def test_a_projects_template_comes_first_and_may_extend_the_librarys(tmp_path, m
     page._environment.cache_clear()
     assert "our team" in html
     assert "<title>Mine</title>" in html
+
+
+def test_the_slider_of_a_runs_page_shows_what_another_threshold_brings(tmp_path):
+    context = run_context()
+    (tmp_path / "run.html").write_text(render("run.html", title="Run", **context))
+    figure = "document.querySelector('[data-figure={}]').textContent"
+
+    with browser() as page:
+        page.open((tmp_path / "run.html").as_uri())
+        before = [page.evaluate(figure.format(name)) for name in ("hits", "value_per_1000")]
+        page.evaluate(
+            "const s = document.getElementById('cut'); s.value = s.max;"
+            "s.dispatchEvent(new Event('input'))"
+        )
+        after = [page.evaluate(figure.format(name)) for name in ("hits", "value_per_1000")]
+
+    assert page.errors == []
+    assert before == ["2", "4,250"]
+    assert after == ["1", "2,250"]
+
+
+def test_a_mark_shows_its_value_when_the_keyboard_reaches_it(tmp_path):
+    (tmp_path / "run.html").write_text(render("run.html", title="Run", **run_context()))
+
+    with browser() as page:
+        page.open((tmp_path / "run.html").as_uri())
+        page.evaluate("document.querySelector('.mark').focus()")
+        text = page.evaluate("getComputedStyle(document.activeElement, '::after').content")
+
+    assert text == '"0 %, 4,000"'
+
+
+def test_small_segments_are_folded_below_those_that_can_be_judged():
+    html = render("run.html", title="", **run_context())
+
+    folded = html.partition("1 segment too small to judge")[2]
+    assert "tv" in folded and "tv" not in html.partition("too small to judge")[0]
 
 
 def test_a_possible_leak_is_on_the_runs_page_and_on_the_terminal():

@@ -18,7 +18,7 @@ def listed(heading: str) -> set[str]:
     """The names in the text block below this heading."""
     section = PAGE.partition(f"\n## {heading}\n")[2]
     block = re.search(r"```text\n(.*?)```", section, re.DOTALL)[1]
-    return set(re.findall(r"[\w.]+", block))
+    return set(re.findall(r"[\w.-]+", block))
 
 
 def imported_modules(file: Path) -> set[str]:

@@ -1,7 +1,5 @@
 """The live quality of a ranking: the answers' next items beside the holdout's."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from jollyboat.monitoring import ranking_monitor
 from jollyboat.ranking.learner import HIT_RATE, MRR
 
-BUNDLE = SimpleNamespace(candidate="xgboost")
 ITEMS = [f"p{number}" for number in range(30)]
 
 
@@ -29,12 +26,12 @@ def holdout(tenant: str = "acme") -> pd.DataFrame:
     """Points of sessions whose next item is second in half of the cases, and else a miss."""
     entities = [f"{tenant}{number}" for number in range(400)]
     reciprocal = np.tile([0.5, 0.0], 200)
-    return pd.DataFrame({"tenant_id": tenant, "entity_id": entities, "xgboost": reciprocal})
+    return pd.DataFrame({"tenant_id": tenant, "entity_id": entities, "reciprocal": reciprocal})
 
 
 def states(own: pd.DataFrame, tenant: str = "all") -> dict[str, str]:
-    checks = ranking_monitor._quality(tenant, own, holdout(), BUNDLE)
-    return {check.subject: check.state for check in checks}
+    checks = ranking_monitor.check_quality(["acme", "globex"], own, holdout(), {"alpha": 0.001})
+    return {check.subject: check.state for check in checks if check.tenant == tenant}
 
 
 def test_a_gain_is_the_reciprocal_place_and_beyond_twenty_it_is_a_miss():
@@ -61,8 +58,10 @@ def test_few_answers_with_a_next_item_say_nothing():
 
 
 def test_training_again_waits_until_its_data_are_old_enough():
-    worse = ranking_monitor._quality("all", answers(25), holdout(), BUNDLE)
-    fine = ranking_monitor._quality("all", answers(2), holdout(), BUNDLE)
+    fine, worse = (
+        ranking_monitor.check_quality(["acme"], answers(place), holdout(), {"alpha": 0.001})
+        for place in (2, 25)
+    )
 
     decide = lambda checks, age: ranking_monitor._decide(checks, age, {"cool_down_days": 7})  # noqa: E731
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import httpx
@@ -14,6 +15,7 @@ from jollyboat.serving import request_body
 from jollyboat.serving.app import app
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, write_json
+from jollyboat.store.bucket import person
 from jollyboat.training import run as runs
 
 JUDGED = ("acme", "s1", "2026-01-01T00:00:00Z")
@@ -27,12 +29,62 @@ def store(tmp_path, monkeypatch) -> Store:
 
 def test_an_undone_judgement_is_not_in_effect_and_an_unreadable_line_is_ignored(store):
     first = review.judge(store, "ann", *JUDGED, "fit")
-    second = review.judge(store, "ann", *JUDGED, "not_a_person")
-    review.undo(store, "ann", second)
+    second = review.judge(store, "bob", *JUDGED, "not_a_person")
+    review.undo(store, "bob", second)
     (store.raw / "labels/dt=2026-01-01").mkdir()
     (store.raw / "labels/dt=2026-01-01/torn.jsonl").write_text('{"judgement_id"\n[1]\n')
 
     assert [line["judgement_id"] for line in review.judged(store)] == [first]
+
+
+def test_a_person_judges_a_session_once_until_the_judgement_is_undone(store):
+    first = review.judge(store, "ann", *JUDGED, "fit")
+
+    assert first == review.judge(store, "ann", *JUDGED, "not_a_person", "f" * 32)
+    assert {"fit"} == {line["judgement"] for line in review.judged(store)}
+    review.undo(store, "ann", first)
+    review.judge(store, "ann", *JUDGED, "not_a_person")
+    review.judge(store, "ann", "acme", "s2", JUDGED[2], "fit")
+    assert ["not_a_person", "fit"] == [line["judgement"] for line in review.judged(store)]
+
+
+def test_judgements_sent_at_once_by_one_person_are_one(store):
+    publish_session(store, *JUDGED[:2])
+    form = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True)) | {"by": "ann"}
+
+    with TestClient(app, follow_redirects=False) as client, ThreadPoolExecutor(8) as pool:
+        answers = pool.map(
+            lambda judgement: client.post("/review", data=form | {"judgement": judgement}),
+            [*review.JUDGEMENTS] * 3,
+        )
+
+        assert {303} == {answer.status_code for answer in answers}
+    assert 1 == len(list(store.raw.glob("labels/dt=*/*.jsonl")))
+
+
+def test_a_name_and_a_comment_are_kept_with_the_judgement(store):
+    publish_session(store, *JUDGED[:2])
+    form = dict(zip(("tenant_id", "entity_id", "point_at"), JUDGED, strict=True))
+    form["judgement"] = "fit"
+
+    with TestClient(app, follow_redirects=False) as client:
+        for by, comment in (("  Ann\n Lee ", " a bot? "), ("", ""), ("x" * 99, "")):
+            client.post("/review", data=form | {"by": by, "comment": comment})
+        too_long = client.post("/review", data=form | {"comment": "x" * 1_001})
+
+    lines = review.judged(store)
+    assert ["Ann Lee", person(), "x" * 80] == [line["by"] for line in lines]
+    assert ["a bot?", None, None] == [line.get("comment") for line in lines]
+    assert too_long.status_code == 422 and "at most 1,000 characters" in too_long.json()["detail"]
+
+
+def test_the_teams_guidelines_are_read_by_paragraphs_where_there_are_any(tmp_path):
+    assert [] == review.read_guidelines(tmp_path)
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / review.GUIDELINES).write_text("# Bots\n\n- fast\n- <b>\n \n\nElse: a person.\n")
+
+    assert ["# Bots", "- fast\n- <b>", "Else: a person."] == review.read_guidelines(tmp_path)
 
 
 def test_an_invalid_judgement_is_refused(store):
@@ -88,10 +140,15 @@ def test_a_page_is_shown_from_a_folder_of_pages_and_from_no_other(store):
         (store.root / name).parent.mkdir(parents=True, exist_ok=True)
         (store.root / name).write_text("<h1>A page</h1>")
     (store.root / "reports/raw").symlink_to(store.raw)
+    for name in ("scores/s1/scores.csv", "raw/scores.csv", "reports/s1/scores.csv"):
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text("tenant_id,probability\n")
+    shown += ("scores/s1/scores.csv",)
+    hidden += ("raw/scores.csv", "reports/s1/scores.csv")
     hidden += ("reports/raw/web/dt=2026-01-01/x.html", "reports/../raw/web/dt=2026-01-01/x.html")
 
     with TestClient(app) as client:
-        assert [client.get(f"/page/{path}").status_code for path in shown] == [200] * 6
+        assert [client.get(f"/page/{path}").status_code for path in shown] == [200] * 7
         assert {client.get(f"/page/{path}").status_code for path in hidden} == {404}
         overview = client.get("/page/index.html", follow_redirects=False)
         assert overview.headers["location"] == "/"

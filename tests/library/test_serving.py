@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import html
 import json
 import os
 import random
@@ -38,6 +39,7 @@ from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, rows_of_request
 from jollyboat.bundles.model import LoadedModel
+from jollyboat.champions import policy
 from jollyboat.champions.champion import promote, rollback
 from jollyboat.landing import prediction_log
 from jollyboat.landing.prediction_log import PredictionLog, land_leftovers
@@ -176,6 +178,25 @@ def test_the_api_is_described_offline_with_a_real_request_and_its_answer(client,
         == answer
     )
     assert bundle.version in page and "exclusiveMaximum" in page and "src=" not in page
+
+
+def test_the_apis_page_has_a_meaning_for_each_field_and_snippets_that_can_be_run(
+    client, monkeypatch
+):
+    monkeypatch.setenv("SERVE_TOKEN", "")
+    operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]
+    page = html.unescape(client.get("/docs").text)
+
+    fields = body["schema"]["properties"]
+    fields |= fields["events"]["items"]["properties"]
+    assert all(field["description"] for field in fields.values())
+    python = page.partition("<code>import json")[2].partition("</code>")[0]
+    text = python.partition('json.loads("""')[2].partition('""")')[0]
+    assert json.loads(text) == body["example"]
+    compile("import json" + python, "snippet", "exec")
+    assert "curl http://testserver/predict \\\n  -H 'Content-Type: application/json'" in page
+    assert "connect-src 'self'" in page and '<form data-path="/predict">' in page
 
 
 def test_many_sessions_are_answered_in_one_request_and_the_bad_one_is_named(client):
@@ -1100,11 +1121,11 @@ async def post(client, events, tenant_id="acme"):
 
 def test_waiting_requests_are_answered_in_batches_each_its_own(bundle, monkeypatch):
     sizes = []
-    predict = LoadedModel.predict
+    predict = LoadedModel.predict_rows
     monkeypatch.setattr(
         LoadedModel,
-        "predict",
-        lambda self, sessions, *more: sizes.append(len(sessions)) or predict(self, sessions, *more),
+        "predict_rows",
+        lambda self, requests, rows: sizes.append(len(rows)) or predict(self, requests, rows),
     )
 
     async def crowd():
@@ -1155,12 +1176,13 @@ def test_a_large_request_gives_turns_to_small_ones_and_is_answered_as_its_parts_
 ):
     monkeypatch.setattr(app_module, "SMALL", 2_000)
     order = []
-    predict = LoadedModel.predict
+    predict = LoadedModel.predict_rows
     monkeypatch.setattr(
         LoadedModel,
-        "predict",
-        lambda self, sessions, *more: (
-            order.append([entity for _, entity, *_ in sessions]) or predict(self, sessions, *more)
+        "predict_rows",
+        lambda self, requests, rows: (
+            order.append([session[1] for _, session, _ in requests])
+            or predict(self, requests, rows)
         ),
     )
     late = [event(2, event_type="cart_add", page="a@x.de b"), event(1)]
@@ -1411,6 +1433,148 @@ def test_a_new_challenger_comes_before_new_lookups_of_those_who_stay(
     asyncio.run(story())
 
     assert loaded == ["shared", CHALLENGER, "shared"]
+
+
+# Tenants with a model of their own
+
+
+def champions_of(store, **own):
+    """The server's champions, with an own one for each tenant; `own` has its rate with a cart."""
+    for tenant, rate in own.items():
+        version = make_bundle(store, owner=tenant, carted=rate).version
+        promote(store, tenant, version, run="run-2", **WHO)
+    champions = Champions(store)
+    asyncio.run(champions.refresh())
+    return champions
+
+
+def test_a_tenants_own_model_is_loaded_at_its_first_request_and_not_before(store, bundle):
+    champions = champions_of(store, acme=0.6)
+
+    before = champions.of("acme").bundle.owner, champions.needs("acme"), champions.needs("globex")
+    asyncio.run(champions.load("acme"))
+
+    assert before == ("shared", True, False)
+    assert champions.of("acme").bundle.owner == "acme" and not champions.needs("acme")
+
+
+def test_models_of_the_same_sql_share_one_query_and_its_lookups(store, bundle):
+    champions = champions_of(store, acme=0.6, globex=0.5)
+
+    for tenant in ("acme", "globex"):
+        asyncio.run(champions.load(tenant))
+
+    queries = {champions.of(tenant).query for tenant in ("acme", "globex", "initech")}
+    assert len(queries) == 1
+
+
+def test_the_query_that_serves_is_never_the_one_that_checks_samples_in_a_thread(store, bundle):
+    champions = champions_of(store, acme=0.6)
+
+    served, checked = champions.of("globex").query, champions._queries.of(bundle, None)
+
+    assert served is not checked
+
+
+def test_of_many_own_models_the_least_recently_used_is_dropped(store, bundle, monkeypatch):
+    monkeypatch.setattr("jollyboat.serving.champions.MOST_OWN", 2)
+    champions = champions_of(store, acme=0.6, globex=0.5, initech=0.7)
+
+    for tenant in ("acme", "globex"):
+        asyncio.run(champions.load(tenant))
+    champions.of("acme")
+    asyncio.run(champions.load("initech"))
+
+    assert [champions.needs(tenant) for tenant in ("acme", "globex", "initech")] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_requests_of_many_tenants_are_one_query_and_each_has_its_own_models_answer(
+    store, bundle, monkeypatch
+):
+    champions_of(store, acme=0.6, globex=0.5)
+    sizes, run = [], FeatureQuery.run
+    monkeypatch.setattr(
+        FeatureQuery,
+        "run",
+        lambda self, rows, wanted=(): sizes.append(len(rows)) or run(self, rows, wanted),
+    )
+
+    async def crowd():
+        async with serving() as client:
+            tenants = ["acme", "globex", "initech"] * 12
+            await asyncio.gather(*(post(client, CARTED_EVENTS, name) for name in tenants[:3]))
+            sizes.clear()
+            answers = await asyncio.gather(*(post(client, CARTED_EVENTS, name) for name in tenants))
+            return [answer.json() for answer in answers]
+
+    answers = asyncio.run(crowd())
+
+    assert [answer["probability"] for answer in answers] == [0.6, 0.5, CARTED] * 12
+    assert [answer["champion"] for answer in answers] == ["acme", "globex", "shared"] * 12
+    assert max(sizes) > 3
+
+
+def test_a_tenant_whose_own_bundle_is_broken_is_answered_by_the_shared_model_until_its_repair(
+    store, bundle
+):
+    own = make_bundle(store, owner="acme", carted=0.6)
+    promote(store, "acme", own.version, run="run-2", **WHO)
+    features = own.folder / "features.sql"
+    whole = features.read_bytes()
+    features.write_text("select 1")
+
+    async def story():
+        async with serving() as client:
+            broken = (await post(client, CARTED_EVENTS)).json()["champion"]
+            refused = (await client.get("/ready")).json()["refused"]
+            other = (await post(client, CARTED_EVENTS, "globex")).json()["champion"]
+            features.write_bytes(whole)
+            await app.state.champions.refresh()
+            return broken, refused, other, (await post(client, CARTED_EVENTS)).json()["champion"]
+
+    broken, refused, other, repaired = asyncio.run(story())
+
+    assert (broken, other, repaired) == ("shared", "shared", "acme")
+    assert "features.sql" in refused[0] and refused[0].startswith("acme: ")
+
+
+def test_a_paused_tenant_keeps_its_version_of_the_shared_model_on_the_server(store, bundle):
+    policy.pause(store, "acme", **WHO)
+    promote(store, "shared", make_bundle(store, carted=0.5).version, run="run-2", **WHO)
+
+    with TestClient(app) as client:
+        answers = [
+            ask(client, CARTED_EVENTS, tenant).json()["probability"] for tenant in ("acme", "b")
+        ]
+
+    assert answers == [CARTED, 0.5]
+
+
+def test_no_visitor_of_a_paused_tenant_gets_the_challenger(store, bundle):
+    policy.pause(store, "acme", **WHO)
+    comparison = trial_of(make_bundle(store, carted=0.6), bundle)
+    write_json(store.experiment, comparison | {"share": 0.9})
+    champions = Champions(store)
+    asyncio.run(champions.refresh())
+
+    variants = {
+        tenant: {champions.pick(tenant, f"visitor-{number}")[1] for number in range(50)}
+        for tenant in ("acme", "globex")
+    }
+
+    assert variants == {"acme": {"champion"}, "globex": {"champion", "challenger"}}
+
+
+def test_a_private_tenant_is_not_answered_by_the_shared_model(store, bundle):
+    champions = Champions(store, private=frozenset({"acme"}))
+    asyncio.run(champions.refresh())
+
+    assert champions.of("acme") is None and champions.of("globex") is not None
+    assert "acme is private" in champions.why_not("acme")
 
 
 # The real process

@@ -17,6 +17,11 @@ WRONG = {  # what is replaced, by what, and the sentence
         "latencyms = 250",
         "[gate] has no setting latencyms. Did you mean latency_ms?",
     ),
+    "a name of a table in a table": (
+        "[review]",
+        "[resources.train.fit]\ncpus = 2\n[review]",
+        "[resources.train.fit] has no setting cpus.",
+    ),
     "a foreign name": (
         "keep = 10",
         "keep = 10\nzzz = 1",

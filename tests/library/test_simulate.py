@@ -5,6 +5,7 @@ import pytest
 
 from jollyboat.simulate import raw_files, shop
 from jollyboat.simulate.simulate import simulate
+from jollyboat.simulate.tenants import TENANTS, default_tenants
 from jollyboat.store import UserError
 
 SETTINGS = {"seed": 7, "start": date(2026, 1, 1), "days": 24, "sessions_per_day": 400}
@@ -95,7 +96,7 @@ def test_lines_land_on_the_day_they_arrive(logs):
 
 def test_each_tenant_has_a_label_rate_worth_learning(logs):
     rates = dict(logs.sql(f"select shop, avg(label) from {LABELS} group by all").fetchall())
-    assert rates.keys() == set(shop.TENANTS) and all(0.02 < rate < 0.15 for rate in rates.values())
+    assert rates.keys() == set(TENANTS) and all(0.02 < rate < 0.15 for rate in rates.values())
 
 
 @pytest.mark.parametrize("event_number", [1, 3, 5, 8])
@@ -123,7 +124,7 @@ CONSECUTIVE_VIEWS = """
 @pytest.fixture(scope="module")
 def views(logs):
     """The product views of acme after another product, and whether they show a companion."""
-    products = shop.draw_products(SETTINGS["seed"])
+    products = shop.draw_products(default_tenants(), SETTINGS["seed"])
     companions = shop.draw_companions(products, SETTINGS["seed"])
     views = logs.sql(CONSECUTIVE_VIEWS).df()
     shown = companions[views["last"] - 1] == views[["product"]].to_numpy() - 1
@@ -131,9 +132,9 @@ def views(logs):
 
 
 def test_companions_are_other_products_of_the_same_tenant():
-    products = shop.draw_products(SETTINGS["seed"])
+    products = shop.draw_products(default_tenants(), SETTINGS["seed"])
     companions = shop.draw_companions(products, SETTINGS["seed"])
-    tenant = products["category"].to_numpy() // len(shop.CATEGORIES)
+    tenant = products["category"].to_numpy() // shop.CATEGORY_COUNT
 
     assert (tenant[companions] == tenant[:, None]).all()
     assert (companions != products.index.to_numpy()[:, None]).all()

@@ -174,3 +174,15 @@ def test_an_overview_that_cannot_be_written_is_no_error_of_the_command(store):
     write_overview(store, "Overview")
 
     assert store.overview.is_dir()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "{", '{"chosen": "x"}'])
+def test_a_run_that_cannot_be_read_leaves_the_overview_and_is_named_there(tmp_path, text):
+    folder = tmp_path / "runs" / "r1"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"finished_at": "2026-01-01T00:00:00", "chosen": "x"}')
+    (folder / "metrics.json").write_text(text)
+
+    write_overview(Store(tmp_path), "Shop")
+
+    assert "runs/r1/metrics.json" in (tmp_path / "index.html").read_text()

@@ -10,14 +10,23 @@ import pandas as pd
 import pytest
 from ml_data import sessions, split
 
+from jollyboat.bundles.model import reasons_of
 from jollyboat.pages.page import render
 from jollyboat.store import PROJECT, Store, UserError
 from jollyboat.training import run as runs
 from jollyboat.training import search, training
-from jollyboat.training.compare import Comparison, format_comparison, format_runs
+from jollyboat.training.compare import (
+    Comparison,
+    compare,
+    format_comparison,
+    format_runs,
+    write_table,
+)
+from jollyboat.training.dependence import dependence
 from jollyboat.training.diagnosis import diagnose, format_diagnosis, importance
 from jollyboat.training.estimators import Model, fit
 from jollyboat.training.schema import FeatureSchema
+from jollyboat.training.thresholds import cuts
 
 SETTINGS = tomllib.loads((PROJECT / "project.toml").read_text()) | {
     "evaluate": {"resamples": 20, "segments": ["day"]}
@@ -229,7 +238,7 @@ def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
 
     comparison = Comparison(other, wider)
     text = format_comparison(comparison)
-    page = render("compare.html", title="Two runs", comparison=comparison)
+    page = render("compare.html", title="Two runs", comparisons=[comparison])
 
     assert comparison.settings == [
         ("train.seed", 1, "not set"),
@@ -240,12 +249,12 @@ def test_two_runs_are_compared_from_their_folders_alone(tmp_path, trained):
         re.search(r"average_precision +0\.\d+ \(.* to .*\) +0\.\d+", text)
         and "changed most" in text
     )
-    assert "of the second run is better by" in page and page.count("<tr>") > 20
+    assert f"of run {wider.id} is significantly better" in page and page.count("<tr>") > 20
     assert re.search(r"lead on shared sessions +\+0\.\d+ \(.* to .*\) on 300 sessions", text)
     assert "300 sessions in both holdouts" in " ".join(page.split())
     assert Comparison(wider, wider).settings == Comparison(wider, wider).changed[1] == []
     assert "it is the same run" in render(
-        "compare.html", title="", comparison=Comparison(wider, wider)
+        "compare.html", title="", comparisons=[Comparison(wider, wider)]
     )
     assert [line.split()[0] for line in format_runs(store).splitlines()[1:]].count(wider.id) == 1
 
@@ -260,8 +269,41 @@ def test_runs_without_a_common_session_are_not_called_better(tmp_path, trained):
     comparison = Comparison(a, b)
 
     assert "no session with the outcome is in both holdouts" in format_comparison(comparison)
-    page = render("compare.html", title="", comparison=comparison)
-    assert "cannot be compared with" in page and "better by" not in page
+    page = render("compare.html", title="", comparisons=[comparison])
+    assert "cannot be compared with" in page and "significantly" not in page
+
+
+def test_three_runs_are_compared_on_the_rows_of_all_and_none_is_called_better_by_luck(
+    tmp_path, trained
+):
+    store, (metrics, predictions) = Store(tmp_path), trained
+    own = [predictions, predictions.iloc[20:], predictions.iloc[:-30]]
+    ids = [keep(store, {"seed": place}, metrics, rows).id for place, rows in enumerate(own)]
+
+    comparisons, page = compare(store, ids)
+
+    html = page.read_text()
+    assert [len(one.shared) for one in comparisons] == [len(predictions) - 50] * 2
+    assert [one.verdict for one in comparisons] == ["open", "open"]
+    assert "0 of 2 runs differ significantly" in " ".join(html.split())
+    assert html.count("is not significantly better or worse") == 2
+    assert html.count('class="limit"') == 2
+
+
+def test_a_runs_tag_and_note_are_in_the_table_of_all_runs(tmp_path, trained):
+    store = Store(tmp_path)
+    run = keep(store, {"seed": 1}, *trained)
+
+    run.tag("wide", "with <b>six</b> features")
+    run.tag("old", None)
+    run.tag("old", None, is_removed=True)
+    write_table(store, "Runs")
+
+    assert run.tags == {"tags": ["wide"], "note": "with <b>six</b> features"}
+    assert format_runs(store).endswith("wide: with <b>six</b> features")
+    html = (store.reports / "runs.html").read_text()
+    assert "with &lt;b&gt;six&lt;/b&gt; features" in html
+    assert f'href="../runs/{run.id}/report.html"' in html
 
 
 def keep(store: Store, settings: dict, metrics: dict, predictions: pd.DataFrame):
@@ -319,3 +361,51 @@ def test_training_searches_where_trials_are_set(tmp_path):
     history = metrics["candidates"]["logistic"]["search"]
     assert [set(each["settings"]) for each in history["trials"]] == [set(), {"C"}, {"C"}]
     assert metrics["candidates"]["baseline"]["search"] is None
+
+
+def test_cuts_count_what_each_threshold_decides_and_have_the_servers():
+    label, probability = np.array([0, 1, 0, 1]), np.array([0.05, 0.3, 0.4, 0.9])
+    decision = {"value_of_hit": 9.0, "cost_of_alarm": 1.0}
+
+    steps = cuts(label, probability, 0.35, decision, days=2.0)
+
+    [one] = [cut for cut in steps if cut["threshold"] == 0.35]
+    assert (one["hits"], one["false_alarms"], one["misses"], one["quiet"]) == (1, 1, 1, 1)
+    assert (one["precision"], one["recall"], one["alarms_per_day"]) == (0.5, 0.5, 1.0)
+    assert one["value_per_1000"] == 2000
+    assert steps[0]["recall"] == 1
+
+
+def test_partial_dependence_rises_with_the_outcome_and_has_the_common_values(trained):
+    metrics = trained[0]
+    drawn = metrics["candidates"][metrics["chosen"]]["dependence"]
+    curves = {one["feature"]: one["points"] for one in drawn}
+
+    cart = [point["probability"] for point in curves["cart_add_count"]]
+
+    assert cart[0] < cart[-1]
+    assert len(curves) <= 10 and "never_known_number" not in curves
+
+
+def test_partial_dependence_of_a_category_has_its_values_by_name():
+    parts = split(1500)
+    schema = FeatureSchema.from_frame(parts.train.features)
+    model = fit("logistic", parts.train, parts.validation, schema, SETTINGS["train"])
+
+    [curve] = dependence(model, parts.holdout, {"channel": 0.1, "cart_add_count": 0.0})
+
+    means = {point["value"]: point["probability"] for point in curve["points"]}
+    assert max(means, key=means.get) == "mail" and len(means) == 3
+
+
+def test_the_reasons_of_an_infinite_value_are_json_and_call_it_unknown():
+    parts = split(600)
+    schema = FeatureSchema.from_frame(parts.train.features)
+    model = fit("logistic", parts.train, parts.validation, schema, SETTINGS["train"])
+    rows = parts.holdout.features.head(1).assign(visitor_past_rate=np.inf, cart_add_count=9)
+
+    [reasons] = reasons_of(model, rows[schema.names]).values()
+
+    values = {reason["feature"]: reason["value"] for reason in reasons}
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values.get("visitor_past_rate") is None and values["cart_add_count"] == 9

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jollyboat.audit import audit, data_report
+from jollyboat.audit import audit, data_report, held
 from jollyboat.landing.landing import land
 from jollyboat.simulate.simulate import simulate
 from jollyboat.snapshots import snapshot
@@ -21,7 +21,7 @@ SOME = "(select entity_id from session_features limit 2)"
 EVENT = "event_type = 'page_view' and session_id is not null"
 CHANGE = "insert into source_changes select 'web', '{}', 'a', current_date, 'x', 'y', 0, 1, true"
 MISSING = (
-    "insert into missing_ids by name select 'web' as source, id_column, arrived_on, 100 as event_count, "
+    "insert into missing_ids by name select 'acme' as tenant_id, 'web' as source, id_column, arrived_on, 100 as event_count, "
     "1 as missing_share, false as is_accepted, 0 as usual_share, true as is_unusual "
     "from unnest([date '2026-01-02', '2026-01-03']) as days (arrived_on), "
     "unnest(['visitor', 'anonymous_id']) as ids (id_column)"
@@ -57,7 +57,7 @@ CASES = {
         f"update events set price = 1000001 where event_id = (select min(event_id) from events where {EVENT})",
         set(),
     ),
-    ("events", "at most 20 prices of a source, or 20 %, are above 1,000,000"): (
+    ("events", "at most 20 prices of a tenant and source, or 20 %, are above 1,000,000"): (
         "update events set price = 1000001 where price is not null",
         {"prices are between 0 and 1,000,000"},
     ),
@@ -80,9 +80,14 @@ CASES = {
         "update record_reconciliation set missing_count = 1 where source = 'orders'",
         set(),
     ),
-    ("record_reconciliation", "at most 20 records of a source, or 20 %, are quarantined"): (
-        "update record_reconciliation set quarantined_count = line_count where source = 'orders'",
-        {"at most 2 % of a source's records are quarantined"},
+    (
+        "record_reconciliation",
+        "at most 20 records of a source, or 20 %, are quarantined without a tenant",
+    ): (
+        "insert into quarantined_events (source, file, line_number, reason) "
+        "select 'orders', min(file), number, 'no_tenant' from quarantined_events "
+        "cross join range(10000, 12000) as lines (number) group by all",
+        set(),
     ),
     ("record_reconciliation", "at most 2 % of a source's records are quarantined"): (
         "update record_reconciliation set quarantined_count = 0.1 * line_count where source = 'web'",
@@ -187,6 +192,20 @@ CASES = {
     ),
     ("missing_ids", "no day's events lack the ids of their visitors, unless the day is accepted"): (
         MISSING,
+        set(),
+    ),
+    (
+        "tenant_days",
+        "at most 20 records of a tenant and source, or 20 %, are quarantined since any day, unless accepted",
+    ): (
+        "update tenant_days set is_quarantined = true, quarantine_reason = 'no_time' where source = 'web'",
+        set(),
+    ),
+    (
+        "tenant_days",
+        "no tenant's newest day has less than a tenth of its usual records, unless accepted",
+    ): (
+        "update tenant_days set is_collapsed = true, usual_count = 99.5 where tenant_id = 'acme'",
         set(),
     ),
     ("source_changes", "no field of a source disappeared recently"): (CHANGE.format("gone"), set()),
@@ -311,7 +330,7 @@ def test_each_day_without_visitors_is_listed_once_with_the_command_that_accepts_
     missing = "missing in 100.0 %, usually 0.0 %"
     assert f"2026-01-02 (anonymous_id {missing}; visitor {missing}), 2026-01-03 (an" in message
     assert 1 == message.count("2026-01-02") and "`jollyboat land --accept`" in message
-    assert ["web/dt=2026-01-02", "web/dt=2026-01-03"] == accepted
+    assert ["web/dt=2026-01-02 of acme", "web/dt=2026-01-03 of acme"] == accepted
     assert ["2026-01-02", "2026-01-03"] == [
         day["arrived_on"] for day in json.loads(store.accepted_days.read_text())
     ]
@@ -393,6 +412,41 @@ def test_more_rows_than_gx_takes_are_counted_all(built, tmp_path):
     assert f"{count:,} rows" == failed(store)["every event's session is in sessions"].observed
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update events set session_id = 'nowhere' where session_id is not null and {}",
+        "update sessions set event_count = 0 where {}",
+        "update session_features set seconds_so_far = -1 where {}",
+        "update events set price = 5000000 where price is not null and {}",
+        "insert into sessions select * from sessions where {}",
+    ],
+)
+def test_a_critical_finding_names_every_tenant_whose_rows_fail(built, tmp_path, statement):
+    """GX keeps 20 or 200 rows, of which acme alone has more."""
+    store = changed(built, tmp_path, statement.format("tenant_id in ('acme', 'initech')"))
+
+    findings = [each for each in failed(store).values() if each.stops]
+
+    assert [{"acme", "initech"}] == [set(each.tenants) for each in findings]
+    reasons, stops = held.find_held(store, findings)
+    assert ({"acme", "initech"}, []) == (reasons.keys(), stops)
+    assert all(findings[0].expectation in reason for reason in reasons.values())
+
+
+def test_a_finding_without_tenants_or_about_all_of_them_stops_everybody(built, tmp_path):
+    without = changed(built, tmp_path / "without", CASES["events", "every event has a tenant"][0])
+    of_all = changed(built, tmp_path / "all", "update sessions set event_count = 0")
+
+    for store, expectation in (
+        (without, "every event has a tenant"),
+        (of_all, "a session has events"),
+    ):
+        findings = failed(store)
+        tenants, stops = held.find_held(store, findings.values())
+        assert ({}, [findings[expectation]]) == (tenants, stops)
+
+
 def test_a_missing_column_is_a_finding_and_not_a_crash(built, tmp_path):
     findings = failed(changed(built, tmp_path, "alter table events drop column quantity"))
 
@@ -409,7 +463,9 @@ def test_the_keys_of_failed_rows_are_saved_and_data_docs_load_nothing_from_elsew
     (saved,) = json.loads(store.failed_rows.read_text())
     pages = {path.stem: path.read_text() for path in store.data_docs.glob("*.html")}
     assert saved["table"] == "sessions" and {"tenant_id", "session_id"} <= set(saved["keys"][0])
-    assert set(pages) == {path.stem for path in audit.find_suites()}
+    assert set(pages) == {path.stem for path in audit.find_suites()} | {"index"}
+    assert all(f'<a href="{table}.html">' in pages["index"] for table in set(pages) - {"index"})
+    assert all('<a href="index.html">' in page for page in pages.values() if page != pages["index"])
     assert "a session has events" in pages["sessions"]
     assert all(
         'src="http' not in page and "<link" not in page and "<script" not in page

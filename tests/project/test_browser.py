@@ -57,6 +57,7 @@ def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than
                 "['header', 'main', 'footer'].every(name => document.querySelector(name))"
             )
             assert landmarks, link
+            assert page.hindrances() == [], link
 
         assert {"data.html", "report.html", "card.html", "review", "docs"} <= {
             link.rpartition("/")[2] for link in own
@@ -67,6 +68,16 @@ def test_every_page_opens_without_an_error_asks_nobody_else_and_is_no_wider_than
             if not requested.startswith((f"{address}/", "data:"))
         ] == []
         assert page.errors == []
+
+
+def test_axe_would_have_seen_pale_text_and_a_picture_without_words():
+    with browser() as page:
+        pale = "<p style='color:#bbb;background:#fff'>pale</p><img>"
+        page.evaluate(f'document.body.innerHTML = "{pale}"')
+
+        seen = " ".join(page.hindrances())
+
+    assert "color-contrast" in seen and "image-alt" in seen
 
 
 def test_the_browser_would_have_told_of_an_error():
@@ -110,6 +121,27 @@ def test_three_keys_pressed_at_once_judge_one_session_once(untouched, watched):
 
     added = lines(watched)[before:]
     assert len({line["entity_id"] for line in added}) == len(added) == 2
+
+
+def test_letters_of_a_comment_judge_nothing_and_a_reviewers_name_is_remembered(untouched, watched):
+    before = len(lines(watched))
+    with served(untouched, watched) as address, browser() as page:
+        page.open(f"{address}/review")
+        for field, letters in (("by", "fn"), ("comment", "tc")):
+            page.evaluate(f"document.querySelector('[name={field}]').focus()")
+            for key in (*letters, "Enter"):
+                page("Input.dispatchKeyEvent", type="keyDown", key=key, text=key[:1])
+                page("Input.dispatchKeyEvent", type="keyUp", key=key)
+        assert before == len(lines(watched))
+        page.evaluate("document.activeElement.blur()")
+        page.press("f")
+        page.press("c")
+        page.press("u")
+
+        assert page.errors == []
+    added = lines(watched)[before:]
+    assert ["tc", None, None] == [line.get("comment") for line in added]
+    assert ["fn"] * 3 == [line["by"] for line in added]
 
 
 def lines(store: Path) -> list[dict]:

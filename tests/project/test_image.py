@@ -68,6 +68,17 @@ def test_packages_are_the_pinned_ones_and_the_process_is_not_root(steps, app):
     assert not [name for name in SECRETS if (app / name).exists()]
 
 
+def test_the_images_user_can_make_the_folders_of_metaflows_command_there(steps):
+    """A step on a cluster begins with `mkdir -p $PWD/.logs` and `mkdir metaflow`."""
+    after = steps[[number for number, (name, _) in enumerate(steps) if name == "FROM"][-1] :]
+    last = dict(after)
+    runs = " ".join(what for name, what in after if name == "RUN")
+
+    owned = re.search(rf"chown {last['USER']} ([^&]+)", runs)[1].split()
+    assert last["WORKDIR"] in owned
+    assert "METAFLOW_SKIP_INSTALL_DEPENDENCIES=1" in last["ENV"]
+
+
 def test_the_image_answers_its_own_health_check_and_has_the_flows(steps, app, project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -27,7 +27,6 @@ SEES_THE_FUTURE = """
         on active_days.tenant_id = ends.tenant_id
         and active_days.entity_id = ends.entity_id
         and ends.last_at > moments.asked_on + 3
-    group by all
 """
 
 
@@ -193,9 +192,9 @@ def test_points_that_depend_on_later_events_shut_the_audit(shop, tmp_path):
     (broken / "data/raw").parent.mkdir(exist_ok=True)
     (broken / "data/raw").symlink_to(shop / "data/raw")
     points = broken / "dbt/models/questions/churn/churn_points.sql"
-    points.write_text(
-        points.read_text().replace("    group by all\n    having", f"{SEES_THE_FUTURE}    having")
-    )
+    grouping = "    group by active_days.tenant_id, active_days.entity_id, moments.asked_on\n"
+    assert points.read_text().count(grouping) == 1
+    points.write_text(points.read_text().replace(grouping, SEES_THE_FUTURE + grouping))
 
     sentence = refusal(type_in(broken, "make data || exit 1"))
 

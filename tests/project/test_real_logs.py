@@ -2,16 +2,11 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from runs import copy_project, type_in
+from runs import LOGS, bring, copy_project, type_in
 
-import demo
-
-LOGS = demo.HERE.parent / "shared" / "data"
-STAGING = Path(__file__).parents[1] / "real_logs"
 LEAK = 0.90
 # The lower end of the reference's interval; none is known for simple_shop's third event.
 RUNS = {("luma", 3): 0.64, ("luma", 5): 0.69, ("simple_shop", 3): 0.5, ("simple_shop", 5): 0.70}
@@ -70,28 +65,6 @@ def test_a_question_about_users_of_a_real_log_is_refused_where_nothing_predicts_
     assert (0, 0) == (added.returncode, result.returncode), result.stdout
     assert re.search(r"lapse: [\d,]+ points, [\d,]+ for training", result.stdout)
     assert deployed.returncode and "refused by beats_the_baseline" in deployed.stdout
-
-
-def bring(project: Path, source: str, point: int, logs: Path = LOGS) -> int:
-    """Do what docs/bring-your-own-logs.md says, the files linked rather than copied; the number of lines changed."""
-    for file in (logs / source).glob("events*"):
-        day = re.search(r"\d{4}-\d\d-\d\d", file.name)
-        folder = project / "data/raw" / source / f"dt={day[0] if day else '2020-04-30'}"
-        folder.mkdir(parents=True)
-        (folder / file.name).symlink_to(file)
-    model = f"stg_{source}__events.sql"
-    shutil.copy(STAGING / model, project / "dbt/models/staging" / model)
-    settings = project / "dbt/dbt_project.yml"
-    before = settings.read_text()
-    after = re.sub(r"^  sources: .*$", f"  sources: [{source}]", before, flags=re.MULTILINE)
-    after = re.sub(
-        r"^  prediction_points: .*$", f"  prediction_points: [{point}]", after, flags=re.MULTILINE
-    )
-    settings.write_text(after)
-    edited = sum(
-        old != new for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
-    )
-    return edited + len((STAGING / model).read_text().splitlines())
 
 
 def best_roc_auc(project: Path) -> float:

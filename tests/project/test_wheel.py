@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import zipfile
+from datetime import UTC, date, datetime
 from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import release
 from packaging.requirements import Requirement
 from runs import make
 
@@ -148,15 +150,33 @@ def test_setuptools_builds_a_wheel_of_the_same_members_and_requirements(template
     assert contents(wheel) == contents(other)
 
 
-def test_a_release_is_the_wheel_that_a_project_has(template, ask, around, tmp_path):
-    ask()
+def test_a_release_dates_the_changelog_and_is_the_wheel_that_a_project_then_has(
+    template, around, tmp_path
+):
     copy = Path(shutil.copytree(template, tmp_path / "copy"))
-    shutil.copy(demo.HERE / "Makefile", copy)
 
-    released = make(copy, "release", "READY=", f"PY={sys.executable}")
+    released = release.build(copy, copy / "dist")
 
-    assert (copy / released.stdout.strip()).read_bytes() == vendored(around / "out/shop_intent")
+    (around / "out").mkdir(parents=True)
+    assert generate(copy, around / "out").returncode == 0
+    assert released.read_bytes() == vendored(around / "out/shop_intent")
+    assert f"({datetime.now(UTC).date()})" in (copy / "src/jollyboat/CHANGELOG.md").read_text()
     assert "/dist/" in (demo.HERE / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [("## 0.9.0 (unreleased)\n\n- A.\n", "is 0.9.0"), ("## 1.0.0\n\n## 0.9.0\n", "is empty")],
+)
+def test_a_release_without_a_section_of_its_version_is_refused(section, reason):
+    with pytest.raises(SystemExit, match=reason):
+        release.date_section(f"# Changelog\n\n{section}", "1.0.0", date(2026, 1, 1))
+
+
+def test_a_release_that_is_made_twice_keeps_its_date():
+    changelog = "# Changelog\n\n## 1.0.0 (2026-01-01)\n\n- A.\n"
+
+    assert release.date_section(changelog, "1.0.0", date(2026, 2, 2)) == changelog
 
 
 def test_generating_over_a_project_replaces_its_wheel(template, ask, around, wheel):

@@ -57,6 +57,7 @@ class DeployFlow(QuestionFlow):
         """Promote the bundle, or stop with the checks that failed."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate_report
+        from jollyboat.serving import own_champions
         from jollyboat.store import UserError
         from jollyboat.training import run as runs
 
@@ -81,7 +82,10 @@ class DeployFlow(QuestionFlow):
             gate=report.page.name,
             forced=self.force if report.is_forced else None,
         )
-        champion.prune(self.store(), champion.SHARED, self.settings.deploy.keep)
+        keep = self.settings.deploy.keep
+        champion.prune(self.store(), champion.SHARED, keep)
+        decisions = own_champions.deploy_tenants(run, by=current.username, keep=keep)
+        print(own_champions.format_summary(decisions))
         seconds = self.seconds_since(self.began_at)
         print(gate_report.format_summary(report, change.sentence, seconds))
 

@@ -51,13 +51,13 @@ class MonitorFlow(QuestionFlow):
         """Send alerts, write the page, and retrain if --auto says so."""
         import os
 
-        from jollyboat.monitoring import alerts, monitor_report
+        from jollyboat.monitoring import alerts, incidents, monitor_report
 
         store, hook = self.store(), self.settings.monitor
         webhook = os.environ.get("ALERT_WEBHOOK") or hook.webhook
-        alarms = monitor_report.incidents(self.checks)
-        page = str(store.monitor / "report.html")
-        sent = alerts.send_alerts(store, alarms, page, alerts.hooks_of(hook.command, webhook))
+        alarms, days = incidents.incidents(self.checks), incidents.first_days(self.checks)
+        page, hooks = str(store.monitor / "report.html"), alerts.hooks_of(hook.command, webhook)
+        sent = alerts.send_alerts(store, alarms, page, hooks, days=days)
         report = monitor_report.write_report(store, self.about, self.checks, self.decision, sent)
         self.html = monitor_report.write_page(store, report, self.title("Monitor"))
         print(monitor_report.format_summary(store, report, self.seconds_since(self.began_at)))

@@ -25,7 +25,9 @@ class ScoreFlow(QuestionFlow):
         opened = snapshot.open(self.snapshot, self.store())
         with self.stage("score sessions") as stage:
             scoring = ranking_scores if opened.is_ranking else batch_scores
-            self.scores_id = scoring.score(opened, self.settings.score.days, self.tenant)
+            private = self.settings.tenants.private
+            days = self.settings.score.days
+            self.scores_id = scoring.score(opened, days, self.tenant, private)
             stage.rows = read_json(self.store().scores / self.scores_id / "scores.json")["rows"]
         self.next(self.end)
 

@@ -4,7 +4,7 @@ from jollyboat.flows import QuestionFlow, report_errors
 
 from metaflow import Parameter, card, step
 
-LEARNED_WITH = ("split", "train", "decision", "evaluate")
+LEARNED_WITH = ("split", "train", "decision", "evaluate", "tenants")
 FEW_ROWS = 50_000  # one task fits all candidates before a second one has imported its libraries
 
 
@@ -21,14 +21,12 @@ class TrainFlow(QuestionFlow):
         """Open the snapshot and begin the run."""
         from jollyboat.snapshots import snapshot
         from jollyboat.training import run
+        from jollyboat.training.shards import shards_of
 
         self.began_at = self.now()
         opened = snapshot.open(self.snapshot, self.store())
-        candidates = self.settings.train.candidates
         is_small = opened.manifest["tables"][opened.features]["rows"] < FEW_ROWS
-        # The candidates of a ranking share its pairs, which take most of the time.
-        is_one_task = is_small or opened.is_ranking
-        self.shards = [candidates] if is_one_task else [[name] for name in candidates]
+        self.shards = shards_of(opened, self._settings(), is_small)
         started = run.begin(self.store(), opened.id, self._learned_with())
         self.run_id, self.is_finished = started.id, started.is_finished
         self.next(self.fit, foreach="shards")
@@ -36,15 +34,20 @@ class TrainFlow(QuestionFlow):
     @step
     @report_errors
     def fit(self):
-        """Fit one candidate (all if rows are few); score validation and holdout."""
-        self.fitted = {}
+        """Fit this shard's candidates of the shared model, and its tenants' own models."""
+        self.fitted, self.own = {}, {}
         if not self.is_finished:
             learner = self._learner()
-            for name in self.input:
+            for name in self.input.candidates:
                 with self.stage(f"fit {name}") as stage:
                     self.fitted[name] = learner.fit(name, self._run().model(name))
                     stage.rows = learner.train_rows
-        self.task, self.cost = ", ".join(self.input), self.resource_usage()
+            if self.input.tenants:
+                with self.stage(f"fit {self.input.own_title}") as stage:
+                    folder = self._run().folder / "tenants"
+                    self.own = learner.fit_tenants(self.input.tenants, folder)
+                    stage.rows = sum(each["rows"] for each in self.own.values())
+        self.task, self.cost = self.input.title, self.resource_usage()
         self.next(self.compare)
 
     @step
@@ -58,6 +61,13 @@ class TrainFlow(QuestionFlow):
             with self.stage("evaluate candidates") as stage:
                 metrics = learner.compare(fitted, self._run().folder / "candidates")
                 stage.rows = learner.holdout_rows
+            if "ranking" not in metrics:
+                own = {tenant: one for each in inputs for tenant, one in each.own.items()}
+                with self.stage("compare own models") as stage:
+                    shared = fitted[metrics["chosen"]]
+                    results, holdout, metrics["own_models"] = learner.compare_tenants(own, shared)
+                    self._run().keep_own_models(results, holdout)
+                    stage.rows = len(holdout)
             self._run().finish(
                 metrics=metrics,
                 predictions=learner.predictions(fitted),

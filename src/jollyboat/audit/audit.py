@@ -1,7 +1,8 @@
 """The audit: Great Expectations over the built tables decides whether they are published.
 
 A suite is `expectations/<table>.json`, plain GX: the project's own, else the library's.
-A failed expectation of severity `critical` stops the publication.
+A failed expectation of severity `critical` stops the publication of the tenants whose rows failed
+it (held.py), or of all tables where its rows have no `tenant_id`.
 The suite `distributions` has no table in the warehouse: it reads each feature's distance from the
 last snapshot.
 """
@@ -13,14 +14,16 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import duckdb
 from duckdb_engine import Dialect
 from sqlalchemy.dialects import registry
 
+from jollyboat.audit.data_docs import write_index
 from jollyboat.audit.finding import KEYS_KEPT, Finding
 from jollyboat.audit.points import audit_points
 from jollyboat.pages.terminal import format_count
@@ -42,6 +45,7 @@ td, th { text-align: left; vertical-align: top; }
 .fa-exclamation-triangle::before { content: "!"; color: #875300; }
 nav, footer, .sticky, form { display: none; }
 </style></head>"""
+BACK = '<p><a href="index.html">All tables</a> · <a href="../data.html">Data</a></p>'
 REMOTE = re.compile(
     r"<script.*?</script>|<link[^>]*>|<img[^>]*>|</?a\b[^>]*>|<input[^>]*>|<label.*?</label>",
     re.DOTALL,
@@ -116,7 +120,8 @@ def audit(
     """The results of every suite; the warehouse is opened read-only and closed again.
 
     `last` is the snapshot to compare the features' distributions with. Writes a page for each
-    table to data/reports/data_docs, and the keys of failed rows to data/reports/failed_rows.json.
+    table and an index to data/reports/data_docs, and the keys of failed rows to
+    data/reports/failed_rows.json.
     """
     gx = load_gx()
     moved = _distances(store, last)
@@ -127,7 +132,7 @@ def audit(
     source = _open_warehouse(context, store)
     computed = context.data_sources.add_pandas("computed")
     shutil.rmtree(store.data_docs, ignore_errors=True)
-    findings = []
+    results = []
     try:
         for path in find_suites(folders):
             if path.stem == "distributions":
@@ -138,14 +143,17 @@ def audit(
                 table = source.add_table_asset(path.stem, table_name=path.stem)
                 batch, parameters = table.add_batch_definition_whole_table("whole"), None
             result = _validate(gx, context, batch, parameters, path)
+            results += [(path.stem, each, _failed_rows(path.stem, each)) for each in result.results]
             write_text(store.data_docs / f"{path.stem}.html", _page(result))
-            findings += [_finding(path.stem, each) for each in result.results]
     finally:
         # GX keeps the file open with its own settings, so that this process could not open it.
         source.get_execution_engine().close()
         source.get_engine().dispose()
+    with warehouse.connect(store) as connection:
+        findings = [_finding(connection, *each) for each in results]
     findings += audit_points(store)
     write_json(store.failed_rows, [asdict(each) for each in findings if not each.passed])
+    write_index(store, findings, {path.stem for path in find_suites(folders)})
     return findings
 
 
@@ -188,7 +196,7 @@ def _validate(gx, context, batch, parameters: dict | None, path: Path):
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": content["meta"]["key"],
-            "return_unexpected_index_query": False,
+            "return_unexpected_index_query": True,
         },
     )
 
@@ -206,10 +214,30 @@ def _page(result) -> str:
     from great_expectations.render.renderer import ValidationResultsPageRenderer
 
     html = _view().render(ValidationResultsPageRenderer(run_info_at_end=True).render(result))
-    return REMOTE.sub("", html).replace("</head>", STYLE, 1)
+    page = REMOTE.sub("", html).replace("</head>", STYLE, 1)
+    return page.replace("<body>", f"<body>{BACK}", 1)
 
 
-def _finding(table: str, result) -> Finding:
+def _failed_rows(table: str, result) -> str | None:
+    """The query of all rows that failed: the lists in the result end after some. None if unknown.
+
+    GX's own query is taken out of the result, so that no page shows it: for compound columns it is
+    wrong (a product of the table with its duplicates).
+    """
+    query = result.result.pop("unexpected_index_query", None)
+    kwargs = result.expectation_config.kwargs
+    if "unexpected_rows_query" in kwargs:
+        return kwargs["unexpected_rows_query"].replace("{batch}", table)
+    if "column_list" in kwargs:
+        columns = ", ".join(kwargs["column_list"])
+        every = f"select * from {table} qualify count(*) over (partition by {columns}) > 1"
+        return None if kwargs.get("row_condition") else every
+    return query
+
+
+def _finding(
+    connection: duckdb.DuckDBPyConnection, table: str, result, failed_rows: str | None
+) -> Finding:
     configuration = result.expectation_config
     settings = {
         name: value
@@ -228,7 +256,28 @@ def _finding(table: str, result) -> Finding:
         count, total = details.get("unexpected_count") or 0, details.get("element_count") or 0
         observed = f"{count:,} of {format_count(total, 'row')}"
     passed, keys = bool(result.success), _failed_keys(details)
-    return Finding(table, expectation, severity, passed, str(observed), keys)
+    finding = Finding(table, expectation, severity, passed, str(observed), keys)
+    if finding.stops:
+        finding = replace(finding, tenants=_failed_tenants(connection, failed_rows))
+    return finding
+
+
+def _failed_tenants(
+    connection: duckdb.DuckDBPyConnection, failed_rows: str | None
+) -> dict[str, str] | None:
+    """Every tenant whose rows failed, with its `observed` or its number of rows.
+
+    None if a row has no tenant.
+    """
+    if failed_rows is None:
+        return None
+    rows = connection.sql(failed_rows)
+    if "tenant_id" not in rows.columns:
+        return None
+    observed = "string_agg(distinct observed, ', ')" if "observed" in rows.columns else "''"
+    counts = rows.aggregate(f"tenant_id, count(*), {observed}").order("all").fetchall()
+    tenants = {tenant: observed or format_count(count, "row") for tenant, count, observed in counts}
+    return None if None in tenants else tenants or None
 
 
 def _failed_keys(details: dict) -> list[dict]:

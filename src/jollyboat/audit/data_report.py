@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 
+from jollyboat.audit import held
 from jollyboat.audit.audit import Finding, find_suites
 from jollyboat.landing import remedies
 from jollyboat.landing.landing import Landing
@@ -23,7 +24,8 @@ QUERIES = {
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
             sum(event_count) as event_count, sum(duplicate_count) as duplicate_count,
             sum(quarantined_count) as quarantined_count, sum(missing_count) as missing_count,
-            sum(left_out_count) as left_out_count, sum(further_count) as further_count
+            sum(left_out_count) as left_out_count, sum(further_count) as further_count,
+            sum(held_back_count) as held_back_count
         from record_reconciliation group by source order by source""",
     "files": """
         select file, line_count - blank_count as record_count, event_count, duplicate_count,
@@ -185,6 +187,7 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         "totals": totals,
         "landing": landing,
         "findings": findings,
+        "documented": [path.stem for path in find_suites()],
     }
 
 
@@ -208,12 +211,27 @@ def find_nonfinite(connection: duckdb.DuckDBPyConnection) -> list[dict]:
 def _sum_rows(rows: dict) -> dict[str, int]:
     """The totals over sources and days, and the counts of ids."""
     totals = {name: int(value) for name, value in rows["identities"][0].items()}
-    for kind in ("record", "event", "duplicate", "quarantined", "missing", "left_out", "further"):
-        name = f"{kind}_count"
-        totals[name] = int(sum(row[name] for row in rows["sources"]))
+    totals |= _sum_records(rows["sources"])
     for name in ("session_count", "train_count", "positive_count"):
         totals[name] = int(sum(day[name] for day in rows["days"]))
     return totals
+
+
+def _sum_records(sources: list[dict]) -> dict[str, int]:
+    kinds = ("record", "event", "duplicate", "quarantined", "missing", "left_out", "further")
+    return {
+        f"{kind}_count": int(sum(row[f"{kind}_count"] for row in sources))
+        for kind in (*kinds, "held_back")
+    }
+
+
+def _account_for_held(report: dict, published: tuple[snapshot.Snapshot, bool] | None) -> dict:
+    """The report with the records by source as they are published, if tenants are held back."""
+    if not (published and published[0].held):
+        return report
+    account = published[0].relation("record_reconciliation")
+    rows = account.query("record_reconciliation", QUERIES["sources"]).df().to_dict("records")
+    return report | {"sources": rows, "totals": report["totals"] | _sum_records(rows)}
 
 
 def _count_replayed(
@@ -242,12 +260,14 @@ def format_summary(
     seconds: float,
     store: Store,
 ) -> str:
-    """Records by source, problems, notes and the result, as lines."""
+    """The tenants held back, records by source, problems, notes and the result, as lines."""
+    report = _account_for_held(report, published)
     lines = [
+        *(held.format_held(published[0].held) if published else []),
         *_format_sources(report["sources"]),
         *_format_quarantine(report["quarantine"]),
         *report["notes"],
-        *_format_findings(report["findings"]),
+        *_format_findings([each for each in report["findings"] if not (published and each.stops)]),
         *_format_changes(report["changes"]),
         *_format_questions(published),
         _format_result(report, published, seconds),
@@ -268,8 +288,12 @@ def _format_sources(sources: list[dict]) -> list[str]:
 
 
 def _format_staging(row: dict) -> str:
-    """What the staging model leaves out, and what it makes of records beyond one row each."""
-    counts = [("left_out_count", "left out"), ("further_count", "more rows than records")]
+    """What waits, what staging leaves out, and what it makes of records beyond one row each."""
+    counts = [
+        ("held_back_count", "held back"),
+        ("left_out_count", "left out"),
+        ("further_count", "more rows than records"),
+    ]
     parts = [f"{row[name]:,.0f} {words}" for name, words in counts if row[name]]
     return f"  ({', '.join(parts)})" if parts else ""
 
@@ -464,12 +488,26 @@ def write_page(
     store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str
 ) -> str:
     """Write the run's page below `data/reports` and return it."""
-    return page.write(store, _page(store), "data.html", title=title, published=published, **report)
+    report = _account_for_held(report, published)
+    waiting = [
+        {
+            "tenant_id": tenant,
+            **one,
+            "rows": held.describe(one),
+            "hint": held.format_remedy(tenant, one),
+        }
+        for tenant, one in (published[0].held.items() if published else ())
+    ]
+    return page.write(
+        store, _page(store), "data.html", title=title, published=published, held=waiting, **report
+    )
 
 
 def refusal(critical: list[Finding], store: Store) -> str:
     """Why nothing was published: each critical finding with keys of rows that failed it."""
     lines = ["Nothing was published; the snapshot before stays. FAILED (critical):"]
+    if all(finding.tenants for finding in critical):
+        lines.insert(0, "Every tenant fails, so no tenant can be held back.")
     for finding in critical:
         lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
         for key in finding.keys[:5]:
@@ -480,6 +518,8 @@ def refusal(critical: list[Finding], store: Store) -> str:
             "vars: back_end_sources in dbt/dbt_project.yml, or accept all these days: "
             "`jollyboat land --accept`."
         )
+    elif any(finding.table == "tenant_days" for finding in critical):
+        lines.append("If the days are as they should be, accept them: `jollyboat land --accept`.")
     library = {path.stem for path in find_suites() if path.is_relative_to(LIBRARY)}
     tables = dict.fromkeys(finding.table for finding in critical)
     if of_library := ", ".join(table for table in tables if table in library):

@@ -1,7 +1,8 @@
 """The points of each question but the first: complete, unique, and decided by what came before.
 
 Expectations in SQL that a team need not write. They are critical: a point that depends on later
-events makes every figure of the question too good.
+events makes every figure of the question too good. That is a fault of the SQL and not of one
+tenant, so it stops the publication of all tenants.
 """
 
 from jollyboat.audit.finding import KEYS_KEPT, Finding
@@ -52,9 +53,16 @@ def audit_points(store: Store) -> list[Finding]:
                     dict(zip(rows.columns, map(_text, row), strict=True))
                     for row in rows.limit(KEYS_KEPT).fetchall()
                 ]
-                count = len(keys) and rows.aggregate("count(*)").fetchone()[0]
-                observed = format_count(count, "row")
-                findings.append(Finding(table, expectation, "critical", not count, observed, keys))
+                counts = {}
+                if keys:
+                    counts = dict(rows.aggregate("tenant_id, count(*)").order("all").fetchall())
+                observed = format_count(sum(counts.values()), "row")
+                tenants = None
+                if counts and None not in counts and expectation != FUTURE:
+                    tenants = {name: format_count(count, "row") for name, count in counts.items()}
+                findings.append(
+                    Finding(table, expectation, "critical", not counts, observed, keys, tenants)
+                )
     return findings
 
 

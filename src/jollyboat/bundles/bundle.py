@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jollyboat.store import Store, UserError, hash_file, read_json
+from jollyboat.store import SHARED, TENANT_ID, Store, UserError, hash_file, read_json
 from jollyboat.training.libraries import installed_libraries, licences
 
-SHARED = "shared"  # the owner of the model that all tenants share
-TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 NO_OUTCOME = "false"  # the condition that no event fulfils
 REASSEMBLE = "run `make deploy` to assemble it again"
 

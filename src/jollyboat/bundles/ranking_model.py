@@ -46,7 +46,7 @@ class RankingModel(LoadedModel):
 
     _load = staticmethod(rankers.load)
     _reaches_back = True
-    _nothing = Recommendation([], 0, "", NO_EVENTS)
+    nothing = Recommendation([], 0, "", NO_EVENTS)
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class RankingModel(LoadedModel):
     ):
         super().__init__(bundle, lookup_files, days=days, salt=salt, until=until)
         tables = bundle.lookups
-        self._tenants = set().union(*(self._query.keys(each, "tenant_id") for each in tables))
+        self._tenants = set().union(*(self.query.keys(each, "tenant_id") for each in tables))
 
     def pairs(self, sessions: Sequence[tuple]) -> pd.DataFrame:
         """The candidates of each session with their features; `point` is the session's place."""
-        return _read_pairs(self._query, self._rows(sessions))
+        return _read_pairs(self.query, self._rows(sessions))
 
     def rank(self, pairs: pd.DataFrame, count: int = MOST_ITEMS) -> pd.DataFrame:
         """The best items of each point; see jollyboat.ranking.recommend."""
@@ -71,15 +71,16 @@ class RankingModel(LoadedModel):
     def check_sample(self) -> None:
         """UserError if the bundle no longer ranks its sample's items as when it was made."""
         sample = self.bundle.sample
-        ranked = _rank_sample(self._query, self._model, sample["request"])
+        ranked = _rank_sample(self.query, self._model, sample["request"])
         if not _are_same(ranked, sample["answer"]["items"]):
             raise UserError(
                 f"The bundle at {self.bundle.folder} ranks the items of its own sample otherwise "
                 f"than when it was made: {REASSEMBLE}."
             )
 
-    def _predict(self, rows: list[Rows], explained: Sequence[bool]) -> list[Recommendation]:
-        items = _items_by_point(self._model, _read_pairs(self._query, rows))
+    def predict_rows(self, requests: Sequence[tuple], rows: list[Rows]) -> list[Recommendation]:
+        """The best items for each request from its rows; all are requests to this model."""
+        items = _items_by_point(self._model, _read_pairs(self.query, rows))
         return [
             Recommendation(
                 items.get(place, []),

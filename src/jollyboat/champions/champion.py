@@ -1,8 +1,11 @@
-"""The pointers to champions: one per tenant and one for all, each with its history."""
+"""The pointers to champions: one for all tenants and one a tenant, each with its history.
 
-import getpass
+A tenant's pointer names a version of its own; or SHARED, and the shared champion answers it; or
+with `owner` SHARED one version of the shared model, which stays while the tenant is paused.
+"""
+
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from jollyboat.bundles.bundle import SHARED, open_bundle, refuse_unsafe_owner
 from jollyboat.pages.terminal import join_lines
-from jollyboat.store import Store, UserError, locked, read_json, replace_pointer
+from jollyboat.store import Store, UserError, locked, publish, read_json, replace_pointer
 from jollyboat.training.run import headline, interval
 
 ANY_CHAMPION = object()
@@ -37,28 +40,40 @@ class Change:
         )
 
 
-def current(store: Store, tenant_id: str = SHARED) -> tuple[str, str] | None:
-    """(owner, version) of the tenant's own champion, else of the shared one, else None."""
-    for owner in (refuse_unsafe_owner(tenant_id), SHARED):
-        if pointer := read_json(store.champion(owner), version=str):
-            return owner, pointer["version"]
-    return None
+def current(
+    store: Store, tenant_id: str = SHARED, private: Collection[str] = ()
+) -> tuple[str, str] | None:
+    """(owner, version) of the tenant's champion, its own or the shared one, else None.
+
+    The shared champion does not answer `private` tenants.
+    """
+    if named := named_champion(store, refuse_unsafe_owner(tenant_id)):
+        return named
+    pointer = None if tenant_id in private else read_json(store.champion(SHARED), version=str)
+    return (SHARED, pointer["version"]) if pointer else None
+
+
+def named_champion(store: Store, tenant_id: str) -> tuple[str, str] | None:
+    """(owner, version) that the tenant's own pointer names; None: the shared champion's case."""
+    pointer = read_json(store.champion(tenant_id), version=str)
+    if pointer is None or pointer["version"] == SHARED:
+        return None
+    return pointer.get("owner", tenant_id), pointer["version"]
 
 
 def own(store: Store) -> dict[str, str]:
-    """Tenants that have a champion of their own, with its version."""
-    paths = sorted(store.models.glob(f"[!.]*/{store.champion(SHARED).name}"))
-    versions = {path.parent.name: read_json(path, version=str)["version"] for path in paths}
-    return {owner: version for owner, version in versions.items() if owner != SHARED}
+    """Tenants that a model of their own answers, with its version.
 
-
-def person() -> str:
-    """The user's name, for the history; `owner` if that is root, as in containers."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "root"
-    return "owner" if user == "root" else user
+    A tenant with a broken pointer is not among them: servers answer it with the model before.
+    """
+    versions = {}
+    for path in sorted(store.models.glob(f"[!.]*/{store.champion(SHARED).name}")):
+        tenant = path.parent.name
+        with suppress(UserError, OSError):
+            named = named_champion(store, tenant)
+            if tenant != SHARED and named and named[0] != SHARED:
+                versions[tenant] = named[1]
+    return versions
 
 
 def promote(
@@ -97,6 +112,20 @@ def promote(
     return _replace(store, owner, next_entry, kind="promotion", by=by, why=why)
 
 
+def use_shared(
+    store: Store, tenant: str, version: str | None = None, *, by: str, why: str
+) -> Change:
+    """Let the shared champion answer a tenant, or for a pause one `version` of the shared model."""
+
+    def next_entry(_: dict | None) -> dict:
+        return {"version": version, "owner": SHARED} if version else {"version": SHARED}
+
+    refuse_unsafe_owner(tenant)
+    if tenant == SHARED:
+        raise UserError("shared is the model of all tenants; name one tenant.")
+    return _replace(store, tenant, next_entry, kind="promotion", by=by, why=why)
+
+
 def rollback(
     store: Store, owner: str = SHARED, to: str | None = None, *, by: str, why: str
 ) -> Change:
@@ -106,18 +135,26 @@ def rollback(
         history = pointer["history"] if pointer else []
         version = to or _version_before(owner, history)
         entries = [entry for entry in history if entry["version"] == version]
+        if version == SHARED != owner:
+            entries = entries or [{"version": SHARED}]
         if not entries:
             raise UserError(
                 f"{version} was never the champion of {owner}; `jollyboat models` lists the "
                 "versions that were."
             )
-        if not store.bundle(owner, version).exists():
+        entry = {name: entries[-1].get(name) for name in ("version", "run", "gate", "forced")}
+        if version == SHARED:
+            return entry
+        if model_owner := entries[-1].get("owner"):
+            entry["owner"] = model_owner
+        folder = store.bundle(entry.get("owner", owner), version)
+        if not folder.exists():
             raise UserError(
                 f"The bundle of {version} is no longer kept; `jollyboat models` lists the "
                 "versions that are."
             )
-        open_bundle(store.bundle(owner, version))
-        return {name: entries[-1].get(name) for name in ("version", "run", "gate", "forced")}
+        open_bundle(folder)
+        return entry
 
     refuse_unsafe_owner(owner)
     return _replace(store, owner, next_entry, kind="rollback", by=by, why=why)
@@ -126,11 +163,13 @@ def rollback(
 def prune(store: Store, owner: str, keep: int) -> list[str]:
     """Delete all but the newest `keep` versions with their gate's reports; returns the deleted.
 
-    Keeps the versions that a pointer of this owner or the experiment names, and the champion
-    before the present one.
+    Keeps the versions that a pointer of this owner, a paused tenant or the experiment names, and
+    the champion before the present one.
     """
     with locked(_lock(store, owner)):
         paths = [store.experiment, *store.champion(owner).parent.glob("*.json")]
+        if owner == SHARED:
+            paths += store.models.glob("*/champion.json")
         pointers = [pointer for path in paths if isinstance(pointer := read_json(path), dict)]
         named = {str(pointer["version"]) for pointer in pointers if "version" in pointer}
         champion = read_json(store.champion(owner), **POINTER) or {"history": []}
@@ -218,12 +257,15 @@ def _replace(
         pointer = read_json(path, **POINTER)
         previous = pointer and pointer["version"]
         entry = next_entry(pointer)
-        if entry["version"] == previous:
+        names = {name: entry[name] for name in ("version", "owner") if name in entry}
+        if names == {name: pointer[name] for name in names if pointer and name in pointer}:
             return Change(owner, previous, previous, changed=False)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         entry |= {"at": at, "by": by, "why": why, "previous": previous, "kind": kind}
         history = [*(pointer["history"] if pointer else []), entry]
-        replace_pointer(path, {"version": entry["version"], "history": history}, expected=pointer)
+        replace_pointer(path, names | {"history": history}, expected=pointer)
+        if owner == SHARED:  # those of tenants, which may be hundreds, go when the command ends
+            publish()
     return Change(owner, entry["version"], previous, changed=True)
 
 
@@ -240,6 +282,8 @@ def _version_before(owner: str, history: list[dict]) -> str:
             while past.pop() != version:
                 pass
         past.append(version)
+    if len(past) == 1 and owner != SHARED and past[0] != SHARED:
+        return SHARED  # what answered the tenant before its first own champion
     if len(past) < 2:
         raise UserError(
             f"There is no earlier champion of {owner} to go back to: run `make deploy` instead."

@@ -15,7 +15,19 @@ from jollyboat.store import default_store, project_settings
 @click.option("--start", type=click.DateTime(["%Y-%m-%d"]), help="The first day.")
 @click.option("--days", type=int, help="How many days; more days only add files.")
 @click.option("--sessions-per-day", type=int, help="How many sessions on a usual day.")
+@click.option(
+    "--tenants",
+    type=int,
+    metavar="N",
+    help="How many tenants, of different sizes, kinds and words; three of one kind by default.",
+)
 @click.option("--drift", type=int, metavar="DAY", help="Ads bring half of the visits from then on.")
+@click.option(
+    "--broken",
+    type=int,
+    metavar="DAY",
+    help="The second largest tenant's web events cannot be mapped from then on.",
+)
 @click.option("--raw", type=Path, help="The folder of raw logs; data/raw by default.")
 @click.option("--truth", type=Path, help="The true probabilities; data/truth.parquet.")
 @click.option("--customers", type=Path, help="The customers' true lapses; not written by default.")
@@ -26,9 +38,11 @@ def simulate(
     customers: Path | None,
     **options: int | None,
 ) -> None:
-    """Write a simulated shop's raw logs below data/raw.
+    """Write simulated shops' raw logs below data/raw.
 
-    The defaults are in project.toml, [simulate]."""
+    The defaults are in project.toml, [simulate].
+    With --tenants, a few are large and most are small, and one in eight starts midway.
+    Their buyers, languages, currencies and names of events differ."""
     from jollyboat.simulate.simulate import simulate
 
     began, store, settings = time.monotonic(), default_store(), project_settings().simulate
@@ -51,17 +65,20 @@ def simulate(
 
 @click.command(epilog="Example: jollyboat land && dbt build --project-dir dbt")
 @click.option("--accept", is_flag=True, help="Accept the days and files that stopped `make data`.")
-def land(accept: bool) -> None:
+@click.option("--tenant", help="With --accept, only the days and files of this tenant.")
+def land(accept: bool, tenant: str | None) -> None:
     """Register the new files of data/raw.
 
     `make data` does it too; a dbt build by hand does not."""
     from jollyboat.landing.remedies import describe
     from jollyboat.warehouse import warehouse
 
+    if tenant and not accept:
+        raise click.UsageError("--tenant needs --accept: jollyboat land --accept --tenant NAME.")
     if accept and default_store().warehouse.exists():
-        for day in warehouse.accept_days(default_store()):
+        for day in warehouse.accept_days(default_store(), tenant):
             click.echo(f"accepted: {day}")
-    landing = warehouse.land(default_store(), accept)
+    landing = warehouse.land(default_store(), accept, tenant)
     for file in landing.unreadable:
         click.echo(f"{'accepted' if file.is_accepted else 'unreadable'}: {describe(file)}")
     click.echo(

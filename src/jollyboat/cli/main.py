@@ -4,27 +4,41 @@ import sys
 
 import click
 
-from jollyboat.cli import add, data, experiment, models, parts, project, server
+from jollyboat.cli import add, cluster, data, experiment, models, parts, project, server, tenants
 from jollyboat.pages.terminal import escape
-from jollyboat.store import PROJECT, UserError, default_store, is_project, project_settings
+from jollyboat.store import (
+    PROJECT,
+    UserError,
+    default_store,
+    is_project,
+    project_settings,
+    synced,
+)
 
 GROUPS = {
     "Data": (data.simulate, data.snapshots, data.land, data.erase),
-    "Models": (models.runs, models.compare, models.models, models.rollback),
+    "Models": (models.runs, models.compare, models.models, models.rollback, tenants.tenants),
     "Live": (server.serve, server.ask, server.review, experiment.experiment),
     "Project": (
         project.status,
         project.docs,
+        project.table_docs,
         add.add,
         parts.show,
         parts.eject,
         project.link,
         project.pins,
         project.upgrade,
+        cluster.cluster,
     ),
 }
+# The commands that use data/, and which of its files they pull from a bucket.
+SCOPES = dict.fromkeys(("land", "erase"), "all") | dict.fromkeys(
+    ("snapshots", "runs", "compare", "models", "rollback", "tenants", "experiment", "ask"),
+    "results",
+)
 # The commands that change what the overview shows.
-CHANGING = {"erase", "experiment", "rollback"}
+CHANGING = {"erase", "experiment", "rollback", "tenants"}
 COMPLETION = """\b
 Completion of commands and options, for bash (zsh and fish: zsh_source, fish_source):
   eval "$(_JOLLYBOAT_COMPLETE=bash_source jollyboat)"
@@ -49,16 +63,21 @@ class Grouped(click.Group):
     epilog=COMPLETION,
 )
 def jollyboat() -> None:
-    """From raw logs to a model that serves, on one machine.
+    """From raw logs to a model that serves.
 
     The steps of the pipeline are make's (`make help`); everything else is a command here.
     `jollyboat COMMAND --help` explains one, with an example.
     """
-    if not is_project(PROJECT) and not {"-h", "--help"} & set(sys.argv):
+    if {"-h", "--help"} & set(sys.argv):
+        return
+    if not is_project(PROJECT):
         raise UserError(
             f"{PROJECT} is not in a Jollyboat project. "
             "Change into the folder that contains project.toml."
         )
+    context = click.get_current_context()
+    if scope := SCOPES.get(context.invoked_subcommand):
+        context.with_resource(synced(default_store(), scope))
 
 
 @jollyboat.result_callback()
@@ -67,7 +86,7 @@ def refresh_overview(*_: object, **__: object) -> None:
     if click.get_current_context().invoked_subcommand in CHANGING:
         from jollyboat.serving.overview import write_overview
 
-        write_overview(default_store(), f"Overview · {project_settings().project.name}")
+        write_overview(default_store(), project_settings().project.name)
 
 
 def main() -> None:

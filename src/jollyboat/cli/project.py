@@ -8,6 +8,7 @@ import click
 
 from jollyboat.pages.terminal import format_count, wrap
 from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store, suggest
+from jollyboat.store.remote import Remote
 
 
 @click.command(epilog="Example: jollyboat status")
@@ -21,6 +22,7 @@ def status() -> None:
         *format_state(parts, store),
         *(("unreadable", each) for each in parts["troubles"].values()),
     ]
+    lines += _format_bucket(store) if store.remote else []
     for name, line in [*lines, ("next", next_step(parts, store))]:
         click.echo(wrap(f"{name:<12}{line}"))
 
@@ -77,8 +79,23 @@ def docs(topic: str | None) -> None:
         raise UserError(f"There is no guide {topic!r}.{hint}")
 
 
+@click.command(epilog="Example: jollyboat table-docs")
+def table_docs() -> None:
+    """Write dbt's page of every table and column below data/docs."""
+    from jollyboat.warehouse.table_docs import write_table_docs
+
+    page, missing = write_table_docs(default_store())
+    if missing:
+        count = format_count(len(missing), "column")
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        click.echo(wrap(f"note: {count} of published tables without a description: {names}"))
+    click.echo(f"page: {page.relative_to(PROJECT) if page.is_relative_to(PROJECT) else page}")
+
+
 def format_state(parts: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
     """A name and a line for each part of a project's state (jollyboat.serving.project_state)."""
+    if parts["data"] and parts["data"]["held"]:
+        yield "held back", f"{', '.join(parts['data']['held'])}: jollyboat snapshots show"
     yield "snapshot", _snapshot(parts["data"]) if parts["data"] else "none"
     if parts["refused"]:
         yield "refused", _refused(parts, store)
@@ -91,6 +108,16 @@ def format_state(parts: Mapping[str, Any], store: Store) -> Iterator[tuple[str, 
         yield from _format_other(one["words"].question, one["state"])
     yield "experiment", _experiment(parts["experiment"]) if parts["experiment"] else "none"
     yield "monitor", _monitor(parts["monitor"]) if parts["monitor"] else "none"
+
+
+def _format_bucket(store: Store) -> Iterator[tuple[str, str]]:
+    """What is here, what is in the bucket, and who publishes there; or why that is unknown."""
+    try:
+        state = Remote(store.root, store.remote).describe()
+    except UserError as refusal:
+        yield "bucket", str(refusal)
+        return
+    yield "bucket", f"{store.remote}: {state}"
 
 
 def _format_other(question: str, parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

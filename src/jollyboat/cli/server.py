@@ -11,7 +11,7 @@ from collections.abc import Callable
 import click
 
 from jollyboat.cli.question import question_option
-from jollyboat.store import Store, UserError, project_settings
+from jollyboat.store import Store, UserError, default_store, followed, project_settings
 
 # glibc caches more small pieces of memory, so a request takes a tenth less time.
 TUNABLES = "glibc.malloc.tcache_count=500"
@@ -84,7 +84,9 @@ def _serve(host: str | None, port: int | None, workers: int | None, page: str) -
     if page:
         click.echo(f"page: {address}{page}")
         threading.Timer(2, webbrowser.open, [address + page]).start()
-    if not server.run(listening, workers or settings.workers):
+    with followed(default_store()):
+        has_started = server.run(listening, workers or settings.workers)
+    if not has_started:
         sys.exit(1)  # the server has printed why
 
 

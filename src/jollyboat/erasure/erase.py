@@ -7,6 +7,7 @@ Bundles hold no rows about anyone. `data/erasures.jsonl` records an erasure with
 
 import glob
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import duckdb
 
-from jollyboat.audit import audit
+from jollyboat.audit import audit, held
+from jollyboat.bundles.bundle import SHARED
 from jollyboat.champions import champion
 from jollyboat.erasure import erase_plan
 from jollyboat.erasure.raw_records import numbered_records
@@ -22,11 +24,13 @@ from jollyboat.landing import records
 from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.snapshots import snapshot
 from jollyboat.store import (
+    TENANT_ID,
     Store,
     UserError,
     hash_file,
     quoted,
     read_json,
+    remove_history,
     replacing,
     unused_name,
     write_json,
@@ -38,6 +42,7 @@ REMOVED = (
     "dbt",
     "reports",
     "scores",
+    "shards",
     ".metaflow",
     "truth.parquet",
     "index.html",
@@ -89,11 +94,11 @@ def erase(
             if path.exists() and hash_file(path) == one["sha256"]:
                 _rewrite(path, set(one["lines"]))
         _remove_derived(store, plan["runs"])
-        published, critical = _rebuild(store, lock)
+        published, critical = _rebuild(store, lock, requested)
         snapshot.remove(
             store, [each for each in plan["snapshots"] if not published or each != published.id]
         )
-        cards = [] if person else _remove_what_names_tenants(store, plan["models"])
+        cards = [] if person else _remove_what_names_tenants(store, plan["models"], tenant)
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": "person" if person else "tenant",
@@ -104,6 +109,7 @@ def erase(
         "runs": plan["runs"],
         "models": plan["models"],
         "cards": cards,
+        "bucket": remove_history(store),
     }
     with store.erasures.open("a", encoding="utf-8") as file:
         file.write(json.dumps(report) + "\n")
@@ -126,10 +132,13 @@ def _remove_derived(store: Store, runs: list[str]) -> None:
             one.latest_run.unlink()
 
 
-def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | None]:
+def _rebuild(
+    store: Store, lock: int, requested: dict
+) -> tuple[snapshot.Snapshot | None, str | None]:
     """Build, audit and publish all tables from the raw files that are left.
 
-    The warehouse file goes first, because an old file would keep what was deleted. Returns the
+    The warehouse file goes first, because an old file would keep what was deleted. A tenant that is
+    held back keeps its last rows only where they cannot be about whom the erasure is. Returns the
     snapshot, or None and what is critical.
     """
     for path in [store.warehouse, store.warehouse.with_suffix(".duckdb.wal")]:
@@ -144,21 +153,25 @@ def _rebuild(store: Store, lock: int) -> tuple[snapshot.Snapshot | None, str | N
         if path.relative_to(store.root).as_posix() not in read:
             path.unlink()
     warehouse.finish_dbt(store, warehouse.start_dbt(store, lock, landed))
-    if critical := [each for each in audit.audit(store) if each.stops]:
+    reasons, critical = held.find_held(store, audit.audit(store))
+    if critical:
         return None, f"{critical[0].table} fails the expectation {critical[0].expectation!r}"
     facts = {"code": warehouse.code_fingerprint()}
-    published, _ = snapshot.publish(store, facts, warehouse.feature_sql(store), {})
+    sql, keeps_last = warehouse.feature_sql(store), requested["tenant"] not in (None, *reasons)
+    published, _ = snapshot.publish(store, facts, sql, {}, reasons, keeps_last)
     return published, None
 
 
-def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
+def _remove_what_names_tenants(store: Store, models: list[str], tenant: str | None) -> list[str]:
     """Remove incidents and the models that learned from the tenant; return those that serve.
 
-    Cards and reports of a gate judge each tenant by name. A model that serves stays.
+    Cards and reports of a gate judge each tenant by name. A model that serves stays, unless it is
+    the tenant's own.
     """
     serves = []
     for one in store.of_every_question():
         (one.monitor / "alerts.json").unlink(missing_ok=True)
+        _remove_own_models(one, tenant or "")
     for model in models:
         one, owner, version = _find_model(store, model)
         pointers = [*one.models.glob("*/champion.json"), one.experiment]
@@ -170,6 +183,15 @@ def _remove_what_names_tenants(store: Store, models: list[str]) -> list[str]:
         for report in one.models.glob(f"{owner}/{version}-gate.*"):
             report.unlink()
     return serves
+
+
+def _remove_own_models(store: Store, tenant: str) -> None:
+    """Remove the tenant's own models, the decisions about it, and the reason for its model."""
+    if re.fullmatch(TENANT_ID, tenant) and tenant != SHARED:
+        shutil.rmtree(store.models / tenant, ignore_errors=True)
+    if deployed := read_json(store.tenant_decisions, decisions=dict):
+        deployed["decisions"].pop(tenant, None)
+        write_json(store.tenant_decisions, deployed)
 
 
 def _find_model(store: Store, name: str) -> tuple[Store, str, str]:
@@ -224,6 +246,9 @@ def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:
     yield "removed, as they could name them: all scores, pages, logs and Metaflow's runs"
     if unknown:
         yield f"not looked at: {', '.join(unknown)} in data/, which this project did not write"
+    if report["bucket"]:
+        yield f"in the bucket: {report['bucket']}"
+        yield "other machines: remove data/ there; the next command pulls what is left"
     for model in report["cards"]:
         *home, owner, version = model.split("/")
         folder = "/".join(["data", *home, "models", owner, version])

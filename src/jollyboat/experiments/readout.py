@@ -71,6 +71,8 @@ def read(
     slow = challenger["latency_ms"].dropna() > latency["champion"] + settings["slower_ms"]
     allowed = failed["champion"] + settings["failing"]
     difference, half = sequence(n, hits, settings["alpha"], settings["expected_visitors"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = hits / n
     latest_n, latest_hits = (by_day[:, -1] if len(days) else [0, 0] for by_day in (n, hits))
     readout = {
         "variants": [
@@ -91,9 +93,12 @@ def read(
                 "value": _number(value),
                 "low": _number(value - width),
                 "high": _number(value + width),
+                **dict(zip(VARIANTS, map(_number, rate), strict=True)),
             }
-            for day, value, width in zip(days, difference, half, strict=True)
+            for day, value, width, rate in zip(days, difference, half, rates.T, strict=True)
         ],
+        "days_left": _days_left(days, n, hits, settings),
+        "tenants": _by_tenant(first, settings),
         "t_test_p": _number(t_test(latest_n, latest_hits)) if len(days) else None,
         "ratio_p": _number(ratio_p),
         "crossed": int((log.groupby("person_id")["variant"].nunique() > 1).sum()),
@@ -121,6 +126,34 @@ def _count_by_day(first: pd.DataFrame) -> tuple[Array, Array, Array]:
         for counts in (by_day.size(), by_day.sum())
     )
     return days, n, hits
+
+
+def _days_left(days: Array, n: Array, hits: Array, settings: Mapping[str, Any]) -> float | None:
+    """The days until the interval excludes 0 if visitors and rates stay as they are.
+
+    None where that takes over a hundred times as long as until now, or nothing is known.
+    """
+    if not len(days):
+        return None
+    factors = np.geomspace(1, 100, 400)
+    counts = n[:, -1:] * factors, hits[:, -1:] * factors
+    difference, half = sequence(*counts, settings["alpha"], settings["expected_visitors"])
+    enough = factors[half < np.abs(difference)]
+    elapsed = (days[-1] - days[0]) / np.timedelta64(1, "D") + 1
+    return float((enough[0] - 1) * elapsed) if len(enough) else None
+
+
+def _by_tenant(first: pd.DataFrame, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The difference in each tenant, the largest first; a tenant's interval is of it alone."""
+    rows, complete = [], first[first["outcome"].notna()]
+    for tenant, own in complete.groupby("tenant_id") if "tenant_id" in complete else ():
+        _, n, hits = _count_by_day(own)
+        ends = n[:, -1], hits[:, -1]
+        value, half = sequence(*ends, settings["alpha"], settings["expected_visitors"])
+        figures = {"value": value, "low": value - half, "high": value + half}
+        figures = {name: _number(figure) for name, figure in figures.items()}
+        rows.append({"tenant": tenant, "visitors": len(own), **figures})
+    return sorted(rows, key=lambda row: -row["visitors"])
 
 
 def _verdict(readout: Mapping[str, Any], is_wanted: bool) -> tuple[str, str]:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from jollyboat.champions.champion import person
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
-from jollyboat.store import PROJECT, Store, UserError, default_store, explain
+from jollyboat.store import PROJECT, Store, UserError, default_store, explain, person, synced
+from jollyboat.store.limits import CLUSTER, core_count
+from jollyboat.store.session import metaflow_address
 
 if TYPE_CHECKING:
     from jollyboat.store.settings import Settings
@@ -28,6 +29,7 @@ LEAST_FREE_BYTES, SPARE_BYTES = 20_000_000, 1_000_000
 
 # Removed when a step is refused, so that Metaflow can end the run in order on a full disk.
 SPARE = default_store().root / ".spare"
+REMOTE = default_store().remote
 
 for name, value in {
     "METAFLOW_USER": person(),  # never root, which Metaflow refuses to run as
@@ -36,15 +38,21 @@ for name, value in {
     "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(default_store().root),
     "METAFLOW_CARD_LOCALROOT": str(default_store().root / ".metaflow" / "cards"),
     "METAFLOW_PYLINT": "0",
-    "METAFLOW_RUN_MAX_WORKERS": str(os.cpu_count()),
+    "METAFLOW_RUN_MAX_WORKERS": str(core_count()),
     "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_NUM_THREADS": "1",  # its threads spin, even on matrices of two columns
     "DO_NOT_TRACK": "1",
+    **({"METAFLOW_DATASTORE_SYSROOT_S3": metaflow_address(REMOTE)} if REMOTE else {}),
 }.items():
     os.environ.setdefault(name, value)
 
 from metaflow import Config, FlowSpec, Parameter, package_sources  # noqa: E402 (its settings come first)
 from metaflow.parameters import flow_context  # noqa: E402
+
+from jollyboat.flows.cluster import REFUSED, PlacedOnCluster  # noqa: E402 (it imports Metaflow)
+
+# What a flow needs of the project where only its code package is.
+PACKAGED = ("dbt", "expectations", "ml", "templates", "profiles.yml", "project.toml")
 
 
 def read_settings(text: str) -> dict:
@@ -60,26 +68,30 @@ def read_settings(text: str) -> dict:
 
 
 def report_errors(step: Callable) -> Callable:
-    """A step that ends the run with one sentence and exit code 1 on a UserError or a full disk.
+    """A step that ends the run with one sentence on a UserError, a full disk or no permission.
 
-    The same holds for a missing permission.
+    On a cluster a UserError ends it with the code REFUSED, so that it is not tried again.
     """
 
     @wraps(step)
     def run(self, *inputs):
         import duckdb
 
+        is_last = step.__name__ == "end"
         try:
-            step(self, *inputs)
-            if step.__name__ != "end":
+            scope = self.scopes.get(step.__name__, self.scope)
+            with synced(default_store(), "results" if is_last else scope):
+                try:
+                    step(self, *inputs)
+                finally:
+                    if is_last:
+                        _write_overview(self)
+            if not is_last:
                 _check_disk(self.store(), SPARE_BYTES)
         except UserError as refusal:
-            raise SystemExit(_end_with(str(refusal))) from None
+            raise SystemExit(_refuse(str(refusal))) from None
         except (OSError, duckdb.IOException, duckdb.FatalException) as error:
             raise SystemExit(_end_with(_sentence(error))) from error
-        finally:
-            if step.__name__ == "end":
-                _write_overview(self)
 
     return run
 
@@ -87,7 +99,7 @@ def report_errors(step: Callable) -> Callable:
 def _write_overview(flow: "ProjectFlow") -> None:
     from jollyboat.serving.overview import write_overview
 
-    write_overview(default_store(), f"Overview · {flow.settings.project.name}")
+    write_overview(default_store(), flow.settings.project.name)
 
 
 def _sentence(error: Exception) -> str:
@@ -99,7 +111,15 @@ def _sentence(error: Exception) -> str:
 
 
 def run_flow(name: str, *options: str) -> bool:
-    """Run another flow of this project; False if it ended with an error, which it has printed."""
+    """Run another flow of this project; False if it ended with an error, which it has printed.
+
+    Raises UserError on a cluster, where each flow starts when the one before it has ended.
+    """
+    if CLUSTER in os.environ:
+        raise UserError(
+            f"A flow on a cluster does not run {name}: there it starts when the one before it has "
+            "ended. Start MonitorFlow without --auto."
+        )
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -107,6 +127,14 @@ def run_flow(name: str, *options: str) -> bool:
     }
     command = [sys.executable, str(PROJECT / "flows" / f"{name}.py"), "run", *options]
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode == 0
+
+
+def _refuse(sentence: str) -> str | int:
+    """How a task ends that is not to be tried again."""
+    if CLUSTER not in os.environ:
+        return _end_with(sentence)
+    print(sentence, file=sys.stderr)
+    return REFUSED
 
 
 def _end_with(sentence: str) -> str | int:
@@ -154,15 +182,18 @@ elif sys.argv[1:] in (["card", "view"], ["card", "get"]):
     sys.argv.append("end")  # the step that has the card
 
 
+@PlacedOnCluster
 @package_sources(
-    [str(PROJECT / name) for name in ("dbt", "expectations", "ml", "profiles.yml", "project.toml")],
-    suffixes=[".py", ".sql", ".yml", ".json", ".toml", ".html", ".css"],
+    [str(PROJECT / name) for name in PACKAGED if (PROJECT / name).exists()],
+    suffixes=[".py", ".sql", ".yml", ".json", ".toml", ".html", ".css", ".md"],
 )
 class ProjectFlow(FlowSpec):
     """A flow of this project: `self.settings` is project.toml, `self.store()` is its data."""
 
     project_toml = Config("project", default=str(PROJECT / "project.toml"), parser=read_settings)
     stage = staticmethod(stage)
+    scope = "results"  # what its tasks pull from a bucket: see jollyboat.store.remote.SCOPES
+    scopes: ClassVar[dict[str, str]] = {}  # of the steps that need something else
 
     def __init__(self, use_cli: bool = True) -> None:
         if CONSOLE:

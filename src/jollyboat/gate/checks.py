@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import ge, gt, le
 
 from jollyboat.gate.facts import Facts, Interval
+from jollyboat.gate.tenant_tail import find_tail
 from jollyboat.training.estimators import BASELINE
 from jollyboat.training.leak import format_auc, format_value
 
+FEWEST_TENANTS = 10  # for a comparison of their tail
 Limits = Mapping[str, float]
 NO_BASELINE = (
     'No baseline was trained to compare with: add "{}" to candidates under [train] in '
@@ -27,6 +29,8 @@ class Measurement:
     sentence: str
     holds: Callable[[float, float], bool] = le
     missing: str = ""  # why there is no figure
+    interval: Interval = field(default_factory=dict)  # of what the figure is an end of
+    unit: str = ""  # where it is not the check's
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,16 @@ class LibraryCheck:
     name: str
     measure: Callable[[Facts, Limits], Measurement]
     remedy: str
+    unit: str
+    comparison: str  # what is compared with what; {name} is a fact
 
 
 CHECKS: list[LibraryCheck] = []
 
 
-def _check(remedy: str) -> Callable:
+def _check(remedy: str, unit: str, comparison: str) -> Callable:
     def register(measure: Callable[[Facts, Limits], Measurement]) -> Callable:
-        CHECKS.append(LibraryCheck(measure.__name__, measure, remedy))
+        CHECKS.append(LibraryCheck(measure.__name__, measure, remedy, unit, comparison))
         return measure
 
     return register
@@ -51,7 +57,9 @@ def _check(remedy: str) -> Callable:
 
 @_check(
     "Add days of logs, then run `make data train deploy`, or lower min_outcomes under [gate] in "
-    "project.toml."
+    "project.toml.",
+    "",
+    "the rarer outcome of the holdout with the number that intervals need",
 )
 def enough_outcomes(facts: Facts, limits: Limits) -> Measurement:
     limit, counts = limits.get("min_outcomes"), (facts.positives, facts.negatives)
@@ -59,15 +67,20 @@ def enough_outcomes(facts: Facts, limits: Limits) -> Measurement:
         return Measurement(None, limit, "Nobody counted the holdout's outcomes.")
     if facts.is_ranking:
         sentence = f"The holdout has {facts.positives:,} points with a next item"
-        return Measurement(facts.positives, limit, f"{sentence}; {_number(limit)} are needed.", ge)
+        sentence = f"{sentence}; {_number(limit)} are needed."
+        return Measurement(facts.positives, limit, sentence, ge, unit="points")
     sentence = (
         f"The holdout has {facts.positives:,} {facts.rows} with the outcome and "
         f"{facts.negatives:,} without it; {_number(limit)} of each are needed."
     )
-    return Measurement(min(counts), limit, sentence, ge)
+    return Measurement(min(counts), limit, sentence, ge, unit=facts.rows)
 
 
-@_check("Add features or days of logs, then run `make data train`.")
+@_check(
+    "Add features or days of logs, then run `make data train`.",
+    "",
+    "{candidate} less {baseline}, on the same rows of the holdout",
+)
 def beats_the_baseline(facts: Facts, limits: Limits) -> Measurement:
     if facts.candidate == facts.baseline:
         sentence = "The best candidate is the baseline itself, so no model is worth deploying yet."
@@ -76,12 +89,14 @@ def beats_the_baseline(facts: Facts, limits: Limits) -> Measurement:
     name = facts.baseline if facts.is_ranking else "the baseline"
     sentence = f"Lead in {facts.measure} over {name}: {_format_lead(lead)}."
     missing = f"{sentence} {FEW_OUTCOMES}" if lead else NO_BASELINE.format(facts.baseline)
-    return Measurement(lead.get("low"), 0, sentence, gt, missing)
+    return Measurement(lead.get("low"), 0, sentence, gt, missing, lead, facts.measure)
 
 
 @_check(
     "The champion stays. Compare both runs' reports. Train on more days, or raise "
-    "champion_margin under [gate] in project.toml."
+    "champion_margin under [gate] in project.toml.",
+    "",
+    "{candidate} less the champion, on the same rows of the holdout",
 )
 def not_worse_than_champion(facts: Facts, limits: Limits) -> Measurement:
     margin = limits.get("champion_margin")
@@ -92,19 +107,22 @@ def not_worse_than_champion(facts: Facts, limits: Limits) -> Measurement:
     low, high = lead.get("low"), lead.get("high")
     sentence = f"Lead in {facts.measure} over champion {facts.champion}: {_format_lead(lead)}."
     missing = f"{sentence} {FEW_OUTCOMES}" if lead else facts.champion_silence
+    shown = {"interval": lead, "unit": facts.measure}
     if None in (low, high, margin) or low >= limit:
-        return Measurement(low, limit, sentence, ge, missing)
+        return Measurement(low, limit, sentence, ge, missing, **shown)
     sentence += f" At this size the check sees differences of {(high - low) / 2:.3f} or more."
     if not facts.is_newer:
-        return Measurement(low, limit, sentence, ge)
+        return Measurement(low, limit, sentence, ge, **shown)
     # Few outcomes have a wide interval, and with the margin alone a small shop never retrains.
     sentence += " It learned from newer sessions, so it passes unless it is significantly worse."
-    return Measurement(high, 0, sentence, ge)
+    return Measurement(high, 0, sentence, ge, **shown)
 
 
 @_check(
     "Read that segment in the run's report. Add a feature that describes it, then run "
-    "`make data train`."
+    "`make data train`.",
+    "average precision lost",
+    "{candidate} with the baseline and the champion, in each segment",
 )
 def no_segment_falls(facts: Facts, limits: Limits) -> Measurement:
     limit = limits.get("segment_drop")
@@ -126,12 +144,42 @@ def no_segment_falls(facts: Facts, limits: Limits) -> Measurement:
     count = len({(segment["segment"], segment["value"]) for _, segment, _ in judged})
     where = f"Weakest of {count} segments against the {opponent}"
     sentence = f"{where}: {worst['segment']} = {worst['value']}, {_format_lead(lead)}."
-    return Measurement(-lead["high"], limit, sentence)
+    loss = {"value": -lead["value"], "low": -lead["high"], "high": -lead["low"]}
+    return Measurement(loss["low"], limit, sentence, interval=loss)
+
+
+@_check(
+    "Read these tenants in the run's report, give them a model of their own, or raise "
+    "tenant_drop under [gate] in project.toml. Then run `make train deploy`.",
+    "log loss per row",
+    "{candidate} less the {tenants_against}, in the worst tenth of tenants",
+)
+def no_tenant_tail_falls(facts: Facts, limits: Limits) -> Measurement:
+    """The figure is the favourable end of the 95 % interval of the worst tenth's mean loss."""
+    limit = limits.get("tenant_drop")
+    if facts.tenants is None:
+        return Measurement(None, limit, "No tenant was compared.")
+    if facts.candidate == BASELINE == facts.tenants_against:
+        return Measurement(0.0, limit, "The baseline is not compared with itself.")
+    if len(facts.tenants) < FEWEST_TENANTS:
+        count = f"Tenants in the holdout: {len(facts.tenants)}"
+        return Measurement(0.0, limit, f"{count}; {FEWEST_TENANTS} are needed to compare a tail.")
+    tail = find_tail(facts.tenants)
+    names = ", ".join(f"{tenant} {loss:+.3f}" for tenant, loss in tail.worst)
+    sentence = (
+        f"Log loss against the {facts.tenants_against} in the worst tenth of "
+        f"{len(facts.tenants)} tenants: {tail.value:+.3f} per row (95 % interval {tail.low:+.3f} "
+        f"to {tail.high:+.3f}), shrunk. The worst: {names}."
+    )
+    loss = {"value": tail.value, "low": tail.low, "high": tail.high}
+    return Measurement(tail.low, limit, sentence, interval=loss)
 
 
 @_check(
     "Look at the calibration curve in the run's report. If the rate of the outcome changed "
-    "between train and holdout, run `make data train` on newer days."
+    "between train and holdout, run `make data train` on newer days.",
+    "mean gap",
+    "predicted probabilities with the rate of the outcome, on the holdout",
 )
 def calibration(facts: Facts, limits: Limits) -> Measurement:
     limit, chance = limits.get("calibration_error"), facts.calibration_chance
@@ -148,7 +196,9 @@ def calibration(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "Fix the feature or the candidate, then run `make data train`. If the case is wrong, fix it "
-    "in ml/behaviour/purchase_intent.json."
+    "in ml/behaviour/purchase_intent.json.",
+    "failed cases",
+    "the model's answers to a session and to the same session changed",
 )
 def behaves(facts: Facts, limits: Limits) -> Measurement:
     failures = facts.misbehaving
@@ -159,7 +209,9 @@ def behaves(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "If it contains what happens after the point, remove it from dbt's features_at_point and run "
-    "`make data train`. If it is honest, raise feature_auc under [gate] in project.toml."
+    "`make data train`. If it is honest, raise feature_auc under [gate] in project.toml.",
+    "ROC AUC",
+    "the best single feature with the outcome",
 )
 def no_feature_is_too_good(facts: Facts, limits: Limits) -> Measurement:
     features = (facts.leaks or {}).get("features", {})
@@ -170,7 +222,9 @@ def no_feature_is_too_good(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "Find what stamps this value on a session. Remove the feature and those collinear with it, "
-    'then run `make data train deploy`. If it is honest, run `make deploy FORCE="why"`.'
+    'then run `make data train deploy`. If it is honest, run `make deploy FORCE="why"`.',
+    "values",
+    "each value of a feature with the outcome",
 )
 def no_value_tells_the_outcome(facts: Facts, limits: Limits) -> Measurement:
     values = (facts.leaks or {}).get("values")
@@ -182,7 +236,9 @@ def no_value_tells_the_outcome(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "Look for a feature that contains what happens after the point; start with the most important "
-    "ones. If all are honest, raise model_auc under [gate] in project.toml."
+    "ones. If all are honest, raise model_auc under [gate] in project.toml.",
+    "ROC AUC",
+    "{candidate} with the outcome, on the holdout",
 )
 def not_too_good(facts: Facts, limits: Limits) -> Measurement:
     sentence = f"The model ranks the outcomes with a ROC AUC of {_number(facts.roc_auc)}."
@@ -191,7 +247,9 @@ def not_too_good(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "If data/raw repeats sessions under new ids, fix their staging model, then run "
-    "`make data train`."
+    "`make data train`.",
+    "share of rows",
+    "rows of the holdout with those of train and validation, beyond chance",
 )
 def no_row_of_the_past_returns(facts: Facts, limits: Limits) -> Measurement:
     leaks = facts.leaks or {}
@@ -206,7 +264,9 @@ def no_row_of_the_past_returns(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "A feature may read events_at_point and lookups only. If it reads anything else, or what came "
-    "later, fix dbt's features_at_point, then run `make data train`."
+    "later, fix dbt's features_at_point, then run `make data train`.",
+    "values",
+    "features that the server computes with those of the snapshot",
 )
 def serves_as_trained(facts: Facts, limits: Limits) -> Measurement:
     differing = facts.differing or {"all features": 0}
@@ -215,7 +275,11 @@ def serves_as_trained(facts: Facts, limits: Limits) -> Measurement:
     return Measurement(figure, 0, f"{counts} differ between the server and the snapshot.")
 
 
-@_check("Fix what the server reports, then run `make deploy` again.")
+@_check(
+    "Fix what the server reports, then run `make deploy` again.",
+    "",
+    "the server's answer with the expected one",
+)
 def smoke(facts: Facts, limits: Limits) -> Measurement:
     default = f"The server gave {'the' if facts.smoke_passed else 'no'} expected answer."
     return Measurement(facts.smoke_passed, 1, facts.smoke_sentence or default, ge)
@@ -223,7 +287,9 @@ def smoke(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "If the machine is busy, run `make deploy` again. Otherwise remove slow features, or raise "
-    "latency_ms under [gate] in project.toml."
+    "latency_ms under [gate] in project.toml.",
+    "ms",
+    "the 99th percentile of the server's responses with the limit",
 )
 def latency(facts: Facts, limits: Limits) -> Measurement:
     sentence = f"99 % of the predictions took at most {_number(facts.p99_ms)} ms, with features."
@@ -231,14 +297,20 @@ def latency(facts: Facts, limits: Limits) -> Measurement:
 
 
 @_check(
-    "Train a smaller model, make lookups smaller, or raise memory_mb under [gate] in project.toml."
+    "Train a smaller model, make lookups smaller, or raise memory_mb under [gate] in project.toml.",
+    "MB",
+    "the server's memory with the limit",
 )
 def memory(facts: Facts, limits: Limits) -> Measurement:
     sentence = f"The server used at most {_number(facts.memory_mb)} MB."
     return Measurement(facts.memory_mb, limits.get("memory_mb"), sentence)
 
 
-@_check("Train a smaller model, or raise bundle_mb under [gate] in project.toml.")
+@_check(
+    "Train a smaller model, or raise bundle_mb under [gate] in project.toml.",
+    "MB",
+    "the size of the bundle with the limit",
+)
 def bundle_size(facts: Facts, limits: Limits) -> Measurement:
     sentence = f"The bundle has {_number(facts.bundle_mb)} MB."
     return Measurement(facts.bundle_mb, limits.get("bundle_mb"), sentence)
@@ -246,11 +318,32 @@ def bundle_size(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "If the machine is busy, run `make train` again. Otherwise set fewer trials or rounds, or "
-    "raise training_seconds under [gate] in project.toml."
+    "raise training_seconds under [gate] in project.toml.",
+    "s",
+    "the training time of all candidates with the limit",
 )
 def training_time(facts: Facts, limits: Limits) -> Measurement:
     sentence = f"Training took {_number(facts.training_seconds)} s."
     return Measurement(facts.training_seconds, limits.get("training_seconds"), sentence)
+
+
+@_check(
+    "Improve the candidate, or agree on another target under [questions.<name>.targets] in "
+    "project.toml.",
+    "targets missed",
+    "the targets of project.toml with the figures of the holdout",
+)
+def meets_targets(facts: Facts, limits: Limits) -> Measurement:
+    missed = [each for each in facts.targets or [] if not each.is_met]
+    if not missed:
+        count = len(facts.targets or [])
+        return Measurement(0, 0, f"All of {count} targets are met.")
+    parts = (
+        f"{each.name} is {_number(each.figure)}, and should be "
+        f"{'at most' if each.is_most else 'at least'} {_number(each.limit)}"
+        for each in missed
+    )
+    return Measurement(len(missed), 0, f"Missed: {'; '.join(parts)}.")
 
 
 # Those that apply to a ranking, which has no probability and no segments.
@@ -267,6 +360,7 @@ RANKING_CHECKS = [
         latency,
         memory,
         bundle_size,
+        meets_targets,
         training_time,
     )
 ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jollyboat.training.estimators import BASELINE
+from jollyboat.training.targets import Target
 
 Interval = Mapping[str, float | None]  # value, low, high
 
@@ -31,12 +32,15 @@ class Facts:
     champion_silence: str = ""  # why the champion cannot score this holdout
     segments: list[dict[str, Any]] | None = None
     champion_segments: list[dict[str, Any]] | None = None  # compared with the champion instead
+    tenants: list[dict[str, Any]] | None = None  # each one's loss; see tenant_tail
+    tenants_against: str = "baseline"  # or "champion": whom these losses are relative to
     calibration_error: float | None = None
     label_rate: float | None = None
     calibration_chance: float | None = None  # 95th percentile of a perfect model's error
     misbehaving: list[str] | None = None  # a sentence for each behavioural case that failed
     behaving: int = 0  # behavioural cases that passed
     skipped_cases: list[str] = field(default_factory=list)  # a sentence for each
+    cases: list[Mapping[str, Any]] = field(default_factory=list)  # name, passed, figure, limit
     leaks: Mapping[str, Any] | None = None  # of jollyboat.training.leak
     roc_auc: float | None = None
     differing: Mapping[str, int] | None = None  # by feature: values that differ online
@@ -46,3 +50,4 @@ class Facts:
     memory_mb: float | None = None
     bundle_mb: float | None = None
     training_seconds: float | None = None
+    targets: list[Target] | None = None  # those that gate; None if none does

@@ -4,11 +4,12 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from operator import ge, gt, le
 from pathlib import Path
 from typing import Any
 
-from jollyboat.gate.checks import CHECKS, RANKING_CHECKS, LibraryCheck
+from jollyboat.gate.checks import CHECKS, RANKING_CHECKS, LibraryCheck, behaves, meets_targets
 from jollyboat.gate.facts import Facts
 from jollyboat.store import PROJECT, UserError
 from jollyboat.training.leak import LEAK
@@ -16,13 +17,16 @@ from jollyboat.training.leak import LEAK
 __all__ = ["Check", "Decision", "Facts", "decide"]
 OWN_CHECKS = Path("ml") / "gate_checks.py"
 PREFIX = "check_"
+BOUNDS = {ge: "at least", gt: "above", le: "at most"}
 
 
 @dataclass(frozen=True)
 class Check:
     """The result of one check; `sentence` has the figure and, if it failed, the remedy.
 
-    `warns` is true for a check that passed with a possible leak.
+    `warns` is true for a check that passed with a possible leak. `bound` says on which side of the
+    limit the figure must be, `interval` is what the figure is an end of, and `comparison` says what
+    was compared with what. `cases` has each behavioural case.
     """
 
     name: str
@@ -31,6 +35,11 @@ class Check:
     limit: float | None
     sentence: str
     warns: bool = False
+    unit: str = ""
+    bound: str = ""
+    comparison: str = ""
+    interval: Mapping[str, float | None] = field(default_factory=dict)
+    cases: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ def decide(facts: Facts, limits: Mapping[str, float], project: Path = PROJECT) -
     be imported.
     """
     library = RANKING_CHECKS if facts.is_ranking else CHECKS
+    if facts.targets is None:
+        library = [check for check in library if check.measure is not meets_targets]
     checks = [_run_library_check(check, facts, limits) for check in library]
     own = _read_own_checks(project / OWN_CHECKS)
     checks += [_run_own_check(name, function, facts) for name, function in own.items()]
@@ -61,18 +72,25 @@ def decide(facts: Facts, limits: Mapping[str, float], project: Path = PROJECT) -
 def _run_library_check(check: LibraryCheck, facts: Facts, limits: Mapping[str, float]) -> Check:
     measured = check.measure(facts, limits)
     figure, limit, sentence = measured.figure, measured.limit, measured.sentence
+    shown = {
+        "unit": measured.unit or check.unit,
+        "bound": BOUNDS[measured.holds],
+        "comparison": check.comparison.format_map(vars(facts)),
+        "interval": dict(measured.interval),
+        "cases": facts.cases if check.measure is behaves else [],
+    }
     if limit is None:
         missing = "Its limit is missing under [gate] in project.toml: add it."
-        return Check(check.name, False, figure, None, f"{sentence} {missing}")
+        return Check(check.name, False, figure, None, f"{sentence} {missing}", **shown)
     if figure is None or not math.isfinite(figure) or not math.isfinite(limit):
         words = check.name.replace("_", " ")
         default = f"There is no figure for {words}, so it fails: run `make train deploy` again."
         limit = limit if math.isfinite(limit) else None
-        return Check(check.name, False, None, limit, measured.missing or default)
+        return Check(check.name, False, None, limit, measured.missing or default, **shown)
     passed = measured.holds(figure, limit)
     warns = passed and sentence.startswith(LEAK)
     sentence = sentence if passed else f"{sentence} {check.remedy}"
-    return Check(check.name, passed, float(figure), float(limit), sentence, warns)
+    return Check(check.name, passed, float(figure), float(limit), sentence, warns, **shown)
 
 
 def _read_own_checks(path: Path) -> dict[str, Callable[[Facts], tuple]]:

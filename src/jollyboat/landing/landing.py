@@ -22,10 +22,12 @@ from jollyboat.store import (
     UserError,
     hash_addresses,
     hash_file,
+    keep_salt,
     read_json,
     write_json,
     write_text,
 )
+from jollyboat.store.limits import core_count
 
 # A day further ahead of the clock would end every session and empty every window of days.
 FURTHEST_DAYS = 366
@@ -85,17 +87,19 @@ def land(
     feedback_sources: Iterable[str] = (),
     lines_at_once: float = math.inf,
     accepts: bool = False,
+    tenant: str | None = None,
 ) -> Landing:
     """Bring the catalog up to date with the files `data/raw/<source>/dt=*/*`.
 
     New and changed files get portions of about `lines_at_once` lines of one source and stay in
     them. Only files whose size, time or day changed are read, or all files if records.py changed.
     The prediction logs of servers that ended without landing them are landed first. With `accepts`,
-    the files that cannot be read now are accepted until they change. Raises UserError if the raw
-    folder is missing, cannot be listed, or has no file of `sources`.
+    the files that cannot be read now are accepted until they change; with `tenant`, only those that
+    name it. Raises UserError if the raw folder is missing, cannot be listed, or has no file of
+    `sources`.
     """
     land_leftovers(store)
-    _keep_salt(store)
+    keep_salt_file(store, secrets.token_hex(32))
     reader = hash_file(Path(records.__file__))
     catalog = read_json(_catalog(store), default={}, files=list)
     try:
@@ -131,7 +135,12 @@ def land(
     added = _number(added, before.values(), lines_at_once)
     files = sorted([*kept, *added], key=lambda entry: entry.file_seq)
     if accepts:
-        files = [replace(file, is_accepted=file.damage is not None) for file in files]
+        files = [
+            replace(file, is_accepted=file.damage is not None)
+            if tenant in (None, *_tenants_named_by(file.file))
+            else file
+            for file in files
+        ]
     write_text(store.landed / "nothing.jsonl", "")  # SQL reads it where a source has no file
     store.staged.mkdir(exist_ok=True)
     if not store.accepted_days.exists():
@@ -145,6 +154,13 @@ def land(
         removed=sorted(before.keys() - paths.keys()),
         unnamed_sources=sorted(map(_printable, folders - {*sources, *feedback_sources})),
     )
+
+
+def read_catalog(store: Store) -> tuple[list[LandedFile], str]:
+    """The files that have landed, and their fingerprint."""
+    catalog = read_json(_catalog(store), default={"reader": "", "files": []}, files=list)
+    files = [LandedFile(**entry) for entry in catalog["files"]]
+    return files, _fingerprint(catalog["reader"], files)
 
 
 def raw_paths(store: Store, sources: Iterable[str]) -> dict[str, Path]:
@@ -164,7 +180,7 @@ def _name(path: Path, salt: str) -> str:
 
 def _inspect(store: Store, paths: dict[str, Path]) -> dict[str, LandedFile]:
     """The entry of each file by its name, not yet numbered."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         inspections = pool.map(
             lambda path: records.inspect_file(path, store.landed), paths.values()
         )
@@ -198,17 +214,24 @@ def _fingerprint(reader: str, files: Iterable[LandedFile]) -> str:
     return hashlib.sha256(repr([reader, content]).encode()).hexdigest()[:16]
 
 
-def _keep_salt(store: Store) -> None:
-    """Write the salt for personal fields where SQL reads it: PERSONAL_SALT, or a random one."""
-    before = store.read_salt()
-    salt = os.environ.get("PERSONAL_SALT", "").strip() or before or secrets.token_hex(32)
-    if salt != before:
+def keep_salt_file(store: Store, salt: str = "") -> None:
+    """Write the salt for personal fields where SQL reads it: the present one, else this one."""
+    salt = store.read_salt() or salt
+    keep_salt(salt)
+    if not store.salt.exists() or salt != store.salt.read_text(encoding="utf-8").strip():
         write_text(store.salt, salt)
         store.salt.chmod(0o600)
 
 
 def _catalog(store: Store) -> Path:
     return store.landed / "catalog.json"
+
+
+def _tenants_named_by(file: str) -> list[str]:
+    """The tenants whose file it may be, as the model quarantined_events reads them."""
+    *folders, name = file.split("/")
+    named = [folder.removeprefix("tenant=") for folder in folders if folder.startswith("tenant=")]
+    return [*named, name.partition(".")[0]]
 
 
 def _printable(name: str) -> str:

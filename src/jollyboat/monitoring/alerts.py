@@ -18,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from jollyboat.monitoring.incidents import describe, due
 from jollyboat.store import Store, UserError, read_json, write_json
 
 TRIES, TIMEOUT_SECONDS = 3, 10
@@ -37,11 +38,14 @@ def send_alerts(
     page: str,
     hooks: Mapping[str, Hook],
     wait_seconds: float = 1,
+    days: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Send the incidents that began or ended: {"opened", "ended", "open", "failed"}.
 
-    `alarms` maps each incident's key to its sentence. A hook that fails is tried three times, then
-    again at the next call; `failed` says why. UserError if another monitor sends for too long.
+    `alarms` maps each incident's key to its sentence, `days` to the day on which it began in the
+    data. Incidents of one subject in many tenants are one sentence. Tenants that join such a group
+    later wait until it has doubled. A hook that fails is tried three times, then again at the next
+    call; `failed` says why. UserError if another monitor sends for too long.
     """
     path = store.monitor / "alerts.json"
     with _lock(store):
@@ -51,20 +55,22 @@ def send_alerts(
             key: before.get(key, {"since": now, "sent_to": []}) | {"sentence": sentence}
             for key, sentence in alarms.items()
         }
-        opened = [key for key, one in incidents.items() if set(hooks) - set(one["sent_to"])]
-        opened += [key for key in incidents if key not in before and key not in opened]
+        sent = {name: _due(incidents, name) for name in hooks}
+        began = {key for keys in sent.values() for key in keys}
+        opened = [key for key in incidents if key in began or key not in before]
         failures = {}
         for name, hook in hooks.items():
-            new = [one["sentence"] for one in incidents.values() if name not in one["sent_to"]]
-            over = [one["sentence"] for one in ended.values() if name in one["sent_to"]]
+            new = describe({key: alarms[key] for key in sent[name]}, days)
+            over = describe(
+                {key: one["sentence"] for key, one in ended.items() if name in one["sent_to"]}
+            )
             if new or over:
                 failures[name] = _send(hook, _message(new, over, page), wait_seconds)
         failures = {name: reason for name, reason in failures.items() if reason}
-        reached = set(hooks) - set(failures)
-        incidents = {
-            key: one | {"sent_to": sorted({*one["sent_to"], *reached})}
-            for key, one in incidents.items()
-        }
+        for name in set(hooks) - set(failures):
+            for key in sent[name]:
+                one = incidents[key]
+                incidents[key] = one | {"sent_to": sorted({*one["sent_to"], name})}
         unsent = {
             key: one | {"sent_to": sorted(set(one["sent_to"]) & set(failures))}
             for key, one in ended.items()
@@ -76,6 +82,12 @@ def send_alerts(
         "open": incidents,
         "failed": _format_failures(failures),
     }
+
+
+def _due(incidents: Mapping[str, Mapping], hook: str) -> list[str]:
+    """The incidents to send to this hook now."""
+    reported = {key for key, one in incidents.items() if hook in one["sent_to"]}
+    return due([key for key in incidents if key not in reported], reported)
 
 
 @contextmanager

@@ -1,43 +1,46 @@
 """Drift: whether live features still look like training's, day by day, and when incidents opened.
 
-Each day's rows are counted into bins of the training rows: tenths for numbers, values for
-categories, null apart. A window of days drifts if two conditions hold. Its population stability
-index, less the index by chance, is above the limit. A chi-square test of the same counts,
-corrected for all tests of that day, is significant.
+Each day's rows are counted into bins of the training rows, of all tenants together and of each
+tenant. A window of days drifts if two conditions hold. Its population stability index, less the
+index by chance, is above the limit. A chi-square test of the same counts, corrected for all tests
+of that day, is significant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, false_discovery_control
+from scipy.special import chdtrc
+from scipy.stats import false_discovery_control
 
-from jollyboat.snapshots.stability import stability_index, stability_terms
-from jollyboat.training.schema import Feature
+from jollyboat.monitoring.bins import Bins, bins_of, encode
+from jollyboat.monitoring.check import ALL
+from jollyboat.snapshots.stability import stability_index
 
-BINS, RARE, FEW_ROWS = 10, 0.01, 100
+FEW_ROWS = 100
 SEASON_DAYS = 3  # an incident of so many days that ends by itself is a season; it raises the limit
 SEASON_MARGIN = 1.25  # times the largest swing so far is the limit
 END_SHARE = 0.8  # of the limit, below which an incident ends
 CONSTANT = 0.995  # share of one bin on a training day that makes a constant feature normal
+FEW_A_DAY = 20  # a training day with fewer rows says nothing about that
+MOST_CELLS = 2_000_000  # counts (tenant, day, bin) at a time: about 200 MB
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Group:
-    """Rows to compare: a column `day` (a growing whole number), other columns are features."""
+class Table:
+    """Rows to compare: `tenant_id`, `day` (a growing whole number); other columns are features."""
 
-    tenant: str
     reference: pd.DataFrame
     live: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Series:
-    """One feature of one group in windows of days: a figure per live day, NaN with few rows."""
+    """One feature of one tenant in windows of days: a figure per live day, NaN with few rows."""
 
     tenant: str
     feature: str
@@ -46,7 +49,9 @@ class Series:
     p: Array
     is_broken: Array
     training_swing: float  # the largest index of a window of training days against the others
-    moved: str
+    bins: Bins
+    place: int  # of the tenant in the bins
+    counts: tuple[Array, Array]  # by bin: of the newest window and of training
     state: dict[str, Array] = field(default_factory=dict)  # limit, is_open
 
     @property
@@ -54,14 +59,25 @@ class Series:
         """Whether an incident is open on the newest day."""
         return bool(self.state["is_open"][-1])
 
+    @property
+    def moved(self) -> str:
+        """The bin whose share grew most, in words."""
+        return self.bins.format_move(self.place, *self.counts)
 
-def watch(groups: Sequence[Group], days: Sequence[int], limits: Mapping[str, Any]) -> list[Series]:
-    """Every feature of every group over the live `days`, oldest first; `limits` is [monitor].
+    @property
+    def distribution(self) -> list[dict[str, Any]]:
+        """The share of each large bin in training and in the newest window."""
+        return self.bins.compare_shares(self.place, *self.counts)
 
-    A day's result depends only on it and earlier days: daily looks and one look after a month give
-    the same incidents. The correction is Benjamini and Hochberg's (1995).
+
+def watch(tables: Sequence[Table], days: Sequence[int], limits: Mapping[str, Any]) -> list[Series]:
+    """Every feature over the live `days`, oldest first, of all tenants together and of each one.
+
+    A tenant needs 100 training rows. `limits` is [monitor]. A day's result depends only on it and
+    earlier days: daily looks and one look after a month give the same incidents. The correction is
+    Benjamini and Hochberg's (1995).
     """
-    series = [one for group in groups for one in _series_of(group, list(days), limits)]
+    series = [one for table in tables for one in _series_of(table, list(days), limits)]
     if not series or not len(days):
         return []
     p = np.array([one.p for one in series])
@@ -104,103 +120,133 @@ def incidents(
     return limits, opened
 
 
-def _series_of(group: Group, days: list[int], limits: Mapping[str, Any]) -> list[Series]:
-    if len(group.reference) < FEW_ROWS:
-        return []
-    training_days, series = list(np.unique(group.reference["day"].to_numpy(dtype=int))), []
-    for name in group.reference.columns.drop("day"):
-        bins = Bins.of(group.reference[name])
-        reference = bins.count(group.reference, training_days)
-        live, whole = bins.count(group.live, days), reference.sum(axis=0)
-        top_share = reference.max(axis=1) / np.maximum(reference.sum(axis=1), 1)
-        is_constant = top_share.max(initial=0) >= CONSTANT
-        for window in limits["windows"]:
-            now = _rolling(live, window)
-            is_usable = (np.arange(len(days)) >= window - 1) & (now.sum(axis=1) >= FEW_ROWS)
-            is_broken = is_usable & _is_broken(now, whole, limits["alpha"]) & (not is_constant)
-            psi = np.where(is_usable, stability_index(now, whole), np.nan)
-            p = np.where(is_usable, _test(now, whole), np.nan)
-            inside = _rolling(reference, window)[window - 1 :]
-            swings = stability_index(inside, whole - inside)
-            swing = swings[np.isfinite(swings)].max(initial=0)
-            moved = bins.format_move(now, whole)
-            series.append(Series(group.tenant, name, window, psi, p, is_broken, swing, moved))
-    return series
+def _series_of(table: Table, days: list[int], limits: Mapping[str, Any]) -> Iterator[Series]:
+    """The series of all tenants together and, where there are several, of each one."""
+    reference, live = table.reference, table.live[table.live["day"].isin(days)]
+    size = reference["tenant_id"].value_counts()
+    tenants = sorted(size.index[size >= FEW_ROWS]) if len(size) > 1 else []
+    (reference, owner), (live, live_owner) = (
+        _sorted_by_tenant(rows, tenants) for rows in (reference, live)
+    )
+    trained = np.unique(reference["day"].to_numpy(dtype=int))
+    features = reference.columns.drop(["tenant_id", "day"]) if len(reference) >= FEW_ROWS else []
+    tests = len(limits["windows"]) * len(features) * (len(tenants) + 1)
+    for feature in features:
+        values, live_values, categories = encode(reference[feature], live[feature])
+        then = _Rows(owner, _places(reference, trained), values)
+        now = _Rows(live_owner, _places(live, days), live_values)
+        for names, sides in ([ALL], (then.of_all(), now.of_all())), (tenants, (then, now)):
+            sides = [side.of_judged() for side in sides]
+            bins = bins_of(sides[0].tenant, sides[0].value, categories, len(names))
+            for chunk, counts in _counts(bins, sides, len(names), (len(trained), len(days))):
+                is_bin = np.arange(counts[0].shape[-1]) < bins.size[chunk][:, None, None]
+                whole = counts[0].sum(axis=1)
+                for window in limits["windows"]:
+                    figures, newest = _figures(*counts, is_bin, window, limits["alpha"], tests)
+                    for n, place in enumerate(chunk):
+                        row, ends = [figure[n] for figure in figures], (newest[n], whole[n])
+                        yield Series(names[place], feature, window, *row, bins, place, ends)
+
+
+def _sorted_by_tenant(rows: pd.DataFrame, tenants: list[str]) -> tuple[pd.DataFrame, Array]:
+    """The rows sorted by tenant, and each one's place among the tenants: -1 for another tenant."""
+    place = pd.Index(tenants, dtype=object).get_indexer(rows["tenant_id"])
+    order = np.argsort(place, kind="stable")
+    return rows.iloc[order], place[order]
+
+
+def _places(rows: pd.DataFrame, days: Sequence[int]) -> Array:
+    return np.searchsorted(days, rows["day"].to_numpy(dtype=int))
+
+
+def _counts(
+    bins: Bins, sides: Sequence["_Rows"], tenants: int, days: tuple[int, int]
+) -> Iterator[tuple[range, list[Array]]]:
+    """The counts of training and of live rows, for chunks of tenants."""
+    if not tenants:
+        return
+    width, placed = int(bins.size.max()), [bins.place(side.tenant, side.value) for side in sides]
+    step = max(1, MOST_CELLS // (width * max(days)))
+    for start in range(0, tenants, step):
+        chunk = range(start, min(start + step, tenants))
+        yield (
+            chunk,
+            [
+                side.count(each, chunk, length, width)
+                for side, each, length in zip(sides, placed, days, strict=True)
+            ],
+        )
 
 
 @dataclass(frozen=True)
-class Bins:
-    """The bins of one feature: the first is null, a category's last one has all other values."""
+class _Rows:
+    """Rows sorted by tenant: the places of their tenant and day, and a feature's value."""
 
-    feature: Feature
-    edges: Array
-    codes: dict[str, int]
+    tenant: Array
+    day: Array
+    value: Array
 
-    @classmethod
-    def of(cls, column: pd.Series) -> "Bins":
-        """Tenths of a number's training values, or the categories that are not rare there."""
-        feature = Feature.of(column)
-        if feature.kind == "number":
-            values = feature.values(column)
-            finite = values[np.isfinite(values)]
-            tenths = np.arange(1, BINS) / BINS
-            return cls(
-                feature, np.unique(np.quantile(finite, tenths)) if len(finite) else finite, {}
-            )
-        share = column.value_counts(normalize=True)
-        kept = [value for value in feature.categories if share[value] >= RARE]
-        return cls(feature, np.array([]), {value: n for n, value in enumerate(kept, start=1)})
+    def of_all(self) -> "_Rows":
+        """The same rows as those of one tenant."""
+        return _Rows(np.zeros_like(self.tenant), self.day, self.value)
 
-    def count(self, rows: pd.DataFrame, days: list[int]) -> Array:
-        """Rows by day and bin."""
-        rows = rows[rows["day"].isin(days)]
-        column = rows[self.feature.name]
-        if self.feature.kind == "number":
-            size, values = len(self.edges) + 2, self.feature.values(column)
-            place = np.where(np.isfinite(values), 1 + np.searchsorted(self.edges, values), 0)
-        else:
-            size = len(self.codes) + 2
-            place = np.where(column.isna(), 0, column.map(self.codes).fillna(size - 1)).astype(int)
-        day = np.searchsorted(days, rows["day"].to_numpy(dtype=int))
-        return np.bincount(day * size + place, minlength=len(days) * size).reshape(len(days), size)
+    def of_judged(self) -> "_Rows":
+        """The rows of tenants that have a place."""
+        first = np.searchsorted(self.tenant, 0)
+        return _Rows(self.tenant[first:], self.day[first:], self.value[first:])
 
-    def format_move(self, now: Array, whole: Array) -> str:
-        """The bin whose share grew most on the newest day, in words."""
-        if not len(now) or not now[-1].sum():
-            return ""
-        a, b = now[-1] / now[-1].sum(), whole / whole.sum()
-        place = int(np.argmax(np.where(a > b, stability_terms(now[-1:], whole)[0], -1)))
-        return f"{self._name(place)}: {b[place]:.1%} in training, {a[place]:.1%} now"
+    def count(self, place: Array, tenants: range, days: int, bins: int) -> Array:
+        """Rows by tenant, day and bin, from each row's bin."""
+        kept = slice(*np.searchsorted(self.tenant, [tenants.start, tenants.stop]))
+        tenant, shape = self.tenant[kept] - tenants.start, (len(tenants), days, bins)
+        cell = (tenant * days + self.day[kept]) * bins + place[kept]
+        return np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
 
-    def _name(self, place: int) -> str:
-        if place == 0:
-            return "null"
-        if self.feature.kind == "category":
-            names = {code: value for value, code in self.codes.items()}
-            return names.get(place, "other values")
-        low = f"above {self.edges[place - 2]:.3g}" if place > 1 else ""
-        high = f"up to {self.edges[place - 1]:.3g}" if place <= len(self.edges) else ""
-        return f"{low} {high}".strip() or "every value"
+
+def _figures(
+    reference: Array, live: Array, is_bin: Array, window: int, alpha: float, tests: int
+) -> tuple[tuple[Array, Array, Array, Array], Array]:
+    """psi, p, is_broken and the training swing by tenant; the counts of the newest window.
+
+    The swing is of windows with enough rows, as those of live days.
+    """
+    whole, now = reference.sum(axis=1, keepdims=True), _rolling(live, window)
+    rows = now.sum(axis=-1)
+    is_usable = (np.arange(live.shape[1]) >= window - 1) & (rows >= FEW_ROWS)
+    day_rows = reference.sum(axis=-1)
+    top_share = np.where(day_rows < FEW_A_DAY, 0, reference.max(axis=-1) / np.maximum(day_rows, 1))
+    is_varied = (top_share.max(axis=1, initial=0) < CONSTANT)[:, None]
+    is_broken = is_usable & is_varied & _is_broken(now, whole, alpha / max(tests, 1000))
+    psi = np.where(is_usable, stability_index(now, whole, is_bin), np.nan)
+    p = np.where(is_usable, _test(now, whole), np.nan)
+    inside = _rolling(reference, window)[:, window - 1 :]
+    swings = stability_index(inside, whole - inside, is_bin)
+    is_swing = np.isfinite(swings) & (inside.sum(axis=-1) >= FEW_ROWS)
+    swing = np.where(is_swing, swings, 0).max(axis=1, initial=0)
+    newest = now[:, -1] if live.shape[1] else np.zeros_like(whole[:, 0])
+    return (psi, p, is_broken, swing), newest
 
 
 def _rolling(counts: Array, window: int) -> Array:
-    total = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)])
-    place = np.arange(1, len(total))
-    return total[1:] - total[np.maximum(place - window, 0)]
+    """The counts of the windows that end on each day, by tenant, day and bin."""
+    total = np.concatenate([np.zeros_like(counts[:, :1]), np.cumsum(counts, axis=1)], axis=1)
+    place = np.arange(1, total.shape[1])
+    return total[:, 1:] - total[:, np.maximum(place - window, 0)]
 
 
 def _test(now: Array, whole: Array) -> Array:
     """The p-value of a chi-square test that both counts come from one distribution."""
     both = now + whole
     with np.errstate(divide="ignore", invalid="ignore"):
-        n, m = now.sum(axis=1, keepdims=True), whole.sum()
+        n, m = now.sum(axis=-1, keepdims=True), whole.sum(axis=-1, keepdims=True)
         share = both / (n + m)
         parts = (now - n * share) ** 2 / (n * share) + (whole - m * share) ** 2 / (m * share)
-    return chi2.sf(np.nansum(parts, axis=1), np.maximum((both > 0).sum(axis=1) - 1, 1))
+    return chdtrc(np.maximum((both > 0).sum(axis=-1) - 1, 1), np.nansum(parts, axis=-1))
 
 
 def _is_broken(now: Array, whole: Array, alpha: float) -> Array:
     """All rows are in one bin, which was too rare in training for this to be chance."""
-    rows = now.sum(axis=1)
-    share = np.maximum(whole[np.argmax(now, axis=1)] / max(whole.sum(), 1), 1e-300)
-    return (now.max(axis=1) == rows) & (rows * np.log(share) < np.log(alpha * 1e-3))
+    rows, top = now.sum(axis=-1), np.argmax(now, axis=-1)
+    share = np.take_along_axis(whole[:, 0], top, axis=1) / np.maximum(whole.sum(axis=-1), 1)
+    is_one_bin = now.max(axis=-1, initial=0) == rows
+    return is_one_bin & (rows * np.log(np.maximum(share, 1e-300)) < np.log(alpha))

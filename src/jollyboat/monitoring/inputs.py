@@ -1,8 +1,9 @@
 """The monitor's input, from the newest snapshot and the snapshot that the champion learned from."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -12,10 +13,10 @@ import pandas as pd
 from jollyboat.bundles.bundle import Bundle, open_bundle
 from jollyboat.bundles.features import naive_utc
 from jollyboat.champions import champion
-from jollyboat.monitoring.monitor import Facts
+from jollyboat.monitoring.facts import Facts
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import Store, UserError, quoted
+from jollyboat.store import Store, UserError, hash_file, quoted
 from jollyboat.training import run
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
@@ -36,9 +37,8 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     if current is None:
         raise UserError("There is no champion to monitor. Run `make deploy`.")
     own, newest = champion.own(store), snapshot.open_latest(store)
-    shared, *others = [
-        _past(open_bundle(store.bundle(*key)), store) for key in (current, *own.items())
-    ]
+    (shared, *others), unjudged = _pasts(current, own, store)
+    own = {tenant: version for tenant, version in own.items() if tenant not in unjudged}
     bundle, until = shared.bundle, shared.until
     sessions = _rows(newest, ("train", "open") if newest.definition else ("train",))
     live = sessions[sessions["point_at"] > until]
@@ -46,14 +46,14 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
     reference, live = _of_whole_days(shared.sessions, end), _with_day(live, end)
     days, log = _whole_days(live["day"], until, end), predictions(newest)
     calls = count_calls(log)
-    frames = [_champion_frames(past, live, log, end, own) for past in (shared, *others)]
+    frames = _frames([shared, *others], reference, live, log, end)
     columns = ["tenant_id", "day", *(feature["name"] for feature in bundle.schema["features"])]
     facts = Facts(
         days=days,
         schema=FeatureSchema.from_dict(bundle.schema),
         reference=reference[columns],
         live=live[columns],
-        **{name: pd.concat([one[name] for one in frames], ignore_index=True) for name in frames[0]},
+        **frames,
         volumes=_volumes(newest, end),
         arrivals=_arrivals(newest),
         latency=_latency(log) if calls else pd.DataFrame(columns=["day", "p99_ms"]),
@@ -65,6 +65,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         "champion": bundle.owner,
         "version": bundle.version,
         "own": own,
+        "unjudged": unjudged,
         "run": shared.trained.id,
         "snapshot": newest.id,
         "learned_until": str(until),
@@ -100,23 +101,106 @@ def _arrived(newest: Snapshot, now: datetime) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Past:
-    """A champion, its run and that run's sessions: of all tenants, or of the owner alone."""
+    """A champion, its run, the sessions of its snapshot, and the holdout of whom it answers.
+
+    `holdout` has KEYS and the champion's probability.
+    """
 
     bundle: Bundle
     learned: Snapshot
     trained: run.Run
     sessions: pd.DataFrame
+    holdout: pd.DataFrame
+    tested_from: pd.Timestamp  # sessions since then chose and tested the model
 
     @property
     def until(self) -> pd.Timestamp:
         return self.sessions["point_at"].max()
 
 
-def _past(bundle: Bundle, store: Store) -> Past:
-    learned = _learned(bundle, store)
-    tenant = "" if bundle.owner == champion.SHARED else bundle.owner
-    sessions = _rows(learned, ("train",), tenant)
-    return Past(bundle, learned, run.open(bundle.manifest["run"], store), sessions)
+def _pasts(
+    current: tuple[str, str], own: Mapping[str, str], store: Store
+) -> tuple[list[Past], dict[str, str]]:
+    """The past of each champion, the shared one first, and why a tenant's own cannot be judged.
+
+    A snapshot and a run are read once for all their champions.
+    """
+    bundles, learned, runs, unjudged = [], {}, {}, {}
+    for owner, version in (current, *own.items()):
+        try:
+            bundle = open_bundle(store.bundle(owner, version))
+            if bundle.manifest["snapshot"] not in learned:
+                learned[bundle.manifest["snapshot"]] = _learned(bundle, store)
+            if bundle.manifest["run"] not in runs:
+                runs[bundle.manifest["run"]] = run.open(bundle.manifest["run"], store)
+            bundles.append(bundle)
+        except UserError as error:
+            if (owner, version) == current:
+                raise
+            unjudged[owner] = str(error)
+    sessions = {key: _rows(opened, ("train",)) for key, opened in learned.items()}
+    holdouts = {key: _Holdout.of(opened) for key, opened in runs.items()}
+    pasts = []
+    for bundle in bundles:
+        key, run_key = bundle.manifest["snapshot"], bundle.manifest["run"]
+        holdout = holdouts[run_key]
+        pasts.append(
+            Past(
+                bundle,
+                learned[key],
+                runs[run_key],
+                sessions[key],
+                holdout.answered_by(bundle),
+                holdout.tested_from,
+            )
+        )
+    return pasts, unjudged
+
+
+@dataclass(frozen=True)
+class _Holdout:
+    """The predictions of a run for its holdout: of all candidates, and of tenants' own models."""
+
+    trained: run.Run
+    rows: pd.DataFrame
+    own: dict[str, pd.DataFrame]  # by tenant, with the own model's probability
+    tested_from: pd.Timestamp
+
+    @classmethod
+    def of(cls, trained: run.Run) -> "_Holdout":
+        validation = trained.metrics["split"]["validation"]
+        own = _by_tenant(_own_holdout(trained))
+        return cls(trained, trained.predictions(), own, pd.Timestamp(validation["from"]))
+
+    @cached_property
+    def by_tenant(self) -> dict[str, pd.DataFrame]:
+        return _by_tenant(self.rows)
+
+    def answered_by(self, bundle: Bundle) -> pd.DataFrame:
+        """KEYS and the bundle's probability: of its owner, or of all tenants if it is shared."""
+        if bundle.owner in self.own and self._has_own_model(bundle):
+            return self.own[bundle.owner][[*KEYS, "probability"]]
+        rows = self.rows
+        if bundle.owner != champion.SHARED:
+            rows = self.by_tenant.get(bundle.owner, rows.iloc[:0])
+        return rows[[*KEYS, bundle.candidate]].rename(columns={bundle.candidate: "probability"})
+
+    def _has_own_model(self, bundle: Bundle) -> bool:
+        """Whether the bundle's model is the one that the run fitted for the tenant alone."""
+        folder = self.trained.own_model(bundle.owner)
+        files = bundle.manifest["files"]
+        return all(files.get(f"model/{path.name}") == hash_file(path) for path in folder.glob("*"))
+
+
+def _own_holdout(trained: run.Run) -> pd.DataFrame:
+    """The holdout of the run's models of single tenants, with the own model's probability."""
+    if not (trained.folder / "tenants.parquet").exists():  # of an earlier version
+        return pd.DataFrame(columns=[*KEYS, "probability"])
+    return trained.own_predictions()
+
+
+def _by_tenant(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return dict(iter(rows.groupby("tenant_id")))
 
 
 def _learned(bundle: Bundle, store: Store) -> Snapshot:
@@ -136,44 +220,67 @@ def _learned(bundle: Bundle, store: Store) -> Snapshot:
         ) from error
 
 
-def _champion_frames(
-    past: Past, live: pd.DataFrame, log: pd.DataFrame, end: pd.Timestamp, owners: Collection[str]
+def _frames(
+    pasts: Sequence[Past],
+    reference: pd.DataFrame,
+    live: pd.DataFrame,
+    log: pd.DataFrame,
+    end: pd.Timestamp,
 ) -> dict[str, pd.DataFrame]:
-    """Four frames of Facts, for the tenants that this champion answers."""
-    bundle, split = past.bundle, past.trained.metrics["split"]
-    reference = _answered_by(bundle.owner, _of_whole_days(past.sessions, end), owners)
-    live = _answered_by(bundle.owner, live, owners)
-    tested = reference[reference["point_at"] >= pd.Timestamp(split["validation"]["from"])]
-    holdout = past.trained.predictions()[[*KEYS, bundle.candidate]]
-    holdout = holdout.rename(columns={bundle.candidate: "probability"})
-    scored = live.assign(probability=_score(bundle, live))
-    if len(log):
-        answers = _answers(_answered_by(bundle.owner, log, owners), bundle, end)
-    else:
-        answers = _with_label(scored[scored["point_at"] > past.until])
-    live_scores = scored.rename(columns={"probability": "score"})
-    columns = ["tenant_id", "day", "score"]
+    """Four frames of Facts: each tenant's rows are those of the champion that answers it.
+
+    The shared champion is the first; `reference` has its sessions. Without any answer in the log,
+    the champions score the live sessions.
+    """
+    owners = [past.bundle.owner for past in pasts[1:]]
+    references = [_without(owners, reference), *_references(pasts[1:], end)]
+    live_by_owner = _by_tenant(live) if owners else {}
+    lives = [_without(owners, live)]
+    lives += [live_by_owner.get(owner, live.iloc[:0]) for owner in owners]
+    keys, tested, scored, tried = [*KEYS, "day", "event_count", "label"], [], [], []
+    for past, before, now in zip(pasts, references, lives, strict=True):
+        late = before[before["point_at"] >= past.tested_from]
+        both = _score(past.bundle, late, now)
+        tested.append(late[["tenant_id", "day"]].assign(score=both[: len(late)]))
+        scored.append(now[keys].assign(probability=both[len(late) :]))
+        tried.append(scored[-1][scored[-1]["point_at"] > past.until])
+    columns, live_scores = ["tenant_id", "day", "score"], _concat(scored)
+    earlier = _concat([before[keys] for before in references])
+    holdouts = [_without(owners, pasts[0].holdout), *(past.holdout for past in pasts[1:])]
     return {
-        "reference_scores": tested.assign(score=_score(bundle, tested))[columns],
-        "live_scores": live_scores[columns],
-        "holdout": _with_label(reference.merge(holdout, on=KEYS)),
-        "answers": answers,
+        "reference_scores": _concat(tested),
+        "live_scores": live_scores.rename(columns={"probability": "score"})[columns],
+        "holdout": _with_label(earlier.merge(_concat(holdouts), on=KEYS)),
+        "answers": _answers(log, pasts, end) if len(log) else _with_label(_concat(tried)),
     }
 
 
-def _answered_by(owner: str, rows: pd.DataFrame, owners: Collection[str]) -> pd.DataFrame:
-    """The rows of the owner of a champion, or of all tenants without their own champion."""
-    return rows[rows["tenant_id"] == owner if owner in owners else ~rows["tenant_id"].isin(owners)]
+def _references(pasts: Sequence[Past], end: pd.Timestamp) -> Iterator[pd.DataFrame]:
+    """For each tenant's own champion, the tenant's sessions on the whole days of its snapshot."""
+    rows_by_snapshot: dict[str, dict[str, pd.DataFrame]] = {}
+    for past in pasts:
+        if past.learned.id not in rows_by_snapshot:
+            rows_by_snapshot[past.learned.id] = _by_tenant(_of_whole_days(past.sessions, end))
+        rows = rows_by_snapshot[past.learned.id]
+        yield rows.get(past.bundle.owner, _with_day(past.sessions.iloc[:0], end))
 
 
-def _rows(opened: Snapshot, statuses: Collection[str], tenant: str = "") -> pd.DataFrame:
-    """The rows of a snapshot with these statuses, of one tenant or all, with their `event_count`.
+def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all frames; an empty one would change the types of columns."""
+    return pd.concat([one for one in frames if len(one)] or frames[:1], ignore_index=True)
+
+
+def _without(owners: Collection[str], rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[~rows["tenant_id"].isin(owners)] if owners else rows
+
+
+def _rows(opened: Snapshot, statuses: Collection[str]) -> pd.DataFrame:
+    """The rows of a snapshot with these statuses, with their `event_count`.
 
     Quality is compared at the same number of events. Another question than the first has no such
     number: it is 0.
     """
-    of_tenant = f"and tenant_id = '{quoted(tenant)}'" if tenant else ""
-    is_wanted = f"status in ({', '.join(map(repr, statuses))}) {of_tenant}"
+    is_wanted = f"status in ({', '.join(map(repr, statuses))})"
     rows = opened.relation(opened.features).filter(is_wanted).df()
     if opened.definition:
         return rows.assign(event_count=0)
@@ -207,15 +314,18 @@ def _whole_days(
     return whole
 
 
-def _score(bundle: Bundle, rows: pd.DataFrame) -> np.ndarray:
+def _score(bundle: Bundle, *parts: pd.DataFrame) -> np.ndarray:
     """The bundle's probability for rows of features; UserError if a column is missing."""
     columns = FeatureSchema.from_dict(bundle.schema).names
-    if missing := [name for name in columns if name not in rows.columns]:
-        raise UserError(
-            f"The newest snapshot lacks {missing[0]}, which the champion reads. "
-            "Run `make train deploy`."
-        )
-    return load(bundle.model).predict_proba(rows[columns])
+    for rows in parts:
+        if missing := [name for name in columns if name not in rows.columns]:
+            raise UserError(
+                f"The newest snapshot lacks {missing[0]}, which the champion reads. "
+                "Run `make train deploy`."
+            )
+    model = load(bundle.model)
+    scores = [model.predict_proba(rows[columns]) for rows in parts if len(rows)]
+    return np.concatenate(scores) if scores else np.zeros(0)
 
 
 def _with_label(rows: pd.DataFrame) -> pd.DataFrame:
@@ -234,15 +344,16 @@ def count_calls(log: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(log: pd.DataFrame, bundle: Bundle, end: pd.Timestamp) -> pd.DataFrame:
-    """This champion's answers for sessions of people, one per session and number of events.
+def _answers(log: pd.DataFrame, pasts: Sequence[Past], end: pd.Timestamp) -> pd.DataFrame:
+    """The champions' answers for sessions of people, one per session and number of events.
 
     Of another question: one per entity and point.
     """
+    bundle, versions = pasts[0].bundle, {past.bundle.owner: past.bundle.version for past in pasts}
     log = log[log["probability"].notna()]  # not failed, and made at a prediction point
-    is_own = log["model_version"] == bundle.version
+    expected = log["tenant_id"].map(versions).fillna(bundle.version)
     is_person = ~log["status"].isin(["bot", "unfit"])
-    own = log[is_own & is_person & ~log["had_outcome"]]
+    own = log[(log["model_version"] == expected) & is_person & ~log["had_outcome"]]
     own = _with_day(own.drop_duplicates(_one_answer(bundle), keep="last"), end)
     if bundle.question:
         own = own.assign(event_count=0)

@@ -4,19 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from jollyboat.monitoring.incidents import incidents, open_groups
 from jollyboat.pages import page
 from jollyboat.pages.terminal import format_count, join_lines
 from jollyboat.store import Store, words_of, write_json
 
-
-def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
-    """Each alarm's key and sentence, without a tenant's alarm that all tenants share."""
-    alarms = {check["key"]: check for check in checks if check["state"] == "alarm"}
-    return {
-        key: check["sentence"]
-        for key, check in alarms.items()
-        if check["tenant"] == "all" or f"{check['name']}/all/{check['subject']}" not in alarms
-    }
+__all__ = ["format_summary", "incidents", "write_page", "write_report"]  # older flows read it
+MOST_LINES = 20
 
 
 def write_report(
@@ -26,11 +20,12 @@ def write_report(
     decision: Mapping,
     alerts: Mapping,
 ) -> dict:
-    """Write data/monitor/latest.json and return it."""
+    """Write data/monitor/latest.json and return it; its key `tenants` is as in `fleet`."""
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
         "checks": [dict(check) for check in checks],
+        "incidents": open_groups(checks),
         "retraining": dict(decision),
         "alerts": dict(alerts),
     }
@@ -46,14 +41,15 @@ def write_page(store: Store, report: Mapping[str, Any], title: str) -> str:
 
 
 def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> str:
-    """Each alarm, the decision, the counts, and the path of the page."""
-    checks, alerts = report["checks"], report["alerts"]
-    alarms = [check for check in checks if check["state"] == "alarm"]
-    lines = [
-        f"ALARM  {check['name']:<16} {check['tenant']:<10} {check['sentence']}" for check in alarms
-    ]
+    """Each incident, the decision, the counts, and the path of the page."""
+    checks, alerts, open_ones = report["checks"], report["alerts"], report["incidents"]
+    lines = [f"ALARM  {one['title']:<27} {one['sentence']}" for one in open_ones[:MOST_LINES]]
+    if len(open_ones) > MOST_LINES:
+        lines.append(f"{format_count(len(open_ones) - MOST_LINES, 'more incident')} on the page.")
     if alerts["failed"]:
         lines.append(alerts["failed"])
+    unjudged = report.get("unjudged", {})
+    lines += [f"not judged: {tenant}: {text}" for tenant, text in [*unjudged.items()][:MOST_LINES]]
     unknown = sum(check["state"] == "cannot say yet" for check in checks)
     return join_lines(
         [
@@ -61,7 +57,7 @@ def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> s
             "retraining: {status}. {reason}".format(**report["retraining"]),
             f"monitor: {format_count(len(checks), 'check')} of "
             f"{format_count(report['session_count'], words_of(store).row)} since training, "
-            f"{format_count(len(alarms), 'alarm')} ({len(alerts['opened'])} new, "
+            f"{format_count(len(open_ones), 'incident')} ({len(alerts['opened'])} new, "
             f"{len(alerts['ended'])} over), {unknown} cannot say yet; {seconds:.1f} s",
             f"page: {store.monitor / 'report.html'}",
         ]

@@ -1,15 +1,18 @@
 """The monitor's checks of a ranking: are the next items hit as often as in the holdout?"""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 
-from jollyboat.bundles.bundle import Bundle, open_bundle
+from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions import champion
-from jollyboat.monitoring import inputs, monitor
-from jollyboat.monitoring.monitor import ALARM, ALL, FINE, MOST_TENANTS, UNKNOWN, Check, Limits
+from jollyboat.monitoring import fleet, inputs, monitor
+from jollyboat.monitoring.check import ALARM, ALL, FINE, Check, Limits, correct, unknown
 from jollyboat.ranking import evaluate
 from jollyboat.ranking.learner import HIT_RATE, MRR
 from jollyboat.snapshots.snapshot import Snapshot
@@ -17,7 +20,6 @@ from jollyboat.store import UserError, quoted
 from jollyboat.training import run
 
 FEWEST = 50  # answers with a next item
-RESAMPLES = 500
 NAMES = {MRR: f"MRR@{evaluate.COUNT}", HIT_RATE: f"HR@{evaluate.COUNT}"}
 # Each answer, and the item that its session viewed next; null while none has followed.
 ANSWERS = """
@@ -62,14 +64,14 @@ def judge(
     trained, log = run.open(bundle.manifest["run"], store), read_answers(newest)
     own = log[(log["model_version"] == bundle.version) & log["item"].notna()]
     holdout = trained.predictions()
-    quality = [
-        check
-        for tenant in [ALL, *own["tenant_id"].value_counts().index[:MOST_TENANTS]]
-        for check in _quality(tenant, own, holdout, bundle)
-    ]
+    rows = pd.concat([own["tenant_id"], holdout["tenant_id"]])
+    tenants = rows.value_counts().index.tolist()
+    reciprocal = holdout.rename(columns={bundle.candidate: "reciprocal"})
+    quality = check_quality(tenants, own, reciprocal, limits)
     learned_until = pd.Timestamp(trained.metrics["split"]["validation"]["to"])
     facts = inputs.health(newest, log, as_of, (newest.ends_at - learned_until) / inputs.DAY)
     checks = [*quality, *monitor.health_checks(facts, limits)]
+    outcomes = own["tenant_id"].value_counts().to_dict()
     return (
         checks,
         _decide(quality, facts.days_since_training, limits),
@@ -85,6 +87,7 @@ def judge(
             "session_count": len(own),
             "calls": inputs.count_calls(log),
             "day_starts": [str(newest.ends_at)],
+            "tenants": fleet.summarize(tenants, checks, [], outcomes, {}, NAMES[MRR]),
         },
     )
 
@@ -107,36 +110,73 @@ def gains(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {MRR: np.where(is_hit, 1 / place, 0), HIT_RATE: is_hit.astype(float)}
 
 
-def _quality(tenant: str, own: pd.DataFrame, holdout: pd.DataFrame, bundle: Bundle) -> list[Check]:
-    """MRR and hit rate of the answers beside the holdout's, for one tenant or all."""
-    if tenant != ALL:
-        own, holdout = (rows[rows["tenant_id"] == tenant] for rows in (own, holdout))
-    if len(own) < FEWEST or holdout.empty:
-        sentence = f"{len(own)} answers have a next item; {FEWEST} are needed."
-        return [
-            Check("quality", tenant, name, UNKNOWN, None, None, sentence) for name in NAMES.values()
-        ]
-    then = {MRR: holdout[bundle.candidate].to_numpy()}
+def check_quality(
+    tenants: Sequence[str], own: pd.DataFrame, holdout: pd.DataFrame, limits: Limits
+) -> list[Check]:
+    """MRR and hit rate of the answers beside the holdout's, of all and of each tenant.
+
+    `holdout` has `reciprocal`, the reciprocal place of each point's next item. A t-test of the
+    means, with errors of sessions; the tenants' tests are corrected together.
+    """
+    then = {MRR: holdout["reciprocal"].to_numpy()}
     then[HIT_RATE] = (then[MRR] > 0).astype(float)
-    groups = [
-        rows.groupby(["tenant_id", "entity_id"], sort=False).ngroup().to_numpy()
-        for rows in (own, holdout)
-    ]
-    checks = []
+    names, checks = [ALL, *tenants], []
     for measure, values in gains(own).items():
         now, before = (
-            evaluate.mean(each, group, RESAMPLES, 0)
-            for each, group in zip((values, then[measure]), groups, strict=True)
+            _means(tenants, rows, each) for rows, each in ((own, values), (holdout, then[measure]))
         )
-        is_below = None not in (now["high"], before["low"]) and now["high"] < before["low"]
-        sentence = (
-            f"{run.interval(now)} on {len(own):,} answers with a next item is "
-            f"{'' if is_below else 'not '}significantly below the holdout's {run.interval(before)}."
-        )
-        state = ALARM if is_below else FINE
-        figures = now["value"], before["low"]
-        checks.append(Check("quality", tenant, NAMES[measure], state, *figures, sentence))
+        is_judged = (now.rows >= FEWEST) & (before.rows > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.maximum(np.hypot(now.error, before.error), 1e-9)
+            least = np.maximum(np.minimum(now.sessions, before.sessions) - 1, 1)
+            p = np.where(is_judged, stdtr(least, (now.mean - before.mean) / error), np.nan)
+        is_below = correct(p, names) < limits["alpha"]
+        for place, tenant in enumerate(names):
+            rows, subject = int(now.rows[place]), NAMES[measure]
+            if not is_judged[place]:
+                sentence = f"{rows} answers have a next item; {FEWEST} are needed."
+                checks.append(unknown("quality", tenant, subject, None, sentence))
+                continue
+            sentence = (
+                f"{run.interval(now.interval(place))} on {rows:,} answers with a next item is "
+                f"{'' if is_below[place] else 'not '}significantly below the holdout's "
+                f"{run.interval(before.interval(place))}."
+            )
+            figures = float(now.mean[place]), before.interval(place)["low"]
+            state = ALARM if is_below[place] else FINE
+            checks.append(Check("quality", tenant, subject, state, *figures, sentence))
     return checks
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Arrays by tenant, all together first: rows, sessions, the mean and its standard error."""
+
+    rows: np.ndarray
+    sessions: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+
+    def interval(self, place: int) -> dict[str, float]:
+        mean, half = float(self.mean[place]), float(1.96 * self.error[place])
+        return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+def _means(tenants: Sequence[str], rows: pd.DataFrame, values: np.ndarray) -> _Means:
+    """The mean of all and of each tenant, with the standard error of a mean of sessions' sums."""
+    place = 1 + pd.Index(tenants, dtype=object).get_indexer(rows["tenant_id"])
+    session = rows.groupby(["tenant_id", "entity_id"], sort=False).ngroup().to_numpy()
+    tenant, both = np.append(place, np.zeros_like(place)), np.append(values, values)
+    size = 1 + len(tenants)
+    count, total = np.bincount(tenant, minlength=size), np.bincount(tenant, both, size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = total / count
+        sums = pd.Series(both - mean[tenant]).groupby([tenant, np.append(session, session)]).sum()
+        owner = sums.index.get_level_values(0).to_numpy()
+        sessions = np.bincount(owner, minlength=size)
+        squares = np.bincount(owner, sums.to_numpy() ** 2, size)
+        error = np.sqrt(squares * sessions / (sessions - 1)) / count
+    return _Means(count, sessions, mean, error)
 
 
 def _decide(quality: list[Check], age_days: float, limits: Limits) -> dict[str, Any]:

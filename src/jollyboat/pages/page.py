@@ -1,5 +1,7 @@
 """Pages from the templates in `pages/templates`, each a single file that opens offline."""
 
+import base64
+import hashlib
 import math
 import os
 import re
@@ -48,6 +50,12 @@ def without_links(html: str) -> str:
     return LINK.sub(r"\1", BAR.sub("", html))
 
 
+def _script_hash(script: str) -> str:
+    """The source of this script in a content security policy."""
+    digest = hashlib.sha256(str(script).encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
 def _percent(value: float) -> str:
     percent = abs(100 * value)
     if percent in (0, 100):
@@ -70,7 +78,7 @@ FORMS: dict[str, Callable[..., str]] = {
     "decimal": lambda value, digits=3: f"{value:,.{digits}f}",  # 0.329
     "signed": lambda value: f"{value:+.3f}",  # +0.206
     # 1,739 and 15.4
-    "figure": lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}",
+    "figure": lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value or 0:.3g}",
     "times": lambda value: f"{value:.{2 if value < 2 else 1}f}",  # 2.7 times, 1.04 times
     "percent": _percent,  # 8.0 %, 0.033 %
     "share": lambda value: f"{100 * value:.3g}\u00a0%",  # 20 %, as on an axis
@@ -106,7 +114,11 @@ def _environment() -> Environment:
     environment.globals |= forms | {
         "axis": plot.axis,
         "time_axis": plot.time_axis,
+        "dated": plot.dated,
+        "marks": plot.marks,
+        "zip": zip,
         "trace": plot.trace,
     }
+    environment.filters["script_hash"] = _script_hash
     environment.tests["unknown"] = plot.is_unknown
     return environment

@@ -37,6 +37,7 @@ class RankingLearner:
         self._opened, self._settings = opened, settings
         self._seed, self._resamples = settings["train"]["seed"], settings["evaluate"]["resamples"]
         points = opened.frame(opened.features)
+        points = points[~points["tenant_id"].isin(settings["tenants"]["private"])]
         self._points = split_points(points, **settings["split"], most=MOST_TRAIN, seed=self._seed)
         self._points["holdout"] = self._points["holdout"][:MOST_HOLDOUT]  # in random order
         self.train_rows, self.holdout_rows = (

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,20 +12,22 @@ import numpy as np
 import pandas as pd
 from duckdb import ColumnExpression, ConstantExpression, DuckDBPyRelation
 
-from jollyboat.bundles.bundle import TENANT_ID
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.pages.plot import moment_of
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import Store, UserError, write_text
+from jollyboat.store import PROJECT, TENANT_ID, Store, UserError, write_text
+from jollyboat.store.locks import locked
 
 KEYS = ["tenant_id", "entity_id"]
 NEEDED = (*KEYS, "judgement_id", "judged_at", "judgement")
-JUDGEMENTS = {  # with the key on the keyboard
-    "fit": ("f", "Yes: a person, the right outcome"),
+GUIDELINES = "docs/review-guidelines.md"  # of the project
+LONGEST_COMMENT, LONGEST_NAME = 1_000, 80  # characters
+JUDGEMENTS = {  # with the key on the keyboard; @outcome@ is the word in project.toml
+    "fit": ("f", "Yes, both are right"),
     "not_a_person": ("n", "Not a person"),
-    "outcome_true": ("t", "The outcome happened"),
-    "outcome_false": ("w", "The outcome did not happen"),
+    "outcome_true": ("t", "The @outcome@ happened"),
+    "outcome_false": ("w", "The @outcome@ did not happen"),
     "cannot_say": ("c", "Cannot say"),
 }
 KINDS = {
@@ -32,6 +35,15 @@ KINDS = {
     "wrong": "The model was certain but wrong",
     "random": "Drawn at random",
 }
+
+
+def read_guidelines(project: Path = PROJECT) -> list[str]:
+    """The paragraphs of the team's guidelines; none where the project has no such file."""
+    try:
+        text = (project / GUIDELINES).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
 def queue(
@@ -97,10 +109,13 @@ def judge(
     point_at: str,
     judgement: str,
     judgement_id: str = "",
+    comment: str = "",
 ) -> str:
     """Write one judgement of a session; returns its id.
 
-    `judgement_id` is that of the form, which counts once however often it is sent.
+    A person judges a session once: a further judgement is not written, and the id of the first is
+    returned. To judge it again, undo the first. `judgement_id` is that of the form, which counts
+    once however often it is sent.
     """
     if judgement_id and not re.fullmatch("[0-9a-f]{32}", judgement_id):
         raise UserError(f"A judgement's id has 32 hex digits, not {judgement_id!r:.80}.")
@@ -114,10 +129,19 @@ def judge(
         point_at = f"{moment_of(point_at).isoformat()}Z"
     except (ValueError, OverflowError):
         raise UserError(f"A judgement's point_at is a time, not {point_at!r:.80}.") from None
-    session = {"tenant_id": tenant_id, "entity_id": entity_id, "point_at": point_at}
-    if judgement_id and any(store.raw.glob(f"labels/dt=*/{judgement_id}.jsonl")):
-        return judgement_id
-    return _write(store, by, judgement_id or uuid4().hex, **session, judgement=judgement)
+    if len(comment) > LONGEST_COMMENT:
+        raise UserError(
+            f"A comment has at most {LONGEST_COMMENT:,} characters, not {len(comment):,}."
+        )
+    fields = {"tenant_id": tenant_id, "entity_id": entity_id, "point_at": point_at}
+    fields |= {"judgement": judgement} | ({"comment": comment} if comment else {})
+    with locked(store.root / ".review.lock"):
+        if judgement_id and any(store.raw.glob(f"labels/dt=*/{judgement_id}.jsonl")):
+            return judgement_id
+        for line in judged(store):
+            if (line.get("by"), line["tenant_id"], line["entity_id"]) == (by, tenant_id, entity_id):
+                return line["judgement_id"]
+        return _write(store, by, judgement_id or uuid4().hex, **fields)
 
 
 def undo(store: Store, by: str, judgement_id: str) -> str:

@@ -24,6 +24,9 @@ WORDS = {
     "product_id": "product",
     "tenant_id": "tenant",
 }
+HISTORY_COLUMN = """\
+      - {{name: {0}, description: "{0} of the event, whose events are the history"}}
+"""
 LEAST_DAYS = 3  # with events in its history, else a weekly question does not ask about an entity
 
 
@@ -138,6 +141,7 @@ def _fill(template: str, name: str, question: Question) -> str:
         "horizon_days": question.horizon_days or "null",
         "history": f"\n          history: {history}" if history else "",
         "history_column": column if history else "",
+        "history_description": HISTORY_COLUMN.format(history) if history else "",
         "least_days": LEAST_DAYS,
     }
     text = (TEMPLATES / template).read_text(encoding="utf-8")

@@ -43,6 +43,9 @@ async def answer_requests(
     began: float,
 ) -> list[dict[str, Any]]:
     """An answer for each request, or an HTTPException for all of them where one fails."""
+    for tenant_id in {request.tenant_id for request in requests}:
+        if served.champions.needs(tenant_id):
+            await served.champions.load(tenant_id)
     ids = [uuid4().hex for _ in requests]
     entities = [
         entity_of(request, served) or own for request, own in zip(requests, ids, strict=True)
@@ -58,7 +61,8 @@ async def answer_requests(
     ]
     results = [await future for future in futures]
     if None in results:
-        raise HTTPException(503, served.champions.why_not())
+        tenant_id = requests[results.index(None)].tenant_id
+        raise HTTPException(503, served.champions.why_not(tenant_id))
     # The time of a batch is not the latency of an answer.
     latency_ms = (time.perf_counter() - began) * 1_000 if len(requests) == 1 else None
     failures = [number for number, result in enumerate(results) if isinstance(result[2], Exception)]

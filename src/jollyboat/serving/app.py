@@ -102,7 +102,8 @@ def _serve_questions(store: Store, bundle_folder: str | None) -> dict[str, Serve
         log.warning(sentence)
     for name in settings.questions:
         within = settings.store_name(name)
-        champions = Champions(store.of(within))
+        private = frozenset(settings.tenants.private)
+        champions = Champions(store.of(within), private=private)
         served[name] = ServedQuestion(within, champions, RequestQueue(champions))
     return served
 
@@ -234,7 +235,7 @@ async def ready(request: Request) -> Response:
 @app.get("/model")
 async def model(request: Request, tenant_id: str = SHARED, question: str = "") -> Response:
     """The manifest of a tenant's champion, since when and why it is champion, and its card."""
-    champion = _champion_of(request.app, tenant_id, question)
+    champion = await _champion_of(request.app, tenant_id, question)
     owner, about = champion.bundle.owner, f"&question={question}" if question else ""
     return JSONResponse(
         {
@@ -249,7 +250,7 @@ async def model(request: Request, tenant_id: str = SHARED, question: str = "") -
 @app.get("/model/card", response_class=HTMLResponse)
 async def card(request: Request, tenant_id: str = SHARED, question: str = "") -> Response:
     """The model card of a tenant's champion."""
-    champion = _champion_of(request.app, tenant_id, question)
+    champion = await _champion_of(request.app, tenant_id, question)
     return FileResponse(champion.bundle.card, media_type="text/html")
 
 
@@ -334,11 +335,13 @@ async def _follow_disk(app: FastAPI, seconds: float = 0.5) -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
-def _champion_of(app: FastAPI, tenant_id: str, question: str) -> LoadedModel:
+async def _champion_of(app: FastAPI, tenant_id: str, question: str) -> LoadedModel:
     champions = _question_of(app, question).champions if question else app.state.champions
+    if champions.needs(tenant_id):
+        await champions.load(tenant_id)
     champion = champions.of(tenant_id)
     if champion is None:
-        raise HTTPException(503, champions.why_not())
+        raise HTTPException(503, champions.why_not(tenant_id))
     return champion
 
 

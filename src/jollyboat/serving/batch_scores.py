@@ -6,42 +6,52 @@ A question that is asked as of now is scored at its newest point, any other one 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from jollyboat.bundles.bundle import Bundle, open_bundle
 from jollyboat.bundles.features import confine, refuse_other_statements
-from jollyboat.bundles.model import events_of
+from jollyboat.bundles.model import events_of, reasons_of
 from jollyboat.champions.champion import current
 from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store import Store, UserError, read_json, write_json
+from jollyboat.store.limits import core_count
+from jollyboat.training.estimators import Model
 from jollyboat.training.persistence import load
-from jollyboat.training.schema import FeatureSchema
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
 AT_POINT = ("train", "open")  # rows at their point, without the outcome
 MOST_IN_A_PART = 125_000
+MOST_EXPLAINED = 20
 MOST_PROBABLE_FIRST = "probability desc, tenant_id, entity_id"
 COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
 
 
-def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
+def score(snapshot: Snapshot, days: int, tenant_id: str = "", private: Collection[str] = ()) -> str:
     """Score the rows of the last days, of one tenant or all, and return the scores' id.
 
-    Only rows at their prediction point are scored; scores.json counts the others by status.
+    Only rows at their prediction point are scored; scores.json counts the others by status. The
+    rows of a `private` tenant without a model of its own have the status `no_model`.
     The id follows from snapshot, champions and days, so equal scores are made once.
     UserError where a tenant is unknown or has no champion, or a bundle is broken.
     """
     sessions, left_out = _newest_sessions(snapshot, days, tenant_id)
     store = snapshot.store
     tenants = sorted(sessions["tenant_id"].unique())
-    champions = {tenant: _champion_of(snapshot, tenant) for tenant in tenants}
+    champions = {tenant: _champion_of(store, tenant, private) for tenant in tenants}
+    if None in [one for tenant, one in champions.items() if tenant not in private]:
+        raise UserError("There is no champion to score with: `make deploy` makes one.")
+    is_answered = sessions["tenant_id"].map(champions).notna()
+    if not is_answered.all():
+        sessions, left_out["no_model"] = sessions[is_answered], int((~is_answered).sum())
+        champions = {tenant: one for tenant, one in champions.items() if one}
     bundles = {names: open_bundle(store.bundle(*names)) for names in set(champions.values())}
     contents = {"snapshot": snapshot.id, "champions": champions, "days": days}
     if store.question:
@@ -49,14 +59,15 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
     scores_id = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
     folder = store.scores / scores_id
     if not (folder / "scores.json").exists():
-        scores = []
-        for names, bundle in sorted(bundles.items()):
-            its_tenants = [tenant for tenant in tenants if champions[tenant] == names]
-            its_sessions = sessions[sessions["tenant_id"].isin(its_tenants)]
-            scores.append(_score_with(bundle, snapshot, its_sessions))
-        write_scores(folder, pd.concat(scores, ignore_index=True), MOST_PROBABLE_FIRST)
-        counts = {"rows": len(sessions), "left_out": left_out}
-        write_json(folder / "scores.json", {"id": scores_id, **counts, **contents})
+        scores = _score_with(bundles, champions, snapshot, sessions)
+        write_scores(folder, scores[COLUMNS], MOST_PROBABLE_FIRST)
+        about = {
+            "rows": len(sessions),
+            "left_out": left_out,
+            "thresholds": sorted({bundle.threshold for bundle in bundles.values()}),
+            "reasons": _explain_most_probable(bundles, snapshot, scores),
+        }
+        write_json(folder / "scores.json", {"id": scores_id, **about, **contents})
     return scores_id
 
 
@@ -85,15 +96,29 @@ def latest_score(store: Store, tenant_id: str, entity_id: str) -> dict[str, Any]
 
 def predict(bundle: Bundle, snapshot: Snapshot, entities: pd.DataFrame) -> pd.DataFrame:
     """The keys of the entities with the bundle's probability for each."""
-    model, columns = load(bundle.model), FeatureSchema.from_dict(bundle.schema).names
+    model = load(bundle.model)
+    return _predict_parts(bundle, snapshot, entities, lambda rows: _probability(model, rows))
 
-    def predict_part(features: pd.DataFrame) -> pd.DataFrame:
-        return features[KEYS].assign(probability=model.predict_proba(features[columns]))
+
+def _predict_parts(
+    bundle: Bundle,
+    snapshot: Snapshot,
+    entities: pd.DataFrame,
+    predict_part: Callable[[pd.DataFrame], np.ndarray],
+) -> pd.DataFrame:
+    """The keys of the entities with `predict_part` of the features that the bundle's SQL gives."""
+
+    def with_keys(features: pd.DataFrame) -> pd.DataFrame:
+        return features[KEYS].assign(probability=predict_part(features))
 
     parts = _compute_features(bundle, snapshot, entities)
     # Models predict on one thread each; the next part's features are computed meanwhile.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return pd.concat(pool.map(predict_part, parts), ignore_index=True)
+    with ThreadPoolExecutor(core_count()) as pool:
+        return pd.concat(pool.map(with_keys, parts), ignore_index=True)
+
+
+def _probability(model: Model, features: pd.DataFrame) -> np.ndarray:
+    return model.predict_proba(features[model.schema.names])
 
 
 def _compute_features(
@@ -160,20 +185,74 @@ def _newest_points(rows: pd.DataFrame, are_of_one_time: bool) -> pd.DataFrame:
     return rows.drop_duplicates(["tenant_id", "entity_id"], keep="last")
 
 
-def _champion_of(snapshot: Snapshot, tenant: str) -> tuple[str, str]:
-    champion = current(snapshot.store, tenant)
-    if champion is None:
-        raise UserError("There is no champion to score with: `make deploy` makes one.")
-    return champion
+def _champion_of(store: Store, tenant: str, private: Collection[str]) -> tuple[str, str] | None:
+    """The tenant's champion; where its pointer is broken the shared one, as on the server."""
+    try:
+        return current(store, tenant, private)
+    except (UserError, OSError):
+        return None if tenant in private else current(store)
 
 
-def _score_with(bundle: Bundle, snapshot: Snapshot, sessions: pd.DataFrame) -> pd.DataFrame:
-    scores = predict(bundle, snapshot, sessions)
-    return scores.assign(
-        decision=scores["probability"] >= bundle.threshold,
-        champion=bundle.owner,
-        model_version=bundle.version,
-    )[COLUMNS]
+def _score_with(
+    bundles: Mapping[tuple[str, str], Bundle],
+    champions: Mapping[str, tuple[str, str]],
+    snapshot: Snapshot,
+    sessions: pd.DataFrame,
+) -> pd.DataFrame:
+    """The scores of all sessions; the bundles that share their SQL share its features, too."""
+    by_sql: dict[str, dict[tuple[str, str], Bundle]] = {}
+    for names, bundle in sorted(bundles.items()):
+        by_sql.setdefault(_sql_of(bundle), {})[names] = bundle
+    scores, names_of = [], sessions["tenant_id"].map(champions)
+    for group in by_sql.values():
+        models = {names: load(bundle.model) for names, bundle in group.items()}
+
+        def predict_part(features: pd.DataFrame, models: Mapping = models) -> np.ndarray:
+            """Each row's probability by its tenant's model."""
+            groups = features.groupby(features["tenant_id"].map(champions)).indices
+            probability = np.empty(len(features))
+            for names, places in groups.items():
+                probability[places] = _probability(models[names], features.iloc[places])
+            return probability
+
+        first = next(iter(group.values()))
+        rows = sessions[names_of.isin(group)]
+        made = _predict_parts(first, snapshot, rows, predict_part)
+        names = made["tenant_id"].map(champions)
+        thresholds = {one: bundle.threshold for one, bundle in group.items()}
+        scores.append(
+            made.assign(
+                decision=made["probability"] >= names.map(thresholds),
+                champion=names.str[0],
+                model_version=names.str[1],
+            )
+        )
+    return pd.concat(scores, ignore_index=True)
+
+
+def _explain_most_probable(
+    bundles: Mapping[tuple[str, str], Bundle], snapshot: Snapshot, scores: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The reasons for each of the rows at the top of the list, with the row's ids."""
+    keys = ["probability", *KEYS[:2]]
+    top = scores.sort_values(keys, ascending=[False, True, True]).head(MOST_EXPLAINED)
+    names = pd.MultiIndex.from_frame(top[["champion", "model_version"]])
+    explained = []
+    # Rows whose bundles share their SQL are computed together, as in `_score_with`.
+    for _, rows in top.groupby([_sql_of(bundles[one]) for one in names]):
+        bundle = bundles[rows["champion"].iloc[0], rows["model_version"].iloc[0]]
+        features = pd.concat(_compute_features(bundle, snapshot, rows), ignore_index=True)
+        features = features.merge(rows[[*KEYS, *names.names]], on=KEYS)
+        for one, own in features.groupby(names.names):
+            model = load(bundles[one].model)
+            reasons = reasons_of(model, own[model.schema.names])
+            ids = own[KEYS[:2]].to_dict("index")
+            explained += [{**row, "reasons": reasons[place]} for place, row in ids.items()]
+    return sorted(explained, key=lambda row: (row["tenant_id"], row["entity_id"]))
+
+
+def _sql_of(bundle: Bundle) -> str:
+    return json.dumps([bundle.feature_sql, bundle.lookups, bundle.question], sort_keys=True)
 
 
 def write_scores(folder: Path, scores: pd.DataFrame, order: str) -> None:

@@ -1,11 +1,14 @@
 """The bundle of a run and what the gate reads about it, whatever kind of question the run is of."""
 
+from dataclasses import replace
 from typing import Any
 
 from jollyboat.bundles.bundle import Bundle
 from jollyboat.gate.gate import Facts
 from jollyboat.serving import deployment_checks, ranking_checks
+from jollyboat.store import project_settings
 from jollyboat.training.run import Run
+from jollyboat.training.targets import judge_targets
 
 
 def assemble_bundle(run: Run, title: str) -> Bundle:
@@ -17,7 +20,12 @@ def gather_facts(
     run: Run, bundle: Bundle, champion: tuple[str, str] | None
 ) -> tuple[Facts, dict[str, Any]]:
     """What the gate decides on, and the smoke test's figures."""
-    return _checks_of(run).gather_facts(run, bundle, champion)
+    facts, smoke = _checks_of(run).gather_facts(run, bundle, champion)
+    targets = project_settings().of(run.store.question).targets
+    if targets.is_gate:
+        judged = judge_targets(targets, bundle.manifest["metrics"], facts.p99_ms)
+        facts = replace(facts, targets=judged)
+    return facts, smoke
 
 
 def _checks_of(run: Run):

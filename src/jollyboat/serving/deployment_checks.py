@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,12 +18,14 @@ from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
 from jollyboat.gate.behaviour import Verdict, cases_of, judge, read_cases
 from jollyboat.gate.gate import Facts
+from jollyboat.gate.tenant_tail import compare_tenants
 from jollyboat.pages.page import render
 from jollyboat.serving import batch_scores
 from jollyboat.serving.smoke_test import run_smoke_test
 from jollyboat.snapshots import snapshot as snapshots
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import UserError, words_of
+from jollyboat.store import Store, UserError, project_settings, quoted, words_of
+from jollyboat.training.estimators import BASELINE
 from jollyboat.training.evaluate import difference
 from jollyboat.training.run import Run
 from jollyboat.training.segments import by_segment, segment_columns
@@ -47,10 +49,9 @@ def assemble_bundle(run: Run, title: str) -> Bundle:
         sample = answer_sample(
             run.model(run.chosen),
             run.feature_sql,
-            run.schema,
             lookups,
             threshold,
-            _choose_request(snapshot, run.feature_sql, lookups),
+            choose_request(snapshot, run.feature_sql, lookups),
             question,
         )
     except duckdb.Error as error:
@@ -94,7 +95,9 @@ def render_card(run: Run, template: str, title: str) -> str:
     """The model card of the run's chosen candidate."""
     return render(
         template,
-        to_data=os.path.relpath(run.store.root, run.store.bundle(SHARED, "version")) + "/",
+        to_data=to_data(run.store, SHARED),
+        to_run=os.path.relpath(run.folder / "report.html", run.store.bundle(SHARED, "version")),
+        owner=project_settings().project.owner,
         about=words_of(run.store),
         title=title,
         run=run,
@@ -102,6 +105,11 @@ def render_card(run: Run, template: str, title: str) -> str:
         metrics=run.metrics,
         chosen=run.chosen,
     )
+
+
+def to_data(store: Store, owner: str) -> str:
+    """The way from a page in a bundle of this owner to the data folder."""
+    return os.path.relpath(store.root, store.bundle(owner, "version")) + "/"
 
 
 def parts_of(
@@ -148,6 +156,8 @@ def gather_facts(
         champion_silence=compared.silence,
         segments=chosen["segments"],
         champion_segments=compared.segments,
+        tenants=_against_baseline(run) if compared.tenants is None else compared.tenants,
+        tenants_against="baseline" if compared.tenants is None else "champion",
         label_rate=holdout["label_rate"],
         calibration_error=chosen["holdout"]["calibration_error"]["value"],
         smoke_passed=figures is not None,
@@ -160,6 +170,10 @@ def gather_facts(
         misbehaving=[verdict.sentence for verdict in verdicts if not verdict.passed],
         behaving=sum(verdict.passed and not verdict.is_skipped for verdict in verdicts),
         skipped_cases=[verdict.sentence for verdict in verdicts if verdict.is_skipped],
+        cases=[
+            {key: getattr(verdict, key) for key in ("name", "passed", "figure", "limit")}
+            for verdict in verdicts
+        ],
         leaks=metrics.get("leaks"),
         roc_auc=chosen["holdout"]["roc_auc"]["value"],
         differing=differing,
@@ -177,7 +191,9 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[Verdict], dict[str, in
     size = min(SESSIONS_COMPARED, len(predictions))
     compared = predictions.sample(size, random_state=0)[KEYS]
     sessions = sessions_of(snapshot, compared)
-    verdicts = _judge_behaviour(bundle, snapshot, sessions)
+    # Without lookups no answer depends on an id.
+    with closing(LoadedModel(bundle)) as model:
+        verdicts = behaviour_of(snapshot)(model, sessions)
     probability = predictions.rename(columns={run.chosen: "probability"})[[*KEYS, "probability"]]
     expected = compared.merge(snapshot.rows_of(snapshot.features, compared), how="left")
     expected = expected.merge(probability, how="left")
@@ -190,8 +206,10 @@ def check_answers(run: Run, bundle: Bundle) -> tuple[list[Verdict], dict[str, in
     return verdicts, {name: count for name, count in counts.items() if count}
 
 
-def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list[Verdict]:
+def behaviour_of(snapshot: Snapshot) -> Callable[[LoadedModel, list], list[Verdict]]:
+    """A function of a model and held-out sessions: a verdict on each behavioural case."""
     events = snapshot.relation("events")
+    cases = read_cases(cases_of(snapshot.store.question))
 
     @cache
     def values(column: str) -> set[str]:
@@ -199,13 +217,13 @@ def _judge_behaviour(bundle: Bundle, snapshot: Snapshot, sessions: list) -> list
             return set()
         return {str(value) for (value,) in events.aggregate(f'"{column}"').fetchall()}
 
-    def predict(sessions: list) -> list[float]:
-        return [prediction.probability for prediction in model.predict(sessions)]
+    def judge_model(model: LoadedModel, sessions: list) -> list[Verdict]:
+        def predict(sessions: list) -> list[float]:
+            return [prediction.probability for prediction in model.predict(sessions)]
 
-    # Without lookups no answer depends on an id.
-    with closing(LoadedModel(bundle)) as model:
-        cases = read_cases(cases_of(snapshot.store.question))
         return judge(cases, predict, sessions, values)
+
+    return judge_model
 
 
 def differ(expected: pd.Series, actual: pd.Series) -> np.ndarray:
@@ -235,7 +253,7 @@ def sessions_of(snapshot: Snapshot, keys: pd.DataFrame) -> list[tuple]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The candidate's lead over the champion on the run's holdout, overall and by segment.
+    """The candidate against the champion on the run's holdout: overall, by segment, by tenant.
 
     `silence` is the reason where the champion cannot predict the holdout. `is_newer` is true where
     the candidate has learned from later sessions than the champion.
@@ -243,6 +261,7 @@ class Comparison:
 
     lead: dict | None = None
     segments: list[dict] | None = None
+    tenants: list[dict] | None = None
     is_newer: bool = False
     silence: str = ""
 
@@ -271,7 +290,18 @@ def against_champion(champion: tuple[str, str], run: Run) -> Comparison:
     lead = difference(label, *scores, settings["evaluate"]["resamples"], seed, persons)
     segments = segment_columns(Part.of(rows), settings["evaluate"]["segments"])
     judged = by_segment(segments, label, *scores, SEGMENT_RESAMPLES, seed, persons)
-    return Comparison(lead, judged, bool(seen_until < last_learned(run)))
+    tenants = compare_tenants(both["tenant_id"].to_numpy(), label, *scores, persons)
+    return Comparison(lead, judged, tenants, bool(seen_until < last_learned(run)))
+
+
+def _against_baseline(run: Run) -> list[dict]:
+    """The tenants' losses against the run's baseline; none where no baseline was trained."""
+    rows = run.predictions()
+    if BASELINE not in rows:
+        return []
+    scores = rows[run.chosen].to_numpy(), rows[BASELINE].to_numpy()
+    persons = rows["person"].to_numpy() if "person" in rows else None
+    return compare_tenants(rows["tenant_id"].to_numpy(), rows["label"].to_numpy(), *scores, persons)
 
 
 def last_learned(run: Run) -> pd.Timestamp:
@@ -304,9 +334,11 @@ def run_smoke(bundle: Bundle) -> tuple[dict[str, Any] | None, str]:
     return figures, f"The server was ready in {seconds} and answered its sample as expected."
 
 
-def _choose_request(snapshot: Snapshot, feature_sql: str, lookups: Mapping) -> dict[str, Any]:
-    """A made-up session at a prediction point, without the outcome."""
-    points, values = sorted(snapshot.prediction_points), common_values(snapshot)
+def choose_request(
+    snapshot: Snapshot, feature_sql: str, lookups: Mapping, tenant: str = ""
+) -> dict[str, Any]:
+    """A made-up session at a prediction point, without the outcome; its values are of `tenant`."""
+    points, values = sorted(snapshot.prediction_points), common_values(snapshot, tenant)
     if definition := snapshot.definition:
         request = sample_request(values)
         for event in request["events"]:
@@ -322,9 +354,13 @@ def _choose_request(snapshot: Snapshot, feature_sql: str, lookups: Mapping) -> d
     return min(zip(had_outcome, range(len(requests)), requests, strict=True))[2]
 
 
-def common_values(snapshot: Snapshot) -> dict[str, list[str]]:
-    """The most frequent values of the columns that identify nobody, for the sample request."""
-    events = snapshot.relation("events").filter("not is_outcome")
+def common_values(snapshot: Snapshot, tenant: str = "") -> dict[str, list[str]]:
+    """The most frequent values of the columns that identify nobody, for the sample request.
+
+    They are of one tenant, or of all.
+    """
+    of_tenant = f"and tenant_id = '{quoted(tenant)}'" if tenant else ""
+    events = snapshot.relation("events").filter(f"not is_outcome {of_tenant}")
 
     def most_frequent(name: str) -> list[str]:
         counts = events.filter(f"{name} is not null").aggregate(f"{name}, count(*) as n")

@@ -8,24 +8,29 @@ from typing import Any
 import pandas as pd
 
 from jollyboat.bundles.bundle import open_bundle
-from jollyboat.champions import champion
+from jollyboat.champions import champion, policy
 from jollyboat.experiments.pointer import running_experiment, suggest_restart
 from jollyboat.experiments.readout import read
 from jollyboat.gate import gate
 from jollyboat.monitoring import inputs
 from jollyboat.pages import page
 from jollyboat.pages.terminal import format_count, join_lines
-from jollyboat.serving import deployment_checks
+from jollyboat.serving import deployment
 from jollyboat.snapshots import snapshot
-from jollyboat.store import Store, UserError, write_json
+from jollyboat.store import Store, UserError, person, write_json
 from jollyboat.store.settings import Settings
 from jollyboat.training import run
 
 # The columns of the prediction log that a readout needs.
-LOG_COLUMNS = ["person_id", "anonymous_id", "session_id", "model_version", "answered_at"]
-LOG_COLUMNS += ["variant", "outcome", "latency_ms", "probability"]
+LOG_COLUMNS = ["tenant_id", "person_id", "anonymous_id", "session_id", "model_version"]
+LOG_COLUMNS += ["answered_at", "variant", "outcome", "latency_ms", "probability"]
 # A challenger may fail these checks of the gate, since the experiment decides them.
-DECIDED_BY_VISITORS = ("beats_the_baseline", "not_worse_than_champion", "no_segment_falls")
+DECIDED_BY_VISITORS = (
+    "beats_the_baseline",
+    "not_worse_than_champion",
+    "no_segment_falls",
+    "no_tenant_tail_falls",
+)
 
 
 def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
@@ -49,13 +54,13 @@ def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
             "An experiment compares outcomes that follow or not, and a ranking has none: "
             f"compare the runs of {store.question} by their figures."
         )
-    bundle = deployment_checks.assemble_bundle(chosen, f"Model card · {settings.project.name}")
+    bundle = deployment.assemble_bundle(chosen, f"Model card · {settings.project.name}")
     if (bundle.owner, bundle.version) == before:
         raise UserError(
             f"{bundle.version} is the champion itself: "
             "`make train` on newer data, or choose another run with --run."
         )
-    facts, _ = deployment_checks.gather_facts(chosen, bundle, before)
+    facts, _ = deployment.gather_facts(chosen, bundle, before)
     failures = [
         check.sentence
         for check in gate.decide(facts, settings.gate.model_dump()).checks
@@ -82,7 +87,8 @@ def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
 def readout(store: Store, settings: Settings) -> dict[str, Any]:
     """The experiment by the newest snapshot, also written as page and file below data/reports.
 
-    Answers without an anonymous_id are left out: their variant was not drawn.
+    Answers without an anonymous_id, and those to paused tenants, are left out: their variant was
+    not drawn.
     UserError where the champion has changed since the start.
     """
     experiment = _running(store)
@@ -97,6 +103,9 @@ def readout(store: Store, settings: Settings) -> dict[str, Any]:
     log = log if len(log) else pd.DataFrame(columns=LOG_COLUMNS)
     # A visitor's variant is drawn by the device, another question's by its entity.
     is_drawn = log["entity_id" if store.question else "anonymous_id"].notna()
+    policies = policy.read_policies(store)
+    paused = [name for name, each in policies.items() if each["state"] == policy.PAUSED]
+    is_drawn &= ~log["tenant_id"].isin(paused)
     is_of_both = log["model_version"].isin([experiment["version"], experiment["champion"]])
     began = pd.Timestamp(experiment["since"]).tz_localize(None)
     log = log[is_of_both & is_drawn & (pd.to_datetime(log["answered_at"]) >= began)]
@@ -130,7 +139,7 @@ def promote(store: Store, settings: Settings, force: str = "") -> str:
         owner,
         version,
         run=open_bundle(store.bundle(owner, version)).manifest["run"],
-        by=champion.person(),
+        by=person(),
         why=f"experiment, {result['verdict']}: {result['sentence']}",
         over=result["champion"],
         forced=None if is_better else force,

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jollyboat.bundles.bundle import SHARED
 from jollyboat.experiments.pointer import running_experiment
 from jollyboat.pages.plot import moment_of
 from jollyboat.review import review
 from jollyboat.store import Store, UserError, read_json, words_of
 from jollyboat.training.run import headline
 
-MOST_RUNS, MOST_STEPS = 10, 8
+MOST_RUNS, MOST_STEPS, MOST_OWNERS = 10, 8, 5
 UNREADABLE = (
     UserError,
     OSError,
@@ -54,12 +55,14 @@ def read_state(store: Store) -> dict[str, Any]:
         if (run := read(path, _run, "make train"))
     ]
     runs = sorted(runs, key=lambda run: run["finished_at"], reverse=True)[:MOST_RUNS]
-    histories = {
-        path.parent.name: read(path, _history, "make deploy")
-        for path in sorted(store.models.glob("*/champion.json"))
-    }
+    paths = sorted(store.models.glob("*/champion.json"))
+    if len(paths) > MOST_OWNERS:  # the page of all tenants shows the others
+        paths = [path for path in paths if path.parent.name == SHARED] or paths[:1]
+    histories = {path.parent.name: read(path, _history, "make deploy") for path in paths}
     latest = read(store.latest_snapshot, lambda pointer: str(pointer["snapshot"]), "make data")
     manifest = store.snapshots / (latest or "none") / "manifest.json"
+    data = read(manifest, _data, "make data")
+    held = data["held"] if data else []
     readout = store.reports / "experiment.json"
     others = [
         {"words": words_of(one), "store": one, "state": read_state(one)}
@@ -70,8 +73,11 @@ def read_state(store: Store) -> dict[str, Any]:
         "others": others,
         "champions": {owner: steps for owner, steps in histories.items() if steps},
         "runs": [run | {"figure": read_figure(run["id"])} for run in runs],
-        "data": read(manifest, _data, "make data"),
-        "refused": read(store.failed_rows, _refused, "make data", empty=[]) or [],
+        "data": data,
+        "refused": read(
+            store.failed_rows, lambda failed: _refused(failed, held), "make data", empty=[]
+        )
+        or [],
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": read_experiment(),
         "readout": read(readout, _readout, "jollyboat experiment read"),
@@ -86,6 +92,8 @@ def _pages(store: Store) -> dict[str, str]:
     scores = sorted(store.scores.glob("*/report.html"), key=lambda path: path.stat().st_mtime)
     pages = {
         "Data": store.reports / "data.html",
+        "Tenants": store.reports / "tenants.html",
+        "All runs": store.reports / "runs.html",
         "Monitor": store.monitor / "report.html",
         "Experiment": store.reports / "experiment.html",
         "Batch scores": scores[-1] if scores else store.scores / "none",
@@ -121,12 +129,21 @@ def _history(pointer: dict) -> list[dict[str, Any]]:
 def _data(manifest: dict) -> dict[str, Any]:
     names = ("events", "quarantined_events", "sessions")
     rows = {name: int(manifest["tables"][name]["rows"]) for name in names}
-    return {"id": manifest["id"], "published_at": moment_of(manifest["published_at"]), "rows": rows}
+    return {
+        "id": manifest["id"],
+        "published_at": moment_of(manifest["published_at"]),
+        "rows": rows,
+        "held": list(manifest.get("held", {})),
+    }
 
 
-def _refused(failed: list[dict]) -> list[str]:
-    """The expectations for which the last audit published nothing."""
-    critical = [each for each in failed if each["severity"] == "critical"]
+def _refused(failed: list[dict], held: list[str]) -> list[str]:
+    """The expectations for which the last audit published nothing, or other tenants than these."""
+    critical = [
+        each
+        for each in failed
+        if each["severity"] == "critical" and not {*(each.get("tenants") or [""])} <= {*held}
+    ]
     return [f"{each['table']}: {each['expectation']}" for each in critical]
 
 
@@ -138,4 +155,5 @@ def _monitor(report: dict) -> dict[str, Any]:
 
 
 def _readout(readout: dict) -> dict[str, Any]:
-    return {"version": readout["version"], "sentence": readout["sentence"]}
+    names = ("version", "sentence")
+    return {name: readout[name] for name in names} | {"verdict": readout.get("verdict", "open")}

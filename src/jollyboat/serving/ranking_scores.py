@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from contextlib import closing
 from datetime import timedelta
 
@@ -22,14 +23,16 @@ from jollyboat.store import UserError, write_json
 COLUMNS = [*KEYS, "place", "item", "score", "reason", "champion", "model_version"]
 
 
-def score(snapshot: Snapshot, days: int, tenant_id: str = "") -> str:
+def score(snapshot: Snapshot, days: int, tenant_id: str = "", private: Collection[str] = ()) -> str:
     """Rank the items for the newest point of each open session, and return the scores' id.
 
-    The id follows from snapshot, champions, days and withdrawn items, so equal scores are made
-    once. UserError where there is no champion, or its bundle is broken.
+    `private` tenants have no ranking, for it is of the shared model. The id follows from snapshot,
+    champions, days and withdrawn items, so equal scores are made once. UserError where there is no
+    champion, or its bundle is broken.
     """
     store, withdrawn = snapshot.store, read_withdrawn(snapshot.store.withdrawn)
     points = _open_points(snapshot, days, tenant_id)
+    points = points[~points["tenant_id"].isin(private)]
     tenants = sorted(points["tenant_id"].unique())
     champions = {tenant: current(store, tenant) for tenant in [*tenants, tenant_id or "shared"]}
     if None in champions.values():

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
-from jollyboat.bundles.model import LoadedModel, Prediction, Session
+from jollyboat.bundles.features import FeatureQuery
+from jollyboat.bundles.model import LoadedModel, Prediction, Session, predict_together
 from jollyboat.serving.champions import Champions
 
 # Of one pass, which delays all other requests.
@@ -74,7 +75,7 @@ class RequestQueue:
         return batch
 
     def _answer(self, batch: list[Waiting]) -> None:
-        by_model: dict[tuple[LoadedModel, str], list[Waiting]] = {}
+        by_query: dict[FeatureQuery, list[tuple[Waiting, LoadedModel, str]]] = {}
         for request in batch:
             if request.result.cancelled():
                 continue
@@ -82,21 +83,22 @@ class RequestQueue:
             if choice is None:
                 request.result.set_result(None)
             else:
-                by_model.setdefault(choice, []).append(request)
-        for (model, variant), requests in by_model.items():
-            _predict(model, variant, requests)
+                by_query.setdefault(choice[0].query, []).append((request, *choice))
+        for chosen in by_query.values():
+            _predict(chosen)
 
 
-def _predict(model: LoadedModel, variant: str, requests: list[Waiting]) -> None:
+def _predict(chosen: list[tuple[Waiting, LoadedModel, str]]) -> None:
     """Predict all in one pass, or one by one if that fails, so that only the bad ones fail."""
-    sessions = [request.session for request in requests]
     try:
-        predictions = model.predict(sessions, [request.explain for request in requests])
+        predictions = predict_together(
+            [(model, request.session, request.explain) for request, model, _ in chosen]
+        )
     except Exception as error:  # a user's SQL or candidate may raise anything
-        if len(requests) > 1:
-            for request in requests:
-                _predict(model, variant, [request])
+        if len(chosen) > 1:
+            for each in chosen:
+                _predict([each])
             return
         predictions = [error]
-    for request, prediction in zip(requests, predictions, strict=True):
+    for (request, model, variant), prediction in zip(chosen, predictions, strict=True):
         request.result.set_result((model, variant, prediction))

@@ -17,7 +17,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from jollyboat.bundles.bundle import TENANT_ID
 from jollyboat.bundles.features import (
     EVENT_COLUMNS,
     Rows,
@@ -27,6 +26,7 @@ from jollyboat.bundles.features import (
 )
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.bundles.ranking_model import MOST_ITEMS
+from jollyboat.store import TENANT_ID
 
 MOST_EVENTS, MOST_SESSIONS, MOST_PAYLOAD = 1_000, 500, 65_536
 # The kinds of validation error that are 413 rather than 422.
@@ -68,11 +68,33 @@ TYPES = {
 }
 
 
+MEANINGS = {
+    "event_id": "the event's own id; one that is repeated counts once",
+    "tenant_id": "the customer whose event it is, as in the request",
+    "source": "the system that recorded it",
+    "event_type": "what happened, in the words of the training data",
+    "occurred_at": "when it happened; UTC without a zone",
+    "received_at": "when it arrived",
+    "sequence": "the order among events of the same time",
+    "anonymous_id": "the device or browser",
+    "user_id": "the account, where somebody is logged in",
+    "session_id": "the visit",
+    "price": "of one piece, in `currency`",
+    "quantity": "the number of pieces",
+    "query": "the text of a search",
+    "page": "the kind of page",
+    "referrer": "the address of the page before",
+    "channel": "what brought the visitor",
+    "payload": "everything else; unlisted fields go here",
+}
+
+
 def _field_type(name: str, sql_type: str) -> Any:
+    meaning = Field(description=MEANINGS.get(name, f"the event's {name.replace('_', ' ')}"))
     if name in REQUIRED:
-        return Required[TYPES.get(sql_type, Identifier)]
+        return Required[Annotated[TYPES.get(sql_type, Identifier), meaning]]
     text = Identifier if name in IDENTIFIERS else Text
-    return TYPES.get(name, TYPES.get(sql_type, text)) | None
+    return Annotated[TYPES.get(name, TYPES.get(sql_type, text)) | None, meaning]
 
 
 # A dictionary, since models took half of the time to validate a request of twenty events.
@@ -88,11 +110,15 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    tenant_id: Annotated[str, Field(pattern=TENANT_ID)]
-    session_id: Identifier | None = None
-    explain: bool = False
+    tenant_id: Annotated[str, Field(pattern=TENANT_ID, description="the customer")]
+    session_id: Annotated[Identifier | None, Field(description="the visit")] = None
+    explain: Annotated[bool, Field(description="whether the answer has its reasons")] = False
     # Validation ends at the first bad event: a body may hold a million of them.
-    events: Annotated[list[CheckedEvent], Field(min_length=1, max_length=MOST_EVENTS), FailFast()]
+    events: Annotated[
+        list[CheckedEvent],
+        Field(min_length=1, max_length=MOST_EVENTS, description="the events so far"),
+        FailFast(),
+    ]
 
     @model_validator(mode="after")
     def _check_tenants(self) -> "PredictRequest":
@@ -141,9 +167,9 @@ class QuestionRequest(PredictRequest):
     the question is asked. `count` is the number of items that a ranking question is asked for.
     """
 
-    entity_id: Identifier | None = None
-    point_at: Moment | None = None
-    count: Annotated[int, Field(ge=1, le=MOST_ITEMS)] = 20
+    entity_id: Annotated[Identifier | None, Field(description="whom it is about")] = None
+    point_at: Annotated[Moment | None, Field(description="when it is asked; UTC")] = None
+    count: Annotated[int, Field(ge=1, le=MOST_ITEMS, description="items of a ranking")] = 20
 
     def entity_of(self, column: str) -> str | None:
         """The entity's id as staging keeps it, from the request or from this column of events."""

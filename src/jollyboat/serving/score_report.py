@@ -18,7 +18,7 @@ LEFT_OUT = {
 BY_TENANT = """
 select tenant_id, any_value(champion) as champion, any_value(model_version) as model_version,
     count(*) as session_count, avg(probability) as mean_probability,
-    count_if(decision) as decision_count
+    count_if(decision) as decision_count, sum(probability) as expected_count
 from {} group by tenant_id order by session_count desc, tenant_id
 """
 HISTOGRAM = f"""
@@ -26,6 +26,11 @@ select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, c
 from {{}} group by bin
 """
 TOP = "select tenant_id, entity_id, point_at, probability, decision from {} limit 20"
+EXPECTED = """
+select sum(probability) as value, 1.96 * sqrt(sum(probability * (1 - probability))) as half,
+    coalesce(sum(probability) filter (decision), 0) as above, count_if(decision) as decision_count
+from {}
+"""
 
 
 BY_TENANT_OF_RANKING = """
@@ -59,12 +64,22 @@ def gather(folder: Path) -> dict:
         by_tenant = connection.sql(BY_TENANT.format(source)).df().to_dict("records")
         counts = dict(connection.sql(HISTOGRAM.format(source)).fetchall())
         top = connection.sql(TOP.format(source)).df().to_dict("records")
+        [expected] = connection.sql(EXPECTED.format(source)).df().to_dict("records")
+    about = {"thresholds": [], "reasons": []} | _read(folder)
+    reasons = {(row["tenant_id"], row["entity_id"]): row["reasons"] for row in about["reasons"]}
+    top = [row | {"reasons": reasons.get((row["tenant_id"], row["entity_id"]), [])} for row in top]
     total = sum(row["session_count"] for row in by_tenant)
-    return _read(folder) | {
+    return about | {
+        "expected": expected,
         "meanings": LEFT_OUT,
         "by_tenant": by_tenant,
         "histogram": [
-            {"from": bin / BINS, "to": (bin + 1) / BINS, "session_count": counts.get(bin, 0)}
+            {
+                "from": bin / BINS,
+                "middle": (bin + 0.5) / BINS,
+                "to": (bin + 1) / BINS,
+                "session_count": counts.get(bin, 0),
+            }
             for bin in range(BINS)
         ],
         "top": top,

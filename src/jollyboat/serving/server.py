@@ -2,7 +2,9 @@
 
 import os
 import resource
+import signal
 import socket
+import sys
 import tempfile
 from contextlib import suppress
 
@@ -42,6 +44,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(listening: socket.socket, workers: int) -> bool:
     """Serve until a signal; False where the server did not start, whose reason it has printed."""
+    # uvicorn raises the signal again when it has ended; so what comes after it still happens.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     _raise_open_file_limit()
     config = uvicorn.Config(
         "jollyboat.serving.app:app",

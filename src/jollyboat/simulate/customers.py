@@ -15,9 +15,8 @@ from jollyboat.simulate.shop import (
     DEVICE_SHARES,
     DEVICES,
     HELP,
-    TENANT_SHARES,
-    TENANTS,
 )
+from jollyboat.simulate.tenants import Tenants
 
 CUSTOMER_SHARE = 0.2  # of the sessions
 VISIT_CHANCES, HABIT_SHARES = [1 / 2, 1 / 4, 1 / 7], [0.2, 0.4, 0.4]  # on a day; of the customers
@@ -29,14 +28,14 @@ LAPSE, HELP_PAGE, REMOVED_FROM_CART, HAD_COUPON, BOUGHT = -3.0, 2.2, 1.5, -1.5, 
 MOST_HELP_PAGES, VISITS_OF_A_PURCHASE = 2, 3
 
 
-def draw_customers(*, seed: int, sessions_per_day: int) -> pd.DataFrame:
+def draw_customers(tenants: Tenants, *, seed: int, sessions_per_day: int) -> pd.DataFrame:
     """The customers of the first day, a row each: who they are, and their chance of a visit."""
     rng = np.random.default_rng([9, seed])
     size = round(CUSTOMER_SHARE * sessions_per_day / np.dot(VISIT_CHANCES, HABIT_SHARES))
     return pd.DataFrame(
         {
             "visitor": FIRST_CUSTOMER + np.arange(size),
-            "tenant": rng.choice(len(TENANTS), size, p=TENANT_SHARES),
+            "tenant": rng.choice(len(tenants.names), size, p=tenants.shares),
             "visit_chance": rng.choice(VISIT_CHANCES, size, p=HABIT_SHARES),
         }
     ).assign(
@@ -46,10 +45,11 @@ def draw_customers(*, seed: int, sessions_per_day: int) -> pd.DataFrame:
     )
 
 
-def draw_visits(customers: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
-    """The customers who come on a day, once each."""
+def draw_visits(tenants: Tenants, customers: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
+    """The customers who come on a day, once each; nobody comes before the tenant's first day."""
     rng = np.random.default_rng([10, seed, day])
-    return customers[rng.random(len(customers)) < customers["visit_chance"]]
+    has_started = tenants.first_days[customers["tenant"]] <= day
+    return customers[has_started & (rng.random(len(customers)) < customers["visit_chance"])]
 
 
 def draw_lapses(

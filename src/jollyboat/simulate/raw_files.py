@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from jollyboat.simulate.shop import (
-    CATEGORIES,
+    CATEGORY_COUNT,
     CHANNELS,
     COUNTRIES,
     DEVICES,
     PURCHASE,
     STEPS,
-    TENANTS,
 )
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
@@ -30,22 +29,26 @@ with named as (select * replace (
         concat('e', lower(to_hex(event_id))) as event_id,
         concat('s', lower(to_hex(session_id))) as session_id,
         concat('a', lower(to_hex(cookie))) as cookie,
-        round(price * (1 - discount), 2) as price,
-        {CATEGORIES}[1 + category % {len(CATEGORIES)}] as category,
-        {TENANTS}[1 + tenant] as tenant,
+        round(price * rate * (1 - discount), 2) as price,
+        categories[1 + category % {CATEGORY_COUNT}] as category,
+        name as tenant,
         {CHANNELS}[1 + channel] as channel,
         {DEVICES}[1 + device] as device,
         {COUNTRIES}[1 + country] as country
     ),
-    {[step[0] for step in STEPS]}[1 + step] as type,
+    types[1 + step] as type,
     {[step[1] for step in STEPS]}[1 + step] as page,
     case when place >= login_place then concat('u', visitor) end as account
-    from (select * from rows order by arrived_ms, event_id) as rows
+    from (
+        select * from rows inner join vocabulary using (tenant) order by arrived_ms, event_id
+    )
 )
 """
 LINE = """
 select substr(line, 1, cast(length(line) * left_share as bigint)) as line from (
-    select left_share, concat(
+    select left_share, case when has_new_shape then concat(
+        '{"v":2,"shop":"', tenant, '","kind":"', type, '","at":', at_ms, '}'
+    ) else concat(
         '{"event":{', case when has_id then concat('"id":"', event_id, '",') end, '"type":"', type,
         '","ts":"', strftime(epoch_ms(at_ms), '%Y-%m-%dT%H:%M:%S.%gZ'),
         '"},"received":"', strftime(epoch_ms(received_ms), '%Y-%m-%dT%H:%M:%S.%gZ'),
@@ -66,19 +69,19 @@ select substr(line, 1, cast(length(line) * left_share as bigint)) as line from (
             when page = 'category' then concat(',"product":{"category":"', category, '"}')
             when page not in ('home', 'help') then concat(
                 ',"product":{"id":"p', number, '","category":"', category,
-                '","currency":"EUR","discount":', discount, ',"price":', price,
+                '","currency":"', currency, '","discount":', discount, ',"price":', price,
                 ',"quantity":', quantity, '}'
             )
         end,
-        case when type = 'purchase' then concat(',"order":{"id":"o', event_id, '"}') end, '}'
-    ) as line from named
+        case when page = 'thanks' then concat(',"order":{"id":"o', event_id, '"}') end, '}'
+    ) end as line from named
 )
 """
 ORDER = """
 select concat('o', event_id) as order_no, tenant as shop_code, account as customer_no,
     case when has_cookie then cookie end as visitor_cookie,
     strftime(epoch_ms(arrived_ms + 3600000), '%Y-%m-%d %H:%M:%S+01:00') as placed_at,
-    cast(price * quantity as decimal(12, 2)) as total, 'EUR' as currency,
+    cast(price * quantity as decimal(12, 2)) as total, currency,
     concat('[{"sku": "p', number, '", "qty": ', quantity, ', "price": ', price, '}]') as items
 from named
 """
@@ -105,8 +108,13 @@ def record_orders(
     return orders, events.drop(bought.index[rng.random(len(bought)) < UNREPORTED])
 
 
-def soil(events: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
-    """The browsers' lines with their errors, and `arrived_ms`, which is later for a repeat."""
+def soil(
+    events: pd.DataFrame, *, seed: int, day: int, broken_tenant: int | None = None
+) -> pd.DataFrame:
+    """The browsers' lines with their errors, and `arrived_ms`, which is later for a repeat.
+
+    The lines of a broken tenant have another shape, of whose fields only `shop` is the same.
+    """
     rng = np.random.default_rng([5, seed, day])
     size, sessions = len(events), int(events["session"].max()) + 1
     is_late, late = rng.random(size) < LATE, HOUR_MS * 48 ** rng.random(size)  # an hour to 2 days
@@ -122,18 +130,23 @@ def soil(events: pd.DataFrame, *, seed: int, day: int) -> pd.DataFrame:
         has_id=rng.random(size) >= NO_EVENT_ID,
         has_cookie=rng.random(size) >= NO_ANONYMOUS_ID,
         is_renamed=day >= RENAMED_FROM_DAY,
+        has_new_shape=events["tenant"] == (-1 if broken_tenant is None else broken_tenant),
     )
     wait = rng.exponential(10 * MINUTE_MS, size).astype(int)
     return pd.concat([lines, lines.assign(arrived_ms=received + wait)[rng.random(size) < REPEATED]])
 
 
-def write(path: Path, query: str, rows: pd.DataFrame) -> None:
-    """Write the rows as LINE, ORDER, TRUTH or CUSTOMERS; the same rows give the same bytes."""
+def write(path: Path, query: str, rows: pd.DataFrame, vocabulary: pd.DataFrame) -> None:
+    """Write the rows as LINE, ORDER, TRUTH or CUSTOMERS; the same rows give the same bytes.
+
+    `vocabulary` has the words of each tenant, as vocabulary.py returns them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     # One thread keeps the order; other days are written at the same time.
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("rows", rows)
+        connection.register("vocabulary", vocabulary)
         if query is LINE:
             verbatim = {"header": False, "sep": "\x1f", "quotechar": "", "escapechar": ""}
             connection.sql(NAMED + query).to_csv(str(temporary), **verbatim)

@@ -9,10 +9,9 @@ the outcome.
 import numpy as np
 import pandas as pd
 
-TENANTS, TENANT_SHARES = ["acme", "globex", "initech"], [0.70, 0.25, 0.05]
-TENANT_LOG_ODDS = np.array([-2.85, -2.8, -2.9])
-CATEGORIES = ["shoes", "shirts", "jackets", "bags", "watches"]
-PRODUCTS_PER_CATEGORY = [24, 12, 6]  # by tenant
+from jollyboat.simulate.tenants import Tenants
+
+CATEGORY_COUNT = 5  # of a tenant
 USUAL_PRICE, PRICE_SPREAD, APPEAL_SPREAD = 48.0, 0.6, 0.1  # the spreads on a logarithmic scale
 COUPON_SHARE, DISCOUNT = 0.5, 0.1  # of visits; of every price
 DEVICES, DEVICE_SHARES = ["mobile", "desktop", "tablet", "app", "bot"], [0.50, 0.32, 0.08, 0.10, 0]
@@ -27,12 +26,7 @@ RETURN_LAG, LONGEST_LAG = 0.2, 30  # days from a cookie's first day to a visit: 
 WEEKDAY_WEIGHTS = [1.05, 1.0, 0.97, 0.98, 0.95, 0.93, 1.12]  # from Monday
 PEAK_HOUR, HOUR_SPREAD = np.array([13, 19]), 5.0  # in UTC; of large and of small screens
 
-# Log-odds at the start of a session. Channel and coupon fit a linear model; only trees find the
-# hours of a screen and the middle pace. SCREEN_AND_HOUR is by screen, and by part of the day (to
-# 6, 11, 17, 24 h); PACE_LOG_ODDS is of a hurried, usual and slow pace.
-SCREEN_AND_HOUR = np.array([[-1.2, 1.2, 1.2, -1.2], [-1.2, -1.2, -1.2, 1.2]])
-CHANNEL_LOG_ODDS, COUPON_LOG_ODDS = np.array([0.1, 0.6, -0.9, -0.7, 0.8]), np.array([-0.15, 0.15])
-PACE_LOG_ODDS = np.array([-1.2, 1.2, -1.2])
+# Log-odds at the start of a session that every tenant has; tenants.py has the others.
 BUYER_CAME_BACK, WINDOW_SHOPPER, CAME_BACK_SOON = 1.3, -0.8, 0.4
 
 # The logarithm of the seconds between steps, by pace.
@@ -74,16 +68,16 @@ COMPANIONS_BY_PRICE, SEEN_BEFORE = [1.5, -1.5], 0.1  # the log-odds without and 
 CHECKOUT_AFTER = np.array([0.08, 0.5])  # by outcome; other buyers pay without a checkout event
 
 
-def draw_products(seed: int) -> pd.DataFrame:
+def draw_products(tenants: Tenants, seed: int) -> pd.DataFrame:
     """All products by tenant and category, with their `appeal` to buyers.
 
     `category` counts over all tenants, `number` within a tenant.
     """
     rng = np.random.default_rng([1, seed])
-    counts = np.repeat(PRODUCTS_PER_CATEGORY, len(CATEGORIES))
+    counts = np.repeat(tenants.products_per_category, CATEGORY_COUNT)
     products = pd.DataFrame({"category": np.repeat(np.arange(len(counts)), counts)})
     deviation, appeal, popularity = rng.normal(size=(3, len(products)))
-    products["number"] = 1 + products.groupby(products["category"] // len(CATEGORIES)).cumcount()
+    products["number"] = 1 + products.groupby(products["category"] // CATEGORY_COUNT).cumcount()
     products["price"] = np.round(USUAL_PRICE * np.exp(PRICE_SPREAD * deviation), 1)
     return products.assign(popularity=np.exp(popularity), appeal=APPEAL_SPREAD * appeal)
 
@@ -91,20 +85,26 @@ def draw_products(seed: int) -> pd.DataFrame:
 def draw_companions(products: pd.DataFrame, seed: int) -> np.ndarray:
     """The companions of each product, the first one first: others of its tenant, any category."""
     rng = np.random.default_rng([8, seed])
-    tenant = products["category"].to_numpy() // len(CATEGORIES)
-    order = rng.random((len(products), len(products)))
-    order[tenant[:, None] != tenant] = 1
-    np.fill_diagonal(order, 1)
-    return np.argsort(order, axis=1)[:, : len(COMPANION_WEIGHTS)]
+    companions = []
+    # A tenant at a time: the order of all products after each product would not fit into memory.
+    for _, own in products.groupby(products["category"] // CATEGORY_COUNT):
+        order = rng.random((len(own), len(products)))[:, own.index]
+        np.fill_diagonal(order, 1)
+        companions.append(own.index[0] + np.argsort(order, axis=1)[:, : len(COMPANION_WEIGHTS)])
+    return np.concatenate(companions)
 
 
-def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFrame:
+def draw_visitors(tenants: Tenants, *, seed: int, days: int, sessions_per_day: int) -> pd.DataFrame:
     """All cookies by their first day, `sessions_per_day` of each, from a month before the logs."""
     size = (days + LONGEST_LAG) * sessions_per_day
     # One generator per column, so that more days only add visitors.
     rng = [np.random.default_rng([2, seed, column]) for column in range(5)]
+    tenant = [
+        rng[0].choice(len(tenants.names), sessions_per_day, p=tenants.shares_on(day))
+        for day in range(-LONGEST_LAG, days)
+    ]
     return pd.DataFrame(index=range(size)).assign(
-        tenant=rng[0].choice(len(TENANTS), size, p=TENANT_SHARES),
+        tenant=np.concatenate(tenant),
         device=rng[1].choice(len(DEVICES), size, p=DEVICE_SHARES),
         country=rng[2].choice(len(COUNTRIES), size, p=COUNTRY_SHARES),
         has_account=rng[3].random(size) < ACCOUNT_SHARE,
@@ -113,6 +113,7 @@ def draw_visitors(*, seed: int, days: int, sessions_per_day: int) -> pd.DataFram
 
 
 def draw_sessions(
+    tenants: Tenants,
     visitors: pd.DataFrame,
     customers: pd.DataFrame,
     past: pd.DataFrame,
@@ -137,6 +138,7 @@ def draw_sessions(
     who = pd.concat([visitors.iloc[visitor], customers[visitors.columns]], ignore_index=True)
     visitor, size = np.concatenate([visitor, customers["visitor"]]), len(who)
     is_customer = np.arange(size) >= cookies
+    tenant = who["tenant"].to_numpy()
     small, has_account = IS_SMALL_SCREEN[who["device"]], who["has_account"].to_numpy()
     is_logged_in = has_account & (is_customer | (rng.random(size) < LOGGED_IN_SHARE))
     is_logged_in = is_logged_in.astype(int)
@@ -150,11 +152,11 @@ def draw_sessions(
     pace = rng.integers(len(LOG_SECONDS), size=size)
     is_bot = (rng.random(size) < BOT_SHARE) & ~is_customer
     log_odds = (
-        TENANT_LOG_ODDS[who["tenant"]]
-        + SCREEN_AND_HOUR[small, np.searchsorted([6, 11, 17], hour, side="right")]
-        + CHANNEL_LOG_ODDS[channel]
-        + COUPON_LOG_ODDS[coupon]
-        + PACE_LOG_ODDS[pace]
+        tenants.log_odds[tenant]
+        + tenants.screen_and_hour[tenant, small, np.searchsorted([6, 11, 17], hour, side="right")]
+        + tenants.channel[tenant, channel]
+        + tenants.coupon[tenant, coupon]
+        + tenants.pace[tenant, pace]
         + _weigh_past(visitor, past, day)
         - 30 * is_bot
     )
@@ -164,7 +166,7 @@ def draw_sessions(
         session_id=rng.integers(2**63, size=size),
         visitor=visitor,
         day=day,
-        category=who["tenant"] * len(CATEGORIES) + rng.integers(len(CATEGORIES), size=size),
+        category=tenant * CATEGORY_COUNT + rng.integers(CATEGORY_COUNT, size=size),
         # Half of the bots show in the device that they are bots.
         device=np.where(is_bot, np.where(visitor % 2, BOT, DESKTOP), who["device"]),
         login_place=np.select([is_logged_in == 1, logs_in], [0, rng.integers(2, 7, size)], 10_000),
@@ -217,7 +219,8 @@ def draw_events(
     first_product = np.searchsorted(category_of, np.arange(category_of.max() + 1))
     companion_weights = _weigh_companions(products, companions)
     now["product"] = first_product[category]
-    is_seen = np.zeros((size, len(products)), bool)
+    number = products["number"].to_numpy()
+    is_seen = np.zeros((size, number.max() + 1), bool)  # by session and its tenant's product
 
     def take(rows: np.ndarray, step: np.ndarray | int) -> None:
         now["step"][rows] = step
@@ -230,15 +233,15 @@ def draw_events(
         each, last = np.arange(len(views)), now["product"][views]
         shelf, near = shelf_shares[:, small[views], category[views]], companions[last]
         weights = companion_weights[coupon[views], last]
-        weights = weights * np.where(is_seen[views[:, None], near], SEEN_BEFORE, 1)
-        shares = _mix(shelf, weights, is_first=~is_seen[views, last])
+        weights = weights * np.where(is_seen[views[:, None], number[near]], SEEN_BEFORE, 1)
+        shares = _mix(shelf, weights, is_first=~is_seen[views, number[last]])
         on_shelf = first_product[category[views], None] + np.arange(shelf.shape[-1])
         on_show = np.concatenate([on_shelf, near], axis=1)
         product = on_show[each, _choose(rng, shares[buys[views], each])]
         # A companion may be on the shelf, too. Both ways to the product count.
         density = (shares * (on_show == product[:, None])).sum(axis=2)
         log_odds[views] += np.log(density[1] / density[0])
-        is_seen[views, product] = True
+        is_seen[views, number[product]] = True
         now["product"][views], category[views] = product, category_of[product]
 
     for place in range(steps.max()):
@@ -248,8 +251,8 @@ def draw_events(
         log_odds[rows] += np.log(STEP_SHARES[1, *state, step] / STEP_SHARES[0, *state, step])
         situation[rows] = SITUATIONS[step]
         changes = rows[step == CATEGORY]
-        chosen = rng.integers(len(CATEGORIES), size=len(changes))
-        category[changes] += chosen - category[changes] % len(CATEGORIES)
+        chosen = rng.integers(CATEGORY_COUNT, size=len(changes))
+        category[changes] += chosen - category[changes] % CATEGORY_COUNT
         show(rows[step == PRODUCT])
         take(rows, step)
     checkouts = np.flatnonzero(rng.random(size) < CHECKOUT_AFTER[buys])
@@ -273,7 +276,8 @@ def _share_views(products: pd.DataFrame) -> np.ndarray:
     """The shares of a category's products among its views, by outcome, screen and category."""
     log_price = np.log(products["price"] / USUAL_PRICE)
     preference = products["appeal"].to_numpy() + np.outer(BUYERS_LIKE_DEAR, log_price)
-    shares = np.zeros((2, 2, products["category"].max() + 1, max(PRODUCTS_PER_CATEGORY)))
+    counts = products["category"].value_counts()
+    shares = np.zeros((2, 2, len(counts), counts.max()))
     weights = products["popularity"].to_numpy() * np.exp([np.zeros_like(preference), preference])
     shares[:, :, products["category"], products.groupby("category").cumcount()] = weights
     return shares / shares.sum(axis=-1, keepdims=True)

@@ -1,8 +1,9 @@
-"""Raw logs of a small web shop with three tenants, and the true probabilities.
+"""Raw logs of web shops, three tenants or any number, and the true probabilities.
 
 The same seed gives the same bytes. A file contains the records that arrived on its day, so more
-days only add files. `shop.py` draws visitors and events, `customers.py` who comes back and for how
-long, `raw_files.py` the errors in the logs.
+days only add files. `tenants.py` draws the tenants, `shop.py` visitors and events, `customers.py`
+who comes back and for how long, `vocabulary.py` each tenant's words, `raw_files.py` the errors in
+the logs.
 """
 
 import json
@@ -32,9 +33,12 @@ from jollyboat.simulate.shop import (
     draw_sessions,
     draw_visitors,
 )
+from jollyboat.simulate.tenants import Tenants, default_tenants, draw_tenants
+from jollyboat.simulate.vocabulary import default_vocabulary, draw_vocabulary
 from jollyboat.store import UserError, write_text
 
 DAY_MS = 86_400_000
+MOST_TENANTS, SECOND_LARGEST = 9999, 1
 
 
 def simulate(
@@ -45,26 +49,35 @@ def simulate(
     start: date,
     days: int,
     sessions_per_day: int,
+    tenants: int | None = None,
     drift: int | None = None,
+    broken: int | None = None,
     customers: Path | None = None,
 ) -> dict[str, int]:
     """Write each day's web events and orders below `raw`; returns counts and `files_written`.
 
     Existing files stay. The settings are in simulated.json beside `raw`, and the names of the
     written files in simulated.txt. UserError if the logs have other settings or are not simulated.
-    From day `drift` on (the first is 1) half of the visitors
-    come by ads. `truth` (Parquet) has session_id, event_id, event_number and the probability that a
-    purchase follows. `customers` (Parquet) has user_id, day, visit_chance and lapse_probability of
-    each visit of a customer; customers.py predicts absences from them.
+    Without `tenants` there are acme, globex and initech; else so many of different sizes and kinds.
+    From day `drift` on (the first is 1) half of the visitors come by ads. From day `broken` on the
+    web events of the second largest tenant have another shape.
+    `truth` (Parquet) has session_id, event_id, event_number and the probability that a purchase
+    follows. `customers` (Parquet) has user_id, day, visit_chance and lapse_probability of each
+    visit of a customer; customers.py predicts absences from them.
     """
     if days < 1 or sessions_per_day < 1 or seed < 0:
         raise UserError(
             f"days = {days}, sessions_per_day = {sessions_per_day}, seed = {seed} cannot be "
             "simulated. Write at least 1, 1 and 0 in project.toml, [simulate]."
         )
+    if tenants is not None and not 1 <= tenants <= MOST_TENANTS:
+        raise UserError(
+            f"{tenants} tenants cannot be simulated. Give --tenants from 1 to {MOST_TENANTS}."
+        )
     dates = [start + timedelta(days=day) for day in range(days)]
     missing = {path for day in dates for path in _files(raw, day) if not path.exists()}
-    _claim(raw, {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day})
+    settings = {"seed": seed, "start": start.isoformat(), "sessions_per_day": sessions_per_day}
+    _claim(raw, settings | ({} if tenants is None else {"tenants": tenants}))
     truths = {TRUTH: truth, CUSTOMERS: customers}
     truths = {query: path for query, path in truths.items() if path is not None}
     if not missing and all(path.exists() for path in truths.values()):
@@ -72,14 +85,17 @@ def simulate(
     _own(raw, missing)
     for path in truths.values():
         path.unlink(missing_ok=True)  # a run that is killed leaves no truth
+    shops, vocabulary = _draw_shops(tenants, seed)
     counts, cores = Counter(), os.cpu_count() or 1
     pending, truths_by_day = [], []
     with ThreadPoolExecutor(cores) as writers:
         for today, (lines, orders, *truths_of_day) in zip(
-            dates, _draw_days(dates, seed, sessions_per_day, drift), strict=True
+            dates, _draw_days(shops, dates, seed, sessions_per_day, drift, broken), strict=True
         ):
             files = zip(_files(raw, today), (LINE, ORDER), (lines, orders), strict=True)
-            pending += [writers.submit(write, *file) for file in files if file[0] in missing]
+            pending += [
+                writers.submit(write, *file, vocabulary) for file in files if file[0] in missing
+            ]
             while len(pending) > 2 * cores:  # memory has room for a few days only
                 pending.pop(0).result()
             sessions = truths_of_day[0]["session_id"].nunique()
@@ -89,18 +105,33 @@ def simulate(
             future.result()
     rows = dict(zip((TRUTH, CUSTOMERS), zip(*truths_by_day, strict=True), strict=True))
     for query, path in truths.items():
-        write(path, query, pd.concat(rows[query], ignore_index=True))
+        write(path, query, pd.concat(rows[query], ignore_index=True), vocabulary)
     return counts | {"files_written": len(missing) + len(truths)}
 
 
+def _draw_shops(count: int | None, seed: int) -> tuple[Tenants, pd.DataFrame]:
+    """The tenants and their words; the default ones without a count."""
+    if count is None:
+        tenants = default_tenants()
+        return tenants, default_vocabulary(tenants.names)
+    tenants = draw_tenants(count, seed)
+    return tenants, draw_vocabulary(tenants.names, seed)
+
+
 def _draw_days(
-    dates: list[date], seed: int, sessions_per_day: int, drift: int | None
+    tenants: Tenants,
+    dates: list[date],
+    seed: int,
+    sessions_per_day: int,
+    drift: int | None,
+    broken: int | None,
 ) -> Iterator[list[pd.DataFrame]]:
     """For each day the lines and orders that arrive on it, and the truth of events and visits."""
-    products = draw_products(seed)
+    products = draw_products(tenants, seed)
     companions = draw_companions(products, seed)
-    visitors = draw_visitors(seed=seed, days=len(dates), sessions_per_day=sessions_per_day)
-    customers = draw_customers(seed=seed, sessions_per_day=sessions_per_day)
+    size = {"seed": seed, "sessions_per_day": sessions_per_day}
+    visitors = draw_visitors(tenants, days=len(dates), **size)
+    customers = draw_customers(tenants, **size)
     past = pd.DataFrame({"visitor": [], "day": [], "outcome": []}, dtype=int)
     in_transit: list[tuple[pd.DataFrame, ...]] = []
     for day, today in enumerate(dates):
@@ -108,7 +139,8 @@ def _draw_days(
         visit = {"weekday": today.weekday(), "has_campaign": drift is not None and day + 1 >= drift}
         midnight = int(datetime.combine(today, datetime.min.time(), UTC).timestamp()) * 1000
         visit["sessions_per_day"] = sessions_per_day
-        sessions = draw_sessions(visitors, draw_visits(customers, **draw), past, **draw, **visit)
+        visiting = draw_visits(tenants, customers, **draw)
+        sessions = draw_sessions(tenants, visitors, visiting, past, **draw, **visit)
         past = pd.concat([past, sessions[["visitor", "day", "outcome"]]])
         events = draw_events(products, companions, sessions, **draw)
         customers, visits = draw_lapses(customers, sessions, events, **draw)
@@ -116,10 +148,9 @@ def _draw_days(
         events = events.join(products[["number", "price"]], on="product")
         events["at_ms"] += midnight
         orders, reported = record_orders(events, **draw)
-        tables = [
-            pd.concat(parts)
-            for parts in zip(*in_transit, (soil(reported, **draw), orders), strict=True)
-        ]
+        is_broken = broken is not None and day + 1 >= broken
+        lines = soil(reported, **draw, broken_tenant=SECOND_LARGEST if is_broken else None)
+        tables = [pd.concat(parts) for parts in zip(*in_transit, (lines, orders), strict=True)]
         in_transit = [tuple(table[table["arrived_ms"] >= midnight + DAY_MS] for table in tables)]
         arrived = [table[table["arrived_ms"] < midnight + DAY_MS] for table in tables]
         truth = events[["session_id", "event_id", "place", "probability"]]

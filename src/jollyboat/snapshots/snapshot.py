@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.pages.terminal import join_lines
-from jollyboat.snapshots import distribution
+from jollyboat.snapshots import distribution, held_rows
 from jollyboat.store import (
     Store,
     UserError,
@@ -38,6 +38,7 @@ from jollyboat.warehouse.warehouse import (
 )
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
+MOST_USERS = 6  # that a line names; hundreds of tenants may have learned from one snapshot
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
 TABLE = {"columns": dict, "files": [{"file": str}]}
 LISTED, ABSENT = ("events", "sessions"), {"rows": 0, "columns": {}}
@@ -103,6 +104,15 @@ class Snapshot:
         return self._of_question["positive_count"] / count if count else None
 
     @property
+    def held(self) -> dict[str, dict]:
+        """The tenants that are held back: their rows here are those of an earlier snapshot.
+
+        Each has the `reason`, `since` (the day of the first run that held it back), `until` (the
+        day of its last session here, or None) and `record_count` (its events that wait).
+        """
+        return self.manifest.get("held", {})
+
+    @cached_property
     def ends_at(self) -> datetime | None:
         """Where the data ends, by the time of events; None without a session.
 
@@ -277,9 +287,17 @@ def open(snapshot_id: str, store: Store | None = None) -> Snapshot:
 
 
 def publish(
-    store: Store, facts: Mapping, feature_sql: Mapping[str, str] | str, notes: Mapping
+    store: Store,
+    facts: Mapping,
+    feature_sql: Mapping[str, str] | str,
+    notes: Mapping,
+    held: Mapping[str, str] | None = None,
+    keeps_last: bool = True,
 ) -> tuple[Snapshot, bool]:
     """Publish the warehouse's tables; returns the snapshot and whether it is new.
+
+    Of the tenants in `held`, each with the reason, the rows of the latest snapshot are published,
+    or none without `keeps_last`.
 
     `feature_sql` has the SQL of each question's features; "" is the first, a text alone is its SQL.
     The id is the hash of the content with `facts`, so the same rows are the same snapshot.
@@ -289,7 +307,9 @@ def publish(
     if isinstance(feature_sql, str):
         feature_sql = {"": feature_sql}
     with connect(store) as connection:
-        content = _describe_content(store, connection, feature_sql) | dict(facts)
+        last = open_latest(store) if held and keeps_last and latest_id(store) else None
+        held_back = _hold_back(store, connection, facts, last, held) if held else {}
+        content = _describe_content(store, connection, feature_sql) | dict(facts) | held_back
         snapshot_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         folder = store.snapshots / snapshot_id
         is_new = not (folder / "manifest.json").exists()
@@ -308,6 +328,27 @@ def publish(
     return open(snapshot_id, store), is_new
 
 
+def _hold_back(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    facts: Mapping,
+    last: Snapshot | None,
+    held: Mapping[str, str],
+) -> dict:
+    """Make the connection read the rows of `last` for the tenants in `held`.
+
+    Other code may have computed their features and labels: these are left out.
+    """
+    outdated = []
+    if last and last.manifest.get("code") != facts.get("code"):
+        names = other_questions(store)
+        outdated = [features_of(name) for name in ["", *names]] + [
+            f"{name}_points" for name in names
+        ]
+    tables = published_tables(store)
+    return {"held": held_rows.keep_last_rows(connection, tables, last, held, outdated)}
+
+
 def _describe_content(
     store: Store, connection: duckdb.DuckDBPyConnection, feature_sql: Mapping[str, str]
 ) -> dict:
@@ -318,7 +359,9 @@ def _describe_content(
     }
     span = connection.sql("select min(started_at), max(ended_at) from sessions").fetchone()
     views = dict(
-        connection.sql("select view_name, sql from duckdb_views() where not internal").fetchall()
+        connection.sql(
+            "select view_name, sql from duckdb_views() where not internal and not temporary"
+        ).fetchall()
     )
     return {
         "tables": tables,
@@ -517,8 +560,14 @@ def _lines_of_all(store: Store) -> Iterator[str]:
         yield (
             f"{each.id:<14}{published_at:<18}{''.join(f'{count:>12,}' for count in counts)}"
             f"{each.statuses.get('train', 0):>15,}"
-            f"{_percent(each.label_rate):>12}  {', '.join(in_use.get(each.id, []))}"
+            f"{_percent(each.label_rate):>12}  {_format_users(in_use.get(each.id, []))}"
         ).rstrip()
+
+
+def _format_users(users: list[str]) -> str:
+    """The users, at most MOST_USERS of them by name."""
+    more = len(users) - MOST_USERS
+    return ", ".join([*users[:MOST_USERS], *([f"{more} more"] if more > 0 else [])])
 
 
 def format_one(one: Snapshot) -> str:
@@ -527,7 +576,7 @@ def format_one(one: Snapshot) -> str:
 
 
 def _lines_of_one(one: Snapshot) -> Iterator[str]:
-    manifest, users = one.manifest, ", ".join(uses(one.store).get(one.id, [])) or "nobody"
+    manifest, users = one.manifest, _format_users(uses(one.store).get(one.id, [])) or "nobody"
     statuses = ", ".join(f"{count:,} {status}" for status, count in one.statuses.items())
     yield (
         f"snapshot {one.id}, published {one.published_at}, code {manifest.get('code')}, "
@@ -535,6 +584,11 @@ def _lines_of_one(one: Snapshot) -> Iterator[str]:
     )
     yield f"events from {' to '.join(manifest.get('events_between', ['unknown']))}"
     yield f"sessions: {statuses}; label rate {_percent(one.label_rate)}"
+    yield from (
+        f"held back: {tenant}, since {each['since']}, rows up to {each['until'] or 'none'}, "
+        f"{each['record_count']:,} records wait: {each['reason']}"
+        for tenant, each in one.held.items()
+    )
     yield from (f"audit: FAILED: {sentence}" for sentence in manifest.get("warnings", []))
     yield f"{'table':<22}{'rows':>12}{'columns':>9}{'files':>8}{'MB':>9}"
     for name, table in manifest["tables"].items():

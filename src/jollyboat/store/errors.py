@@ -11,6 +11,22 @@ FAULTS = (
         "make room, then run the same command again.",
     ),
     (
+        (
+            "java.lang.OutOfMemoryError",
+            "Please increase heap size",
+            "Please increase executor memory",
+            "insufficient memory for the Java Runtime",
+            "Could not reserve enough space",
+        ),
+        "Spark has too little memory ({line}). Nothing was published; raise spark_memory under "
+        "[build] in project.toml, then run the same command again.",
+    ),
+    (
+        ("All masters are unresponsive", "Master removed our application"),
+        "Spark's master does not answer ({line}). Nothing was published; start it or correct "
+        "spark_master under [build] in project.toml, then run the same command again.",
+    ),
+    (
         ("Could not set lock on file",),
         "The warehouse is open in another program ({line}). "
         "Close it, then run the same command again.",

@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,21 +23,35 @@ FIRST = "purchase_intent"  # the question of a project.toml without [questions]
 class Section(BaseModel):
     """A table of settings. Every name is required, and no other is allowed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,  # the site's page of all settings shows them
+    )
 
 
 class Project(Section):
+    """The answers that generated the project."""
+
     name: str
+    """The project's name, on all pages."""
     slug: str
+    """The name of Metaflow's project and of objects on a cluster."""
     description: str
+    """What the project predicts and what for."""
     owner: str
+    """Who answers for the project: a team or a person."""
 
 
 class Simulate(Section):
     seed: Annotated[int, Field(ge=0)]
     start: Annotated[date, Field(strict=False)]
     days: Count
+    """Days of logs."""
     sessions_per_day: Count
+    """Sessions of a day, on average."""
 
 
 class Split(Section):
@@ -80,6 +94,7 @@ class Gate(Section):
     min_outcomes: Count
     champion_margin: Share
     segment_drop: Share
+    tenant_drop: Share = 0.05
     calibration_error: Share
     feature_auc: Share
     model_auc: Share
@@ -93,6 +108,7 @@ class Gate(Section):
 class Serve(Section):
     host: Text
     port: Annotated[int, Field(ge=0, le=65_535)]
+    """The port; 0 lets the system choose one."""
     workers: Count
 
 
@@ -124,6 +140,83 @@ class Review(Section):
     days: Count
 
 
+class Tenants(Section):
+    """A tenant needs `min_outcomes` among the rows that a model of its own would learn from.
+
+    The shared model learns from no row of the `private` tenants.
+    """
+
+    min_outcomes: Count = 50
+    private: list[Text] = []
+
+
+class Targets(Section):
+    """What a team promised about a question; pages show it as met or missed."""
+
+    quality: Share | None = None
+    """Average precision on the holdout; for a ranking, MRR@20."""
+    value_per_1000: float | None = None
+    """Value of 1,000 decisions, in the unit of `[decision]`."""
+    precision: Share | None = None
+    """Precision at the threshold."""
+    recall: Share | None = None
+    """Recall at the threshold."""
+    p99_ms: Positive | None = None
+    """99th percentile of a response, in milliseconds, at most."""
+    is_gate: bool = False
+    """Whether the gate refuses a candidate that misses a target."""
+
+
+class Storage(Section):
+    """Where `data/` has its copy."""
+
+    remote: str = ""
+    """`s3://bucket/prefix`; without it, `data/` has no copy."""
+
+
+class Cluster(Section):
+    """What `jollyboat cluster export` needs to know; one machine needs none of it."""
+
+    image: str = ""
+    """The containers' image; `--image` comes first."""
+    namespace: Text = "default"
+    """The namespace of Kubernetes."""
+    secrets: list[Text] = []
+    """Secrets of Kubernetes whose entries become variables of the containers."""
+    environment: list[Text] = []
+    """Variables whose values at the export the containers get."""
+    schedule: Text = "15 4 * * *"
+    """When DataFlow starts, as a line of cron, in UTC."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a lost pod is started again."""
+    shards: Count = 4
+    """The pods that fit the models of tenants at the same time."""
+    data_shards: Count = 1
+    """The pods that read raw files, or build the tables of tenants, at the same time."""
+
+
+class Build(Section):
+    """Where the models after staging run."""
+
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """The engine: `duckdb` or `spark`."""
+    spark_master: Text = "local[*]"
+    """The address of Spark's master; `SPARK_MASTER` in the environment comes first."""
+    spark_memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")] = "4g"
+    """Memory of the driver and of each executor, such as `500m` or `4g`."""
+
+
+class StepResources(Section):
+    """The resources of a step's container on a cluster."""
+
+    cpu: Positive = 1
+    """Cores."""
+    memory_gb: Positive = 4
+    """Memory in GB; DuckDB takes 60 % of it."""
+    disk_gb: Positive = 20
+    """Disk in GB."""
+
+
 class Question(Section):
     """The words for a question's entity and outcome, and tables that replace entries of the others.
 
@@ -134,8 +227,11 @@ class Question(Section):
     __pydantic_extra__: dict[str, dict[str, Any]]
 
     entity: Text = "session"
+    """The word for whom it is about."""
     outcome: Text = "outcome"
-    is_wanted: bool = True  # whether an experiment's variant with more outcomes is the better one
+    """The word for what is predicted."""
+    is_wanted: bool = True
+    """Whether an experiment's variant with more outcomes is the better one."""
 
 
 class Settings(Section):
@@ -148,6 +244,12 @@ class Settings(Section):
     __pydantic_extra__: dict[str, dict[str, Any]]
 
     questions: Annotated[dict[Name, Question], Field(min_length=1)] = {FIRST: Question()}
+    tenants: Tenants = Tenants()
+    targets: Targets = Targets()
+    store: Storage = Storage()
+    cluster: Cluster = Cluster()
+    build: Build = Build()
+    resources: dict[Name, dict[Name, StepResources]] = {}  # by flow and step
 
     project: Project
     simulate: Simulate
@@ -222,6 +324,8 @@ def _sentence(tables: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) ->
             names = Settings.model_fields[section].annotation.model_fields
             suggestion = suggest(key, names) or f" There are {', '.join(names)}."
             return f"[{section}] has no setting {key}.{suggestion}"
+        case "extra_forbidden", [*names, key] if names:
+            return f"[{'.'.join((section, *names))}] has no setting {key}."
         case "value_error", _:
             return f"[{section}] {error['msg'].removeprefix('Value error, ')}."
         case _, []:

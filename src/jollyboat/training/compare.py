@@ -1,6 +1,6 @@
-"""Two training runs side by side, or all runs in a table, from their folders alone."""
+"""Training runs side by side, or all runs in a table, from their folders alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +22,17 @@ FIGURES = (
     "expected_value_per_1000",
 )
 MOST_CHANGED, LEAST_CHANGE, RESAMPLES = 10, 0.0005, 500
+MOST_RUNS = 200  # of the table, the newest
 KEYS = ["tenant_id", "entity_id", "point_at"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences of run a and run b."""
+    """The differences of run a and run b, on the rows that the holdouts of `others` have, too."""
 
     a: Run
     b: Run
+    others: Sequence[Run] = ()
 
     @cached_property
     def settings(self) -> list[tuple[str, object, object]]:
@@ -74,7 +76,10 @@ class Comparison:
         before = self.a.predictions().rename(columns={self.a.chosen: "before"})
         after = self.b.predictions().rename(columns={self.b.chosen: "after"})
         columns = ["label", "before", *before.columns.intersection(["person"])]
-        return before[[*KEYS, *columns]].merge(after[[*KEYS, "after"]], on=KEYS)
+        rows = before[[*KEYS, *columns]].merge(after[[*KEYS, "after"]], on=KEYS)
+        for other in self.others:
+            rows = rows.merge(other.predictions()[KEYS], on=KEYS)
+        return rows
 
     @cached_property
     def lead(self) -> Mapping | None:
@@ -85,6 +90,14 @@ class Comparison:
         persons = rows["person"].to_numpy() if "person" in rows else None
         scores = (rows[name].to_numpy() for name in ("label", "after", "before"))
         return difference(*scores, RESAMPLES, 0, persons)
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` where the interval of b's lead is on one side of 0, else `open`."""
+        low, high = (self.lead or {}).get("low"), (self.lead or {}).get("high")
+        if low is None or low <= 0 <= high:
+            return "open"
+        return "better" if low > 0 else "worse"
 
     @cached_property
     def changed(self) -> tuple[int, list[dict]]:
@@ -121,39 +134,67 @@ def format_comparison(comparison: Comparison) -> str:
 
 def format_runs(store: Store) -> str:
     """A line for each finished run, the newest first."""
-    finished = [
-        (read_json(path, finished_at=str)["finished_at"], path.parent.name)
-        for path in store.runs.glob("*/run.json")
-    ]
+    finished = _finished(store)
     if not finished:
         return "There is no training run yet. Run `make train`."
     lines = []
-    for at, run_id in sorted(finished, reverse=True):
-        run = Run(store, run_id)
+    for at, run in finished:
+        run_id = run.id
         measure, figure = headline(_best(run)["holdout"])
         seconds = run.cost.get("seconds", float("nan"))
         lines.append(
             f"{run_id:<14}{at[:16]:<18}{run.snapshot_id:<14}{run.chosen:<12}"
-            f"{interval(figure):<28}{seconds:>8.1f}"
+            f"{interval(figure):<28}{seconds:>8.1f}  {format_tags(run.tags)}".rstrip()
         )
     heading = (
         f"{'run':<14}{'finished at':<18}{'snapshot':<14}{'chosen':<12}"
-        f"{f'{measure} (95 %)':<28}{'seconds':>8}"
+        f"{f'{measure} (95 %)':<28}{'seconds':>8}  tags"
     )
     return join_lines([heading, *lines])
 
 
-def compare(store: Store, run_a: str, run_b: str) -> tuple[Comparison, Path]:
-    """Two runs side by side, and the page that shows them; UserError if one does not exist."""
-    comparison = Comparison(runs.open(run_a, store), runs.open(run_b, store))
-    if comparison.a.is_ranking:
+def format_tags(tags: Mapping) -> str:
+    """A run's tags and its note."""
+    return ": ".join(filter(None, [", ".join(tags["tags"]), tags["note"]]))
+
+
+def write_table(store: Store, title: str) -> None:
+    """Write reports/runs.html, the table of all finished runs, if there is one."""
+    rows = [_row(at, run) for at, run in _finished(store)[:MOST_RUNS]]
+    if rows:
+        page.write(store, store.reports / "runs.html", "runs.html", title=title, rows=rows)
+
+
+def _row(at: str, run: Run) -> dict:
+    holdout = _best(run)["holdout"]
+    measure, figure = headline(holdout)
+    about = {"id": run.id, "at": at, "snapshot": run.snapshot_id, "chosen": run.chosen}
+    value = holdout.get("expected_value_per_1000", {}).get("value")
+    about |= {"measure": measure, "figure": figure, "value": value}
+    return about | {"seconds": run.cost.get("seconds"), **run.tags}
+
+
+def _finished(store: Store) -> list[tuple[str, Run]]:
+    """When each finished run ended, and the run; the newest first."""
+    paths = store.runs.glob("*/run.json")
+    ended = [(read_json(path, finished_at=str)["finished_at"], path.parent.name) for path in paths]
+    return [(at, Run(store, run_id)) for at, run_id in sorted(ended, reverse=True)]
+
+
+def compare(store: Store, run_ids: Sequence[str]) -> tuple[list[Comparison], Path]:
+    """Each run beside the first, on the rows of all, and the page; UserError if one is missing."""
+    first, *rest = [runs.open(run_id, store) for run_id in run_ids]
+    comparisons = [
+        Comparison(first, run, [other for other in rest if other is not run]) for run in rest
+    ]
+    if first.is_ranking:
         raise UserError(
             "Runs of a ranking are not compared; `jollyboat runs --question "
             f"{store.question}` lists their figures."
         )
-    path = store.reports / f"compare-{comparison.a.id}-{comparison.b.id}.html"
-    page.write(store, path, "compare.html", title="Two runs", comparison=comparison)
-    return comparison, path
+    path = store.reports / f"compare-{'-'.join(run.id for run in (first, *rest))}.html"
+    page.write(store, path, "compare.html", title="Compared runs", comparisons=comparisons)
+    return comparisons, path
 
 
 def _lead(comparison: Comparison) -> str:

@@ -3,7 +3,6 @@
 Everything here uses rows before the holdout, at most MOST_ROWS of them, evenly spaced.
 """
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jollyboat.store.limits import core_count
 from jollyboat.training.estimators import BASELINE, Model, find_candidate, fit
 from jollyboat.training.evaluate import Ranking, difference
 from jollyboat.training.explanation import explain, is_estimate
@@ -92,7 +92,7 @@ def diagnose(
     gap = pd.Timedelta(days=horizon_days)
     backtests = _backtest_jobs(dict.fromkeys([BASELINE, name]), past, gap)
     find_candidate(name)  # import it here: threads that import one module wait for each other
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(core_count()) as threads:
         jobs = [*curve, *backtests]
         probabilities = list(threads.map(lambda job: job.run(schema, settings), jobs))
     values = [

@@ -74,21 +74,47 @@ def difference(
     The interval is of the lead beyond chance. On labels in random order the finer of two scores
     has the higher average precision: by 0.012 with 10 positives among 600 rows.
     """
+    lead = lead_with_p(label, a, b, resamples, seed, groups)
+    return {name: lead[name] for name in ("value", "low", "high")}
+
+
+def lead_with_p(
+    label: Array, a: Array, b: Array, resamples: int, seed: int, groups: Array | None = None
+) -> Interval:
+    """The result of `difference`, and `p`: the one-sided p-value that the lead is not above 0.
+
+    A t-test of the lead beyond chance. The standard error is the resamples' standard deviation
+    times sqrt(n / (n - 1)), for n units of the rarer outcome (Hesterberg, 2015), with n - 1
+    degrees of freedom. p is 1 where there is no interval.
+    """
     first, second = Ranking.of(label, a, groups), Ranking.of(label, b, groups)
 
     def lead(times: Array) -> dict[str, float]:
         return {"lead": first.average_precision(times) - second.average_precision(times)}
 
-    result, chance = _intervals(lead, first, resamples, seed)["lead"], 0.0
-    if result["low"] is not None:
-        chance = _chance_precision(first, seed) - _chance_precision(second, seed)
-    ends = {name: None if end is None else end - chance for name, end in result.items()}
-    return ends | {"value": result["value"]}
+    values, drawn = _resample(lead, first, resamples, seed)
+    result = _interval(values["lead"], drawn["lead"], _widening(first), RANGES["lead"])
+    if result["low"] is None:
+        return result | {"p": 1.0}
+    chance = _chance_precision(first, seed) - _chance_precision(second, seed)
+    p = _p_above_zero(result["value"] - chance, drawn["lead"], _rarer_units(first))
+    return {
+        "value": result["value"],
+        "low": result["low"] - chance,
+        "high": result["high"] - chance,
+        "p": p,
+    }
 
 
 def log_loss(label: Array, probability: Array) -> float:
     """The mean log loss of these probabilities, kept off 0 and 1."""
-    return float(_losses(np.asarray(label), probability).mean())
+    return float(row_losses(np.asarray(label), probability).mean())
+
+
+def row_losses(label: Array, probability: Array) -> Array:
+    """The log loss of each row; probabilities are kept off 0 and 1."""
+    kept = np.clip(probability, EPSILON, 1 - EPSILON)
+    return -np.where(label > 0, np.log(kept), np.log1p(-kept))
 
 
 def calibration_chance(probability: Array, seed: int, draws: int = 200) -> float:
@@ -189,7 +215,7 @@ def _figures(
     bins = np.flatnonzero(np.diff(_quantile_bins(p), prepend=-1))  # first row of each bin
     gap, kept = y - p, np.clip(p, EPSILON, 1 - EPSILON)
     slope, influence = _calibration_slope(y, np.log(kept / (1 - kept)))
-    row_terms = np.stack([_losses(y, p), gap**2, influence])
+    row_terms = np.stack([row_losses(y, p), gap**2, influence])
 
     def figures(times: Array) -> dict[str, float]:
         weights = times[ranking.unit]
@@ -232,11 +258,6 @@ def _top_lift(ranking: Ranking, rows: Array, gained: Array) -> float:
     return np.interp(TOP * rows[-1], row_steps, hit_steps) / (TOP * positives)
 
 
-def _losses(y: Array, p: Array) -> Array:
-    kept = np.clip(p, EPSILON, 1 - EPSILON)
-    return -np.where(y > 0, np.log(kept), np.log1p(-kept))
-
-
 def _calibration_slope(y: Array, odds: Array) -> tuple[float, Array]:
     """The slope (NaN where none is finite) and each row's influence on it."""
     from sklearn.linear_model import LogisticRegression  # here: a deployment does not need it
@@ -254,17 +275,24 @@ def _calibration_slope(y: Array, odds: Array) -> tuple[float, Array]:
 def _intervals(
     figures: Figures, ranking: Ranking, resamples: int, seed: int
 ) -> dict[str, Interval]:
-    units, rng, drawn = int(ranking.unit.max()) + 1, np.random.default_rng(seed), []
+    values, drawn = _resample(figures, ranking, resamples, seed)
     wider = _widening(ranking)
-    for _ in range(resamples if np.isfinite(wider) else 0):
+    return {
+        name: _interval(value, drawn[name], wider, RANGES.get(name, (0, 1)))
+        for name, value in values.items()
+    }
+
+
+def _resample(
+    figures: Figures, ranking: Ranking, resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, Array]]:
+    """Each figure, and its values over the resamples of units; none with one rarer unit."""
+    units, rng, drawn = int(ranking.unit.max()) + 1, np.random.default_rng(seed), []
+    for _ in range(resamples if _rarer_units(ranking) > 1 else 0):
         times = np.bincount(rng.integers(0, units, units, dtype=np.int32), minlength=units)
         drawn.append(figures(times.astype(float)))
     values = figures(np.ones(units))
-    resampled = {name: np.array([each[name] for each in drawn]) for name in values}
-    return {
-        name: _interval(value, resampled[name], wider, RANGES.get(name, (0, 1)))
-        for name, value in values.items()
-    }
+    return values, {name: np.array([each[name] for each in drawn]) for name in values}
 
 
 def _chance_precision(ranking: Ranking, seed: int) -> float:
@@ -278,15 +306,28 @@ def _chance_precision(ranking: Ranking, seed: int) -> float:
     return float(np.mean(shuffled))
 
 
+def _rarer_units(ranking: Ranking) -> int:
+    """The number of units (rows or persons) that have the rarer outcome."""
+    classes = ranking.label > 0, ranking.label == 0
+    return min(len(np.unique(ranking.unit[rows])) for rows in classes)
+
+
 def _widening(ranking: Ranking) -> float:
     """The factor of an interval's half-widths; infinite with one unit of the rarer outcome."""
     from scipy.special import ndtri, stdtrit  # here: a server does not need it
 
-    classes = ranking.label > 0, ranking.label == 0
-    few = min(len(np.unique(ranking.unit[rows])) for rows in classes)
+    few = _rarer_units(ranking)
     if few < 2:
         return np.inf
     return stdtrit(few - 1, 0.975) / ndtri(0.975) * np.sqrt(few / (few - 1))
+
+
+def _p_above_zero(lead: float, drawn: Array, few: int) -> float:
+    from scipy.special import stdtr  # here: a server does not need it
+
+    finite = drawn[np.isfinite(drawn)]
+    error = finite.std(ddof=1) * np.sqrt(few / (few - 1)) if len(finite) > 1 else 0.0
+    return float(stdtr(few - 1, -lead / error)) if error > 0 else 1.0
 
 
 def _interval(value: float, drawn: Array, wider: float, span: tuple[float, float]) -> Interval:

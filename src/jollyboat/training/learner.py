@@ -1,13 +1,14 @@
 """The steps of a training run on one snapshot, for a question with a yes or no outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.training import training
+from jollyboat.training import own_models, training
+from jollyboat.training.split import KEYS
 
 
 class Learner:
@@ -18,13 +19,32 @@ class Learner:
 
     def __init__(self, opened: Snapshot, settings: Mapping):
         self._settings, self._horizon_days = settings, opened.horizon_days
-        rows = opened.training_rows()
-        self._split, self._schema = training.prepare(rows, settings, opened.horizon_days)
+        self._rows = opened.training_rows()
+        is_private = self._rows["tenant_id"].isin(settings["tenants"]["private"])
+        shared = self._rows[~is_private]
+        self._split, self._schema = training.prepare(shared, settings, opened.horizon_days)
         self.train_rows, self.holdout_rows = len(self._split.train), len(self._split.holdout)
 
     def fit(self, name: str, folder: Path) -> dict[str, Any]:
         """Fit one candidate and save it in `folder`; see training.fit_candidate."""
         return training.fit_candidate(name, self._split, self._schema, self._settings, folder)
+
+    def fit_tenants(self, tenants: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
+        """A model of its own for each tenant; see own_models.fit_tenants."""
+        rows = self._rows[self._rows["tenant_id"].isin(tenants)].groupby("tenant_id")
+        return own_models.fit_tenants(dict(iter(rows)), self._settings, folder, self._horizon_days)
+
+    def compare_tenants(
+        self, results: Mapping[str, Mapping], shared: Mapping
+    ) -> tuple[dict[str, dict[str, Any]], pd.DataFrame, dict[str, Any]]:
+        """Each tenant's result beside the shared model's, the own models' holdout, a summary.
+
+        `shared` is the result of the shared model's chosen candidate.
+        """
+        rows = self._split.holdout.keys[KEYS[:3]].assign(probability=shared["holdout"])
+        all_results = own_models.without_own(self._rows, self._settings) | results
+        compared, holdout = own_models.compare(all_results, rows, self._settings)
+        return compared, holdout, own_models.summarize(compared, holdout, rows)
 
     def compare(self, fitted: Mapping[str, Mapping], saved: Path) -> dict[str, Any]:
         """The figures of the run; see training.compare."""

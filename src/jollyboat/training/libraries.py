@@ -17,7 +17,7 @@ LIBRARIES = {
 
 def installed_libraries() -> dict[str, str]:
     """The installed version of each library."""
-    return {name: package.version for name, package in _installed().items()}
+    return dict(_versions())
 
 
 def licences() -> dict[str, str]:
@@ -35,6 +35,11 @@ def _licence(package: Distribution) -> str:
         return ", ".join(names)
     files = [file for file in package.files or [] if file.name.startswith("LICENSE")]
     return files[0].read_text().strip().partition("\n")[0] if files else "unknown"
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: package.version for name, package in _installed().items()}
 
 
 @cache

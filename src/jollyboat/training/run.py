@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -26,6 +26,7 @@ from jollyboat.store import (
     write_text,
 )
 from jollyboat.training.libraries import installed_libraries
+from jollyboat.training.thresholds import cuts
 
 FIGURE = dict.fromkeys(("value", "low", "high"), float | int | None)
 
@@ -93,10 +94,42 @@ class Run:
         with duckdb.connect() as connection:
             return connection.read_parquet(str(self.folder / "holdout.parquet")).df()
 
+    def own_model(self, tenant: str) -> Path:
+        """The folder of a tenant's own saved model."""
+        return self.folder / "tenants" / tenant
+
+    @property
+    def own_models(self) -> dict[str, dict]:
+        """The result of each tenant's own model; see jollyboat.training.own_models.compare."""
+        return read_json(self.folder / "tenants.json", default={})
+
+    def own_predictions(self):
+        """The own models' holdouts as a data frame: keys, label and probability."""
+        with duckdb.connect() as connection:
+            return connection.read_parquet(str(self.folder / "tenants.parquet")).df()
+
     @property
     def cost(self) -> dict:
         """Wall-clock and CPU seconds, peak memory and disk space in MB, and the cost by task."""
         return read_json(self.folder / "run.json", {}, cost=dict | None).get("cost") or {}
+
+    @property
+    def tags(self) -> dict:
+        """The words that people gave the run: `tags` and a `note`."""
+        return {"tags": [], "note": ""} | read_json(self.folder / "tags.json", default={})
+
+    def tag(self, name: str, note: str | None, is_removed: bool = False) -> dict:
+        """Give the run this tag, or remove it, and write the note if there is one."""
+        present = [one for one in self.tags["tags"] if one != name]
+        tags = {"tags": present if is_removed else [*present, name]}
+        tags["note"] = self.tags["note"] if note is None else note
+        write_json(self.folder / "tags.json", tags)
+        return tags
+
+    def keep_own_models(self, results: Mapping[str, Mapping], holdout) -> None:
+        """Write the result of each tenant's own model, and their holdouts."""
+        self._write_rows(holdout, "tenants.parquet")
+        write_json(self.folder / "tenants.json", results)
 
     def finish(
         self,
@@ -108,11 +141,7 @@ class Run:
         seconds: float,
     ) -> None:
         """Write the run's results; run.json comes last and marks the run as complete."""
-        draft = self.folder / f".holdout.{os.getpid()}.parquet"
-        with duckdb.connect() as connection:
-            connection.register("predictions", predictions)
-            connection.execute("copy predictions to ? (format parquet)", [str(draft)])
-        draft.replace(self.folder / "holdout.parquet")
+        self._write_rows(predictions, "holdout.parquet")
         write_json(self.folder / "metrics.json", metrics)
         write_json(self.folder / "schema.json", schema)
         write_text(self.folder / "features.sql", feature_sql)
@@ -127,6 +156,13 @@ class Run:
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         about = {"run": self.id, "chosen": metrics["chosen"], "finished_at": finished_at}
         write_json(self.folder / "run.json", about | {"cost": cost})
+
+    def _write_rows(self, rows, name: str) -> None:
+        draft = self.folder / f".{os.getpid()}.{name}"
+        with duckdb.connect() as connection:
+            connection.register("rows", rows)
+            connection.execute("copy rows to ? (format parquet)", [str(draft)])
+        draft.replace(self.folder / name)
 
 
 def begin(store: Store, snapshot_id: str, settings: Mapping) -> Run:
@@ -223,8 +259,21 @@ def write_page(run: Run, title: str) -> str:
         "judged": _count_judgements(run),
         "gates": _gates(run),
     }
-    template = "rank_run.html" if run.is_ranking else "run.html"
+    template = "rank_run.html"
+    if not run.is_ranking:
+        template, context["cuts"] = "run.html", _cuts(run)
     return page.write(run.store, run.report, template, title=title, run=run, **context)
+
+
+def _cuts(run: Run) -> list[dict[str, float | None]]:
+    """What acting on the holdout at each threshold brings; see jollyboat.training.thresholds."""
+    metrics, holdout = run.metrics, run.predictions()
+    start, end = (
+        datetime.fromisoformat(metrics["split"]["holdout"][key]) for key in ("from", "to")
+    )
+    days = max((end - start) / timedelta(days=1), 1.0)
+    probability, decision = holdout[run.chosen], run.settings["decision"]
+    return cuts(holdout["label"], probability, metrics["threshold"], decision, days)
 
 
 def _count_judgements(run: Run) -> dict[str, int]:

@@ -57,23 +57,10 @@ class Split:
 
 
 def by_time(frame: pd.DataFrame, train: float, validation: float, horizon_days: int = 0) -> Split:
-    """The rows with status 'train', split in order of `point_at`; rows of one moment stay together.
-
-    `train` and `validation` are shares of the rows; the rest is the holdout. With a horizon they
-    are shares of the time, and the rows of a horizon before validation and holdout are left out:
-    so no label of a part is decided in a later one. Raises `UserError`.
-    """
-    rows = frame[(frame["status"] == "train") & frame["label"].notna()]
+    """The parts of `cut`; UserError unless each has rows with the outcome and without it."""
+    rows = _labelled(frame)
     _check_outcomes(frame, rows)
-    # tenant and entity make the order of equal times the same on every machine
-    rows = rows.sort_values(["point_at", "tenant_id", "entity_id"], kind="stable")
-    if horizon_days:
-        parts = _cut_with_gaps(rows, train, validation, pd.Timedelta(days=horizon_days))
-    else:
-        times = rows["point_at"].to_numpy()
-        first, second = _cut(times, train), _cut(times, train + validation)
-        parts = (rows.iloc[:first], rows.iloc[first:second], rows.iloc[second:])
-    split = Split(*map(Part.of, parts))
+    split = cut(frame, train, validation, horizon_days)
     for name, part in vars(split).items():
         positives = int(part.label.sum())
         if positives in (0, len(part)):
@@ -85,6 +72,30 @@ def by_time(frame: pd.DataFrame, train: float, validation: float, horizon_days: 
                 "project.toml."
             )
     return split
+
+
+def cut(frame: pd.DataFrame, train: float, validation: float, horizon_days: int = 0) -> Split:
+    """The rows with status 'train', split in order of `point_at`; rows of one moment stay together.
+
+    `train` and `validation` are shares of the rows; the rest is the holdout. With a horizon they
+    are shares of the time, and the rows of a horizon before validation and holdout are left out:
+    so no label of a part is decided in a later one. Any part may be empty.
+    """
+    rows = _labelled(frame)
+    if horizon_days:
+        parts = _cut_with_gaps(rows, train, validation, pd.Timedelta(days=horizon_days))
+    else:
+        times = rows["point_at"].to_numpy()
+        first, second = (_cut(times, share) for share in (train, train + validation))
+        parts = (rows.iloc[:first], rows.iloc[first:second], rows.iloc[second:])
+    return Split(*map(Part.of, parts))
+
+
+def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows to learn from, in order of time."""
+    rows = frame[(frame["status"] == "train") & frame["label"].notna()]
+    # tenant and entity make the order of equal times the same on every machine
+    return rows.sort_values(["point_at", "tenant_id", "entity_id"], kind="stable")
 
 
 def _format_open(frame: pd.DataFrame) -> str:
@@ -164,4 +175,6 @@ def _cut_with_gaps(
 
 def _cut(times: np.ndarray, share: float) -> int:
     """The first row of the moment at which this share of the rows ends."""
+    if not len(times):
+        return 0
     return int(np.searchsorted(times, times[min(round(share * len(times)), len(times) - 1)]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jollyboat.training.dependence import dependence
 from jollyboat.training.diagnosis import (
     MOST_ROWS,
     average_precision,
@@ -94,7 +95,9 @@ def compare(
     chosen = choose({name: one["validation"] for name, one in candidates.items()})
     best, probability = candidates[chosen], fitted[chosen]["holdout"]
     best["found_segments"] = search_segments(split.holdout, schema, probability, judge.seed)
-    best["examples"] = examples(load(saved / chosen), split.holdout, probability)
+    model = load(saved / chosen)
+    best["examples"] = examples(model, split.holdout, probability)
+    best["dependence"] = dependence(model, split.holdout, best["importance"])
     diagnosis = diagnose(chosen, split, schema, settings, horizon_days)
     on_validation = best["validation"]["average_precision"]["value"]
     sentences = format_diagnosis(diagnosis, best["on_train"], on_validation, chosen)

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 import duckdb
 import yaml
+from jinja2 import Template
 
 from jollyboat.landing import landing
 from jollyboat.landing.landing import Landing
@@ -30,13 +31,20 @@ from jollyboat.store import (
     hash_folder,
     hash_text,
     is_alive,
+    leased,
+    project_settings,
     read_json,
     write_json,
 )
+from jollyboat.store.limits import container_memory
+from jollyboat.warehouse import spark_build
 from jollyboat.warehouse.variables import Variables, parse
 
 DBT = PROJECT / "dbt"
+DBT_RUN = ("dbt.cli.main", "run", "--no-use-colors")
 TOO_LITTLE_BYTES = 1_000_000
+MEMORY_LIMIT = "DUCKDB_MEMORY_LIMIT"  # the variable in profiles.yml
+CONTAINER_SHARE = 0.6  # the rest is for Python, and for what DuckDB does not count
 
 
 def variables() -> Variables:
@@ -45,7 +53,7 @@ def variables() -> Variables:
 
 
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
-    """The warehouse, read only, within the memory limit of `profiles.yml`."""
+    """The warehouse, read only, within `memory_limit`."""
     return duckdb.connect(str(store.warehouse), read_only=True, config=memory_limit())
 
 
@@ -56,8 +64,16 @@ def count_rows(store: Store, table: str) -> int:
 
 
 def memory_limit() -> dict[str, str]:
-    """DuckDB's setting for the memory that it may take before it uses the disk."""
-    profile = yaml.safe_load((PROJECT / "profiles.yml").read_text(encoding="utf-8"))["project"]
+    """DuckDB's setting for the memory that it may take before it uses the disk.
+
+    In a container with a limit it is a share of that, else what `profiles.yml` says. DuckDB itself
+    takes as many threads as the container has cores.
+    """
+    most = container_memory()
+    if most and MEMORY_LIMIT not in os.environ:
+        return {"memory_limit": f"{int(most * CONTAINER_SHARE) // 1_000_000}MB"}
+    text = (PROJECT / "profiles.yml").read_text(encoding="utf-8")
+    profile = yaml.safe_load(Template(text).render(env_var=os.environ.get))["project"]
     return {"memory_limit": profile["outputs"][profile["target"]]["settings"]["memory_limit"]}
 
 
@@ -75,33 +91,41 @@ def environment(store: Store) -> dict[str, str]:
         "DBT_PROFILES_DIR": str(PROJECT),
         "DBT_TARGET_PATH": str(store.dbt / "target"),
         "DBT_LOG_PATH": str(store.dbt / "logs"),
+        MEMORY_LIMIT: memory_limit()["memory_limit"],
         "DO_NOT_TRACK": "1",
     }
 
 
-def land(store: Store, accepts: bool = False) -> Landing:
+def land(store: Store, accepts: bool = False, tenant: str | None = None) -> Landing:
     """`landing.land` with the settings of `dbt/dbt_project.yml`."""
     settings = variables()
     sources, feedback = settings.sources, settings.feedback_sources
-    return landing.land(store, sources, feedback, settings.lines_at_once, accepts)
+    return landing.land(store, sources, feedback, settings.lines_at_once, accepts, tenant)
 
 
-def accept_days(store: Store) -> list[str]:
-    """Accept the days that the last build reports in `missing_ids`; returns all accepted days."""
-    query = (
-        "select distinct source, cast(arrived_on as varchar) as arrived_on from missing_ids "
-        "where is_unusual or is_accepted order by all"
-    )
+def accept_days(store: Store, tenant: str | None = None) -> list[str]:
+    """Accept the days that the last build reports, of one tenant or of all; returns all days.
+
+    They are in `missing_ids` and `tenant_days`.
+    """
+    query = """
+        with days as (
+            select *, is_unusual as is_reported from missing_ids
+            union all by name
+            select *, is_collapsed or is_quarantined as is_reported from tenant_days)
+        select distinct tenant_id, source, cast(arrived_on as varchar) as arrived_on from days
+        where is_accepted or is_reported and ($tenant is null or tenant_id = $tenant)
+        order by all"""
     try:
         with connect(store) as connection:
-            days = connection.sql(query).df().to_dict("records")
+            days = connection.execute(query, {"tenant": tenant}).df().to_dict("records")
     except (duckdb.IOException, duckdb.CatalogException) as error:
         raise UserError(
             "The days to accept are not known: no `make data` has ended yet, or one is running. "
             "Run `make data`, then `jollyboat land --accept`."
         ) from error
     write_json(store.accepted_days, days)
-    return [f"{day['source']}/dt={day['arrived_on']}" for day in days]
+    return [f"{day['source']}/dt={day['arrived_on']} of {day['tenant_id']}" for day in days]
 
 
 @contextmanager
@@ -131,7 +155,8 @@ def locked(
                 "Another data run has built the tables after they were audited; "
                 "nothing was published. Run `make data` again."
             )
-        yield file.fileno()
+        with leased():
+            yield file.fileno()
 
 
 def _acquire(file: TextIO, deadline: float) -> None:
@@ -153,10 +178,14 @@ def _acquire(file: TextIO, deadline: float) -> None:
 
 @dataclass(frozen=True)
 class Build:
-    """A build of the tables. `process` is its `dbt run`; None if the last build is up to date."""
+    """A build of the tables. `process` is its `dbt run`; None if the last build is up to date.
+
+    `models` are those that shards have built before (see shards.py).
+    """
 
     process: subprocess.Popen | None
     inputs: dict[str, str]
+    models: list[dict] = field(default_factory=list)
 
 
 def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
@@ -165,35 +194,57 @@ def start_dbt(store: Store, lock: int, landing: Landing) -> Build:
     dbt reads the raw files that are new, and builds all other tables from the first row. It does
     not start if code, raw files, salt and folder are the same as in the last build.
     """
+    check_folder(store)
+    inputs, program = build_inputs(store, landing.fingerprint), DBT_RUN
+    if inputs["engine"] == "spark":
+        spark_build.check_machine(store)
+        program = ("jollyboat.warehouse.spark_build",)
+    link_package()
+    if store.warehouse.exists() and inputs.items() <= _last_build(store).items():
+        return Build(None, inputs)
+    _build_file(store).unlink(missing_ok=True)
+    spark_build.scratch(store)
+    return Build(run_dbt(store, lock=lock, program=program), inputs)
+
+
+def check_folder(store: Store) -> None:
+    """Raise UserError where dbt would cut the path of the warehouse."""
     if separators := sorted(set("?#") & set(str(store.root))):
         raise UserError(
             f"dbt cannot open a database in {store.root}: the path has a {separators[0]!r}. "
             "Rename that folder, then run the same command again."
         )
-    log = store.dbt / "logs"
-    log.mkdir(parents=True, exist_ok=True)
-    inputs = {
+
+
+def build_inputs(store: Store, landed: str) -> dict[str, str]:
+    """What decides the rows of a build; `landed` is the fingerprint of the raw files."""
+    return {
         "code": code_fingerprint(),
-        "landed": landing.fingerprint,
+        "landed": landed,
         "accepted": hash_file(store.accepted_days),
         "salt": hash_text("", store.read_salt()),
         "root": str(store.root),  # the views have the paths of their files
+        "engine": project_settings().build.engine,
     }
+
+
+def run_dbt(
+    store: Store, *options: str, lock: int | None = None, program: Sequence[str] = DBT_RUN
+) -> subprocess.Popen:
+    """A process of `dbt run` over the store's warehouse, with its output in a log."""
+    log = store.dbt / "logs"
+    log.mkdir(parents=True, exist_ok=True)
     link_package()
-    if store.warehouse.exists() and inputs.items() <= _last_build(store).items():
-        return Build(None, inputs)
-    _build_file(store).unlink(missing_ok=True)
     with (log / "run.txt").open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dbt.cli.main", "run", "--no-use-colors"],
+        return subprocess.Popen(
+            [sys.executable, "-m", *program, *options],
             env=environment(store),
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=[lock],
+            pass_fds=[] if lock is None else [lock],
         )
-    return Build(process, inputs)
 
 
 def finish_dbt(store: Store, build: Build) -> str:
@@ -201,14 +252,18 @@ def finish_dbt(store: Store, build: Build) -> str:
     if build.process is None:
         return _last_build(store)["id"]
     if build.process.wait() != 0:
-        raise UserError(_dbt_error(store))
+        raise UserError(dbt_error(store))
     _sweep_staged(store)
-    build_id = uuid.uuid4().hex
-    write_json(_build_file(store), {"id": build_id, **build.inputs, **_results(store)})
+    build_id, results = uuid.uuid4().hex, _results(store)
+    names = {each["name"] for each in results["models"]}
+    before = [each for each in build.models if each["name"] not in names]
+    results["models"] = [*before, *results["models"]]
+    write_json(_build_file(store), {"id": build_id, **build.inputs, **results})
     return build_id
 
 
-def _dbt_error(store: Store) -> str:
+def dbt_error(store: Store) -> str:
+    """Why dbt failed, as its log says: the model and the error, and what to do."""
     text = (store.dbt / "logs" / "run.txt").read_text(errors="replace")
     if shutil.disk_usage(store.root).free < TOO_LITTLE_BYTES:
         text += f"\nNo space left on device: {store.root}"  # dbt could not write its log either
@@ -323,25 +378,14 @@ def _last_build(store: Store) -> dict:
 
 def _results(store: Store) -> dict:
     """The models of dbt's last run in order, and those that a snapshot publishes."""
-    results = read_json(store.dbt / "target" / "run_results.json")["results"]
     manifest = read_json(store.dbt / "target" / "manifest.json")
     meta = {
         node["name"]: node["config"].get("meta", {})
         for node in sorted(manifest["nodes"].values(), key=lambda node: node["name"])
         if node["resource_type"] == "model"
     }
-    models = []
-    for result in results:
-        parents = manifest["parent_map"][result["unique_id"]]
-        models.append(
-            {
-                "name": _name(result["unique_id"]),
-                "seconds": result["execution_time"],
-                "parents": sorted(map(_name, parents)),
-            }
-        )
     return {
-        "models": models,
+        "models": models_of_run(store),
         "published_by": {
             name: each["published_by"] for name, each in meta.items() if "published_by" in each
         },
@@ -359,6 +403,20 @@ def _results(store: Store) -> dict:
             if "question" in each
         },
     }
+
+
+def models_of_run(store: Store) -> list[dict]:
+    """The models of dbt's last run in order, each with `name`, `seconds` and `parents`."""
+    results = read_json(store.dbt / "target" / "run_results.json")["results"]
+    parents = read_json(store.dbt / "target" / "manifest.json")["parent_map"]
+    return [
+        {
+            "name": _name(result["unique_id"]),
+            "seconds": result["execution_time"],
+            "parents": sorted(map(_name, parents[result["unique_id"]])),
+        }
+        for result in results
+    ]
 
 
 def _name(unique_id: str) -> str:

@@ -8,7 +8,9 @@ MACROS = Path(__file__).resolve().parent.parent / "macros"
 # Macros that are a whole query.
 QUERIES = [
     "candidate_items",
+    "connected_components",
     "covisited_items",
+    "data_end",
     "events_before_points",
     "feedback_events",
     "labeled_features",
@@ -32,8 +34,17 @@ def _stand_ins() -> dict[str, Callable]:
         | {
             "canonical_columns": lambda: columns,
             "canonical_events": lambda cte: f"select * from {cte}",
-            "float_columns": lambda table: [],
+            "days": lambda count: f"interval '{count}' day",
+            "finite_columns": lambda *arguments: "*",
+            "json_struct": lambda text, types: text,
+            "materialized": lambda: "materialized",
+            "median": lambda value: f"median({value})",
+            "minutes": lambda count: f"interval '{count}' minute",
+            "not_materialized": lambda: "not materialized",
+            "quantile": lambda value, share: f"quantile_disc({value}, {share})",
             "question_names": lambda: [],
+            "structure_leaves": lambda cte: f"select * from {cte}",
+            "without": lambda *columns: f"exclude ({', '.join(columns)})",
         }
         | dict.fromkeys(QUERIES, lambda *arguments: "select 1 as tenant_id")
     )

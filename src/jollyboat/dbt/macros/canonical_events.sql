@@ -337,6 +337,29 @@
     without a zone in that zone.
 #}
 {% macro utc_timestamp(column) -%}
+    {{ adapter.dispatch('utc_timestamp', 'jollyboat')(column) }}
+{%- endmacro %}
+
+{# Times that this project itself wrote, which staging has not read: ISO, or an epoch number. #}
+{% macro spark__utc_timestamp(column) -%}
+    {%- set plain = "replace(" ~ column ~ ", ',', '.')" -%}
+    {%- set number = "try_cast(" ~ column ~ " as double)" -%}
+    {%- set time = '[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?' -%}
+    {%- set zone = '(Z|[-+][0-9]{2}(:?[0-9]{2})?)?' -%}
+    {%- set iso = '^[0-9]{4}-[0-9]{2}-[0-9]{2}(' ~ time ~ zone ~ ')?$' -%}
+    case
+        when {{ number }} is null and regexp_like({{ plain }}, '{{ iso }}')
+            then cast(try_cast({{ plain }} as timestamp_ltz) as timestamp_ntz)
+        when {{ number }} between 1e8 and 1e11
+            then cast(timestamp_micros(cast({{ number }} * 1e6 as bigint)) as timestamp_ntz)
+        when {{ number }} between 1e11 and 1e14
+            then cast(timestamp_micros(cast({{ number }} * 1e3 as bigint)) as timestamp_ntz)
+        when {{ number }} between 1e14 and 1e17
+            then cast(timestamp_micros(cast({{ number }} as bigint)) as timestamp_ntz)
+    end
+{%- endmacro %}
+
+{% macro default__utc_timestamp(column) -%}
     {%- set number = "try_cast(" ~ column ~ " as double)" -%}
     {%- set plain = "replace(" ~ column ~ ", ',', '.')" -%}
     {%- set zone = '(?: ?(?:UTC|GMT))? ?([-+][0-9]{2}):?([0-9]{2})$' -%}
@@ -429,9 +452,4 @@
             20
         )
     end
-{%- endmacro %}
-
-{# A number from 0 to buckets - 1, the same for the same text everywhere. #}
-{% macro hash_bucket(text, buckets) -%}
-    cast('0x' || substr(md5({{ text }}), 1, 7) as bigint) % {{ buckets }}
 {%- endmacro %}

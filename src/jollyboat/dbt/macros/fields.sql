@@ -3,12 +3,25 @@
     lead further in. A key may begin with `$` or have a dot; a number is a place in an array.
 #}
 {% macro json_field(text) -%}
+    {{ adapter.dispatch('json_field', 'jollyboat')(text, *varargs) }}
+{%- endmacro %}
+
+{% macro default__json_field(text) -%}
     {%- set path = namespace(text='') -%}
     {%- for key in varargs -%}
         {%- set escaped = key | string | replace('~', '~0') | replace('/', '~1') -%}
         {%- set path.text = path.text ~ '/' ~ escaped | replace("'", "''") -%}
     {%- endfor -%}
     case when json_valid({{ text }}) then json_extract_string({{ text }}, '{{ path.text }}') end
+{%- endmacro %}
+
+{% macro spark__json_field(text) -%}
+    {%- set path = namespace(text='$') -%}
+    {%- for key in varargs -%}
+        {%- set place = key if key is integer else "'" ~ key ~ "'" -%}
+        {%- set path.text = path.text ~ '[' ~ place ~ ']' -%}
+    {%- endfor -%}
+    get_json_object({{ text }}, "{{ path.text }}")
 {%- endmacro %}
 
 {#

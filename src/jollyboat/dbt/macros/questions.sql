@@ -97,7 +97,7 @@ sessions as (
 
 {# The last moment by which a point's outcome has happened or never will. #}
 data_end as (
-    select received_until from {{ ref('int_data_end') }}
+    select tenant_id, received_until from {{ ref('int_tenant_data_end') }}
 ),
 
 later as (
@@ -131,17 +131,9 @@ labeled as (
             when status = 'train'
                 then (later.entity_id is {{ '' if question.is_absence else 'not ' }}null)
         end as label,
-        features.* exclude (tenant_id, entity_id, point_at)
-        {%- set floats = jollyboat.float_columns(features) %}
-        {%- if floats %} replace (
-            {%- for column in floats %}
-            case when isfinite(features.{{ column }}) then features.{{ column }} end
-                as {{ column }}{{ ',' if not loop.last }}
-            {%- endfor %}
-        )
-        {%- endif %}
+        {{ jollyboat.finite_columns(features, ['tenant_id', 'entity_id', 'point_at'], 'features.') }}
     from points
-    cross join data_end
+    inner join data_end using (tenant_id)
     left join features using (tenant_id, entity_id, point_at)
     left join later using (tenant_id, entity_id, point_at)
     left join sessions using (tenant_id, entity_id)
@@ -165,47 +157,52 @@ select * from labeled
 #}
 {% macro answers_with_outcomes(name) -%}
 {%- set question = jollyboat.question(name) -%}
-    select
-        answers.* exclude (over_at, is_over),
-        cast(null as varchar) as session_id,
-        false as had_outcome,
-        case
-            when outcomes.entity_id is not null then {{ not question.is_absence }}
-            when answers.is_over then {{ question.is_absence }}
-        end as outcome,
-        coalesce(outcomes.received_at, case when answers.is_over then answers.over_at end) as outcome_known_at
-    from (
+{%- set answers %}
         select
             all_answers.*,
             {% if question.horizon_days -%}
             all_answers.point_at + {{ jollyboat.days(question.horizon_days) }} as over_at,
-            over_at <= data_end.received_until as is_over
+            all_answers.point_at + {{ jollyboat.days(question.horizon_days) }}
+            <= data_end.received_until as is_over
             {%- else -%}
             sessions.ended_at as over_at,
             not sessions.is_open as is_over
             {%- endif %}
         from all_answers
-        cross join data_end
+        left join data_end
+            on all_answers.tenant_id = data_end.tenant_id
         left join {{ ref('sessions') }} as sessions
             on all_answers.tenant_id = sessions.tenant_id
             and all_answers.entity_id = sessions.session_id
         where all_answers.question = '{{ name }}'
+{%- endset %}
+    select
+        answers.* {{ jollyboat.without('over_at', 'is_over') }},
+        cast(null as string) as session_id,
+        false as had_outcome,
+        case
+            when outcomes.request_id is not null then {{ not question.is_absence }}
+            when answers.is_over then {{ question.is_absence }}
+        end as outcome,
+        coalesce(
+            outcomes.received_at, case when answers.is_over then answers.over_at end
+        ) as outcome_known_at
+    from ({{ answers }}
     ) as answers
-    left join lateral (
-        select entity_id, min(received_at) as received_at
-        from ({{ jollyboat.outcomes_of(question) }}) as outcomes
-        where outcomes.tenant_id = answers.tenant_id
-            and outcomes.entity_id = answers.entity_id
-            and outcomes.occurred_at > answers.point_at
+    left join (
+        select answers.tenant_id, answers.request_id, min(outcomes.received_at) as received_at
+        from ({{ answers }}
+        ) as answers
+        inner join ({{ jollyboat.outcomes_of(question) }}) as outcomes
+            on answers.tenant_id = outcomes.tenant_id
+            and answers.entity_id = outcomes.entity_id
+            and answers.point_at < outcomes.occurred_at
             {%- if question.horizon_days %}
-            and outcomes.occurred_at <= answers.over_at
+            and answers.over_at >= outcomes.occurred_at
             {%- endif %}
-        group by entity_id
-    ) as outcomes on true
-{%- endmacro %}
-
-{% macro days(count) -%}
-    interval ({{ count }}) day
+        group by answers.tenant_id, answers.request_id
+    ) as outcomes
+        on answers.tenant_id = outcomes.tenant_id and answers.request_id = outcomes.request_id
 {%- endmacro %}
 
 {# Training, monitoring and review put columns with these names beside the features. #}

@@ -38,7 +38,7 @@
         events.event_type = '{{ settings.item_event }}'
         and events.{{ settings.item }} is not null
         and events.session_id is not null
-    qualify item is distinct from lag(item) over (
+    qualify events.{{ settings.item }} is distinct from lag(events.{{ settings.item }}) over (
         partition by events.tenant_id, events.session_id order by events.event_number
     )
 {%- endmacro %}

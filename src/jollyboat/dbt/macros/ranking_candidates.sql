@@ -48,7 +48,7 @@
             recent.place,
             recent.item as because_of,
             lookup.total_weight,
-            unnest(lookup.covisits, recursive := true)
+            {{ jollyboat.each_struct('lookup.covisits') }}
         from recent
         inner join {{ ref('lookup_' ~ question ~ '_covisits') }} as lookup
             {{ is_valid | replace('points', 'recent') }}
@@ -56,7 +56,10 @@
     ),
 
     covisits as (
-        select * exclude (total_weight), weight / total_weight as share from neighbours
+        select
+            * {{ jollyboat.without('total_weight') }},
+            weight / total_weight as share
+        from neighbours
     ),
 
     covisited as (
@@ -77,7 +80,16 @@
     ),
 
     popular as (
-        select points.*, lookup.key as item
+        select
+            points.tenant_id,
+            points.entity_id,
+            points.point_at,
+            lookup.key as item,
+            cast(null as double) as covisit_score,
+            cast(null as double) as share_after_last,
+            cast(null as float) as weight_after_last,
+            cast(null as double) as score_after_earlier,
+            cast(null as string) as because_of
         from points
         inner join {{ ref('lookup_' ~ question ~ '_popular') }} as lookup
             {{ is_valid }}
@@ -86,7 +98,7 @@
 
     offered as (
         select * from covisited
-        union all by name
+        union all
         select * from popular
         anti join covisited using (tenant_id, entity_id, point_at, item)
     ),
@@ -101,7 +113,10 @@
             lookup.category,
             row_number() over (
                 partition by offered.tenant_id, offered.entity_id, offered.point_at
-                order by offered.covisit_score desc nulls last, lookup.popularity_rank, offered.item
+                order by
+                    offered.covisit_score desc nulls last,
+                    lookup.popularity_rank nulls last,
+                    offered.item
             ) as candidate_rank
         from offered
         anti join recent

@@ -40,8 +40,8 @@
             days.valid_from,
             days.valid_to,
             cast(sum(views.view_count) as bigint) as view_count,
-            cast(max_by(views.price, views.arrived_on) as double) as price,
-            max_by(views.category, views.arrived_on) as category
+            cast({{ jollyboat.max_by('views.price', 'views.arrived_on') }} as double) as price,
+            {{ jollyboat.max_by('views.category', 'views.arrived_on') }} as category
         from views_by_day as views
         inner join days
             on views.arrived_on < days.valid_from
@@ -104,6 +104,50 @@
         group by all
     ),
 
+    {{ jollyboat.covisit_lists(settings) }}
+
+    select * from lists
+{%- endmacro %}
+
+{# The CTE `lists` of covisited_items, from its CTEs weights_by_day and days. #}
+{% macro covisit_lists(settings) -%}
+    {{ adapter.dispatch('covisit_lists', 'jollyboat')(settings) }}
+{%- endmacro %}
+
+{# Spark joins the days, and sorts on disk where memory ends. #}
+{% macro spark__covisit_lists(settings) -%}
+    weighted as (
+        select
+            weights_by_day.tenant_id,
+            weights_by_day.key,
+            days.valid_from,
+            days.valid_to,
+            weights_by_day.item,
+            cast(sum(weights_by_day.weight) as float) as weight
+        from weights_by_day
+        inner join days
+            on weights_by_day.arrived_on < days.valid_from
+            and weights_by_day.arrived_on >= days.valid_from - {{ settings.window_days }}
+        group by all
+    ),
+
+    lists as (
+        select
+            tenant_id,
+            key,
+            valid_from,
+            valid_to,
+            sum(weight) as total_weight,
+            slice(
+                sort_array(collect_list(struct(weight, item)), false), 1, {{ settings.covisits }}
+            ) as covisits
+        from weighted
+        where weight > 0
+        group by tenant_id, key, valid_from, valid_to
+    )
+{%- endmacro %}
+
+{% macro default__covisit_lists(settings) -%}
     {# Lists, for a join with the days would have a row for each pair and day. #}
     pairs as (
         select
@@ -158,6 +202,4 @@
         from ordered
         where len(neighbours) > 0
     )
-
-    select * from lists
 {%- endmacro %}

@@ -45,6 +45,7 @@
 {#
     The portions of this model's source: each Parquet file's name and the paths of its raw files.
     One portion has an empty file, so that the view has its columns before anything lands.
+    A shard of files (jollyboat/warehouse/shards.py) has some of the portions.
 #}
 {% macro portions(code) -%}
     select
@@ -56,6 +57,7 @@
         select portion, file_seq, file, sha256, reader, read_from
         from {{ ref('landed_files') }}
         where source = '{{ jollyboat.source_of(this.name) }}' and read_from is not null
+            and portion % {{ var('file_shards', 1) }} = {{ var('file_shard', 0) }}
         union all by name
         select 0 as portion, 0 as file_seq, 'landed/nothing.jsonl' as read_from
     )

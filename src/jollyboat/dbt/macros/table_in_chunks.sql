@@ -26,14 +26,22 @@
     {{ return({'relations': [target]}) }}
 {% endmaterialization %}
 
+{# Spark keeps aggregates on disk where memory ends: it fills the table at once. #}
+{% materialization table_in_chunks, adapter='spark' %}
+    {%- set target = this.incorporate(type='table') -%}
+    {% do adapter.drop_relation(target) %}
+    {% call statement('main') -%}
+        {{ create_table_as(false, target, compiled_code) }}
+    {%- endcall %}
+    {{ return({'relations': [target]}) }}
+{% endmaterialization %}
+
 {# Whether a session is in the chunk that is being built; true where there are no chunks. #}
 {% macro in_chunk(session_id) -%}
+    {{ adapter.dispatch('in_chunk', 'jollyboat')(session_id) }}
+{%- endmacro %}
+{% macro spark__in_chunk(session_id) %}true{% endmacro %}
+{% macro default__in_chunk(session_id) -%}
     {%- set chunk = jollyboat.hash_bucket(session_id, "getvariable('chunk_count')") -%}
     (getvariable('chunk') is null or {{ chunk }} = getvariable('chunk'))
-{%- endmacro %}
-
-{# The quoted names of a table's columns that may be infinite or NaN. #}
-{% macro float_columns(table) -%}
-    {{ return((adapter.get_columns_in_relation(table) if execute else [])
-        | selectattr('dtype', 'in', ['DOUBLE', 'FLOAT']) | map(attribute='quoted') | list) }}
 {%- endmacro %}

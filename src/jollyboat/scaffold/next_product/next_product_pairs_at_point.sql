@@ -17,11 +17,13 @@ sessions as (
         count(*) as event_count,
         count(case when event_type = 'product_view' then 1 end) as product_view_count,
         count(case when event_type = 'cart_add' then 1 end) as cart_add_count,
-        max_by(category, event_number) as last_category,
-        cast(max_by(price, event_number) as double) as last_price,
-        max(cast(try_cast(payload as json) ->> '$.product.discount' as double)) as discount,
-        min_by(device, event_number) as device,
-        min_by(channel, event_number) as channel
+        {{ jollyboat.max_by('category', 'event_number') }} as last_category,
+        cast({{ jollyboat.max_by('price', 'event_number') }} as double) as last_price,
+        max(
+            cast({{ jollyboat.json_field('payload', 'product', 'discount') }} as double)
+        ) as discount,
+        {{ jollyboat.min_by('device', 'event_number') }} as device,
+        {{ jollyboat.min_by('channel', 'event_number') }} as channel
     from events
     group by all
 ),
@@ -42,7 +44,7 @@ products as (
 
 pairs as (
     select
-        candidates.* exclude (price, category),
+        candidates.* {{ jollyboat.without('price', 'category') }},
         cast(candidates.category = sessions.last_category as integer) as is_same_category,
         candidates.price as product_price,
         candidates.price / nullif(sessions.last_price, 0) as price_ratio,

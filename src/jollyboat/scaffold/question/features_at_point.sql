@@ -3,10 +3,9 @@ with events as (
     select
         *,
         cast(occurred_at as date) as day,
-        epoch(point_at - occurred_at) / 86400 as days_ago,
+        {{ jollyboat.seconds_between('occurred_at', 'point_at') }} / 86400 as days_ago,
         try_cast(
-            case when json_valid(payload) then payload ->> '$.product.discount' end
-            as decimal(9, 4)
+            {{ jollyboat.json_field('payload', 'product', 'discount') }} as decimal(9, 4)
         ) as discount
     from {{ ref('@name@_events_at_point') }}
 ),
@@ -47,7 +46,9 @@ histories as (
         count(distinct day) as active_day_count,
         min(days_ago) as days_since_last_event,
         max(days_ago) as days_since_first_event,
-        (max(days_ago) - min(days_ago)) / (count(distinct day) - 1) as mean_gap_days,
+        {{ jollyboat.ratio(
+            'max(days_ago) - min(days_ago)', 'count(distinct day) - 1'
+        ) }} as mean_gap_days,
         count(case when days_ago <= 7 then 1 end) as last_week_event_count,
         count(distinct case when days_ago <= 7 then day end) as last_week_active_day_count,
         count(case when event_type = 'product_view' then 1 end) as product_view_count,
@@ -57,9 +58,9 @@ histories as (
         cast(
             sum(case when event_type = 'purchase' then price * quantity end) as double
         ) as spend,
-        max_by(device, event_number) as device,
-        max_by(channel, event_number) as channel,
-        max_by(country, event_number) as country
+        {{ jollyboat.max_by('device', 'event_number') }} as device,
+        {{ jollyboat.max_by('channel', 'event_number') }} as channel,
+        {{ jollyboat.max_by('country', 'event_number') }} as country
     from events
     group by all
 ),
@@ -67,10 +68,15 @@ histories as (
 features as (
     select
         histories.*,
-        histories.days_since_last_event / histories.mean_gap_days as silence_in_gaps,
-        last_visits.* exclude (tenant_id, entity_id, point_at)
+        {{ jollyboat.ratio(
+            'histories.days_since_last_event', 'histories.mean_gap_days'
+        ) }} as silence_in_gaps,
+        last_visits.* {{ jollyboat.without('tenant_id', 'entity_id', 'point_at') }}
     from histories
-    inner join last_visits using (tenant_id, entity_id, point_at)
+    inner join last_visits
+        on histories.tenant_id = last_visits.tenant_id
+        and histories.entity_id = last_visits.entity_id
+        and histories.point_at = last_visits.point_at
 )
 
 select * from features

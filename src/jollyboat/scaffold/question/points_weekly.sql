@@ -15,7 +15,7 @@ active_days as (
 
 moments as (
     select day as asked_on from active_days
-    where isodow(day) = 1
+    where {{ jollyboat.weekday('day') }} = 1
     union
     select max(day) as asked_on from active_days
 ),
@@ -29,7 +29,7 @@ points as (
     inner join active_days
         on active_days.day < moments.asked_on
         and active_days.day >= moments.asked_on - @history_days@
-    group by all
+    group by active_days.tenant_id, active_days.entity_id, moments.asked_on
     having count(*) >= @least_days@ and max(active_days.day) >= moments.asked_on - 7
 )
 

@@ -1,5 +1,5 @@
 {# A product's statistics as of the day before: they use what had arrived by then. #}
-with events as not materialized (
+with events as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('events') }}
 ),
 

@@ -31,7 +31,20 @@ mapped as (
         * exclude (web),
         web.shop as tenant_id,
         web.event.id as event_id,
-        web.event.type as event_type,
+        {# Some tenants use the event names of GA4 or Segment, or their own. #}
+        case
+            when web.event.type in ('Page Viewed', 'viewPage') then 'page_view'
+            when web.event.type in ('Products Searched', 'siteSearch') then 'search'
+            when web.event.type in ('view_item', 'Product Viewed', 'viewProduct')
+                then 'product_view'
+            when web.event.type in ('add_to_cart', 'Product Added', 'addToBasket') then 'cart_add'
+            when web.event.type in ('remove_from_cart', 'Product Removed', 'removeFromBasket')
+                then 'cart_remove'
+            when web.event.type in ('begin_checkout', 'Checkout Started', 'startCheckout')
+                then 'checkout'
+            when web.event.type in ('Order Completed', 'placeOrder') then 'purchase'
+            else web.event.type
+        end as event_type,
         web.event.ts as occurred_at,
         web.received as received_at,
         web.visitor.anonymous_id,

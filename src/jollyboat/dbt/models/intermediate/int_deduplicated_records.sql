@@ -3,7 +3,7 @@
     event is known by tenant, source and id, so that no source displaces another's events.
     When two sources record the same order, the purchase of one source is kept.
 #}
-with records as not materialized (
+with records as {{ jollyboat.not_materialized() }} (
     select
         file_seq,
         line_number,
@@ -59,7 +59,11 @@ purchases as (
         event_id,
         source,
         occurred_at,
-        list_position({{ var('sources') }}, source) as source_rank
+        case source
+            {%- for source in var('sources') %}
+            when '{{ source }}' then {{ loop.index }}
+            {%- endfor %}
+        end as source_rank
     from first_records
     where event_type = 'purchase' and order_id is not null
 ),
@@ -93,7 +97,7 @@ same_orders as (
 {# The join is by file and line: a join by order would compare all events without an order. #}
 records_with_order as (
     select
-        first_records.* exclude (received_at),
+        first_records.* {{ jollyboat.without('received_at') }},
         same_orders.kept_event_id as same_order_as
     from first_records
     left join same_orders

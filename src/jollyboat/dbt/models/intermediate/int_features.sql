@@ -17,7 +17,7 @@ joined as (
         features.point_at,
         sessions.status,
         sessions.label,
-        features.* exclude (tenant_id, entity_id, point_at)
+        features.* {{ jollyboat.without('tenant_id', 'entity_id', 'point_at') }}
     from features
     inner join sessions
         on features.tenant_id = sessions.tenant_id and features.entity_id = sessions.session_id

@@ -2,14 +2,18 @@
     The person behind each id: links connect ids, and the id first seen names the person. The order
     in which records arrive changes nothing.
 #}
-with recursive first_records as not materialized ( -- noqa: PRS
+{%- set links %}
+        select tenant_id, 'a:' || anonymous_id as device, 'u:' || user_id as account
+        from {{ ref('int_identity_links') }}
+        where not is_cut
+{%- endset %}
+
+with first_records as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('int_deduplicated_records') }}
 ),
 
-links as materialized (
-    select tenant_id, 'a:' || anonymous_id as device, 'u:' || user_id as account
-    from {{ ref('int_identity_links') }}
-    where not is_cut
+components as (
+    {{ jollyboat.connected_components(links) }}
 ),
 
 sightings as (
@@ -20,79 +24,42 @@ sightings as (
     from first_records
 ),
 
-ids as materialized (
+ids as {{ jollyboat.materialized() }} (
     select
         tenant_id,
         id_kind,
         id,
         left(id_kind, 1) || ':' || id as key,
-        min(occurred_at) as first_seen_at,
-        row_number() over () as number
+        min(occurred_at) as first_seen_at
     from sightings
     where id is not null
     group by tenant_id, id_kind, id
 ),
 
-edges as materialized (
-    select devices.number as one, accounts.number as other
-    from links
-    inner join ids as devices
-        on links.tenant_id = devices.tenant_id and links.device = devices.key
-    inner join ids as accounts
-        on links.tenant_id = accounts.tenant_id and links.account = accounts.key
-),
-
-{#
-    Connected components, each named by its smallest number. In each round the larger name of an
-    edge takes the smaller one, and each number takes the name of its name. A chain of n ids
-    needs about log n rounds.
-#}
-components (number, component) using key (number) as (
-    select one as number, one as component from edges
-    union
-    select other as number, other as component from edges
-    union
-    select candidates.number, min(candidates.component) as component
-    from (
-        select
-            greatest(a.component, b.component) as number,
-            least(a.component, b.component) as component
-        from edges
-        inner join recurring.components as a
-            on edges.one = a.number
-        inner join recurring.components as b
-            on edges.other = b.number
-        union all
-        select components.number, names.component
-        from recurring.components as components
-        inner join recurring.components as names
-            on components.component = names.number
-    ) as candidates
-    inner join recurring.components as current
-        on candidates.number = current.number and candidates.component < current.component
-    group by candidates.number
+ids_with_component as {{ jollyboat.materialized() }} (
+    select ids.*, components.component
+    from ids
+    left join components
+        on ids.tenant_id = components.tenant_id and ids.key = components.key
 ),
 
 persons as (
-    select components.component, min_by(ids.key, (ids.first_seen_at, ids.key)) as person_id
-    from ids
-    inner join components
-        on ids.number = components.number
-    group by components.component
+    select component, min_by(key, (first_seen_at, key)) as person_id
+    from ids_with_component
+    where component is not null
+    group by component
 ),
 
 identities as (
     select
-        ids.tenant_id,
-        ids.id_kind,
-        ids.id,
-        coalesce(persons.person_id, ids.key) as person_id,
-        ids.first_seen_at
-    from ids
-    left join components
-        on ids.number = components.number
+        ids_with_component.tenant_id,
+        ids_with_component.id_kind,
+        ids_with_component.id,
+        coalesce(persons.person_id, ids_with_component.key) as person_id,
+        ids_with_component.first_seen_at
+    from ids_with_component
     left join persons
-        on components.component = persons.component
+        on ids_with_component.component = persons.component
 )
 
 select * from identities

@@ -3,12 +3,12 @@
     else what one device does without 30 minutes of silence. A back end's event joins its visitor's
     session or has none.
 #}
-{%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
+{%- set silence = jollyboat.minutes(var('session_silence_minutes')) %}
 {%- set back_end_sources = "'" ~ var('back_end_sources') | join("', '") ~ "'" %}
 
-with events as not materialized (
+with events as {{ jollyboat.not_materialized() }} (
     select
-        * exclude (session_id, same_order_as),
+        * {{ jollyboat.without('session_id', 'same_order_as') }},
         session_id as emitter_session_id,
         coalesce('a:' || anonymous_id, 'u:' || user_id) as visitor_device,
         source in ({{ back_end_sources }}) as is_back_end
@@ -27,7 +27,7 @@ starts as (
 
 bursts as (
     select
-        * exclude (is_start),
+        * {{ jollyboat.without('is_start') }},
         max(case when is_start then occurred_at end) over (
             partition by tenant_id, visitor_device order by occurred_at
         ) as burst_started_at
@@ -36,10 +36,10 @@ bursts as (
 
 front_end as (
     select
-        * exclude (burst_started_at),
+        * {{ jollyboat.without('burst_started_at') }},
         md5(concat_ws('|', tenant_id, visitor_device, burst_started_at)) as session_id
     from bursts
-    union all by name
+    union all
     select *, emitter_session_id as session_id
     from events
     where emitter_session_id is not null or (visitor_device is null and not is_back_end)
@@ -88,7 +88,7 @@ back_end_with_session as (
 
 sessionized as ( -- noqa: ST03
     select * from front_end
-    union all by name
+    union all
     select * from back_end_with_session
 ),
 

@@ -1,8 +1,8 @@
-with records as not materialized (
+with records as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('int_records') }}
 ),
 
-first_records as not materialized (
+first_records as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('int_deduplicated_records') }}
 ),
 

@@ -9,7 +9,7 @@ with sessionized as (
 ),
 
 records as (
-    select * exclude (session_id) from {{ ref('int_records') }}
+    select * {{ jollyboat.without('session_id') }} from {{ ref('int_records') }}
 ),
 
 events as (

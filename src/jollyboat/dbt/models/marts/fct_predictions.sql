@@ -2,18 +2,18 @@
     What the server predicted, and the outcome after the point: in the same session, or within the
     horizon of the question.
 #}
-{%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
+{%- set silence = jollyboat.minutes(var('session_silence_minutes')) %}
 
-with events as not materialized (
+with events as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('events') }}
 ),
 
-sessions as not materialized (
+sessions as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('sessions') }}
 ),
 
 data_end as ( -- noqa: ST03
-    select received_until from {{ ref('int_data_end') }}
+    select tenant_id, received_until from {{ ref('int_tenant_data_end') }}
 ),
 
 parsed as (
@@ -21,14 +21,13 @@ parsed as (
         tenant_id,
         event_id as request_id,
         occurred_at as answered_at,
-        json_transform(payload, '{
-            "question": "VARCHAR", "entity_id": "VARCHAR", "anonymous_id": "VARCHAR",
-            "user_id": "VARCHAR",
-            "event_count": "BIGINT", "point_at": "VARCHAR", "features_hash": "VARCHAR",
-            "status": "VARCHAR", "probability": "DOUBLE", "decision": "BOOLEAN", "threshold": "DOUBLE",
-            "champion": "VARCHAR", "model_version": "VARCHAR", "variant": "VARCHAR",
-            "latency_ms": "DOUBLE"
-        }') as answer
+        {{ jollyboat.json_struct('payload', {
+            'question': 'string', 'entity_id': 'string', 'anonymous_id': 'string',
+            'user_id': 'string', 'event_count': 'bigint', 'point_at': 'string',
+            'features_hash': 'string', 'status': 'string', 'probability': 'double',
+            'decision': 'boolean', 'threshold': 'double', 'champion': 'string',
+            'model_version': 'string', 'variant': 'string', 'latency_ms': 'double'
+        }) }} as answer
     from events
     where source = 'predictions'
 ),
@@ -104,29 +103,39 @@ outcomes as (
     where is_outcome and session_id is not null
 ),
 
-outcomes_by_request as (
+{# Of the same time, an outcome is after the point where its number in the session is. #}
+outcomes_of_answers as (
     select
         answers_with_session.tenant_id,
         answers_with_session.request_id,
-        min(outcomes.received_at) filter (
-            where (outcomes.occurred_at, outcomes.event_number)
-            > (answers_with_session.point_at, answers_with_session.event_count)
-        ) as outcome_received_at,
-        {# Of the same time, an outcome is after the point where its number in the session is. #}
-        bool_or(
-            (outcomes.occurred_at, outcomes.event_number)
-            <= (answers_with_session.point_at, answers_with_session.event_count)
-        ) as had_outcome
+        outcomes.received_at,
+        coalesce(
+            outcomes.occurred_at > answers_with_session.point_at
+            or (
+                outcomes.occurred_at = answers_with_session.point_at
+                and outcomes.event_number > answers_with_session.event_count
+            ),
+            false
+        ) as is_after
     from answers_with_session
     inner join outcomes
         on answers_with_session.tenant_id = outcomes.tenant_id
         and answers_with_session.session_id = outcomes.session_id
+),
+
+outcomes_by_request as (
+    select
+        tenant_id,
+        request_id,
+        min(received_at) filter (where is_after) as outcome_received_at,
+        bool_or(not is_after) as had_outcome
+    from outcomes_of_answers
     group by all
 ),
 
 labeled as (
     select
-        answers_with_session.* exclude (is_open, ended_at),
+        answers_with_session.* {{ jollyboat.without('is_open', 'ended_at') }},
         coalesce(outcomes_by_request.had_outcome, false) as had_outcome,
         case
             when outcomes_by_request.outcome_received_at is not null then true
@@ -147,7 +156,7 @@ labeled as (
 all_labeled as (
     select * from labeled
     {%- for name in jollyboat.question_names() %}
-    union all by name
+    union all
     {{ jollyboat.answers_with_outcomes(name) }}
     {%- endfor %}
 ),

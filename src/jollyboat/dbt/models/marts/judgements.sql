@@ -8,10 +8,11 @@ parsed as (
         tenant_id,
         event_id as judgement_id,
         occurred_at as judged_at,
-        json_transform(payload, '{
-            "by": "VARCHAR", "entity_id": "VARCHAR", "point_at": "VARCHAR", "judgement": "VARCHAR",
-            "undoes": "VARCHAR"
-        }') as body
+        {{ jollyboat.json_field('payload', 'by') }} as judged_by,
+        {{ jollyboat.json_struct('payload', {
+            'entity_id': 'string', 'point_at': 'string', 'judgement': 'string',
+            'comment': 'string', 'undoes': 'string'
+        }) }} as body
     from events
     where source = 'labels'
 ),
@@ -21,10 +22,11 @@ judgements as (
         tenant_id,
         judgement_id,
         judged_at,
-        struct_extract(body, 'by') as judged_by,
+        judged_by,
         body.entity_id,
         {{ jollyboat.utc_timestamp('body.point_at') }} as point_at,
         body.judgement,
+        body.comment,
         body.undoes
     from parsed
 ),

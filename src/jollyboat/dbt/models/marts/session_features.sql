@@ -5,12 +5,7 @@ with features as (
 {# A ratio such as 1 / 0 is infinite and 0 / 0 is NaN: both are null to every reader. #}
 finite as (
     select
-        * replace (
-            {%- for column in jollyboat.float_columns(ref('int_features')) %}
-            case when isfinite({{ column }}) then {{ column }} end as {{ column }},
-            {%- endfor %}
-            point_at as point_at
-        )
+        {{ jollyboat.finite_columns(ref('int_features')) }}
     from features
 )
 

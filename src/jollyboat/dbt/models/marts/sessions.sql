@@ -1,8 +1,8 @@
 {%- set points = var('prediction_points') %}
-{%- set silence = 'interval (' ~ var('session_silence_minutes') ~ ') minute' %}
+{%- set silence = jollyboat.minutes(var('session_silence_minutes')) %}
 {%- set draw = jollyboat.hash_bucket('session_events.session_id', points | length) %}
 
-with events as not materialized (
+with events as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('events') }}
 ),
 
@@ -12,13 +12,13 @@ judgements as (
     where is_in_effect
 ),
 
-identities as not materialized (
+identities as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('int_identities') }}
 ),
 
-{# A session is over when the data goes on for longer than its silence. #}
+{# A session is over when its tenant's data goes on for longer than its silence. #}
 data_end as (
-    select received_until from {{ ref('int_data_end') }}
+    select tenant_id, received_until from {{ ref('int_tenant_data_end') }}
 ),
 
 session_events as (
@@ -28,9 +28,9 @@ session_events as (
         min(occurred_at) as started_at,
         max(occurred_at) as ended_at,
         count(*) as event_count,
-        min_by(anonymous_id, event_number) as anonymous_id,
-        max_by(user_id, event_number) as user_id,
-        min_by(device, event_number) as device,
+        {{ jollyboat.min_by('anonymous_id', 'event_number') }} as anonymous_id,
+        {{ jollyboat.max_by('user_id', 'event_number') }} as user_id,
+        {{ jollyboat.min_by('device', 'event_number') }} as device,
         count(*) filter (where is_outcome) as outcome_count,
         min(event_number) filter (where is_outcome) as outcome_number,
         bool_or(device = 'bot') is true as has_bot_device
@@ -41,17 +41,23 @@ session_events as (
 
 described as (
     select
-        session_events.* exclude (has_bot_device),
+        session_events.* {{ jollyboat.without('has_bot_device') }},
         session_events.ended_at > data_end.received_until - {{ silence }} as is_open,
         session_events.has_bot_device or (
             session_events.event_count >= {{ var('bot_event_count') }}
-            and epoch(session_events.ended_at - session_events.started_at)
-            <= {{ var('bot_seconds_per_event') }} * session_events.event_count
+            and {{ jollyboat.seconds_between(
+                'session_events.started_at', 'session_events.ended_at'
+            ) }} <= {{ var('bot_seconds_per_event') }} * session_events.event_count
         ) as is_bot,
         judgements.judgement,
-        list_extract({{ points }}, cast(1 + {{ draw }} as integer)) as drawn_point
+        case {{ draw }}
+            {%- for point in points %}
+            when {{ loop.index0 }} then {{ point }}
+            {%- endfor %}
+        end as drawn_point
     from session_events
-    cross join data_end
+    inner join data_end
+        on session_events.tenant_id = data_end.tenant_id
     left join judgements
         on session_events.tenant_id = judgements.tenant_id
         and session_events.session_id = judgements.session_id
@@ -60,7 +66,7 @@ described as (
 {# A session that is short may be open too: it has not reached its point. #}
 labeled as (
     select
-        * exclude (drawn_point, judgement),
+        * {{ jollyboat.without('drawn_point', 'judgement') }},
         least(drawn_point, event_count) as point_number,
         case
             when is_bot then 'bot'

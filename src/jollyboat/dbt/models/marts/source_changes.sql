@@ -8,7 +8,7 @@ files as (
     where not {{ jollyboat.is_feedback('source') }}
 ),
 
-records as not materialized (
+records as {{ jollyboat.not_materialized() }} (
     select * from {{ ref('int_records') }}
 ),
 
@@ -99,7 +99,7 @@ field_changes as (
         arrived_on as changed_on,
         {% for side in ['before', 'after'] -%}
         case when aspect = 'present' then '' else aspect || ' ' end
-        || cast(round(100 * share_{{ side }}, 1) as varchar) || ' %' as was_{{ side }},
+        || cast(round(100 * share_{{ side }}, 1) as string) || ' %' as was_{{ side }},
         {% endfor -%}
         round(share_before, 6) as value_before,
         round(share_after, 6) as value_after
@@ -149,10 +149,10 @@ volumes as (
 usual as (
     select
         *,
-        median(file_count) over so_far as usual_files,
-        median(line_count) over so_far as usual_lines,
+        {{ jollyboat.median('file_count') }} over so_far as usual_files,
+        {{ jollyboat.median('line_count') }} over so_far as usual_lines,
         count(*) over so_far as day_count,
-        median(line_count) over on_the_weekday as usual_on_weekday,
+        {{ jollyboat.median('line_count') }} over on_the_weekday as usual_on_weekday,
         count(*) over on_the_weekday as weekday_count
     from volumes
     window
@@ -160,7 +160,7 @@ usual as (
             partition by source order by arrived_on rows between 56 preceding and 1 preceding
         ),
         on_the_weekday as (
-            partition by source, isodow(arrived_on)
+            partition by source, {{ jollyboat.weekday('arrived_on') }}
             order by arrived_on rows between 8 preceding and 1 preceding
         )
 ),
@@ -189,8 +189,8 @@ volume_changes as (
         'volume' as kind,
         'records of the day' as field,
         arrived_on as changed_on,
-        format('usually {:.0f}', expected) as was_before,
-        format('{:.0f}', cast(line_count as double)) as was_after,
+        printf('usually %d', cast(round(expected) as bigint)) as was_before,
+        cast(cast(line_count as bigint) as string) as was_after,
         cast(expected as double) as value_before,
         cast(line_count as double) as value_after
     from compared_volumes
@@ -215,9 +215,9 @@ event_types as (
 
 changes as (
     select * from field_changes
-    union all by name
+    union all
     select * from volume_changes
-    union all by name
+    union all
     select event_types.*
     from event_types
     inner join clock

@@ -24,22 +24,7 @@ structures as (
 
 {# There are few structures, even of millions of records. #}
 leaves as (
-    select
-        structures.structure,
-        replace(
-            case
-                when
-                    leaf.fullkey = leaf.path || '.' || leaf.key
-                    and not regexp_full_match(leaf.key, '[\pL\pN_-]+')
-                    then substr(leaf.path || '."' || leaf.key || '"', 3)
-                else substr(leaf.fullkey, 3)
-            end,
-            '[0]',
-            '[]'
-        ) as field,
-        leaf.atom ->> '$' as type
-    from structures, json_tree(structures.structure) as leaf
-    where leaf.atom is not null
+    {{ jollyboat.structure_leaves('structures') }}
 ),
 
 fields as (

@@ -19,16 +19,16 @@ visitors as (
 described_events as (
     select
         events.*,
-        epoch(events.occurred_at - previous.occurred_at) as gap_seconds,
+        {{ jollyboat.seconds_between(
+            'previous.occurred_at', 'events.occurred_at'
+        ) }} as gap_seconds,
         concat_ws('>', previous.event_type, events.event_type) as last_two_event_types,
         try_cast(
-            case
-                when json_valid(events.payload) then events.payload ->> '$.product.discount'
-            end as decimal(9, 4)
+            {{ jollyboat.json_field('events.payload', 'product', 'discount') }} as decimal(9, 4)
         ) as discount,
-        products.view_session_count / date_diff(
-            'day', products.first_seen_on, cast(events.point_at as date)
-        ) as product_popularity,
+        products.view_session_count / {{ jollyboat.days_between(
+            'products.first_seen_on', 'cast(events.point_at as date)'
+        ) }} as product_popularity,
         products.outcome_session_count / (products.view_session_count + 10) as product_outcome_rate
     from events
     left join events as previous
@@ -48,36 +48,40 @@ behaviour as (
         entity_id,
         point_at,
         count(*) as event_count,
-        epoch(point_at - min(occurred_at)) as seconds_so_far,
-        epoch(point_at - min(occurred_at)) / count(*) as seconds_per_event,
-        max_by(gap_seconds, event_number) as last_gap_seconds,
+        {{ jollyboat.seconds_between('min(occurred_at)', 'point_at') }} as seconds_so_far,
+        {{ jollyboat.seconds_between(
+            'min(occurred_at)', 'point_at'
+        ) }} / count(*) as seconds_per_event,
+        {{ jollyboat.max_by('gap_seconds', 'event_number') }} as last_gap_seconds,
         max(gap_seconds) as longest_gap_seconds,
         count(case when event_type = 'page_view' then 1 end) as page_view_count,
         count(case when event_type = 'product_view' then 1 end) as product_view_count,
-        len(list_distinct(list(product_id))) as distinct_product_count,
+        {{ jollyboat.count_distinct('product_id') }} as distinct_product_count,
         count(case when event_type = 'cart_add' then 1 end) as cart_add_count,
         count(case when event_type = 'cart_remove' then 1 end) as cart_remove_count,
         count(case when event_type = 'search' then 1 end) as search_count,
-        len(list_distinct(list(category))) as category_count,
+        {{ jollyboat.count_distinct('category') }} as category_count,
         cast(sum(price) as double) / count(price) as mean_price,
         cast(max(price) as double) as max_price,
-        cast(max_by(price, event_number) as double) as last_price,
+        cast({{ jollyboat.max_by('price', 'event_number') }} as double) as last_price,
         cast(max(discount) as double) as max_discount,
-        length(max_by(query, event_number)) as last_query_length,
-        min_by(page, event_number) as first_page,
-        max_by(page, event_number) as last_page,
-        max_by(event_type, event_number) as last_event_type,
-        max_by(last_two_event_types, event_number) as last_two_event_types,
-        min_by(channel, event_number) as channel,
-        min_by(device, event_number) as device,
-        min_by(country, event_number) as country,
-        min_by(regexp_extract(referrer, '^[a-z]+://([^/:]+)', 1), event_number) as referrer_kind,
+        length({{ jollyboat.max_by('query', 'event_number') }}) as last_query_length,
+        {{ jollyboat.min_by('page', 'event_number') }} as first_page,
+        {{ jollyboat.max_by('page', 'event_number') }} as last_page,
+        {{ jollyboat.max_by('event_type', 'event_number') }} as last_event_type,
+        {{ jollyboat.max_by('last_two_event_types', 'event_number') }} as last_two_event_types,
+        {{ jollyboat.min_by('channel', 'event_number') }} as channel,
+        {{ jollyboat.min_by('device', 'event_number') }} as device,
+        {{ jollyboat.min_by('country', 'event_number') }} as country,
+        {{ jollyboat.min_by(
+            "regexp_extract(referrer, '^[a-z]+://([^/:]+)', 1)", 'event_number'
+        ) }} as referrer_kind,
         cast(count(user_id) > 0 as integer) as is_known_visitor,
         cast(
             count(case when event_number = 1 then user_id end) > 0 as integer
         ) as is_known_from_start,
         extract(hour from point_at) as hour_of_day,
-        isodow(point_at) as day_of_week,
+        {{ jollyboat.weekday('point_at') }} as day_of_week,
         max(product_popularity) as product_popularity,
         max(product_outcome_rate) as product_outcome_rate
     from described_events
@@ -89,7 +93,7 @@ visitor_keys as (
         tenant_id,
         entity_id,
         point_at,
-        unnest(['a:' || anonymous_id, 'u:' || user_id]) as key
+        {{ jollyboat.each_of("'a:' || anonymous_id", "'u:' || user_id") }} as key
     from events
 ),
 
@@ -100,7 +104,9 @@ visitor_history as (
         max(visitors.session_count) as visitor_past_session_count,
         max(visitors.outcome_count) as visitor_past_outcome_count,
         min(
-            date_diff('day', visitors.last_seen_on, cast(visitor_keys.point_at as date))
+            {{ jollyboat.days_between(
+                'visitors.last_seen_on', 'cast(visitor_keys.point_at as date)'
+            ) }}
         ) as days_since_last_visit
     from visitor_keys
     inner join visitors
