@@ -5,7 +5,7 @@ include $(TEMPLATE)/setup.mk
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-faults lint bench size release pins clean
+.PHONY: help setup demo test test-faults lint bench size site release pins clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -28,11 +28,12 @@ test: $(VENV)/.tests ## the template's tests, under 10 minutes
 test-faults: $(VENV)/.tests ## the slow tests: kills, hostile corpora, real logs in full
 	$(PY) -m pytest -n auto --dist loadfile -m faults
 
-lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English and the workflows' schema
+lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English, portable SQL and the workflows' schema
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(PY) tools/lint_english.py
+	$(PY) tools/lint_portable.py
 	cd "$(TEMPLATE)" && "$(CURDIR)/$(VENV)/bin/jollyboat" link > /dev/null \
 		&& "$(CURDIR)/$(PY)" -m sqlfluff lint -q --config .sqlfluff \
 		dbt/models ../src/jollyboat/dbt/models
@@ -47,14 +48,22 @@ bench: demo ## measure the whole path, the data run and the server, and print th
 size: $(READY) ## files and lines of a generated project and of the library, by folder
 	@$(PY) tools/size.py
 
-release: $(READY) ## write the library's wheel into dist/, as a generated project has it in vendor/
-	@$(PY) -c 'import runpy; from pathlib import Path; \
-	print(runpy.run_path("hooks/post_gen_project.py")["build_wheel"](Path(), Path("dist")))'
+$(VENV)/.site: $(VENV)/.tests docs/requirements.txt
+	@$(INSTALL) --require-hashes -r docs/requirements.txt
+	@touch $@
 
-pins: $(READY) ## write requirements.txt again from requirements.in
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes \
-		--no-strip-extras --no-header --no-annotate --no-emit-index-url requirements.in \
-		-o requirements.txt
+site: $(VENV)/.site ## build the documentation into build/site; a warning or a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+release: $(VENV)/.site ## date the changelog, and build the wheel and the site into dist/
+	@NO_MKDOCS_2_WARNING=1 $(PY) tools/release.py
+
+PIN = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes \
+	--no-strip-extras --no-header --no-annotate --no-emit-index-url
+pins: $(READY) ## write requirements.txt again from requirements.in, of the site too
+	$(PIN) requirements.in -o requirements.txt
+	$(PIN) docs/requirements.in -o docs/requirements.txt \
+		-c requirements.txt -c "$(TEMPLATE)/requirements.txt"
 
 clean: ## remove build/ (with the generated project) and dist/
 	rm -rf build dist
