@@ -16,8 +16,11 @@ NO_NETWORK = (
 )
 
 
-def test_its_own_lint_passes(project):
-    result = make(project, "lint")
+def test_its_own_lint_passes_once_there_are_data(project, tmp_path):
+    own = copy_project(project, tmp_path / "own")
+    (own / "data").mkdir()
+
+    result = make(own, "lint")
 
     assert result.returncode == 0, result.stdout
 

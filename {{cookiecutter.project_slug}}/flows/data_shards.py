@@ -3,9 +3,9 @@
 Its tables are those of `flows/data.py`, whose first step it takes apart.
 """
 
+from data import DataFlow as DataFlowOfOneTask
 from jollyboat.flows import report_errors
 
-from data import DataFlow as DataFlowOfOneTask
 from metaflow import step
 
 KEPT = ["began_at", "landing", "plan", "shards"]
