@@ -127,6 +127,8 @@ def test_every_page_is_reached_from_the_overview_and_no_link_is_dead(built):
     written = {path for pattern in PAGES.values() for path in built.root.resolve().glob(pattern)}
     assert written | {(built.data_docs / "index.html").resolve()} <= pages.keys()
     assert any(path.name == "card.html" for path in pages)
+    of_snapshot = built.snapshot_pages / f"{snapshot.latest_id(built)}.html"
+    assert of_snapshot.resolve() in pages, "the run's page leads to the data that it learned from"
     assert all('<nav class="links"' in html for html in pages.values())
 
 

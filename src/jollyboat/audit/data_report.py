@@ -487,7 +487,10 @@ def _format_result(
 def write_page(
     store: Store, report: dict, published: tuple[snapshot.Snapshot, bool] | None, title: str
 ) -> str:
-    """Write the run's page below `data/reports` and return it."""
+    """Write the run's page below `data/reports` and return it.
+
+    The page of a new snapshot is also kept under the snapshot's id, for the pages of its runs.
+    """
     report = _account_for_held(report, published)
     waiting = [
         {
@@ -498,9 +501,11 @@ def write_page(
         }
         for tenant, one in (published[0].held.items() if published else ())
     ]
-    return page.write(
-        store, _page(store), "data.html", title=title, published=published, held=waiting, **report
-    )
+    context = {"title": title, "published": published, "held": waiting, **report}
+    if published and published[1]:
+        kept = store.snapshot_pages / f"{published[0].id}.html"
+        page.write(store, kept, "data.html", **context)
+    return page.write(store, _page(store), "data.html", **context)
 
 
 def refusal(critical: list[Finding], store: Store) -> str:

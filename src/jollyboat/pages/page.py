@@ -31,16 +31,18 @@ def render(template: str, to_data: str = "", **context) -> str:
     """A page as HTML; everything that comes from data is escaped.
 
     `to_data` is the way from the page to data/, such as "../"; without it the page has no bar of
-    links to the other pages. `about` has the words of its question, by default the first one's.
+    links to the other pages. `about` has the words of its question, by default the first one's, and
+    `has_file` says whether a path in data/ can be linked.
     """
-    context = {"about": words_of(default_store())} | context
+    context = {"about": words_of(default_store()), "has_file": lambda path: False} | context
     return _environment().get_template(template).render(to_data=to_data, **context)
 
 
 def write(store: Store, path: Path, template: str, **context) -> str:
     """Write the page to a path below data/, and return it as a card, without links to others."""
     to_data = os.path.relpath(store.root, path.parent) + "/"
-    html = render(template, to_data=to_data, about=words_of(store), **context)
+    context |= {"about": words_of(store), "has_file": lambda path: (store.root / path).exists()}
+    html = render(template, to_data=to_data, **context)
     write_text(path, html)
     return without_links(html)
 

@@ -45,6 +45,7 @@ class Store:
         self.overview = root / "index.html"
         self.monitor = home / "monitor"
         self.reports = home / "reports"
+        self.snapshot_pages = root / "reports" / "snapshots"  # the Data page of each snapshot
         self.data_docs = root / "reports" / "data_docs"
         self.audits = root / "reports" / "audits.json"
         self.distributions = root / "reports" / "distributions.json"
@@ -61,7 +62,7 @@ class Store:
 
     def why_none(self) -> str:
         """Why there is no snapshot or no run: none was made yet, or an erasure removed it."""
-        return "; the erasure removed it" if self.erasures.exists() else " yet"
+        return "; an erasure or `make clean` removed it" if self.erasures.exists() else " yet"
 
     def read_salt(self) -> str:
         """The salt that personal texts are hashed with; empty before the first landing.
