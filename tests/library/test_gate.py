@@ -212,6 +212,22 @@ def test_a_check_that_passes_with_a_possible_leak_reads_as_a_warning_on_terminal
     assert 1 == html.count("! warning")
 
 
+def test_a_check_that_has_nothing_to_judge_does_not_read_as_a_pass():
+    nothing = {"champion": None, "against_champion": None, "tenants": tenants(5.0, 9)}
+    first = replace(GOOD, behaving=4, **nothing)
+    decision = decide(first, LIMITS).to_dict()
+    context = gate_context(passed=True)
+    report = SimpleNamespace(**vars(context["report"]) | {"decision": decision})
+
+    lines = format_checks(SimpleNamespace(checks=decision["checks"])).splitlines()
+    html = page.render("gate.html", title="Deployment", **context | {"report": report})
+
+    without = ["not_worse_than_champion", "no_tenant_tail_falls"]
+    assert [line.split()[1] for line in lines if line.startswith("n/a")] == without
+    assert decision["passed"] and html.count("– n/a") == len(without)
+    assert f"All {len(lines) - 2} checks that apply passed." in html
+
+
 def test_with_few_rows_a_calibration_error_that_chance_explains_passes():
     few = replace(GOOD, calibration_error=0.058, calibration_chance=0.06)
 
@@ -353,7 +369,7 @@ def test_a_check_of_the_project_runs_after_the_librarys_and_can_refuse(write_own
 
 def test_the_page_draws_each_check_as_a_bar_to_its_limit_with_unit_interval_and_cases():
     case = {"name": "other_ids_same_score", "passed": True, "figure": 0.0, "limit": 1e-9}
-    facts = replace(GOOD, against_baseline=lead(0.3, 0.25), cases=[case])
+    facts = replace(GOOD, against_baseline=lead(0.3, 0.25), behaving=1, cases=[case])
     decision = decide(facts, LIMITS).to_dict()
     context = gate_context(True)
     report = SimpleNamespace(**vars(context["report"]) | {"decision": decision})

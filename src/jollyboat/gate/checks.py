@@ -31,6 +31,7 @@ class Measurement:
     missing: str = ""  # why there is no figure
     interval: Interval = field(default_factory=dict)  # of what the figure is an end of
     unit: str = ""  # where it is not the check's
+    applies: bool = True  # False where there is nothing to judge, so that nothing can fail
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def not_worse_than_champion(facts: Facts, limits: Limits) -> Measurement:
     margin = limits.get("champion_margin")
     limit = None if margin is None else -margin
     if facts.champion is None:
-        return Measurement(0, limit, "There is no champion yet.", ge)
+        return Measurement(0, limit, "There is no champion yet.", ge, applies=False)
     lead = facts.against_champion or {}
     low, high = lead.get("low"), lead.get("high")
     sentence = f"Lead in {facts.measure} over champion {facts.champion}: {_format_lead(lead)}."
@@ -139,7 +140,7 @@ def no_segment_falls(facts: Facts, limits: Limits) -> Measurement:
         is_baseline = facts.candidate == BASELINE
         too_small = "Every segment is too small to judge."
         sentence = "The baseline is not compared with itself." if is_baseline else too_small
-        return Measurement(0.0, limit, sentence)
+        return Measurement(0.0, limit, sentence, applies=False)
     lead, worst, opponent = min(judged, key=lambda each: each[0]["high"])
     count = len({(segment["segment"], segment["value"]) for _, segment, _ in judged})
     where = f"Weakest of {count} segments against the {opponent}"
@@ -160,10 +161,12 @@ def no_tenant_tail_falls(facts: Facts, limits: Limits) -> Measurement:
     if facts.tenants is None:
         return Measurement(None, limit, "No tenant was compared.")
     if facts.candidate == BASELINE == facts.tenants_against:
-        return Measurement(0.0, limit, "The baseline is not compared with itself.")
+        sentence = "The baseline is not compared with itself."
+        return Measurement(0.0, limit, sentence, applies=False)
     if len(facts.tenants) < FEWEST_TENANTS:
         count = f"Tenants in the holdout: {len(facts.tenants)}"
-        return Measurement(0.0, limit, f"{count}; {FEWEST_TENANTS} are needed to compare a tail.")
+        sentence = f"{count}; {FEWEST_TENANTS} are needed to compare a tail."
+        return Measurement(0.0, limit, sentence, applies=False)
     tail = find_tail(facts.tenants)
     names = ", ".join(f"{tenant} {loss:+.3f}" for tenant, loss in tail.worst)
     sentence = (
@@ -204,7 +207,8 @@ def behaves(facts: Facts, limits: Limits) -> Measurement:
     failures = facts.misbehaving
     passed = f"{facts.behaving} behavioural cases pass." if facts.behaving else "No case is judged."
     sentence = " ".join([*(failures or [passed]), *facts.skipped_cases])
-    return Measurement(None if failures is None else len(failures), 0, sentence)
+    figure = None if failures is None else len(failures)
+    return Measurement(figure, 0, sentence, applies=bool(facts.behaving or failures))
 
 
 @_check(
@@ -222,7 +226,7 @@ def no_feature_is_too_good(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "Find what stamps this value on a session. Remove the feature and those collinear with it, "
-    'then run `make data train deploy`. If it is honest, run `make deploy FORCE="why"`.',
+    'then run `make data train deploy`. If it is honest, run `make deploy FORCE="the reason"`.',
     "values",
     "each value of a feature with the outcome",
 )

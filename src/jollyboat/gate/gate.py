@@ -24,9 +24,10 @@ BOUNDS = {ge: "at least", gt: "above", le: "at most"}
 class Check:
     """The result of one check; `sentence` has the figure and, if it failed, the remedy.
 
-    `warns` is true for a check that passed with a possible leak. `bound` says on which side of the
-    limit the figure must be, `interval` is what the figure is an end of, and `comparison` says what
-    was compared with what. `cases` has each behavioural case.
+    `warns` is true for a check that passed with a possible leak; `applies` is false for one that
+    passed because there is nothing to judge, such as no champion yet. `bound` says on which side of
+    the limit the figure must be, `interval` is what the figure is an end of, and `comparison` says
+    what was compared with what. `cases` has each behavioural case.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Check:
     limit: float | None
     sentence: str
     warns: bool = False
+    applies: bool = True
     unit: str = ""
     bound: str = ""
     comparison: str = ""
@@ -73,6 +75,7 @@ def _run_library_check(check: LibraryCheck, facts: Facts, limits: Mapping[str, f
     measured = check.measure(facts, limits)
     figure, limit, sentence = measured.figure, measured.limit, measured.sentence
     shown = {
+        "applies": measured.applies,
         "unit": measured.unit or check.unit,
         "bound": BOUNDS[measured.holds],
         "comparison": check.comparison.format_map(vars(facts)),

@@ -92,7 +92,7 @@ def refusal(report: Report) -> str:
         lines += check["sentence"].split("\n") if is_smoke else [check["sentence"]]
     if "smoke" not in names:
         lines.append(
-            'To deploy it anyway, run `make deploy FORCE="why"`; the reason is shown while '
+            'To deploy it anyway, run `make deploy FORCE="the reason"`; the reason is shown while '
             "it is the champion."
         )
     elif report.force:
@@ -110,6 +110,8 @@ def format_checks(report: Report) -> str:
 def _verdict(check: dict) -> str:
     if not check["passed"]:
         return "FAIL"
+    if not check["applies"]:
+        return "n/a"
     return "warning" if check["warns"] else "pass"
 
 

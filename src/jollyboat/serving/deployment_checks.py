@@ -276,7 +276,7 @@ def against_champion(champion: tuple[str, str], run: Run) -> Comparison:
         silence = (
             f"Champion {champion[1]} cannot predict this holdout ({reason}), so it may be better. "
             "Where that is intended, as after a change of what the logs hold: "
-            '`make deploy FORCE="why"`.'
+            '`make deploy FORCE="the reason"`.'
         )
         return Comparison(silence=silence)
     both = run.predictions().merge(theirs[[*KEYS, "probability"]], on=KEYS)

@@ -131,7 +131,7 @@ def promote(store: Store, settings: Settings, force: str = "") -> str:
     if not is_better and len(force.split()) < 2:
         raise UserError(
             f"{result['sentence']} To make it champion all the same: "
-            '`jollyboat experiment promote --force "why"`.'
+            '`jollyboat experiment promote --force "the reason"`.'
         )
     owner, version = result["owner"], result["version"]
     change = champion.promote(

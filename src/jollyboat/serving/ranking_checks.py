@@ -107,7 +107,7 @@ def against_champion(champion: tuple[str, str], run: Run) -> dict[str, Any]:
         reason = str(error).partition("\n")[0]
         return {
             "champion_silence": f"Champion {champion[1]} cannot rank this holdout ({reason}), so "
-            'it may be better. Where that is intended: `make deploy FORCE="why"`.'
+            'it may be better. Where that is intended: `make deploy FORCE="the reason"`.'
         }
     both = run.predictions().merge(theirs, on=KEYS)
     settings = run.settings
