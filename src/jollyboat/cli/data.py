@@ -1,11 +1,13 @@
 """Commands about raw logs and the snapshots made from them."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import click
 
+from jollyboat.cli.options import agree_option
 from jollyboat.pages.terminal import format_count
 from jollyboat.store import default_store, project_settings
 
@@ -95,17 +97,20 @@ def land(accept: bool, tenant: str | None) -> None:
     type=click.Choice(["erase", "keep"]),
     help="Whether records of linked ids go too; without it they are listed.",
 )
-def erase(tenant: str | None, person: str | None, linked: str | None) -> None:
+@agree_option
+def erase(
+    tenant: str | None, person: str | None, linked: str | None, agree: Callable[[str], None]
+) -> None:
     """Remove every record about a tenant or a person.
 
-    Raw files, tables, scores, pages and artifacts lose it.
-    Models that learned from it are named."""
+    Raw files, tables, scores, pages and artifacts lose it. On a terminal the command says what
+    will go, and asks. Models that learned from it are named."""
     from jollyboat.erasure import erase
 
     if not tenant and not person:
         raise click.UsageError("Name a --tenant or a --person.")
     store = default_store()
-    report = erase.erase(store, tenant or None, person or None, linked)
+    report = erase.erase(store, tenant or None, person or None, linked, agree)
     click.echo(erase.format_summary(report, erase.unknown_files(store)))
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from jollyboat.cli.question import question_option
+from jollyboat.cli.options import question_option
 from jollyboat.store import Store, project_settings
 
 

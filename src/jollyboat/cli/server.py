@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from jollyboat.cli.question import question_option
+from jollyboat.cli.options import question_option
 from jollyboat.store import Store, UserError, default_store, followed, project_settings
 
 # glibc caches more small pieces of memory, so a request takes a tenth less time.

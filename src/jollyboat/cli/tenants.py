@@ -1,8 +1,10 @@
 """Commands about single tenants: their data, models and quality, and decisions about them."""
 
+from collections.abc import Callable
+
 import click
 
-from jollyboat.cli.question import question_option
+from jollyboat.cli.options import agree_option, question_option
 from jollyboat.store import Store, default_store, person, project_settings
 
 why_option = click.option("--why", default="decided by hand", help="Kept with the decision.")
@@ -102,12 +104,13 @@ def resume(tenant: str, why: str, store: Store) -> None:
 
 @tenants.command(epilog="Example: jollyboat tenants erase acme")
 @click.argument("tenant")
-def erase(tenant: str) -> None:
+@agree_option
+def erase(tenant: str, agree: Callable[[str], None]) -> None:
     """Remove every record about a tenant, as `jollyboat erase --tenant` does."""
     from jollyboat.erasure import erase as erasure
 
     store = default_store()
-    report = erasure.erase(store, tenant, None)
+    report = erasure.erase(store, tenant, None, agree=agree)
     click.echo(erasure.format_summary(report, erasure.unknown_files(store)))
 
 

@@ -9,7 +9,7 @@ import glob
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,11 +69,16 @@ OTHERS = {
 
 
 def erase(
-    store: Store, tenant: str | None, person: str | None, linked: str | None = "erase"
+    store: Store,
+    tenant: str | None,
+    person: str | None,
+    linked: str | None = "erase",
+    agree: Callable[[str], object] = str,
 ) -> dict:
     """Remove every record about a tenant or a person; return what was removed.
 
-    A person is given by any id, of one tenant or of all; `linked` is as in erase_plan.py. Raises
+    A person is given by any id, of one tenant or of all; `linked` is as in erase_plan.py. Before
+    anything goes, `agree` gets what will go as a clause, and raises to keep it. Raises
     UserError where there is nothing to remove, linked ids wait for a decision, another erasure is
     unfinished, or a server is writing about them; and, when everything is removed, where the rest
     cannot be published.
@@ -88,6 +93,14 @@ def erase(
             raise UserError(
                 f"An erasure is not finished: first run `jollyboat erase {named}` again."
             )
+        removed = {
+            "records": sum(len(one["lines"]) for one in plan["files"].values()),
+            "files": len(plan["files"]),
+            "snapshots": plan["snapshots"],
+            "runs": plan["runs"],
+        }
+        if not store.erasing.exists():
+            agree(_format_removed(removed))
         write_json(store.erasing, plan)
         for name, one in plan["files"].items():
             path = store.root / name
@@ -102,11 +115,8 @@ def erase(
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": "person" if person else "tenant",
-        "records": sum(len(one["lines"]) for one in plan["files"].values()),
-        "files": len(plan["files"]),
-        "snapshots": plan["snapshots"],
+        **removed,
         "snapshot": snapshot.latest_id(store) or None,
-        "runs": plan["runs"],
         "models": plan["models"],
         "cards": cards,
         "bucket": remove_history(store),
@@ -121,6 +131,16 @@ def erase(
             f"{critical}. Fix it, then `make data`."
         )
     return report
+
+
+def _format_removed(removed: dict) -> str:
+    """The counts, such as "12 records of 3 files, and with them 1 snapshot and 2 runs"."""
+    return (
+        f"{format_count(removed['records'], 'record')} of "
+        f"{format_count(removed['files'], 'file')}, and with them "
+        f"{format_count(len(removed['snapshots']), 'snapshot')} and "
+        f"{format_count(len(removed['runs']), 'training run')}"
+    )
 
 
 def _remove_derived(store: Store, runs: list[str]) -> None:
@@ -237,12 +257,7 @@ def format_summary(report: dict, unknown: list[str]) -> str:
 
 
 def _lines_of(report: dict, unknown: list[str]) -> Iterable[str]:
-    yield (
-        f"removed: {format_count(report['records'], 'record')} of "
-        f"{format_count(report['files'], 'file')}, and with them "
-        f"{format_count(len(report['snapshots']), 'snapshot')} and "
-        f"{format_count(len(report['runs']), 'training run')}"
-    )
+    yield f"removed: {_format_removed(report)}"
     yield "removed, as they could name them: all scores, pages, logs and Metaflow's runs"
     if unknown:
         yield f"not looked at: {', '.join(unknown)} in data/, which this project did not write"
