@@ -4,12 +4,14 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
 import pytest
 from whole_path import run
 
+from jollyboat.flows.console import STOPPED
 from jollyboat.pages.terminal import (
     WIDTH,
     color_verdicts,
@@ -103,6 +105,29 @@ def test_a_step_that_breaks_shows_its_traceback_and_its_name(copied):
     assert "Traceback (most recent call last):" in broken.stdout
     assert "Workflow failed." in broken.stdout
     assert "Step start (task-id 1) failed." in broken.stderr
+
+
+def test_ctrl_c_ends_a_run_with_one_sentence_about_what_to_type(copied):
+    command = [sys.executable, "flows/data.py", "run"]
+    environment = os.environ | {"STORE_ROOT": str(copied.root)}
+    process = subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Whoever starts the tests in the background makes their children ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    first_line = process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate()[0]
+
+    assert first_line and process.returncode
+    assert printed.strip().endswith(STOPPED)
+    assert "Workflow interrupted" not in printed and "failed" not in printed, printed
 
 
 def test_a_stage_is_rewritten_in_place_on_a_terminal(copied):

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -10,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from jollyboat.pages.terminal import color_verdicts, format_count, is_terminal, wrap
 
 LIVE_SECONDS = 0.2  # between two updates of the live line
 STAGE_MARK = "\x1e"  # starts a line of a task that names its stage; the console does not print it
 CLEAR_LINE = "\r\033[K"
+STOPPED = "Stopped by Ctrl-C. What is in use stays in use; run the same command again."
+ABORTED = "Aborted!"  # what each of Metaflow's processes says on Ctrl-C
 
 
 @dataclass
@@ -68,6 +72,8 @@ class Console:
         cli.print_metaflow_exception = lambda error: self._is_refused() or print_exception(error)
         os.environ["METAFLOW_QUIET"] = "1"
         atexit.register(self.close)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._stop)
         if self._is_live:
             threading.Thread(target=self._update, daemon=True).start()
 
@@ -84,7 +90,8 @@ class Console:
             if body.startswith(STAGE_MARK):
                 self._stages[head] = (body.removeprefix(STAGE_MARK), time.monotonic())
             elif not system_msg:
-                self._print(body)
+                if body != ABORTED:
+                    self._print(body)
             else:
                 self._stages.pop(head, None)  # the task has ended
                 if (bad or "failed" in body) and not self._is_refused():
@@ -101,6 +108,12 @@ class Console:
             self._refusal.unlink()
             sys.stdout.flush()
             print(f"\n{color_verdicts(wrap(sentence), sys.stderr)}", file=sys.stderr)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Leave the sentence for `close`, and interrupt the run as Python does."""
+        with suppress(OSError):
+            self._refusal.write_text(STOPPED, encoding="utf-8")
+        signal.default_int_handler(number, frame)
 
     def _is_refused(self) -> bool:
         return self._refusal.exists()
