@@ -5,10 +5,14 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from reference import PAGES, PROJECT, ROOT
+
+# How a page of docs/ links a guide of the project, and where that guide is on the site.
+PROJECT_GUIDES, SITE_GUIDES = "../%7B%7Bcookiecutter.project_slug%7D%7D/docs/", "how-to/"
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -20,6 +24,11 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for path, make in PAGES.items():
         files.append(_page(config, path, make()))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The page with its links to the project's guides as they are on the site."""
+    return markdown.replace(PROJECT_GUIDES, SITE_GUIDES)
 
 
 def _page(config: MkDocsConfig, path: str, text: str) -> File:
