@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from whole_path import JOLLYBOAT, run
 
-from jollyboat.cli import parts
+from jollyboat.cli import options, parts
 from jollyboat.cli.main import GROUPS, jollyboat
 from jollyboat.store import LIBRARY, PROJECT, Store, UserError, write_json
 
@@ -196,13 +197,38 @@ def test_an_id_that_begins_with_a_hyphen_is_an_id(monkeypatch):
     from jollyboat.erasure import erase
 
     requests = []
-    monkeypatch.setattr(erase, "erase", lambda store, *what: requests.append(what))
+    monkeypatch.setattr(erase, "erase", lambda store, *what: requests.append(what[:3]))
     monkeypatch.setattr(erase, "format_summary", lambda *_: "")
     monkeypatch.setattr(erase, "unknown_files", lambda _: [])
 
     for words in (("--person", "-x7"), ("--person", "--tenant"), ("--person=-x7",)):
         assert call("erase", *words).exit_code == 0, words
     assert [(None, "-x7", None), (None, "--tenant", None), (None, "-x7", None)] == requests
+
+
+@pytest.mark.parametrize(
+    "words, is_terminal, typed, goes",
+    [
+        ([], True, "y", True),
+        ([], True, "\n", False),
+        (["--yes"], True, "", True),
+        ([], False, "", True),
+    ],
+)
+def test_on_a_terminal_an_erasure_says_what_goes_and_asks(
+    words, is_terminal, typed, goes, monkeypatch
+):
+    @click.command()
+    @options.agree_option
+    def remove(agree):
+        agree("12 records of 3 files")
+
+    stdin = SimpleNamespace(isatty=lambda: is_terminal)
+    monkeypatch.setattr(options, "sys", SimpleNamespace(stdin=stdin))
+    result = CliRunner().invoke(remove, words, input=typed)
+
+    assert (result.exit_code == 0) == goes, result.output
+    assert ("This removes 12 records of 3 files" in result.output) == (is_terminal and not words)
 
 
 def test_where_an_erasure_removed_all_the_next_command_is_named(tmp_path):
@@ -213,7 +239,9 @@ def test_where_an_erasure_removed_all_the_next_command_is_named(tmp_path):
     store.erasures.write_text("{}\n")
 
     for module, command in ((snapshot, "`make data`"), (training_run, "`make train`")):
-        with pytest.raises(UserError, match=f"the erasure removed it. Run {command}"):
+        with pytest.raises(
+            UserError, match=f"an erasure or `make clean` removed it. Run {command}"
+        ):
             module.open("", store)
 
 

@@ -42,7 +42,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     assert refused.returncode == short.returncode == 2 and away.returncode == 1
     by = "beats_the_baseline, not_worse_than_champion, no_segment_falls"
     assert f"refused by {by}; champion {champion} stays" in demo.unwrap(refused.stdout)
-    assert 'make deploy FORCE="why"' in demo.unwrap(refused.stdout)
+    assert 'make deploy FORCE="the reason"' in demo.unwrap(refused.stdout)
     assert "FORCE is '1'; it needs a reason" in short.stdout
     assert forced.returncode == back.returncode == 0, forced.stdout + back.stdout
     assert (
@@ -54,6 +54,14 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     assert "Forced past 3 of" in page.read_text()
     assert f"{champion} is now the champion" in back.stdout
     assert "was never the champion of shared; `jollyboat models` lists" in away.stdout
+
+
+def test_after_a_refusal_the_pipeline_scores_with_the_champion_and_fails(worse):
+    night = type_in(worse, "make pipeline")
+
+    assert night.returncode == 2, night.stdout
+    refused, _, scored = demo.unwrap(night.stdout).partition("deploy: refused by")
+    assert "data: snapshot" in refused and "score: " in scored
 
 
 def models(project: Path) -> list[str]:
