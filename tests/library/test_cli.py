@@ -146,6 +146,23 @@ def test_the_state_names_what_refused_the_last_data_run_and_the_snapshot_that_st
     assert "refused" not in published and "next        make train" in published
 
 
+def test_the_state_names_the_deployment_that_the_gate_refused(tmp_path):
+    counts = {name: {"rows": 3} for name in ("events", "quarantined_events", "sessions")}
+    manifest = {"id": "s1", "published_at": "2026-01-01T10:00:00+00:00", "tables": counts}
+    write_json(tmp_path / "snapshots/latest.json", {"snapshot": "s1"})
+    write_json(tmp_path / "snapshots/s1/manifest.json", manifest)
+    finished = {"run": "r1", "chosen": "rule", "finished_at": "2026-01-02T10:00:00+00:00"}
+    write_json(tmp_path / "runs/r1/run.json", finished)
+    failed = [{"name": "smoke", "passed": True}, {"name": "calibration", "passed": False}]
+    write_json(tmp_path / "models/shared/v2-gate.json", {"decision": {"checks": failed}})
+
+    result = " ".join(call("status", STORE_ROOT=str(tmp_path)).output.split())
+
+    page = tmp_path / "models/shared/v2-gate.html"
+    assert f"refused the last make deploy, v2 failed calibration (page: {page})" in result
+    assert "next change what the gate's page names, then make data train deploy" in result
+
+
 def test_the_state_names_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "monitor").mkdir()
     (tmp_path / "monitor/latest.json").write_text("{broken")

@@ -104,6 +104,10 @@ def format_state(parts: Mapping[str, Any], store: Store) -> Iterator[tuple[str, 
         yield "champion", f"{owner}: {step['version']}, since {_moment(step['at'])}"
     if not parts["champions"]:
         yield "champion", "none"
+    if model := parts["refused_model"]:
+        page = store.root / model["page"]
+        failed = ", ".join(model["failed"])
+        yield "refused", f"the last make deploy, {model['version']} failed {failed} (page: {page})"
     for one in parts["others"]:
         yield from _format_other(one["words"].question, one["state"])
     yield "experiment", _experiment(parts["experiment"]) if parts["experiment"] else "none"
@@ -141,7 +145,8 @@ def next_step(parts: Mapping[str, Any], store: Store) -> str:
     if not parts["runs"]:
         return "make train"
     if not parts["champions"]:
-        return "make deploy"
+        change = "change what the gate's page names, then make data train deploy"
+        return change if parts["refused_model"] else "make deploy"
     if parts["experiment"]:
         return "make data, then jollyboat experiment read"
     return "jollyboat serve --open, make score, or make monitor"

@@ -98,29 +98,15 @@ def _of_question(store: Store, state: Mapping[str, Any]) -> Iterator[Item]:
     if len(alarms) > MOST_INCIDENTS:
         more = format_count(len(alarms) - MOST_INCIDENTS, "more alert")
         yield Item(f"Open alerts{of}", f"{more}.", page)
-    with suppress(*UNREADABLE):
-        if refusal := _newest_refusal(store, state["champions"].get(SHARED)):
-            yield refusal
+    if refused := state["refused_model"]:
+        failed = ", ".join(refused["failed"])
+        sentence = f"{refused['version']} failed {failed}; the champion stays."
+        yield Item("Deployment refused", sentence, refused["page"])
     readout, experiment = state["readout"], state["experiment"]
     is_read = experiment and readout and readout["version"] == experiment["version"]
     if is_read and readout["verdict"] != "open":
         page = state["pages"].get("Experiment", "")
         yield Item(f"Experiment{of}: {readout['verdict']}", readout["sentence"], page)
-
-
-def _newest_refusal(store: Store, history: list[Mapping] | None) -> Item | None:
-    """The deployment that the gate refused last, unless a champion came after it."""
-    reports = list(store.models.glob(f"{SHARED}/*-gate.json"))
-    if not reports:
-        return None
-    newest = max(reports, key=lambda path: path.stat().st_mtime)
-    version = newest.name.removesuffix("-gate.json")
-    decision = read_json(newest, decision=dict)["decision"]
-    if decision["passed"] or (history and history[0]["version"] == version):
-        return None
-    failed = ", ".join(check["name"] for check in decision["checks"] if not check["passed"])
-    page = newest.with_suffix(".html").relative_to(store.root).as_posix()
-    return Item("Deployment refused", f"{version} failed {failed}; the champion stays.", page)
 
 
 def brief(store: Store, state: Mapping[str, Any]) -> Briefing | None:

@@ -63,6 +63,12 @@ def read_state(store: Store) -> dict[str, Any]:
     manifest = store.snapshots / (latest or "none") / "manifest.json"
     data = read(manifest, _data, "make data")
     held = data["held"] if data else []
+    gates = store.models.glob(f"{SHARED}/*-gate.json")
+    newest = max(gates, key=lambda path: path.stat().st_mtime, default=store.models / "none")
+    gate = read(newest, lambda report: _gate(report, newest, store), "make deploy")
+    # A champion that was forced past the gate is not refused.
+    served = [step["version"] for step in histories.get(SHARED) or ()]
+    is_refused = gate and gate["failed"] and gate["version"] not in served
     readout = store.reports / "experiment.json"
     others = [
         {"words": words_of(one), "store": one, "state": read_state(one)}
@@ -78,6 +84,7 @@ def read_state(store: Store) -> dict[str, Any]:
             store.failed_rows, lambda failed: _refused(failed, held), "make data", empty=[]
         )
         or [],
+        "refused_model": gate if is_refused else None,
         "monitor": read(store.monitor / "latest.json", _monitor, "make monitor"),
         "experiment": read_experiment(),
         "readout": read(readout, _readout, "jollyboat experiment read"),
@@ -145,6 +152,16 @@ def _refused(failed: list[dict], held: list[str]) -> list[str]:
         if each["severity"] == "critical" and not {*(each.get("tenants") or [""])} <= {*held}
     ]
     return [f"{each['table']}: {each['expectation']}" for each in critical]
+
+
+def _gate(report: dict, path: Path, store: Store) -> dict[str, Any]:
+    """The version that was judged, the checks that it failed, and the page."""
+    checks = report["decision"]["checks"]
+    return {
+        "version": path.name.removesuffix("-gate.json"),
+        "failed": [check["name"] for check in checks if not check["passed"]],
+        "page": path.with_suffix(".html").relative_to(store.root).as_posix(),
+    }
 
 
 def _monitor(report: dict) -> dict[str, Any]:
