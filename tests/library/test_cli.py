@@ -102,6 +102,13 @@ def test_completion_offers_the_commands_that_begin_so(tmp_path):
     assert call(**environment).output == "plain,snapshots\n"
 
 
+def test_a_word_that_is_no_guide_names_the_guides_that_have_it():
+    refusal = str(call("docs", "rollback").exception)
+
+    assert refusal.startswith("There is no guide 'rollback'. The word is in production, ")
+    assert "logs-from-ga4" not in refusal
+
+
 def test_the_state_of_an_empty_project_says_what_to_type_first(tmp_path):
     result = call("status", STORE_ROOT=str(tmp_path)).output
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -75,8 +76,14 @@ def docs(topic: str | None) -> None:
     elif topic in guides:
         click.echo(guides[topic].read_text(encoding="utf-8"))
     else:
-        hint = suggest(topic, guides) or f" There are {', '.join(sorted(guides))}."
+        having = [name for name, path in sorted(guides.items()) if topic.lower() in _text_of(path)]
+        names = ", ".join(having or sorted(guides))
+        hint = suggest(topic, guides) or f" {'The word is in' if having else 'There are'} {names}."
         raise UserError(f"There is no guide {topic!r}.{hint}")
+
+
+def _text_of(guide: Path) -> str:
+    return guide.read_text(encoding="utf-8").lower()
 
 
 @click.command(epilog="Example: jollyboat table-docs")
