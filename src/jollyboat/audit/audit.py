@@ -36,13 +36,15 @@ from jollyboat.warehouse import warehouse
 SUITES = (LIBRARY / "expectations", PROJECT / "expectations")
 # GX's Data Docs load their styles from other hosts; these work offline.
 STYLE = """<style>
+:root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 75rem; }
-table { border-collapse: collapse; }
-td, th { border-bottom: 1px solid #ddd; padding: .3rem 1rem .3rem 0; }
+h1, h2, h3, h4, h5, h6 { font-size: 1.1rem; margin: 1.2rem 0 .3rem; }
+table { border-collapse: collapse; background: none !important; }
+td, th { border-bottom: 1px solid #8886; padding: .3rem 1rem .3rem 0; }
 td, th { text-align: left; vertical-align: top; }
-.fa-check-circle::before { content: "✓"; color: #1f6f43; }
-.fa-times::before { content: "✗"; color: #b3261e; }
-.fa-exclamation-triangle::before { content: "!"; color: #875300; }
+.fa-check-circle::before { content: "✓"; color: light-dark(#1f6f43, #6fcf97); }
+.fa-times::before { content: "✗"; color: light-dark(#b3261e, #ff8a80); }
+.fa-exclamation-triangle::before { content: "!"; color: light-dark(#875300, #f0b45b); }
 nav, footer, .sticky, form { display: none; }
 </style></head>"""
 BACK = '<p><a href="index.html">All tables</a> · <a href="../data.html">Data</a></p>'
