@@ -252,7 +252,10 @@ def data_context(published: bool, train_count: int = 90) -> dict:
                 **labels,
             }
         ],
-        "days": [{"day": date(2026, 1, day), **labels} for day in (1, 2)],
+        "days": [
+            {"day": date(2026, 1, day), "noon": datetime(2026, 1, day, 12), **labels}
+            for day in (1, 2)
+        ],
         "layers": [{"table_name": "events", "row_count": 97}],
         "models": [
             {"name": "first", "seconds": 0.5, "parents": []},
