@@ -227,7 +227,7 @@ def no_feature_is_too_good(facts: Facts, limits: Limits) -> Measurement:
 @_check(
     "Find what stamps this value on a session. Remove the feature and those collinear with it, "
     'then run `make data train deploy`. If it is honest, run `make deploy FORCE="the reason"`.',
-    "values",
+    "values that a continuous feature repeats",
     "each value of a feature with the outcome",
 )
 def no_value_tells_the_outcome(facts: Facts, limits: Limits) -> Measurement:
