@@ -17,6 +17,7 @@ from jinja2 import (
     PrefixLoader,
     StrictUndefined,
 )
+from markupsafe import Markup, escape
 
 from jollyboat.pages import plot
 from jollyboat.store import PROJECT, Store, default_store, words_of, write_text
@@ -24,6 +25,7 @@ from jollyboat.store import PROJECT, Store, default_store, words_of, write_text
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
 BAR = re.compile(r'<nav class="links".*?</nav>\n', re.DOTALL)
+COMMAND = re.compile("`([^`]+)`")
 LINK = re.compile(r'<a href="(?!#)[^"]*">(.*?)</a>', re.DOTALL)
 
 
@@ -56,6 +58,11 @@ def _script_hash(script: str) -> str:
     """The source of this script in a content security policy."""
     digest = hashlib.sha256(str(script).encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _mark_commands(sentence: str) -> Markup:
+    """The sentence with its `commands` in the type of code."""
+    return Markup(COMMAND.sub(r"<code>\1</code>", str(escape(sentence))))
 
 
 def _percent(value: float) -> str:
@@ -122,5 +129,6 @@ def _environment() -> Environment:
         "trace": plot.trace,
     }
     environment.filters["script_hash"] = _script_hash
+    environment.filters["commands"] = _mark_commands
     environment.tests["unknown"] = plot.is_unknown
     return environment
