@@ -314,7 +314,7 @@ def test_every_tenant_has_an_entry_and_a_small_one_says_too_few():
     _, _, tenants = judge(facts(live), LIMITS)
 
     assert sorted(tenants) == ["acme", "bolt", "tiny"]
-    assert tenants["acme"]["quality"]["state"] == "in the ballpark"
+    assert tenants["acme"]["quality"]["state"] == "as expected"
     assert tenants["acme"]["attention"] == []
     assert (tenants["bolt"]["drift"]["state"], tenants["bolt"]["drift"]["worst"]) == (
         "alarm",

@@ -8,7 +8,7 @@ import numpy as np
 from jollyboat.monitoring.check import ALARM, ALL, FINE, UNKNOWN, Check
 from jollyboat.monitoring.drift import Series
 
-BALLPARK, BELOW, TOO_FEW = "in the ballpark", "below", "too few"
+EXPECTED, BELOW, TOO_FEW = "as expected", "below", "too few"
 
 
 def summarize(
@@ -53,7 +53,7 @@ def summarize(
 def _quality(check: Check | None, outcomes: int) -> dict[str, Any]:
     if check is None or check.state == UNKNOWN:
         return {"state": TOO_FEW, "value": None, "low": None, "outcomes": outcomes}
-    state = BELOW if check.state == ALARM else BALLPARK
+    state = BELOW if check.state == ALARM else EXPECTED
     return {"state": state, "value": check.value, "low": check.limit, "outcomes": outcomes}
 
 
@@ -64,8 +64,8 @@ def _drift(series: Sequence[Series]) -> dict[str, Any]:
     if not judged:
         return {"state": ALARM if is_open else TOO_FEW, "worst": None, "psi": None}
     worst = max(judged, key=lambda one: (one.is_open, one.psi[-1] / one.state["limit"][-1]))
-    state, psi = ALARM if is_open else FINE, float(worst.psi[-1])
-    return {"state": state, "worst": worst.feature, "psi": psi}
+    state, psi, limit = ALARM if is_open else FINE, worst.psi[-1], worst.state["limit"][-1]
+    return {"state": state, "worst": worst.feature, "psi": float(psi), "limit": float(limit)}
 
 
 def _volume(check: Check | None, now: int, usual: float | None) -> dict[str, Any]:

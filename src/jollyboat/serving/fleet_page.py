@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jollyboat.champions import champion, policy
-from jollyboat.pages.page import FORMS, UNKNOWN, render
+from jollyboat.pages.page import FORMS, render
+from jollyboat.pages.plot import Axis
 from jollyboat.serving import fleet
 from jollyboat.serving.fleet import STATUSES, Tenant
 from jollyboat.store import Store, UserError, person, project_settings, words_of, write_text
@@ -105,14 +106,21 @@ def _histograms(tenants: Sequence[Tenant]) -> list[dict[str, Any]]:
 
 
 def _histogram(name: str, values: Sequence[float | None], form: Callable) -> dict[str, Any]:
+    """Bars of equal width; none where all figures are the same."""
     figures = np.array([value for value in values if value is not None], dtype=float)
+    about = {"name": name, "count": len(figures), "form": form, "bars": []}
     if not len(figures):
-        return {"name": name, "bars": [], "count": 0, "form": lambda _: UNKNOWN}
-    high = np.quantile(figures, 0.99)  # one far value does not squeeze all others
-    counts, edges = np.histogram(np.minimum(figures, high), BINS)
-    bars = [
-        {"low": low, "high": top, "count": int(count), "height": 100 * count / counts.max()}
-        for count, low, top in zip(counts, edges[:-1], edges[1:], strict=True)
-    ]
-    about = {"low": edges[0], "high": edges[-1], "median": float(np.median(figures))}
-    return {"name": name, "bars": bars, "count": len(figures), "form": form, **about}
+        return about
+    about["median"] = float(np.median(figures))
+    low, high = figures.min(), np.quantile(figures, 0.99, method="higher")
+    if high > low:
+        counts, edges = np.histogram(np.minimum(figures, high), BINS)  # one far value is in the last
+        half = (edges[1] - edges[0]) / 2
+        about["x"] = Axis(low, high, [low, high])
+        about["range_of"] = lambda middle: f"{form(middle - half)} to {form(middle + half)}"
+        about["bars"] = [
+            {"low": edge, "middle": edge + half, "count": int(count)}
+            for edge, count in zip(edges[:-1], counts, strict=True)
+            if count
+        ]
+    return about
