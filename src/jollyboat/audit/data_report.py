@@ -143,7 +143,8 @@ QUERIES = {
         from int_identities""",
     "days": """
         select cast(point_at as date) as day, day + interval 12 hours as noon,
-            count(*) as session_count, count(label) as train_count, count(*) filter (where label) as positive_count,
+            count(*) as session_count, count(label) as train_count,
+            count(*) filter (where label) as positive_count,
             avg(label::int) as label_rate
         from session_features group by all order by day""",
 }

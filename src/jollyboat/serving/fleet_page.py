@@ -114,7 +114,7 @@ def _histogram(name: str, values: Sequence[float | None], form: Callable) -> dic
     about["median"] = float(np.median(figures))
     low, high = figures.min(), np.quantile(figures, 0.99, method="higher")
     if high > low:
-        counts, edges = np.histogram(np.minimum(figures, high), BINS)  # one far value is in the last
+        counts, edges = np.histogram(np.minimum(figures, high), BINS)  # a far value is in the last
         half = (edges[1] - edges[0]) / 2
         about["x"] = Axis(low, high, [low, high])
         about["range_of"] = lambda middle: f"{form(middle - half)} to {form(middle + half)}"
