@@ -100,7 +100,7 @@ def test_the_overview_shows_them(store):
         "1,080",
         "of 2 tenants",
         "99 % at most 10.5 ms",
-        "18 s 1 run",
+        "18 s, 1 run",
     ):
         assert text in page, text
 

@@ -81,7 +81,8 @@ def _of_data(state: Mapping[str, Any]) -> Iterator[Item]:
         held = state["data"]["held"]
         more = f" and {len(held) - MOST_INCIDENTS} more" if len(held) > MOST_INCIDENTS else ""
         names = ", ".join(held[:MOST_INCIDENTS]) + more
-        yield Item("Tenants held back", f"{names} have the rows of an earlier day.", page)
+        verb = "has" if len(held) == 1 else "have"
+        yield Item("Tenants held back", f"{names} {verb} the rows of an earlier day.", page)
 
 
 def _of_question(store: Store, state: Mapping[str, Any]) -> Iterator[Item]:
