@@ -93,6 +93,15 @@ def test_a_run_says_whether_training_was_optimal(trained):
     )
 
 
+def test_a_run_without_a_judged_cut_off_does_not_count_wins():
+    unknown = [{"candidate": name, "value": None} for name in ("baseline", "xgboost")]
+    curve = [{"rows": 1, "average_precision": 0.3}]
+
+    luck = format_diagnosis({"learning": curve, "backtest": unknown}, 0.3, 0.3, "xgboost")[-1]
+
+    assert luck == "No earlier cut-off has enough outcomes to compare it with the baseline."
+
+
 def test_the_backtest_trains_on_the_past_alone_and_the_curve_on_growing_parts():
     parts = split(2000)
 

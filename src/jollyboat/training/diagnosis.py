@@ -198,6 +198,8 @@ def _format_luck(diagnosis: Mapping, name: str) -> str:
     baseline = [row["value"] for row in backtest if row["candidate"] == BASELINE]
     own = [row["value"] for row in backtest if row["candidate"] == name]
     pairs = [pair for pair in zip(baseline, own, strict=False) if None not in pair]
+    if not pairs:
+        return "No earlier cut-off has enough outcomes to compare it with the baseline."
     won = sum(mine > theirs for theirs, mine in pairs)
     text = f"It beats the baseline at {won} of {len(pairs)} earlier cut-offs"
     if not lead or lead["low"] is None:
