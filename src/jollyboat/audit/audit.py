@@ -37,6 +37,7 @@ SUITES = (LIBRARY / "expectations", PROJECT / "expectations")
 # GX's Data Docs load their styles from other hosts; these work offline.
 STYLE = """<style>
 :root { color-scheme: light dark; }
+body { background: Canvas; color: CanvasText; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 75rem; }
 h1, h2, h3, h4, h5, h6 { font-size: 1.1rem; margin: 1.2rem 0 .3rem; }
 table { border-collapse: collapse; background: none !important; }
@@ -217,6 +218,7 @@ def _page(result) -> str:
 
     html = _view().render(ValidationResultsPageRenderer(run_info_at_end=True).render(result))
     page = REMOTE.sub("", html).replace("</head>", STYLE, 1)
+    page = page.replace("<html>", '<html lang="en">', 1)
     return page.replace("<body>", f"<body>{BACK}", 1)
 
 
