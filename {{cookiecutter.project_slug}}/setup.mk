@@ -3,7 +3,6 @@
 VENV ?= .venv
 PY = $(VENV)/bin/python
 # Its name has a hash of the folder, because a virtual environment does not work after a move.
-# A link to the folder is the same folder.
 READY := $(VENV)/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -41,6 +40,7 @@ $(READY): requirements.txt $(wildcard vendor/jollyboat.txt)
 		"This runs on Python 3.11, 3.12 or 3.13; $(or $(PYTHON),the python3 on PATH) is another" \
 		"version. Name one that fits: make setup PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@$(CHECK_LIBRARY)
+	@test ! -L $(VENV) || { echo "$(VENV) is a link. Remove it, then run this again." >&2; exit 1; }
 	@echo "setting up $(VENV) with $(INSTALLER)"
 	@$(CREATE)
 	@$(INSTALL) --require-hashes -r requirements.txt

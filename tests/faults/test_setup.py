@@ -81,3 +81,15 @@ def test_a_package_whose_bytes_are_not_those_pinned_is_refused(fresh):
 
     assert make(fresh, "setup").returncode == 2
     assert not list((fresh / ".venv").glob(".ready-*"))
+
+
+def test_an_environment_behind_a_link_belongs_to_another_project_and_stays(fresh, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "pyvenv.cfg").touch()
+    (fresh / ".venv").symlink_to(theirs)
+
+    result = make(fresh, "setup")
+
+    assert result.returncode == 2 and ".venv is a link. Remove it" in result.stdout
+    assert (theirs / "pyvenv.cfg").exists()

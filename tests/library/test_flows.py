@@ -172,6 +172,9 @@ def test_batch_scores_equal_the_snapshots_features_under_the_champion(built):
     both = predictions.merge(scores, on=["tenant_id", "entity_id"])
     assert len(both) > 100
     assert (both[chosen] - both["probability"]).abs().max() < 1e-9
+    visitors = snapshot.open_latest(built).frame("sessions").set_index("session_id")
+    visitors = visitors.loc[scores["entity_id"], "anonymous_id"]
+    assert scores["anonymous_id"].tolist() == visitors.tolist()
 
 
 def test_only_sessions_at_their_point_are_scored_and_the_others_are_counted(built, result):

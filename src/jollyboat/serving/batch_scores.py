@@ -60,7 +60,7 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "", private: Collectio
     folder = store.scores / scores_id
     if not (folder / "scores.json").exists():
         scores = _score_with(bundles, champions, snapshot, sessions)
-        write_scores(folder, scores[COLUMNS], MOST_PROBABLE_FIRST)
+        write_scores(folder, _with_visitors(scores[COLUMNS], snapshot), MOST_PROBABLE_FIRST)
         about = {
             "rows": len(sessions),
             "left_out": left_out,
@@ -69,6 +69,15 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "", private: Collectio
         }
         write_json(folder / "scores.json", {"id": scores_id, **about, **contents})
     return scores_id
+
+
+def _with_visitors(scores: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
+    """The scores of sessions with their visitors' ids; another question's entity says who it is."""
+    if snapshot.store.question:
+        return scores
+    visitors = "tenant_id, session_id as entity_id, anonymous_id, user_id"
+    ids = snapshot.relation("sessions").project(visitors).df()
+    return scores.merge(ids, how="left", on=["tenant_id", "entity_id"])
 
 
 def latest_score(store: Store, tenant_id: str, entity_id: str) -> dict[str, Any] | None:
@@ -82,7 +91,7 @@ def latest_score(store: Store, tenant_id: str, entity_id: str) -> dict[str, Any]
                     params=[str(path.with_suffix(".parquet")), tenant_id, entity_id],
                 ).df()
             made_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            for score in rows.to_dict("records"):
+            for score in rows.astype(object).where(rows.notna(), None).to_dict("records"):
                 point_at = score["point_at"].isoformat() + "Z"
                 scored_at = made_at.isoformat(timespec="seconds")
                 if "place" in rows:

@@ -25,7 +25,7 @@ HISTOGRAM = f"""
 select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*)
 from {{}} group by bin
 """
-TOP = "select tenant_id, entity_id, point_at, probability, decision from {} limit 20"
+TOP = "from {} limit 20"
 EXPECTED = """
 select sum(probability) as value, 1.96 * sqrt(sum(probability * (1 - probability))) as half,
     coalesce(sum(probability) filter (decision), 0) as above, count_if(decision) as decision_count
@@ -63,7 +63,8 @@ def gather(folder: Path) -> dict:
     with duckdb.connect() as connection:
         by_tenant = connection.sql(BY_TENANT.format(source)).df().to_dict("records")
         counts = dict(connection.sql(HISTOGRAM.format(source)).fetchall())
-        top = connection.sql(TOP.format(source)).df().to_dict("records")
+        top = connection.sql(TOP.format(source)).df().astype(object)
+        top = top.where(top.notna(), None).to_dict("records")
         [expected] = connection.sql(EXPECTED.format(source)).df().to_dict("records")
     about = {"thresholds": [], "reasons": []} | _read(folder)
     reasons = {(row["tenant_id"], row["entity_id"]): row["reasons"] for row in about["reasons"]}
