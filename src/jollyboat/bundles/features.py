@@ -30,6 +30,7 @@ _PLACEHOLDER = re.compile(
     r"|\[object object\]",
     re.IGNORECASE | re.ASCII,
 )
+_PLACEHOLDERS_BEGIN = frozenset("-.0nNuUaAgG([")  # most ids begin otherwise and need no pattern
 _WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+", re.ASCII)
 _SETTINGS = {
     "autoinstall_known_extensions": "false",
@@ -37,6 +38,7 @@ _SETTINGS = {
     "temp_directory": "",
 }
 _RUNS_BEFORE_RESET = 100
+_MOST_JUDGED = 10_000  # events whose outcome is remembered
 
 
 class Rows(list[dict]):
@@ -91,6 +93,8 @@ class FeatureQuery:
         self._connection.execute(_EVENTS_AT_POINT.format(view=events))
         self._connection.execute(f"prepare features as {refuse_other_statements(sql)}")
         self._outcome = outcome
+        self._outcome_columns = list(_columns_of(outcome))
+        self._judged: dict[tuple, bool] = {}
         if outcome != NO_OUTCOME:
             self._connection.execute(
                 f"prepare outcomes as {refuse_other_statements(_outcome_query(outcome))}"
@@ -145,16 +149,34 @@ class FeatureQuery:
         return {value for (value,) in rows}
 
     def had_outcome(self, requests: Sequence[Sequence[Mapping]]) -> list[bool]:
-        """Whether an event of each request, as for `run`, is an outcome already."""
+        """Whether an event of each request, as for `run`, is an outcome already.
+
+        The condition is about one event, and often about its type alone, so its result is
+        remembered by the values of the columns that it names.
+        """
         if self._outcome == NO_OUTCOME:
             return [False] * len(requests)
-        self._body[0] = to_json([row for rows in requests for row in rows]).decode()
+        values = [[tuple(map(row.get, self._outcome_columns)) for row in rows] for rows in requests]
+        if new := {event for events in values for event in events} - self._judged.keys():
+            if len(self._judged) > _MOST_JUDGED:
+                new, self._judged = {event for events in values for event in events}, {}
+            self._judged |= self._judge(list(new))
+        return [any(map(self._judged.get, events)) for events in values]
+
+    def _judge(self, events: list[tuple]) -> dict[tuple, bool]:
+        """Whether events with these values are outcomes."""
+        rows = [
+            {"entity_id": str(place), **dict(zip(self._outcome_columns, values, strict=True))}
+            for place, values in enumerate(events)
+        ]
+        self._body[0] = to_json(rows).decode()
         try:
-            rows = self._connection.execute("execute outcomes").fetchall()
+            outcomes = {
+                place for (place,) in self._connection.execute("execute outcomes").fetchall()
+            }
         finally:
             self._body[0] = "[]"
-        entities = {entity for (entity,) in rows}
-        return [str(place) in entities for place in range(len(requests))]
+        return {event: str(place) in outcomes for place, event in enumerate(events)}
 
     def _drop_eviction_queue(self) -> None:
         """Empty DuckDB's list of evictable buffers, most of which no longer exist.
@@ -330,7 +352,9 @@ def _row_of_event(
 def kept_id(text: str) -> str | None:
     """The id as staging keeps it; None for an empty one and a placeholder, such as "undefined"."""
     text = whole_number(text.strip(" "))
-    return None if not text or _PLACEHOLDER.fullmatch(text) else text
+    if not text or (text[0] in _PLACEHOLDERS_BEGIN and _PLACEHOLDER.fullmatch(text)):
+        return None
+    return text
 
 
 def whole_number(text: str) -> str:
@@ -375,13 +399,15 @@ _EVENTS_AT_POINT = (
 )
 
 
+def _columns_of(outcome: str) -> dict[str, str]:
+    """The columns that the condition can name, with their types."""
+    columns = _POINT_COLUMNS | EVENT_COLUMNS
+    return {name: columns[name] for name in columns if name in outcome and name != "entity_id"}
+
+
 def _outcome_query(outcome: str) -> str:
     """The entities with an outcome. It parses no column that the condition cannot name."""
-    columns = {
-        name: kind
-        for name, kind in (_POINT_COLUMNS | EVENT_COLUMNS).items()
-        if name == "entity_id" or name in outcome
-    }
+    columns = {"entity_id": "varchar", **_columns_of(outcome)}
     return f"""
         select distinct entity_id
         from (

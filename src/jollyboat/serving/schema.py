@@ -41,7 +41,8 @@ def _check_moment(value: datetime) -> datetime:
 
 def _check_payload(event: dict[str, Any]) -> dict[str, Any]:
     payload = event.get("payload")
-    unlisted = {name: value for name, value in event.items() if name not in EVENT_COLUMNS}
+    names = event.keys() - EVENT_COLUMNS.keys()
+    unlisted = {name: event[name] for name in names} if names else {}
     try:
         if unlisted or isinstance(payload, dict):
             payload = payload_text(payload, unlisted)
