@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jollyboat.audit import audit, data_report, held
+from jollyboat.audit import absent_fields, audit, data_report, held
 from jollyboat.landing.landing import land
 from jollyboat.simulate.simulate import simulate
 from jollyboat.snapshots import snapshot
@@ -304,6 +304,11 @@ def test_an_expectation_fires_with_the_keys_of_its_rows_and_none_unrelated(
     assert set(findings) == {expectation} | related
     assert findings[expectation].table == table
     assert findings[expectation].keys or expectation in NO_ROW_IS_TO_BLAME
+
+
+def test_the_shops_staging_models_read_no_field_that_its_records_lack(built):
+    with warehouse.connect(built) as connection:
+        assert absent_fields.find(connection) == []
 
 
 def test_a_distribution_that_failed_is_printed_with_its_feature(built, tmp_path):

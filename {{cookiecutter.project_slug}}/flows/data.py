@@ -47,7 +47,7 @@ class DataFlow(ProjectFlow):
         seconds = self.seconds_since(self.began_at)
         print(data_report.format_summary(report, published, seconds, store))
         if self.critical:
-            raise UserError(data_report.refusal(self.critical, store))
+            raise UserError(data_report.refusal(self.critical, store, report))
 
     def _land(self, store):
         """Check the project, then bring the catalog up to date; returns what landed."""

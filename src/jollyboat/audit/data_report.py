@@ -1,11 +1,12 @@
 """The report of a data run: figures, lines for the terminal and a page."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
 
-from jollyboat.audit import held
+from jollyboat.audit import absent_fields, held
 from jollyboat.audit.audit import Finding, find_suites
 from jollyboat.landing import remedies
 from jollyboat.landing.landing import Landing
@@ -170,10 +171,12 @@ def gather(store: Store, landing: Landing, findings: list[Finding]) -> dict:
         replayed = _count_replayed(connection, last, landing)
         rows["changes"] = changes.find(connection, store, earlier_changes)
         rows["nonfinite"] = find_nonfinite(connection)
+        rows["absent_fields"] = absent_fields.format_absent(absent_fields.find(connection))
         rows["distributions"] = distribution.describe(connection, "session_features")
     totals = _sum_rows(rows) | {"file_count": len(landing.files), "replayed": replayed}
     return rows | {
         "notes": [
+            *rows["absent_fields"],
             *_format_ignored_ids(rows["ignored_ids"]),
             *format_crowded_ids(rows["crowded_ids"]),
             *_format_files(landing),
@@ -509,8 +512,11 @@ def write_page(
     return page.write(store, _page(store), "data.html", **context)
 
 
-def refusal(critical: list[Finding], store: Store) -> str:
-    """Why nothing was published: each critical finding with keys of rows that failed it."""
+def refusal(critical: list[Finding], store: Store, report: Mapping | None = None) -> str:
+    """Why nothing was published: each critical finding with keys of rows that failed it.
+
+    With the report, the fields that a staging model reads and no record has come first.
+    """
     lines = ["Nothing was published; the snapshot before stays. FAILED (critical):"]
     if all(finding.tenants for finding in critical):
         lines.insert(0, "Every tenant fails, so no tenant can be held back.")
@@ -541,7 +547,8 @@ def refusal(critical: list[Finding], store: Store) -> str:
         f"Fix the source{remedy}, then run `make data` again "
         f"(page: {_page(store)}; keys of the rows: {store.failed_rows})."
     )
-    return join_lines(lines)
+    absent = report["absent_fields"] if report else []
+    return join_lines([*(line.removeprefix("note: ") for line in absent), *lines])
 
 
 def _page(store: Store) -> Path:
