@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jollyboat.audit.audit import SUITES, find_suites
+from jollyboat.audit.staging_columns import check_staging
 from jollyboat.store import LIBRARY, UserError
 from jollyboat.warehouse.warehouse import DBT
 
@@ -19,10 +20,12 @@ ANY_NAME = re.compile(r"{%|{{(?!\s*(?:config|ref|jollyboat\.(?!\w*columns)\w+)\(
 def check_columns(dbt: Path = DBT, folders: Sequence[Path] = SUITES) -> None:
     """Raise UserError if the suite of session_features names a column that no SQL makes.
 
-    Only the texts are compared, which takes milliseconds; a build takes minutes. Features that
-    are named by Jinja are not checked here: the audit finds them after the build. dbt itself
-    reports a missing model, and two of one name.
+    The columns of staging models are checked first, see `check_staging`. Only the texts are
+    compared, which takes milliseconds; a build takes minutes. Features that are named by Jinja are
+    not checked here: the audit finds them after the build. dbt itself reports a missing model, and
+    two of one name.
     """
+    check_staging(dbt)
     models = list(dbt.glob(f"models/**/{FEATURES}"))
     sql = "".join(model.read_text(encoding="utf-8") for model in models)
     if len(models) != 1 or ANY_NAME.search(sql):
