@@ -53,7 +53,8 @@ def test_a_refusal_begins_with_the_field_that_no_record_has(tmp_path):
     finding = Finding("sessions", "a claim", "critical", False, "1 row", [])
     lines = format_absent(absent(tmp_path, "select record ->> 'vistor' as anonymous_id"))
 
-    message = data_report.refusal([finding], Store(tmp_path), {"absent_fields": lines})
+    report = {"absent_fields": lines, "unmapped": []}
+    message = data_report.refusal([finding], Store(tmp_path), report)
 
     assert message.startswith("stg_app__events.sql reads 'vistor'")
     assert "did you mean 'visitor'?" in message.partition("\n")[0]

@@ -20,6 +20,14 @@ from jollyboat.warehouse.warehouse import code_fingerprint, connect, last_models
 MOST_CHANGES, MOST_REASONS, MOST_FILES = 8, 5, 50
 # The variable in dbt/dbt_project.yml behind a reason.
 LIMITS = {"in_the_future": "future_tolerance_days", "too_long_ago": "first_year"}
+# By the table whose days can be accepted.
+ACCEPTANCE = {
+    "missing_ids": "Fix the staging model of a day without visitors, name a source that has none "
+    "under vars: back_end_sources in dbt/dbt_project.yml, or accept all these days: "
+    "`jollyboat land --accept`.",
+    "tenant_days": "Compare the staging model with the records of these days. If the days are as "
+    "they should be, accept them: `jollyboat land --accept`.",
+}
 QUERIES = {
     "sources": """
         select source, count(*) as file_count, sum(line_count - blank_count) as record_count,
@@ -104,6 +112,17 @@ QUERIES = {
             on price, quantity into name name value form)
         select source, name, mode(form) as form, count(*) as value_count
         from unread group by all order by all""",
+    "unmapped": """
+        with sources as (
+            select source, count(*) as record_count, count_if(reason is null) as event_count,
+                count_if(reason is null and coalesce(anonymous_id, user_id, session_id) is not null)
+                    as visitor_count
+            from int_records where reason is distinct from 'left_out' group by source)
+        select source, 'tenant_days' as table_name, 'records are events' as shortage
+        from sources where event_count < 0.1 * record_count
+        union all
+        select source, 'missing_ids', 'events have a visitor'
+        from sources where visitor_count < 0.1 * event_count""",
     "stragglers": """
         select source, count(*) as event_count, count(distinct session_id) as session_count,
             any_value(strftime(occurred_until, '%Y-%m-%d %H:%M')) as data_ends_at,
@@ -524,14 +543,7 @@ def refusal(critical: list[Finding], store: Store, report: Mapping | None = None
         lines.append(f"  {finding.table}: {finding.expectation} ({finding.observed})")
         for key in finding.keys[:5]:
             lines.append(f"    {', '.join(f'{name}={value}' for name, value in key.items())}")
-    if any(finding.table == "missing_ids" for finding in critical):
-        lines.append(
-            "Fix the staging model of a day without visitors, name a source that has none under "
-            "vars: back_end_sources in dbt/dbt_project.yml, or accept all these days: "
-            "`jollyboat land --accept`."
-        )
-    elif any(finding.table == "tenant_days" for finding in critical):
-        lines.append("If the days are as they should be, accept them: `jollyboat land --accept`.")
+    lines += _format_acceptance(critical, report["unmapped"] if report else [])
     library = {path.stem for path in find_suites() if path.is_relative_to(LIBRARY)}
     tables = dict.fromkeys(finding.table for finding in critical)
     if of_library := ", ".join(table for table in tables if table in library):
@@ -549,6 +561,21 @@ def refusal(critical: list[Finding], store: Store, report: Mapping | None = None
     )
     absent = report["absent_fields"] if report else []
     return join_lines([*(line.removeprefix("note: ") for line in absent), *lines])
+
+
+def _format_acceptance(critical: list[Finding], unmapped: list[dict]) -> list[str]:
+    """The staging models that map nearly no record, else how to accept the days that failed."""
+    failed = {(finding.table, key.get("source")) for finding in critical for key in finding.keys}
+    lines = [
+        f"Less than 10 % of {row['source']}'s {row['shortage']}: correct its staging model, "
+        f"dbt/models/staging/stg_{row['source']}__events.sql."
+        for row in unmapped
+        if (row["table_name"], row["source"]) in failed
+    ]
+    tables = {finding.table for finding in critical}
+    if lines and "missing_ids" in tables:
+        lines.append("Name a source without visitors under vars: back_end_sources instead.")
+    return lines or [ACCEPTANCE[table] for table in ACCEPTANCE if table in tables][:1]
 
 
 def _page(store: Store) -> Path:
