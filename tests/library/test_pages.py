@@ -744,6 +744,16 @@ def test_an_id_in_many_sessions_or_places_within_an_hour_is_named_and_a_persons_
     assert "is in 1 session, on 5 devices and countries, within one hour" in places
 
 
+def test_a_refused_data_page_names_the_snapshot_before_only_where_there_is_one():
+    first, later = (
+        render("data.html", title="Data", **data_context(False) | {"latest": latest})
+        for latest in ("", "90d11f777a7c")
+    )
+
+    assert "Nothing was published.</b>" in first
+    assert "Nothing was published; the snapshot before stays.</b>" in later
+
+
 def test_what_the_terminal_warns_of_is_on_the_data_page():
     html = render("data.html", title="Data", **data_context(True))
 

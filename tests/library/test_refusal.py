@@ -57,3 +57,9 @@ def test_days_of_a_model_that_maps_most_records_can_be_accepted_after_a_look_at_
 
     assert -1 < message.find("staging model") < message.find(ACCEPT)
     assert "Less than 10 %" not in message
+
+
+def test_a_first_refusal_names_no_snapshot_before(tmp_path):
+    message = refuse(tmp_path, "missing_ids", 1000, 600)
+
+    assert "Nothing was published. FAILED (critical)" in message

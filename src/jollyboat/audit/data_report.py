@@ -536,7 +536,8 @@ def refusal(critical: list[Finding], store: Store, report: Mapping | None = None
 
     With the report, the fields that a staging model reads and no record has come first.
     """
-    lines = ["Nothing was published; the snapshot before stays. FAILED (critical):"]
+    stays = "; the snapshot before stays" if snapshot.find_latest(store) else ""
+    lines = [f"Nothing was published{stays}. FAILED (critical):"]
     if all(finding.tenants for finding in critical):
         lines.insert(0, "Every tenant fails, so no tenant can be held back.")
     for finding in critical:
