@@ -22,8 +22,8 @@ def add() -> None:
 def source(name: str, kind: str) -> None:
     """Write a source's staging model and name the source.
 
-    --like says which export it reads."""
-    _print(scaffold.add_source(name, kind, PROJECT))
+    --like says which export it reads. Of a plain csv the newest file's header is read."""
+    _print(scaffold.add_source(name, kind, PROJECT, default_store().raw))
 
 
 @add.command(epilog="Example: jollyboat add candidate trees --like lightgbm")
