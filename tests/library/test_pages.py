@@ -681,14 +681,27 @@ def test_a_failed_expectation_about_files_names_one():
 
 
 def test_a_reason_that_a_setting_decides_names_it():
+    place = {"first_file": "raw/app/dt=2026-03-01/e.csv", "first_line_number": 3}
     rows = [
-        {"source": "app", "reason": reason, "record_count": 2}
+        {"source": "app", "reason": reason, "record_count": 2, **place}
         for reason in ("in_the_future", "too_long_ago", "no_time")
     ]
 
-    assert data_report._format_quarantine(rows) == [
-        "quarantined: app: 2 in_the_future (vars: future_tolerance_days), "
-        "2 too_long_ago (vars: first_year), 2 no_time"
+    (line,) = data_report._format_quarantine(rows)
+
+    assert "2 in_the_future (vars: future_tolerance_days)" in line
+    assert "2 too_long_ago (vars: first_year)" in line and "2 no_time (first" in line
+
+
+def test_a_reason_has_the_file_and_the_line_of_its_first_record():
+    whole = {"source": "app", "reason": "cannot_be_read", "record_count": 1}
+    whole |= {"first_file": "raw/app/e.zip", "first_line_number": float("nan")}
+    row = {"source": "app", "reason": "malformed_time", "record_count": 1}
+    row |= {"first_file": "raw/app/dt=2026-03-01/e.csv", "first_line_number": 3}
+
+    assert data_report._format_quarantine([row, whole]) == [
+        "quarantined: app: 1 malformed_time (first: data/raw/app/dt=2026-03-01/e.csv, line 3), "
+        "1 cannot_be_read (first: data/raw/app/e.zip)"
     ]
 
 

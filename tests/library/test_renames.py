@@ -1,4 +1,4 @@
-"""A renamed column is recognized by its values, or by the shape of random ones."""
+"""A rename is recognized by values or their shape, and a lack of records names empty files."""
 
 import json
 import random
@@ -87,3 +87,25 @@ def test_two_columns_of_random_ids_are_renamed_each_by_its_name(tmp_path):
 )
 def test_a_column_of_other_values_is_no_rename_of_ids(tmp_path, other):
     assert set() == find(tmp_path, {"visitor": drawn(ALPHABET, 10)}, {"other": other})
+
+
+def test_a_day_with_few_records_names_its_empty_files(tmp_path):
+    files = (
+        "(values ('a.csv', 9, 0), ('b.csv', 0, 0), ('c.jsonl', 2, 2)) as f (file, lines, blanks)"
+    )
+    with duckdb.connect() as connection:
+        connection.execute(
+            "create table landed_files as select 'raw/app/' || file as file, 'app' as source, "
+            "date '2026-03-04' as arrived_on, lines as line_count, blanks as blank_count, "
+            f"file as read_from, 1 as file_seq from {files}"
+        )
+        connection.execute(
+            "create table source_changes as select 'app' as source, 'volume' as kind, "
+            "'records of the day' as field, date '2026-03-04' as changed_on, '' as was_before, "
+            "'' as was_after, 90.0 as value_before, 9.0 as value_after, true as is_recent"
+        )
+        (row,) = changes.find(connection, Store(tmp_path))
+
+    assert row["hint"] == (
+        "check that every file has arrived whole; empty: data/raw/app/b.csv, data/raw/app/c.jsonl"
+    )

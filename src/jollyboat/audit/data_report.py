@@ -345,7 +345,7 @@ def _format_quarantine(quarantine: list[dict]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for row in quarantine:
         setting = f" (vars: {LIMITS[row['reason']]})" if row["reason"] in LIMITS else ""
-        reason = f"{row['record_count']:,} {row['reason']}{setting}"
+        reason = f"{row['record_count']:,} {row['reason']}{setting}{_format_first(row)}"
         reasons.setdefault(row["source"], []).append(reason)
     lines = []
     for source, counts in reasons.items():
@@ -353,6 +353,13 @@ def _format_quarantine(quarantine: list[dict]) -> list[str]:
         rest = f" and {more} more reasons, on the page" if more > 0 else ""
         lines.append(f"quarantined: {source}: {', '.join(counts[:MOST_REASONS])}{rest}")
     return lines
+
+
+def _format_first(row: dict) -> str:
+    """The first place of a reason; a file that cannot be read has no line."""
+    number = row["first_line_number"]
+    line = f", line {number:.0f}" if number and number > 0 else ""
+    return f" (first: data/{row['first_file']}{line})"
 
 
 def _format_files(landing: Landing) -> list[str]:

@@ -63,6 +63,12 @@ select
     min_by(read_from, file_seq) filter (where arrived_on >= $new_since)
 from landed_files where source = $source and read_from is not null
 """
+EMPTY_FILES = """
+select file from landed_files
+where source = $source and arrived_on = $day
+    and line_count <= blank_count and read_from is not null
+order by file limit 3
+"""
 
 
 def find(
@@ -82,7 +88,11 @@ def find(
         if old not in paired and new not in paired:
             paired += [old, new]
             renames.append(old | _rename(old, new))
-    others = [row | {"hint": _hint(row)} for row in rows if row not in paired]
+    others = [
+        row | {"hint": _hint(row) + _list_empty(connection, row)}
+        for row in rows
+        if row not in paired
+    ]
     return sorted(renames + others, key=lambda row: row["changed_on"], reverse=True)
 
 
@@ -173,6 +183,15 @@ def _hint(row: dict) -> str:
         "volume": f"check that {volume}",
         "event_type": "it is kept; a feature counts it where features_at_point.sql names it",
     }[row["kind"]]
+
+
+def _list_empty(connection: duckdb.DuckDBPyConnection, row: dict) -> str:
+    """The empty files of a day with fewer records than usual."""
+    if row["kind"] != "volume" or row["value_after"] > row["value_before"]:
+        return ""
+    parameters = {"source": row["source"], "day": row["changed_on"]}
+    files = [f"data/{file}" for (file,) in connection.execute(EMPTY_FILES, parameters).fetchall()]
+    return f"; empty: {', '.join(files)}" if files else ""
 
 
 def _path(field: str) -> str:
