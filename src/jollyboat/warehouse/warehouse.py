@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,7 @@ DBT = PROJECT / "dbt"
 DBT_RUN = ("dbt.cli.main", "run", "--no-use-colors")
 TOO_LITTLE_BYTES = 1_000_000
 MEMORY_LIMIT = "DUCKDB_MEMORY_LIMIT"  # the variable in profiles.yml
+QUOTE = re.compile(r"\((models/\S+[.]sql)\).*?^ *LINE \d+: (.*?)$", re.DOTALL | re.MULTILINE)
 CONTAINER_SHARE = 0.6  # the rest is for Python, and for what DuckDB does not count
 
 
@@ -271,9 +273,20 @@ def dbt_error(store: Store) -> str:
     cause = text[start:] if start >= 0 else "\n".join(text.splitlines()[-25:])
     return explain(text) or (
         f"dbt could not build the tables; nothing was published.\n{cause.strip()[:3000]}\n"
-        "Fix the model named above, then run `make data` again. "
+        f"Fix {_find_line(cause) or 'the model named above'}, then run `make data` again. "
         "The whole log is data/dbt/logs/run.txt."
     )
+
+
+def _find_line(cause: str) -> str:
+    """The line of the project's model that DuckDB quotes, if the model has it once."""
+    quote = QUOTE.search(cause)
+    if not (quote and (DBT / quote[1]).is_file()):
+        return ""
+    text = quote[2].removeprefix("...").removesuffix("...").strip()
+    lines = (DBT / quote[1]).read_text(encoding="utf-8").splitlines()
+    places = [number for number, line in enumerate(lines, 1) if text in line]
+    return f"line {places[0]} of dbt/{quote[1]}" if len(places) == 1 else ""
 
 
 def _sweep_staged(store: Store) -> None:
