@@ -5,7 +5,7 @@ include $(TEMPLATE)/setup.mk
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-faults lint bench size site release pins clean
+.PHONY: help setup demo test test-faults test-cluster lint bench size site release pins clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,10 +23,13 @@ $(VENV)/.tests: $(READY) $(TEMPLATE)/requirements.txt
 	@touch $@
 
 test: $(VENV)/.tests ## the template's tests, under 10 minutes
-	$(PY) -m pytest -n auto --dist loadfile -m "not faults"
+	$(PY) -m pytest -n auto --dist loadfile -m "not faults and not cluster"
 
 test-faults: $(VENV)/.tests ## the slow tests: kills, hostile corpora, real logs in full
 	$(PY) -m pytest -n auto --dist loadfile -m faults
+
+test-cluster: $(VENV)/.tests ## the tests of compiled flows, shards and Spark, which needs Java
+	$(PY) -m pytest -n auto --dist loadfile -m cluster
 
 lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English, portable SQL and the workflows' schema
 	$(PY) -m ruff check .

@@ -16,7 +16,7 @@ from s3_server import client, names_in, s3_server
 
 import demo
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.cluster
 
 FLOWS = ("data", "train", "deploy", "score", "monitor")
 EVICTED = {"data": ("start",), "train": ("fit",), "deploy": ("start",), "score": ("start",)}

@@ -18,7 +18,7 @@ from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError
 from jollyboat.warehouse import shards, warehouse
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.cluster
 
 DAYS, COUNT = 8, 3
 NEWEST, LATE = f"2026-01-{DAYS:02}", "2026-01-03"

@@ -21,7 +21,7 @@ from runs import run as run_python
 import demo
 from jollyboat.store import write_json
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.cluster
 
 GUIDE = demo.HERE / "docs/how-to/build-on-spark.md"
 BUILD = """

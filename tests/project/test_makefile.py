@@ -50,9 +50,17 @@ def test_make_alone_lists_the_pipelines_verbs_with_a_line_each():
 
 
 def test_the_templates_own_verbs_are_listed():
-    assert {"demo", "test", "test-faults", "lint", "bench", "size", "release", "clean"} <= set(
-        verbs(demo.HERE)
-    )
+    assert {
+        "demo",
+        "test",
+        "test-faults",
+        "test-cluster",
+        "lint",
+        "bench",
+        "size",
+        "release",
+        "clean",
+    } <= set(verbs(demo.HERE))
 
 
 def test_a_tenants_id_is_taken_as_it_was_typed():
