@@ -263,8 +263,8 @@ def test_a_browser_gets_a_page_where_there_is_no_champion_or_the_disk_is_full(st
         plain = client.post("/review", data=judgement)
 
     for response, words in (
-        (no_snapshot, "`make data`"),
-        (no_champion, "`make deploy`"),
+        (no_snapshot, "<code>make data</code>"),
+        (no_champion, "<code>make deploy</code>"),
         (full, "data/raw/labels/x.jsonl cannot be used (No space left on device)"),
     ):
         assert response.status_code == 503

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from jollyboat.landing.records import csv_records, is_csv
 from jollyboat.store import quoted
 
 EXAMPLE = ("timestamp", "visitor_id", "event", "product_id", "price")
@@ -64,6 +63,8 @@ REST = """        -- These columns are in payload. Name and uncomment what you n
 
 def read_columns(folder: Path) -> list[str]:
     """The columns of the newest CSV below the source's raw folder; none if there is no row."""
+    from jollyboat.landing.records import csv_records, is_csv
+
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_csv(path)]
     with suppress(OSError, EOFError, csv.Error):
         records = csv_records(files[-1]) if files else iter(())
