@@ -56,6 +56,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     assert "was never the champion of shared; `jollyboat models` lists" in away.stdout
 
 
+@pytest.mark.faults
 def test_after_a_refusal_the_pipeline_scores_with_the_champion_and_fails(worse):
     night = type_in(worse, "make pipeline")
 
