@@ -117,7 +117,9 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(store, name):
             client.portal.call(app.state.champions.refresh)
             response = client.get("/")
             assert response.status_code == 200, text
-            assert response.text.count(str(file)) == 1 and f"<code>{command}</code>" in response.text, text
+            assert (
+                response.text.count(str(file)) == 1 and f"<code>{command}</code>" in response.text
+            ), text
         file.write_text(whole)
 
 
