@@ -116,13 +116,21 @@ def test_the_state_of_an_empty_project_says_what_to_type_first(tmp_path):
     assert "next        make simulate" in result
 
 
-def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
+def publish_snapshot(store: Path, **more) -> None:
     counts = {name: {"rows": 3} for name in ("events", "quarantined_events", "sessions")}
     manifest = {"id": "s1", "published_at": "2026-01-01T10:00:00+00:00", "tables": counts}
-    write_json(tmp_path / "snapshots/latest.json", {"snapshot": "s1"})
-    write_json(tmp_path / "snapshots/s1/manifest.json", manifest)
+    write_json(store / "snapshots/latest.json", {"snapshot": "s1"})
+    write_json(store / "snapshots/s1/manifest.json", manifest | more)
+
+
+def finish_run(store: Path) -> None:
     finished = {"run": "r1", "chosen": "rule", "finished_at": "2026-01-02T10:00:00+00:00"}
-    write_json(tmp_path / "runs/r1/run.json", finished)
+    write_json(store / "runs/r1/run.json", finished)
+
+
+def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
+    publish_snapshot(tmp_path)
+    finish_run(tmp_path)
 
     result = call("status", STORE_ROOT=str(tmp_path)).output
 
@@ -132,10 +140,7 @@ def test_the_state_names_what_is_there_and_the_step_that_is_missing(tmp_path):
 
 
 def test_the_state_names_what_refused_the_last_data_run_and_the_snapshot_that_stays(tmp_path):
-    counts = {name: {"rows": 3} for name in ("events", "quarantined_events", "sessions")}
-    manifest = {"id": "s1", "published_at": "2026-01-01T10:00:00+00:00", "tables": counts}
-    write_json(tmp_path / "snapshots/latest.json", {"snapshot": "s1"})
-    write_json(tmp_path / "snapshots/s1/manifest.json", manifest)
+    publish_snapshot(tmp_path)
     finding = {"table": "events", "expectation": "there are events", "severity": "critical"}
     write_json(tmp_path / "reports/failed_rows.json", [finding, finding | {"severity": "info"}])
 
@@ -143,7 +148,7 @@ def test_the_state_names_what_refused_the_last_data_run_and_the_snapshot_that_st
     write_json(tmp_path / "reports/failed_rows.json", [finding | {"severity": "warning"}])
     published = call("status", STORE_ROOT=str(tmp_path)).output
 
-    write_json(tmp_path / "snapshots/s1/manifest.json", manifest | {"held": {"acme": {}}})
+    publish_snapshot(tmp_path, held={"acme": {}})
     write_json(tmp_path / "reports/failed_rows.json", [finding | {"tenants": {"acme": "1 row"}}])
     held = call("status", STORE_ROOT=str(tmp_path)).output
 
@@ -154,12 +159,8 @@ def test_the_state_names_what_refused_the_last_data_run_and_the_snapshot_that_st
 
 
 def test_the_state_names_the_deployment_that_the_gate_refused(tmp_path):
-    counts = {name: {"rows": 3} for name in ("events", "quarantined_events", "sessions")}
-    manifest = {"id": "s1", "published_at": "2026-01-01T10:00:00+00:00", "tables": counts}
-    write_json(tmp_path / "snapshots/latest.json", {"snapshot": "s1"})
-    write_json(tmp_path / "snapshots/s1/manifest.json", manifest)
-    finished = {"run": "r1", "chosen": "rule", "finished_at": "2026-01-02T10:00:00+00:00"}
-    write_json(tmp_path / "runs/r1/run.json", finished)
+    publish_snapshot(tmp_path)
+    finish_run(tmp_path)
     failed = [{"name": "smoke", "passed": True}, {"name": "calibration", "passed": False}]
     write_json(tmp_path / "models/shared/v2-gate.json", {"decision": {"checks": failed}})
 

@@ -37,6 +37,7 @@ from serving_data import (
 )
 from whole_path import JOLLYBOAT
 
+from jollyboat.bundles import features
 from jollyboat.bundles.features import EVENT_COLUMNS, FeatureQuery, rows_of_request
 from jollyboat.bundles.model import LoadedModel
 from jollyboat.champions import policy
@@ -727,6 +728,18 @@ def test_an_outcome_may_read_every_column_of_an_event(store):
     predictions = model.predict([("acme", "s", events[:2]), ("acme", "s", events)])
 
     assert [each.status for each in predictions] == ["predicted", "had_outcome"]
+
+
+def test_the_outcomes_of_more_events_than_are_remembered_stay_right(store, monkeypatch):
+    monkeypatch.setattr(features, "_MOST_JUDGED", 1)
+    model = LoadedModel(make_bundle(store, outcome="price > 5"))
+
+    statuses = [
+        model.predict([("acme", "s", [event(1, price=price)])])[0].status
+        for price in (9.5, 1.0, 2.0, 9.5, 1.0)
+    ]
+
+    assert statuses == ["had_outcome", "predicted", "predicted", "had_outcome", "predicted"]
 
 
 def test_events_that_the_features_cannot_read_are_unprocessable_and_their_neighbours_are_not(

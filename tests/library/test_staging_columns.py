@@ -56,6 +56,6 @@ def test_the_models_that_ship_are_not_refused(tmp_path):
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_the_model_of_a_guide_is_not_refused(tmp_path, guide):
-    for step in read_guide(guide):
-        if step.kind == "sql":
-            check(tmp_path, step.text)
+    models = [step.text for step in read_guide(guide) if step.kind == "sql"]
+
+    assert models and [check(tmp_path, sql) for sql in models] == [None] * len(models)

@@ -38,7 +38,7 @@ _SETTINGS = {
     "temp_directory": "",
 }
 _RUNS_BEFORE_RESET = 100
-_MOST_JUDGED = 10_000  # events whose outcome is remembered
+_MOST_JUDGED = 1_000  # events whose outcome is remembered; a payload may have 64 kB
 
 
 class Rows(list[dict]):
@@ -157,9 +157,9 @@ class FeatureQuery:
         if self._outcome == NO_OUTCOME:
             return [False] * len(requests)
         values = [[tuple(map(row.get, self._outcome_columns)) for row in rows] for rows in requests]
-        if new := {event for events in values for event in events} - self._judged.keys():
-            if len(self._judged) > _MOST_JUDGED:
-                new, self._judged = {event for events in values for event in events}, {}
+        if len(self._judged) > _MOST_JUDGED:
+            self._judged.clear()
+        if new := set().union(*values) - self._judged.keys():
             self._judged |= self._judge(list(new))
         return [any(map(self._judged.get, events)) for events in values]
 

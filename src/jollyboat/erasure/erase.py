@@ -73,7 +73,7 @@ def erase(
     tenant: str | None,
     person: str | None,
     linked: str | None = "erase",
-    agree: Callable[[str], object] = str,
+    agree: Callable[[str], None] | None = None,
 ) -> dict:
     """Remove every record about a tenant or a person; return what was removed.
 
@@ -99,7 +99,7 @@ def erase(
             "snapshots": plan["snapshots"],
             "runs": plan["runs"],
         }
-        if not store.erasing.exists():
+        if agree and not store.erasing.exists():
             agree(_format_removed(removed))
         write_json(store.erasing, plan)
         for name, one in plan["files"].items():
