@@ -28,7 +28,7 @@ test: $(VENV)/.tests ## the template's tests, under 10 minutes
 test-faults: $(VENV)/.tests ## the slow tests: kills, hostile corpora, real logs in full
 	$(PY) -m pytest -n auto --dist loadfile -m faults
 
-test-cluster: $(VENV)/.tests ## the tests of compiled flows, shards and Spark, which needs Java
+test-cluster: $(VENV)/.tests ## the tests of many machines, shards and Spark, which needs Java
 	$(PY) -m pytest -n auto --dist loadfile -m cluster
 
 lint: $(VENV)/.tests ## ruff, sqlfluff, imports, English, portable SQL and the workflows' schema

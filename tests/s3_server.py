@@ -3,9 +3,10 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import boto3
 
@@ -40,6 +41,39 @@ def s3_server() -> Iterator[dict[str, str]]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def held(
+    variables: dict[str, str], request: bytes
+) -> Iterator[tuple[dict[str, str], threading.Event]]:
+    """A way to the server that never forwards a request that begins so: its variables, and the event of its coming."""
+    came = threading.Event()
+    server = variables["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while part := source.recv(1 << 16):
+                if request in part:
+                    came.set()
+                    return
+                target.sendall(part)
+            target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, far = (
+                    listening.accept()[0],
+                    socket.create_connection((server[0], int(server[1]))),
+                )
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=forward, args=ends, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield variables | {"AWS_ENDPOINT_URL": url}, came
 
 
 def client(variables: dict[str, str], service: str = "s3"):

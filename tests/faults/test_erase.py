@@ -4,7 +4,6 @@ import glob
 import gzip
 import json
 import pickle
-import re
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from runs import JOLLYBOAT, refusal, run
+from searching import files_with
 
 from jollyboat.erasure import erase, erase_plan
 from jollyboat.landing import landing, records
@@ -34,36 +34,6 @@ PERSON = """
 select tenant_id, min(id) filter (where id_kind = 'user') as account from int_identities
 group by tenant_id, person_id having count(*) > 1 and account is not null order by person_id limit 1
 """
-
-
-def search(store: Path, ids: set[str]) -> set[str]:
-    """The files that hold one of the ids: tables decoded, what is zipped unzipped, the rest as it lies there."""
-    existing = {one.encode() for one in ids}
-    anywhere = re.compile(
-        b"|".join(map(re.escape, sorted(existing)[:200]))
-    )  # as part of a word, too
-
-    def holds(content: bytes) -> bool:
-        return bool(anywhere.search(content)) or not existing.isdisjoint(
-            re.findall(rb"[\w.-]+", content)
-        )
-
-    return {
-        str(path.relative_to(store))
-        for path in store.rglob("*")
-        if path.is_file() and holds(decoded(path))
-    }
-
-
-def decoded(path: Path) -> bytes:
-    if path.suffix == ".parquet":
-        return duckdb.read_parquet(str(path), hive_partitioning=False).df().to_csv().encode()
-    if path.suffix == ".duckdb":
-        with duckdb.connect(str(path), read_only=True) as connection:
-            names = connection.sql("select table_name from duckdb_tables()").fetchall()
-            return b"".join(connection.table(name).df().to_csv().encode() for (name,) in names)
-    content = path.read_bytes()
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
 
 
 @pytest.fixture
@@ -110,8 +80,8 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(
     untouched, copied, somebody
 ):
     ids = somebody[1] | {ADDRESS}
-    before, of_others = search(copied, ids), others(copied, ids)
-    assert {name.split("/")[0] for name in before} >= {
+    before, of_others = files_with(ids, copied), others(copied, ids)
+    assert {path.relative_to(copied).parts[0] for path in before} >= {
         "raw",
         "warehouse.duckdb",
         "tables",
@@ -124,7 +94,7 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(
 
     assert result.returncode == 0, result.stdout
     assert "learned from them: shared/" in result.stdout
-    assert search(copied, ids) == set()
+    assert files_with(ids, copied) == set()
     assert others(copied, ids) == of_others
     (record,) = map(json.loads, (copied / "erasures.jsonl").read_text().splitlines())
     assert record["what"] == "person" and record["records"] > 0 and record["models"]
@@ -158,7 +128,7 @@ def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(
     result = run(untouched, copied, *JOLLYBOAT, "erase", "--person", account)
 
     assert result.returncode == 0, result.stdout
-    assert search(copied, ids) == set()
+    assert files_with(ids, copied) == set()
     assert not (copied / ".erasing.json").exists()
 
 
@@ -185,7 +155,7 @@ def test_a_tenant_goes_and_the_others_keep_every_event(untouched, copied):
     result = run(untouched, copied, *JOLLYBOAT, "erase", "--tenant", gone)
 
     assert result.returncode == 0, result.stdout
-    assert search(copied, ids - {one for (one,) in shared}) == set()
+    assert files_with(ids - {one for (one,) in shared}, copied) == set()
     with duckdb.connect(str(copied / "warehouse.duckdb"), read_only=True) as connection:
         assert connection.sql(query).fetchall() == kept
     pages = [
@@ -223,7 +193,7 @@ def test_an_id_that_is_planted_is_found_by_the_search_of_these_tests(tmp_path, p
         )
         path.write_bytes(text if path.suffix in (".html", ".jsonl") else gzip.compress(text))
 
-    assert search(tmp_path, {"u24136"}) == {place}
+    assert files_with({"u24136"}, tmp_path) == {tmp_path / place}
 
 
 def put(store: Store, *events: dict) -> None:
@@ -298,7 +268,7 @@ def test_of_people_with_odd_and_like_ids_one_goes_from_everywhere_and_nobody_els
     named = (
         {person, VISITS[place]["visitor"]["anonymous_id"]} if person != SHORT else {"none has this"}
     )
-    assert search(store.root, named | {json.dumps(one)[1:-1] for one in named}) == set()
+    assert files_with(named | {json.dumps(one)[1:-1] for one in named}, store.root) == set()
     assert (
         [each.id for each in snapshot.all_of(store)] == [report["snapshot"]] != report["snapshots"]
     )
@@ -433,7 +403,7 @@ def test_an_address_that_stands_only_in_texts_goes_with_or_without_its_visitor(c
     with pytest.raises(UserError, match=r"are linked to .*cookie-15"):
         erase.erase(store, None, "ann@shop.example", None)
     assert {"mailed"} == erased_lines(store, "ann@shop.example", "keep")
-    assert search(store.root, {"ann@shop.example"}) == set()
+    assert files_with({"ann@shop.example"}, store.root) == set()
 
 
 WRITTEN = {  # ways in which logs write zoe@shop.example, by what each is
@@ -539,7 +509,7 @@ def test_of_ids_that_are_other_words_too_the_records_go_and_what_was_made_from_t
         "ghost-account-77",
         "asked-cookie-1",
     ):  # others name the rest, or it is any number
-        assert search(store.root, {person}) == set()
+        assert files_with({person}, store.root) == set()
 
 
 def test_a_tenant_goes_with_the_models_that_learned_from_it_but_the_one_that_serves(
@@ -594,9 +564,9 @@ def test_the_only_tenant_can_be_erased_though_nothing_is_left_to_be_published(sm
         False,
     )
     assert json.loads(store.erasures.read_text())["snapshot"] is None
-    assert search(store.root, {"event-1"}) == set()
+    assert files_with({"event-1"}, store.root) == set()
     # The unit tests of dbt use the name, too.
-    assert search(store.root, {'"acme"'}) == {"dbt/target/manifest.json"}
+    assert files_with({'"acme"'}, store.root) == {store.root / "dbt/target/manifest.json"}
 
 
 @pytest.mark.parametrize(

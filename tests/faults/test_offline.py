@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from runs import JOLLYBOAT, run
+from runs import make, run
 from test_server_load import IN_PROJECT
 
 pytestmark = pytest.mark.faults
@@ -17,36 +17,17 @@ HAS_NAMESPACES = (
 ALONE = (
     ("unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh") if HAS_NAMESPACES else ()
 )
-COMMANDS = [
-    [
-        *JOLLYBOAT,
-        "simulate",
-        "--days",
-        "8",
-        "--sessions-per-day",
-        "1000",
-        "--raw",
-        "{0}/raw",
-        "--truth",
-        "{0}/truth.parquet",
-    ],
-    ["flows/data.py", "run"],
-    ["flows/train.py", "run"],
-    ["flows/deploy.py", "run"],
-    ["flows/score.py", "run"],
-    [*JOLLYBOAT, "ask"],
-]
 
 
-def test_no_flow_and_no_server_connects_to_anything_but_loopback(untouched, monkeypatch, tmp_path):
-    store, tries = tmp_path / "store", tmp_path / "tries.txt"
+def test_the_whole_path_connects_to_nothing_but_loopback(project, monkeypatch, tmp_path):
+    tries = tmp_path / "tries.txt"
     monkeypatch.setenv("PYTHONPATH", str(IN_PROJECT / "no_network"))
     monkeypatch.setenv("NETWORK_TRIES", str(tries))
 
-    for command in COMMANDS:
-        result = run(untouched, store, *(part.format(store) for part in command), before=ALONE)
-        assert result.returncode == 0, result.stdout
+    result = make(project, "smoke", before=ALONE)
 
+    assert result.returncode == 0, result.stdout
+    assert "probability" in result.stdout
     assert not tries.exists(), tries.read_text()
 
 

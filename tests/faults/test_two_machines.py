@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from runs import JOLLYBOAT, copy_project, read_guide, refusal, run, start, take, type_in
-from s3_server import client, names_in, s3_server
-from test_erase import search
+from s3_server import client, held, names_in, s3_server
+from searching import files_with
 from traffic import load, serving, sessions
 
 import demo
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.cluster
 
 SALT = "a secret of the platform"
 GUIDES = demo.HERE / "docs/how-to"
@@ -138,12 +138,14 @@ def test_of_two_data_runs_one_publishes_and_the_other_hears_who(untouched, logs,
 def test_a_data_run_killed_between_files_and_pointer_is_finished_by_another_machine(
     untouched, logs, tmp_path, server, remote, monkeypatch
 ):
-    process = start(untouched, logs, "flows/data.py", "run")
-    deadline = time.monotonic() + 120
-    while not names_in(server, "boat", f"{remote}/tables/"):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    kill_group(process)
+    pointer = f"PUT /boat/{remote}/snapshots/latest.json"
+    with held(server, pointer.encode()) as (variables, came), monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
+        process = start(untouched, logs, "flows/data.py", "run")
+        assert came.wait(120)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert names_in(server, "boat", f"{remote}/tables/")
     assert f"{remote}/snapshots/latest.json" not in names_in(server, "boat", f"{remote}/snapshots/")
 
     other = tmp_path / "second"
@@ -155,11 +157,6 @@ def test_a_data_run_killed_between_files_and_pointer_is_finished_by_another_mach
     monkeypatch.setenv("STORE_REMOTE", "")
     ok(untouched, whole, "flows/data.py", "run")
     assert {latest(whole)} == {latest(other), latest(logs)}
-
-
-def kill_group(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def test_an_erasure_on_another_machine_leaves_nothing_in_the_bucket(
@@ -175,7 +172,7 @@ def test_an_erasure_on_another_machine_leaves_nothing_in_the_bucket(
         ok(untouched, logs, f"flows/{flow}.py", "run")
     monkeypatch.delenv("METAFLOW_DEFAULT_DATASTORE")
     ids = {"device-of-somebody", "account-of-somebody", "e-somebody"}
-    assert search(fetched(server, remote, tmp_path / "before"), ids)
+    assert files_with(ids, fetched(server, remote, tmp_path / "before"))
 
     other = tmp_path / "second"
     ok(untouched, other, "flows/data.py", "run")
@@ -191,12 +188,12 @@ def test_an_erasure_on_another_machine_leaves_nothing_in_the_bucket(
     )
 
     assert "old versions" in report and "removed: 1 record" in report
-    assert set() == search(fetched(server, remote, tmp_path / "after"), ids)
-    assert set() == search(other, ids)
+    assert set() == files_with(ids, fetched(server, remote, tmp_path / "after"))
+    assert set() == files_with(ids, other)
     # The first machine follows, and nothing that is gone comes back.
     ok(untouched, logs, "flows/data.py", "run")
     assert "" == path.read_text()
-    assert set() == search(fetched(server, remote, tmp_path / "later"), ids)
+    assert set() == files_with(ids, fetched(server, remote, tmp_path / "later"))
 
 
 def fetched(server, prefix: str, folder: Path) -> Path:

@@ -126,9 +126,7 @@ def whole(untouched: Path, logs: Path, tmp_path_factory) -> Path:
     return store
 
 
-@pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(2, 5))]
-)
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_files_in_any_order_and_batches_give_the_rows_of_one_build(
     untouched, logs, whole, tmp_path, seed
 ):
@@ -325,7 +323,7 @@ def test_days_one_by_one_give_the_rows_of_one_build(untouched, tmp_path):
             *JOLLYBOAT,
             "simulate",
             "--days",
-            "10",
+            "7",
             "--sessions-per-day",
             "60",
             *where,

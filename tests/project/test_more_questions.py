@@ -14,7 +14,7 @@ from runs import copy_project, refusal, run, type_in
 from demo import unwrap
 
 pytestmark = pytest.mark.faults
-DAYS, SESSIONS_PER_DAY = 70, 500
+DAYS, SESSIONS_PER_DAY = 70, 300
 FIRST_DAY = date(2026, 1, 1)
 HEADINGS = ("purchase_intent:", "churn:", "refunded:")
 REFUND = "event_type = 'refund'"

@@ -72,7 +72,7 @@ def models(project: Path) -> list[str]:
 
 
 @pytest.mark.faults
-def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(
+def test_of_two_deployments_at_once_there_is_one_champion_three_times_of_three(
     untouched, copied, tmp_path
 ):
     runs = [json.loads((copied / "runs/latest.json").read_text())["run"]]
@@ -96,7 +96,7 @@ def test_of_two_deployments_at_once_there_is_one_champion_ten_times_of_ten(
         "--candidate",
     ]
     environment = demo.environment() | {"STORE_ROOT": str(copied)}
-    for _ in range(10):
+    for _ in range(3):
         shutil.rmtree(copied / "models")
         both = [
             subprocess.Popen(
@@ -233,21 +233,16 @@ def own_model(project: Path, folder: str, name: str) -> None:
 @pytest.mark.faults
 def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path):
     """The leaked columns stand where honest ones stood, as a careless join would have it."""
-    mine, honest = (
-        Path(shutil.copytree(untouched, tmp_path / "project")),
-        "exclude (tenant_id, entity_id, point_at)",
-    )
-    leaks = {"category_count": "sessions.outcome_count", "event_count": "sessions.event_count"}
-    report = f"{honest[:-1]}, {', '.join(leaks)})" + "".join(
-        f",\n        {of} as {name}" for name, of in leaks.items()
-    )
+    mine = Path(shutil.copytree(untouched, tmp_path / "project"))
     own_model(mine, "intermediate", "int_features")
     change_and_train(
         mine,
         copied,
         "models/int_features.sql",
-        f"features.* {honest}",
-        f"features.* {report}",
+        "'point_at') }}",
+        "'point_at', 'category_count', 'event_count') }}"
+        ",\n        sessions.outcome_count as category_count"
+        ",\n        sessions.event_count as event_count",
     )
 
     sentence = refusal(run(mine, copied, "flows/deploy.py", "run"))
@@ -260,16 +255,3 @@ def test_planted_leaks_are_named_and_the_gate_shuts(untouched, copied, tmp_path)
     assert all(
         f"values of {name}" in sentence for name in ("category_count", "event_count", "probability")
     )
-
-
-@pytest.mark.faults
-def test_an_outcome_that_is_pure_chance_is_trained_on_and_its_model_refused(
-    untouched, copied, tmp_path
-):
-    mine, chance = (
-        Path(shutil.copytree(untouched, tmp_path / "project")),
-        "outcome: left(md5(session_id), 1) < '2'",
-    )
-    change_and_train(mine, copied, "dbt_project.yml", "outcome: event_type = 'purchase'", chance)
-
-    assert "refused by beats_the_baseline" in refusal(run(mine, copied, "flows/deploy.py", "run"))
