@@ -365,8 +365,8 @@ def test_lines_read_in_portions_and_features_computed_in_chunks_are_those_of_one
 
     before = rows()
     shutil.rmtree(copied.landed)
-    land(copied, *warehouse.source_names(), lines_at_once=1000)
-    command = [sys.executable, "-m", "dbt.cli.main", "run", "--vars", "{sessions_at_once: 100}"]
+    land(copied, *warehouse.source_names(), lines_at_once=5000)
+    command = [sys.executable, "-m", "dbt.cli.main", "run", "--vars", "{sessions_at_once: 500}"]
     dbt = subprocess.run(
         command, cwd=PROJECT, env=warehouse.environment(copied), capture_output=True, text=True
     )

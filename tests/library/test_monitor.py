@@ -521,6 +521,21 @@ def test_one_subject_of_several_tenants_is_one_incident_of_the_report():
     assert together[0]["since"] == "2026-06-01 23:00:00"
 
 
+def test_each_kind_of_incident_says_what_to_do_next(tmp_path):
+    check = {"tenant": "all", "subject": "channel", "state": ALARM, "sentence": "It moved."}
+    checks = [check | {"name": name, "key": f"{name}/all/channel"} for name in incidents.NEXT]
+    decision, alerts_ = {"status": "not needed", "reason": ""}, {"failed": "", "opened": []}
+    about = {"session_count": 0}
+    about |= {"checks": checks, "incidents": incidents.open_groups(checks), "retraining": decision}
+
+    printed = monitor_report.format_summary(
+        Store(tmp_path), about | {"alerts": alerts_ | {"ended": []}}, 1.0
+    )
+
+    for next_step in incidents.NEXT.values():
+        assert f"next: {next_step}" in " ".join(printed.split())
+
+
 def test_a_feature_that_some_tenants_lost_and_that_drifted_in_others_is_one_group():
     keys = channel_lost(3) | {"drift/tiny/channel": "channel: stability index 0.4."}
 

@@ -595,6 +595,13 @@ def test_a_bad_field_is_named_with_the_number_of_its_event(client, field, value)
     assert field in [*error["loc"], "whatever"]
 
 
+def test_a_raw_line_is_unprocessable_with_the_way_to_the_columns(client):
+    response = ask(client, [{"event": {"type": "page_view", "ts": "2026-01-01T10:00:00Z"}}])
+
+    assert response.status_code == 422
+    assert "canonical columns, which GET /docs lists" in response.json()["detail"][0]["msg"]
+
+
 @pytest.mark.parametrize(
     "tenant_id", ["", "..", "../x", "a/b", "x" * 65, "a b", "'; drop table requests; --", None, 7]
 )

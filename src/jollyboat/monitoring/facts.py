@@ -34,3 +34,4 @@ class Facts:
     days_since_training: float
     last_arrival: str = ""  # of the newest event, as AS_OF takes it
     owners: Sequence[str] = ()  # tenants with a champion of their own
+    rows: str = "sessions"  # what the question is about

@@ -11,6 +11,17 @@ MANY = 3  # tenants with the same incident
 NAMED = 5  # tenants in a group's sentence
 VERBS = {"broken": "lost {}", "drift": "have drift of {}", "volume": "have too few or many {}"}
 MIXED = "lost {} or have drift of it"
+# What to do about an incident, by the name of its check. The retraining decision covers quality.
+NEXT = {
+    "broken": "`make data` writes the Data page, which shows what changed in the logs. Correct the "
+    "source's model in dbt/models/staging, then `make data`.",
+    "drift": "If the logs are right, `make data train deploy` learns the change. If not, correct "
+    "the source's model in dbt/models/staging, then `make data`.",
+    "volume": "See whether files of the newest days are missing in data/raw, then `make data`.",
+    "quarantine": "`make data` prints each reason with the first file and line.",
+    "unknown category": "If the values are right, `make data train deploy` learns them.",
+    "latency": "More processes answer at once: `make serve WORKERS=2`.",
+}
 
 
 def incidents(checks: Sequence[Mapping]) -> dict[str, str]:
@@ -74,7 +85,7 @@ def describe_group(keys: Sequence[str], days: Mapping[str, str]) -> str:
 
 
 def open_groups(checks: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """The incidents as groups: title, sentence, keys, and the first day in the data or ""."""
+    """Groups of incidents: title, sentence, keys, what to do, and the first day in the data."""
     alarms, days, groups = _alarms(checks), first_days(checks), []
     for keys in group(alarms):
         check = alarms[keys[0]]
@@ -85,7 +96,9 @@ def open_groups(checks: Sequence[Mapping]) -> list[dict[str, Any]]:
         elif check["tenant"] != "all":
             title = f"{title} of {check['tenant']}"
         since = min((days[key] for key in keys if key in days), default="")
-        groups.append({"title": title, "sentence": sentence, "keys": keys, "since": since})
+        next_step = NEXT.get(check["name"], "")
+        about = {"title": title, "sentence": sentence, "keys": keys, "next": next_step}
+        groups.append(about | {"since": since})
     return groups
 
 

@@ -16,7 +16,7 @@ from jollyboat.champions import champion
 from jollyboat.monitoring.facts import Facts
 from jollyboat.snapshots import snapshot
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import Store, UserError, hash_file, quoted
+from jollyboat.store import Store, UserError, hash_file, quoted, words_of
 from jollyboat.training import run
 from jollyboat.training.persistence import load
 from jollyboat.training.schema import FeatureSchema
@@ -60,6 +60,7 @@ def gather(store: Store, now: datetime) -> tuple[Facts, dict[str, Any]]:
         **_arrived(newest, now),
         days_since_training=(end - _newest_training(store, shared.learned).ends_at) / DAY,
         owners=list(own),
+        rows=words_of(store).rows,
     )
     return facts, {
         "champion": bundle.owner,

@@ -32,7 +32,7 @@ def judge(
     qualities, volumes = quality.checks(measured, limits), volume.checks(facts, several, limits)
     checks = [
         *qualities,
-        *_drift_checks(series, len(facts.days)),
+        *_drift_checks(series, facts),
         *volumes,
         *health_checks(facts, limits),
         *_unknown_categories(facts, limits),
@@ -126,11 +126,11 @@ def _worse(facts: Facts, alarms: Sequence[Check]) -> list[str]:
     return texts
 
 
-def _drift_checks(series: Sequence[Series], days: int) -> list[Check]:
+def _drift_checks(series: Sequence[Series], facts: Facts) -> list[Check]:
     """One check per feature and group; a tenant's only where all tenants together have no drift."""
     if not series:
-        no_day = "There is no full day of sessions since training."
-        sentence = "Training had too few sessions." if days else no_day
+        no_day = f"There is no full day of {facts.rows} since training."
+        sentence = f"Training had too few {facts.rows}." if facts.days else no_day
         return [unknown("drift", ALL, "features", None, sentence)]
     by_feature: dict[tuple[str, str], list[Series]] = {}
     for one in series:
@@ -140,13 +140,13 @@ def _drift_checks(series: Sequence[Series], days: int) -> list[Check]:
     for (tenant, feature), windows in by_feature.items():
         is_new = (tenant, feature) in open_keys or feature == "score"
         if tenant == ALL or (is_new and (ALL, feature) not in open_keys):
-            checks.append(_drift_check(windows))
+            checks.append(_drift_check(windows, facts.rows))
     return sorted(
         checks, key=lambda one: (one.state != ALARM, -(one.value or 0) / (one.limit or 1))
     )
 
 
-def _drift_check(windows: Sequence[Series]) -> Check:
+def _drift_check(windows: Sequence[Series], rows: str) -> Check:
     """The check of one feature and group, by its worst window."""
     judged = [one for one in windows if np.isfinite(one.psi[-1])]
     worst = max(
@@ -161,7 +161,7 @@ def _drift_check(windows: Sequence[Series]) -> Check:
     history = tuple(None if np.isnan(psi) else float(psi) for psi in windows[0].psi)
     is_open = any(one.is_open for one in windows)
     if not judged:
-        text = "too few sessions in the newest 24 hours."
+        text = f"too few {rows} in the newest 24 hours."
     elif is_broken:
         text = f"has only one value; {worst.moved}."
     else:
@@ -208,7 +208,7 @@ def _unknown_categories(facts: Facts, limits: Limits) -> list[Check]:
         if feature.kind == "category" and feature.name in both:
             column, name = both[feature.name], feature.name
             is_unknown = column.notna() & ~column.isin(feature.categories)
-            text = f"of the sessions have a {name} that was not in training"
+            text = f"of the {facts.rows} have a {name} that was not in training"
             share, limit = is_unknown.groupby(both["day"]).mean(), limits["unknown_share"]
             checks.append(_share_check("unknown category", name, share, facts, limit, text))
     alarms = [check for check in checks if check.state == ALARM]

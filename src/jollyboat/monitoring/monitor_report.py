@@ -46,6 +46,7 @@ def format_summary(store: Store, report: Mapping[str, Any], seconds: float) -> s
     lines = [f"ALARM  {one['title']:<27} {one['sentence']}" for one in open_ones[:MOST_LINES]]
     if len(open_ones) > MOST_LINES:
         lines.append(f"{format_count(len(open_ones) - MOST_LINES, 'more incident')} on the page.")
+    lines += [f"next: {text}" for text in dict.fromkeys(one["next"] for one in open_ones) if text]
     if alerts["failed"]:
         lines.append(alerts["failed"])
     unjudged = report.get("unjudged", {})

@@ -55,6 +55,8 @@ from jollyboat.store import Store, UserError, default_store, project_settings
 from jollyboat.warehouse.questions import forgotten_questions
 
 MOST_BYTES = 4_000_000
+# Added where an event lacks a column: a raw line of a log was sent as it is.
+CANONICAL = "; an event is sent in the canonical columns, which GET /docs lists"
 log = logging.getLogger("serving")
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -401,5 +403,8 @@ def _parse(body: bytes, form: type[Form]) -> Form:
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)[:20]
     status = 413 if any(each["type"] in TOO_LONG for each in errors) else 422
+    for each in errors:
+        if each["type"] == "missing" and "events" in each["loc"]:
+            each["msg"] += CANONICAL
     # FastAPI's own form; `loc` numbers sessions and events from 0.
     raise HTTPException(status, [{**each, "loc": ["body", *each["loc"]]} for each in errors])
