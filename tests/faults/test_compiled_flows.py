@@ -196,6 +196,18 @@ def test_a_second_data_run_finds_nothing_new_and_reads_no_raw_line(chain, run_fl
     assert "is still the latest, nothing is new; 0 new files" in demo.unwrap(again.text())
 
 
+def test_a_refused_deployment_ends_well_so_that_scores_and_monitor_follow(chain, run_flow, server):
+    running = {"Bucket": "boat", "Key": "shop/models/experiment.json"}
+    client(server).put_object(**running, Body=b"{}")
+
+    refused = run_flow("deploy")
+
+    client(server).delete_object(**running)
+    assert refused.failed is None, refused.failed.text
+    assert "An experiment runs" in demo.unwrap(refused.text())
+    assert ["start", "end"] == [task.step for task in refused.tasks if task.step in ("start", "end")]
+
+
 @pytest.fixture(scope="module")
 def in_shards(templates_with_shards, secrets, tmp_path_factory) -> Workflow:
     """A data run in shards, of which each step that works for long is evicted once."""

@@ -18,36 +18,14 @@ class DeployFlow(QuestionFlow):
     @step
     @report_errors
     def start(self):
-        """Assemble the bundle and check it, unless it is the champion already."""
-        from jollyboat.champions import champion
-        from jollyboat.gate import gate
+        """Begin a deployment, unless an experiment runs."""
         from jollyboat.serving import deployment
-        from jollyboat.store import UserError
-        from jollyboat.training import run
 
-        self.began_at = self.now()
-        if self.force and len(self.force.split()) < 2:
-            raise UserError(
-                f"FORCE is {self.force!r}; it needs a reason of two words or more: "
-                'make deploy FORCE="the shop sells other things now".'
-            )
-        if not self.force and self.store().experiment.exists():
-            raise UserError(
-                "An experiment runs, and a new champion would spoil it. End it with `jollyboat "
-                "experiment promote` or `jollyboat experiment stop`, or give a reason: "
-                'make deploy FORCE="...".'
-            )
-        chosen_run = run.open(self.candidate, self.store())
-        with self.stage("assemble bundle"):
-            bundle = deployment.assemble_bundle(chosen_run, self.title("Model card"))
-        self.run_id, self.version = chosen_run.id, bundle.version
-        self.champion_before = champion.current(self.store())
-        self.decision = self.smoke_figures = None
-        if self.champion_before != (bundle.owner, bundle.version):
-            with self.stage("run deployment checks"):
-                before = self.champion_before
-                facts, self.smoke_figures = deployment.gather_facts(chosen_run, bundle, before)
-            self.decision = gate.decide(facts, self.settings.gate.model_dump()).to_dict()
+        self.began_at, self.refused = self.now(), ""
+        if refusal := deployment.refusal(self.store(), self.force):
+            self.refuse(refusal)
+        else:
+            self._check_candidate()
         self.next(self.end)
 
     @card(type="html")
@@ -55,10 +33,32 @@ class DeployFlow(QuestionFlow):
     @report_errors
     def end(self):
         """Promote the bundle, or stop with the checks that failed."""
+        if not self.refused:
+            self._promote()
+
+    def _check_candidate(self):
+        """Assemble the bundle and check it, unless it is the champion already."""
+        from jollyboat.champions import champion
+        from jollyboat.gate import gate
+        from jollyboat.serving import deployment
+        from jollyboat.training import run
+
+        chosen_run = run.open(self.candidate, self.store())
+        with self.stage("assemble bundle"):
+            bundle = deployment.assemble_bundle(chosen_run, self.title("Model card"))
+        self.run_id, self.version = chosen_run.id, bundle.version
+        self.champion_before = before = champion.current(self.store())
+        self.decision = self.smoke_figures = None
+        if before != (bundle.owner, bundle.version):
+            with self.stage("run deployment checks"):
+                facts, self.smoke_figures = deployment.gather_facts(chosen_run, bundle, before)
+            self.decision = gate.decide(facts, self.settings.gate.model_dump()).to_dict()
+
+    def _promote(self):
+        """Promote the bundle, unless a check failed."""
         from jollyboat.champions import champion
         from jollyboat.gate import gate_report
         from jollyboat.serving import own_champions
-        from jollyboat.store import UserError
         from jollyboat.training import run as runs
 
         run = runs.Run(self.store(), self.run_id)
@@ -70,7 +70,8 @@ class DeployFlow(QuestionFlow):
         if report.decision:
             print(gate_report.format_checks(report))
         if report.failed and not report.is_forced:
-            raise UserError(gate_report.refusal(report))
+            self.refuse(gate_report.refusal(report))
+            return
         change = champion.promote(
             self.store(),
             champion.SHARED,

@@ -25,8 +25,7 @@ class ScoreFlow(QuestionFlow):
         opened = snapshot.open(self.snapshot, self.store())
         with self.stage("score sessions") as stage:
             scoring = ranking_scores if opened.is_ranking else batch_scores
-            private = self.settings.tenants.private
-            days = self.settings.score.days
+            days, private = self.settings.score.days, self.settings.tenants.private
             self.scores_id = scoring.score(opened, days, self.tenant, private)
             stage.rows = read_json(self.store().scores / self.scores_id / "scores.json")["rows"]
         self.next(self.end)

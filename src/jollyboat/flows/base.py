@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -211,6 +212,19 @@ class ProjectFlow(FlowSpec):
     def store(self) -> Store:
         """The store of this project's data."""
         return default_store()
+
+    def refuse(self, sentence: str) -> None:
+        """End the run with this sentence: raises UserError.
+
+        On a cluster the run ends without an error, for only then do the flows that follow it start.
+        There `self.refused` is the sentence, and the page if the step has not written one.
+        """
+        if CLUSTER not in os.environ:
+            raise UserError(sentence)
+        print(sentence, file=sys.stderr)
+        self.refused = sentence
+        if not hasattr(self, "html"):
+            self.html = f"<p>{escape(sentence)}</p>"
 
     @staticmethod
     def process() -> int:

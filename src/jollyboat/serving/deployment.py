@@ -6,9 +6,24 @@ from typing import Any
 from jollyboat.bundles.bundle import Bundle
 from jollyboat.gate.gate import Facts
 from jollyboat.serving import deployment_checks, ranking_checks
-from jollyboat.store import project_settings
+from jollyboat.store import Store, UserError, project_settings
 from jollyboat.training.run import Run
 from jollyboat.training.targets import judge_targets
+
+
+def refusal(store: Store, reason: str) -> str:
+    """Why nothing may be deployed now, or "". UserError if the reason to force it is none."""
+    if reason and len(reason.split()) < 2:
+        raise UserError(
+            f"FORCE is {reason!r}; it needs a reason of two words or more: "
+            'make deploy FORCE="the shop sells other things now".'
+        )
+    if reason or not store.experiment.exists():
+        return ""
+    return (
+        "An experiment runs, and a new champion would spoil it. End it with `jollyboat experiment "
+        'promote` or `jollyboat experiment stop`, or give a reason: make deploy FORCE="...".'
+    )
 
 
 def assemble_bundle(run: Run, title: str) -> Bundle:
