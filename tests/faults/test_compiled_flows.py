@@ -205,7 +205,9 @@ def test_a_refused_deployment_ends_well_so_that_scores_and_monitor_follow(chain,
     client(server).delete_object(**running)
     assert refused.failed is None, refused.failed.text
     assert "An experiment runs" in demo.unwrap(refused.text())
-    assert ["start", "end"] == [task.step for task in refused.tasks if task.step in ("start", "end")]
+    assert ["start", "end"] == [
+        task.step for task in refused.tasks if task.step in ("start", "end")
+    ]
 
 
 @pytest.fixture(scope="module")

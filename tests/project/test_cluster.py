@@ -90,6 +90,37 @@ def exported(shop) -> dict[str, list[dict]]:
     return {file.stem: list(yaml.safe_load_all(file.read_text())) for file in files}
 
 
+@pytest.fixture(scope="module")
+def of_churn(shop, bucket, tmp_path_factory) -> dict[str, list[dict]]:
+    """The objects of each file of a project with a second question, by the file's name."""
+    folder = tmp_path_factory.mktemp("questions")
+    project = Path(shutil.copytree(shop, folder / "shop", symlinks=True))
+    with (project / "project.toml").open("a") as file:
+        file.write('\n[questions.churn]\nentity = "user"\noutcome = "churn"\n')
+    result = export(project, **bucket)
+    assert result.returncode == 0, result.stdout
+    files = (project / "cluster/argo").iterdir()
+    return {file.stem: list(yaml.safe_load_all(file.read_text())) for file in files}
+
+
+def test_a_further_question_has_flows_of_its_own_after_the_one_data_run(of_churn):
+    own = ["train-churn", "deploy-churn", "score-churn", "monitor-churn"]
+    events = ["DataFlow", "churn.TrainFlow", "churn.DeployFlow", "churn.ScoreFlow"]
+
+    assert set(of_churn) == {*FLOWS, *own}
+    for name, event in zip(own, events, strict=True):
+        template, sensor = of_churn[name]
+        (dependency,) = sensor["spec"]["dependencies"]
+        expression = f"name == 'metaflow.shop_intent.prod.{event}.end'"
+        assert dependency["filters"]["exprs"][0]["expr"] == expression
+        flow = f"{name.removesuffix('-churn')}flow"
+        assert template["metadata"]["name"] == f"shopintent.prod.churn.{flow}"
+        values = {
+            each["name"]: each["value"] for each in template["spec"]["arguments"]["parameters"]
+        }
+        assert json.loads(values["question"]) == "churn"
+
+
 def steps_of(objects: list[dict]) -> dict[str, dict]:
     """The templates of a flow that are containers, by step."""
     templates = objects[0]["spec"]["templates"]

@@ -19,7 +19,7 @@ from jollyboat.cluster import FLOWS
 from jollyboat.cluster.server import server_manifests
 from jollyboat.store import PROJECT, UserError, suggest, write_text
 from jollyboat.store.bucket import Bucket
-from jollyboat.store.limits import CLUSTER
+from jollyboat.store.limits import CLUSTER, QUESTION
 from jollyboat.store.remote import remote_address
 from jollyboat.store.session import metaflow_address
 from jollyboat.store.settings import Cluster, Settings
@@ -60,7 +60,7 @@ SCHEDULERS = {
 
 
 def export(settings: Settings, name: str, folder: Path) -> list[Path]:
-    """Write a file for each flow, and one for the server; returns their paths.
+    """Write a file for each flow and question, and one for the server; returns their paths.
 
     `name` is one of SCHEDULERS. The flows' code packages go to the bucket. For Step Functions,
     Metaflow also registers a job definition for each step. Nothing else leaves this machine.
@@ -70,11 +70,12 @@ def export(settings: Settings, name: str, folder: Path) -> list[Path]:
     variables = _variables(settings.cluster)
     environment = _environment(settings, name)
     Bucket(environment["METAFLOW_DATASTORE_SYSROOT_S3"]).folders()  # Metaflow tries for ten minutes
-    options = _options(settings.cluster, name, variables)
     (folder / name).mkdir(parents=True, exist_ok=True)
+    flows = [(flow, "") for flow in FLOWS]
+    flows += [(flow, question) for question in [*settings.questions][1:] for flow in FLOWS[1:]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compile_one = partial(_compile, name, folder / name, options, environment)
-        paths = list(pool.map(compile_one, FLOWS, [_script(settings, flow) for flow in FLOWS]))
+        compile_one = partial(_compile, settings, name, folder / name, variables, environment)
+        paths = list(pool.map(compile_one, *zip(*flows, strict=True)))
     server = folder / "server.yaml"
     write_text(server, _as_yaml(server_manifests(settings, variables)))
     return [*paths, server]
@@ -159,23 +160,27 @@ def _script(settings: Settings, flow: str) -> str:
 
 
 def _compile(
+    settings: Settings,
     name: str,
     folder: Path,
-    options: list[str],
+    variables: Mapping[str, str],
     environment: Mapping[str, str],
     flow: str,
-    script: str,
+    question: str,
 ) -> Path:
-    """Compile one flow in a process of its own, and write its file."""
-    scheduler = SCHEDULERS[name]
-    path = (folder / f"{flow}.{scheduler.suffix}").absolute()
+    """Compile one flow in a process of its own, and write its file; "" is the first question."""
+    scheduler, script = SCHEDULERS[name], _script(settings, flow)
+    of_question = {QUESTION: question} if question else {}
+    file_name = f"{flow}-{question}" if question else flow
+    path = (folder / f"{file_name}.{scheduler.suffix}").absolute()
+    options = _options(settings.cluster, name, {**variables, **of_question})
     create = [*scheduler.create, *([str(path)] if name == "airflow" else [])]
     command = [sys.executable, "-m", "jollyboat.flows.compile", script, *options]
     with TemporaryDirectory() as tokens:  # Metaflow has one file for all flows of a project
         compiled = subprocess.run(
             [*command, *create],
             cwd=PROJECT,
-            env={**environment, "METAFLOW_TOKEN_HOME": tokens},
+            env={**environment, **of_question, "METAFLOW_TOKEN_HOME": tokens},
             capture_output=True,
             text=True,
             check=False,

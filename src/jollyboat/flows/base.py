@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
 from jollyboat.store import PROJECT, Store, UserError, default_store, explain, person, synced
-from jollyboat.store.limits import CLUSTER, core_count
+from jollyboat.store.limits import CLUSTER, QUESTION, core_count
 from jollyboat.store.session import metaflow_address
 
 if TYPE_CHECKING:
@@ -257,7 +257,9 @@ class QuestionFlow(ProjectFlow):
     """A flow about one question: its settings, and its runs, models and scores in the store."""
 
     question = Parameter(
-        "question", default="", help="a question of project.toml; the first by default"
+        "question",
+        default=os.environ.get(QUESTION, ""),
+        help="a question of project.toml; the first by default",
     )
 
     @property

@@ -7,7 +7,7 @@ from metaflow import FlowMutator, project, resources, schedule, trigger_on_finis
 
 from jollyboat.cluster import FLOWS
 from jollyboat.store import UserError, suggest
-from jollyboat.store.limits import CLUSTER
+from jollyboat.store.limits import CLUSTER, QUESTION
 from jollyboat.store.settings import Settings, StepResources, check
 
 CHAIN = [f"{name.capitalize()}Flow" for name in FLOWS]
@@ -55,18 +55,23 @@ def _decorators(name: str, settings: Settings, cluster: str) -> list[tuple[Any, 
 
     The first flow of the chain starts by the clock, each other one when the one before has ended.
     In Airflow all have the schedule, because a sensor waits for the run of the same moment there.
-    Step Functions know no such start.
+    Step Functions know no such start. Each further question is a branch of the project: its
+    TrainFlow starts after the one DataFlow, which is of no branch.
     """
     slug, cron = settings.project.slug, {"cron": settings.cluster.schedule}
-    decorators = [(project, {"name": slug, "production": True})]
+    question = os.environ.get(QUESTION)
+    of_question = {"branch": question} if question else {}
+    decorators = [(project, {"name": slug, "production": True} | of_question)]
     before = CHAIN[CHAIN.index(name) - 1] if name in CHAIN[1:] else None
+    branch = f"prod.{question}" if question and before != CHAIN[0] else "prod"
     if name == CHAIN[0] or (before and cluster == "airflow"):
         decorators.append((schedule, cron))
     if before and cluster == "airflow":
-        sensor = {"external_dag_id": f"{slug}.prod.{before}"}
+        sensor = {"external_dag_id": f"{slug}.{branch}.{before}"}
         decorators.append(("airflow_external_task_sensor", sensor))
     elif before and cluster == "argo":
-        decorators.append((trigger_on_finish, {"flow": before}))
+        trigger = {"name": before, "project": slug, "project_branch": branch}
+        decorators.append((trigger_on_finish, {"flow": trigger}))
     return decorators
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 # The scheduler (argo, airflow or step-functions) of a flow that is compiled, or that runs there.
 CLUSTER = "JOLLYBOAT_CLUSTER"
+QUESTION = "JOLLYBOAT_QUESTION"  # of the flows that are compiled; unset for the first one
 CGROUP = Path("/sys/fs/cgroup")
 UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes a number near 2^63 where there is no limit
 
