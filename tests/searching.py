@@ -25,10 +25,12 @@ def files_with(texts: set[str], *folders: Path) -> set[Path]:
             command, env=os.environ | {"LC_ALL": "C"}, stdout=subprocess.PIPE, text=True
         )
         assert answer.returncode in (0, 1)
-        hits = map(Path, answer.stdout.splitlines())
-        return {
-            files[int(hit.relative_to(unpacked).parts[0])] if hit.is_relative_to(unpacked) else hit
-            for hit in hits
+        hits = {Path(line) for line in answer.stdout.splitlines()}
+        within = {hit for hit in hits if hit.is_relative_to(unpacked)}
+        packed = {path for number, path in enumerate(files) if (unpacked / str(number)).exists()}
+        # Bytes of a packed file are no text: two values beside each other may look like a third.
+        return (hits - within - packed) | {
+            files[int(hit.relative_to(unpacked).parts[0])] for hit in within
         }
 
 
