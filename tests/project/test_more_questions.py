@@ -14,7 +14,7 @@ from runs import copy_project, refusal, run, type_in
 from demo import unwrap
 
 pytestmark = pytest.mark.faults
-DAYS, SESSIONS_PER_DAY = 63, 250
+DAYS, SESSIONS_PER_DAY = 70, 300
 FIRST_DAY = date(2026, 1, 1)
 HEADINGS = ("purchase_intent:", "churn:", "refunded:")
 REFUND = "event_type = 'refund'"
@@ -43,7 +43,7 @@ def shop(project: Path, tmp_path_factory) -> Path:
     )
     assert simulated.returncode == 0, simulated.stdout
     write_refunds(copy)
-    for verb in ("data", "train", "deploy", "score", "monitor AS_OF=2026-03-05"):
+    for verb in ("data", "train", "deploy", "score", "monitor AS_OF=2026-03-12"):
         answer = type_in(copy, f"make {verb}")
         (copy / f"{verb[:5].strip()}.txt").write_text(answer.stdout)
     return copy
