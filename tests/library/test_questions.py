@@ -5,16 +5,19 @@ import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import click
 import pandas as pd
 import pytest
 import yaml
 
 from jollyboat.bundles.features import rows_of_request
+from jollyboat.cli.options import question_option
+from jollyboat.pages import page
 from jollyboat.scaffold import PRESETS, Question, add_question
 from jollyboat.serving.batch_scores import _newest_points
 from jollyboat.serving.schema import QuestionRequest
 from jollyboat.store import PROJECT, Store, UserError, settings
-from jollyboat.store.words import words_of
+from jollyboat.store.words import name_question, words_of
 from jollyboat.training.split import by_time
 from jollyboat.warehouse import questions
 
@@ -277,3 +280,45 @@ def test_a_weekly_question_and_one_at_an_event_are_valid_yaml_and_json(project):
     for name in ("refunded", "carted"):
         path = project / f"dbt/models/questions/{name}/{name}.yml"
         assert 4 == len(yaml.safe_load(path.read_text())["models"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("`jollyboat rollback`", "`jollyboat rollback --question churn`"),
+        (
+            "<code>jollyboat compare A B</code>",
+            "<code>jollyboat compare A B --question churn</code>",
+        ),
+        ("`jollyboat models --question lapse`", "`jollyboat models --question lapse`"),
+        ('run `make deploy FORCE="why"`', 'run `make deploy QUESTION=churn FORCE="why"`'),
+        (
+            "`make data train deploy`, `jollyboat erase`",
+            "`make data train deploy`, `jollyboat erase`",
+        ),
+    ],
+)
+def test_commands_about_another_question_name_it(text, expected):
+    assert name_question(text, "churn") == expected
+    assert name_question(text, "") == text
+
+
+def test_a_refused_command_about_another_question_names_it_in_what_to_type(tmp_path):
+    @click.command()
+    @question_option
+    def command(store):
+        raise UserError("There is no champion. See `jollyboat models`.")
+
+    store = Store(tmp_path).of("churn")
+
+    with pytest.raises(UserError, match="`jollyboat models --question churn`"):
+        command.callback(store=store)
+
+
+def test_the_page_of_another_question_names_it_in_its_commands(tmp_path, monkeypatch):
+    store = Store(tmp_path).of("churn")
+    monkeypatch.setattr(page, "render", lambda *_, **__: "<code>jollyboat compare A B</code>")
+
+    page.write(store, store.root / "runs.html", "runs.html")
+
+    assert "jollyboat compare A B --question churn" in (store.root / "runs.html").read_text()

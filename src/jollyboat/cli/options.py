@@ -2,20 +2,30 @@
 
 import sys
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import click
 
-from jollyboat.store import Store, default_store, project_settings
+from jollyboat.store import Store, UserError, default_store, name_question, project_settings
 
 
 def question_option(command: Callable) -> Callable:
     """Give a command `store`: this project's data with the files of the question that is named."""
+
+    @wraps(command)
+    def run(*arguments: Any, store: Store, **options: Any) -> None:
+        try:
+            command(*arguments, store=store, **options)
+        except UserError as refusal:
+            raise UserError(name_question(str(refusal), store.question)) from None
+
     return click.option(
         "--question",
         "store",
         callback=_store_of,
         help="A question of project.toml; the first by default.",
-    )(command)
+    )(run)
 
 
 def _store_of(_context: click.Context, _parameter: click.Parameter, name: str | None) -> Store:

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from jollyboat.flows.console import Console, stage
 from jollyboat.pages.terminal import wrap
-from jollyboat.store import PROJECT, Store, UserError, default_store, explain, person, synced
+from jollyboat.store import (
+    PROJECT,
+    Store,
+    UserError,
+    default_store,
+    explain,
+    name_question,
+    person,
+    synced,
+)
 from jollyboat.store.limits import CLUSTER, QUESTION, core_count
 from jollyboat.store.session import metaflow_address
 
@@ -90,7 +99,7 @@ def report_errors(step: Callable) -> Callable:
             if not is_last:
                 _check_disk(self.store(), SPARE_BYTES)
         except UserError as refusal:
-            raise SystemExit(_refuse(str(refusal))) from None
+            raise SystemExit(_refuse(self.name_question(str(refusal)))) from None
         except (OSError, duckdb.IOException, duckdb.FatalException) as error:
             raise SystemExit(_end_with(_sentence(error))) from error
 
@@ -213,6 +222,10 @@ class ProjectFlow(FlowSpec):
         """The store of this project's data."""
         return default_store()
 
+    def name_question(self, sentence: str) -> str:
+        """The sentence, whose commands name the flow's question where that is not the first."""
+        return sentence
+
     def refuse(self, sentence: str) -> None:
         """End the run with this sentence: raises UserError.
 
@@ -221,6 +234,7 @@ class ProjectFlow(FlowSpec):
         """
         if CLUSTER not in os.environ:
             raise UserError(sentence)
+        sentence = self.name_question(sentence)
         print(sentence, file=sys.stderr)
         self.refused = sentence
         if not hasattr(self, "html"):
@@ -271,3 +285,9 @@ class QuestionFlow(ProjectFlow):
     def store(self) -> Store:
         """The store of this project's data, with the question's runs, models and scores."""
         return default_store().of(super().settings.store_name(self.question))
+
+    def name_question(self, sentence: str) -> str:
+        """The sentence, whose commands name the flow's question where that is not the first."""
+        with suppress(UserError):  # the question itself may be unknown
+            return name_question(sentence, self.store().question)
+        return sentence

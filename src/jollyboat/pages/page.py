@@ -20,7 +20,7 @@ from jinja2 import (
 from markupsafe import Markup, escape
 
 from jollyboat.pages import plot
-from jollyboat.store import PROJECT, Store, default_store, words_of, write_text
+from jollyboat.store import PROJECT, Store, default_store, name_question, words_of, write_text
 
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
@@ -44,7 +44,7 @@ def write(store: Store, path: Path, template: str, **context) -> str:
     """Write the page to a path below data/, and return it as a card, without links to others."""
     to_data = os.path.relpath(store.root, path.parent) + "/"
     context |= {"about": words_of(store), "has_file": lambda path: (store.root / path).exists()}
-    html = render(template, to_data=to_data, **context)
+    html = name_question(render(template, to_data=to_data, **context), store.question)
     write_text(path, html)
     return without_links(html)
 

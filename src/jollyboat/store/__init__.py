@@ -24,7 +24,7 @@ from jollyboat.store.session import (
     synced,
 )
 from jollyboat.store.sql import quoted, unused_name
-from jollyboat.store.words import Words, words_of
+from jollyboat.store.words import Words, name_question, words_of
 
 __all__ = [
     "LIBRARY",
@@ -50,6 +50,7 @@ __all__ = [
     "keep_salt",
     "leased",
     "locked",
+    "name_question",
     "person",
     "project_settings",
     "publish",

@@ -1,10 +1,18 @@
 """The words for a question's rows and outcome, on pages and in messages."""
 
+import re
 from dataclasses import dataclass
 
 from jollyboat.store.errors import UserError
 from jollyboat.store.paths import Store
 from jollyboat.store.project import project_settings
+
+# Commands about the first question, unless they name another one; in sentences and on pages.
+ABOUT_ONE = re.compile(
+    r"(?<=`|>)jollyboat (?:ask|compare|experiment|models|rollback|runs|tenants)\b"
+    r"[^`<]*(?=`|</code>)"
+)
+FORCED = re.compile(r"\bmake deploy(?= FORCE=)")
 
 
 @dataclass(frozen=True)
@@ -35,3 +43,15 @@ def words_of(store: Store) -> Words:
         pass
     home = store.runs.parent.relative_to(store.root).as_posix()
     return Words(name, row, outcome, "" if home == "." else f"{home}/")
+
+
+def name_question(text: str, question: str) -> str:
+    """The sentence or page, whose commands name this question of a store; "" is the first one."""
+    if not question:
+        return text
+    text = FORCED.sub(f"make deploy QUESTION={question}", text)
+    return ABOUT_ONE.sub(lambda command: _name_it(command[0], question), text)
+
+
+def _name_it(command: str, question: str) -> str:
+    return command if "--question" in command else f"{command.rstrip()} --question {question}"
