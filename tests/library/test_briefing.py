@@ -8,7 +8,7 @@ from jollyboat.gate.gate import decide
 from jollyboat.serving import briefing
 from jollyboat.serving.overview import write_overview
 from jollyboat.serving.project_state import read_state
-from jollyboat.store import Store, UserError, write_json
+from jollyboat.store import Store, UserError, words_of, write_json
 from jollyboat.store.settings import Targets
 from jollyboat.training.targets import judge_targets
 
@@ -72,6 +72,19 @@ def test_what_waits_is_named_with_its_page_or_command(store):
         "Experiment: better": "It is better.",
         "Review": "40 sessions of the newest days wait for a judgement.",
     } == decisions(store, pending=40)
+
+
+def test_a_refusal_of_another_question_names_it_and_what_serves(store):
+    failed = {"passed": False, "checks": [{"name": "calibration", "passed": False}]}
+    churn = store.of("churn")
+    write_json(churn.gate("shared", "v2"), {"decision": failed})
+    others = [{"words": words_of(churn), "store": churn, "state": read_state(churn)}]
+
+    decided = briefing.find_decisions(store, read_state(store) | {"others": others}, None)
+
+    assert {"Deployment refused of churn": "v2 failed calibration; there is no champion yet."} == {
+        item.name: item.sentence for item in decided
+    }
 
 
 def test_a_refusal_before_the_present_champion_is_over(store):

@@ -11,7 +11,14 @@ from typing import Any
 from jollyboat.bundles.bundle import SHARED
 from jollyboat.pages.terminal import format_count
 from jollyboat.serving.project_state import UNREADABLE
-from jollyboat.store import Store, UserError, project_settings, read_json, words_of
+from jollyboat.store import (
+    Store,
+    UserError,
+    name_question,
+    project_settings,
+    read_json,
+    words_of,
+)
 from jollyboat.store.settings import Targets
 from jollyboat.training.run import headline
 from jollyboat.training.targets import Target, judge_targets
@@ -95,19 +102,21 @@ def _of_question(store: Store, state: Mapping[str, Any]) -> Iterator[Item]:
     for alarm in alarms[:MOST_INCIDENTS]:
         who = "" if alarm["tenant"] == "all" else f", {alarm['tenant']}"
         name = f"Open alert{of}: {alarm['name']}{who}"
-        yield Item(name, alarm["sentence"], page, color="bad")
+        yield Item(name, name_question(alarm["sentence"], store.question), page, color="bad")
     if len(alarms) > MOST_INCIDENTS:
         more = format_count(len(alarms) - MOST_INCIDENTS, "more alert")
         yield Item(f"Open alerts{of}", f"{more}.", page)
     if refused := state["refused_model"]:
         failed = ", ".join(refused["failed"])
-        sentence = f"{refused['version']} failed {failed}; the champion stays."
-        yield Item("Deployment refused", sentence, refused["page"])
+        stays = "the champion stays" if state["champions"] else "there is no champion yet"
+        sentence = f"{refused['version']} failed {failed}; {stays}."
+        yield Item(f"Deployment refused{of}", sentence, refused["page"])
     readout, experiment = state["readout"], state["experiment"]
     is_read = experiment and readout and readout["version"] == experiment["version"]
     if is_read and readout["verdict"] != "open":
         page = state["pages"].get("Experiment", "")
-        yield Item(f"Experiment{of}: {readout['verdict']}", readout["sentence"], page)
+        sentence = name_question(readout["sentence"], store.question)
+        yield Item(f"Experiment{of}: {readout['verdict']}", sentence, page)
 
 
 def brief(store: Store, state: Mapping[str, Any]) -> Briefing | None:
