@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from datetime import datetime, timedelta
 
+import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from runs import JOLLYBOAT
@@ -210,6 +212,18 @@ def test_a_held_tenant_is_the_first_on_the_page(copied):
 
     assert (first.name, first.status) == ("globex", "held back")
     assert "its prices are wrong" in first.attention[0]
+
+
+@pytest.mark.parametrize(("days", "change"), [(9, None), (14, 1.5)])
+def test_a_change_is_a_figure_where_two_whole_weeks_are_known(copied, days, change):
+    end = datetime(2026, 1, 10)
+    row = {"session_count": 75, "week_count": 45, "week_before_count": 30, "last_at": end}
+    row |= {"first_at": end - timedelta(days=days)}
+    facts = {key: {} for key in ("monitored", "policies", "decisions", "held", "rates")}
+
+    one = fleet._tenant(copied, "acme", pd.Series(row), end, facts, project_settings())
+
+    assert one.change == change
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ STATUSES = {
 }
 NEED_ATTENTION = ("held back", "below", "failed", "drift", "volume", "stale")
 FEWEST_SESSIONS = 20  # in a week, from which on a change is a figure
+BOTH_WEEKS = pd.Timedelta(days=13)  # of events, less one day at most: a change compares whole weeks
 COUNTS = """
 select
     tenant_id,
@@ -184,14 +185,15 @@ def _tenant(
     figures = {"session_count": 0, "week_count": 0, "change": None, "hours_behind": 0.0}
     is_new = False
     if row is not None:
-        before = int(row["week_before_count"])
+        before, age = int(row["week_before_count"]), end - row["first_at"]
+        has_change = before >= FEWEST_SESSIONS and age >= BOTH_WEEKS
         figures = {
             "session_count": int(row["session_count"]),
             "week_count": int(row["week_count"]),
-            "change": row["week_count"] / before if before >= FEWEST_SESSIONS else None,
+            "change": row["week_count"] / before if has_change else None,
             "hours_behind": max((end - row["last_at"]) / pd.Timedelta(hours=1), 0.0),
         }
-        is_new = end - row["first_at"] < pd.Timedelta(days=7)
+        is_new = age < pd.Timedelta(days=7)
     states = {
         "held back": _held(facts["held"].get(name)),
         "below": _quality(monitored.get("quality", {})),
