@@ -357,6 +357,7 @@ def monitor_context() -> dict:
             {
                 "title": HOSTILE,
                 "sentence": HOSTILE,
+                "next": "Type `make data`.",
                 "keys": ["drift"],
                 "since": "2026-01-02 23:00:00",
             }
@@ -392,6 +393,7 @@ def test_an_alarm_has_its_history_and_its_values_in_training_and_now():
     assert 'aria-label="1 Jan 2026, 23:00, 0.1"' in html
     assert '<td class="n">10.0\u00a0%</td>\n<td class="n">60.0\u00a0%</td>' in html
     assert 'aria-label="1 Jan 2026 5, 2 Jan 2026 4"' in html
+    assert "Type <code>make data</code>." in html
 
 
 def test_a_history_without_its_days_is_shown_without_dates():
