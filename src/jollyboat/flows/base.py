@@ -224,6 +224,8 @@ class ProjectFlow(FlowSpec):
 
     def name_question(self, sentence: str) -> str:
         """The sentence, whose commands name the flow's question where that is not the first."""
+        with suppress(UserError):  # the question itself may be unknown
+            return name_question(sentence, self.store().question)
         return sentence
 
     def refuse(self, sentence: str) -> None:
@@ -285,9 +287,3 @@ class QuestionFlow(ProjectFlow):
     def store(self) -> Store:
         """The store of this project's data, with the question's runs, models and scores."""
         return default_store().of(super().settings.store_name(self.question))
-
-    def name_question(self, sentence: str) -> str:
-        """The sentence, whose commands name the flow's question where that is not the first."""
-        with suppress(UserError):  # the question itself may be unknown
-            return name_question(sentence, self.store().question)
-        return sentence
