@@ -271,7 +271,7 @@ def test_each_source_is_judged_by_its_own_newest_day_and_the_worst_is_named():
     arrivals = inputs._arrivals(SimpleNamespace(relation=lambda _: duckdb.from_df(account)))
     check = alarms(facts(arrivals=arrivals))["quarantine/all/records"]
 
-    assert check.sentence == "12.60% of the newest day's records of web are quarantined."
+    assert check.sentence == "12.6 % of the newest day's records of web are quarantined."
     assert check.history == (None, 0.0, 0.126)
 
 

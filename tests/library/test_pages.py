@@ -14,6 +14,7 @@ from jollyboat.audit import audit, data_report
 from jollyboat.landing.landing import land
 from jollyboat.pages import page, plot
 from jollyboat.pages.page import FORMS, render
+from jollyboat.pages.terminal import format_percent
 from jollyboat.snapshots import distribution
 from jollyboat.store import Store
 from jollyboat.training.run import format_summary
@@ -579,6 +580,22 @@ def test_numbers_read_as_people_write_them():
     assert FORMS["percent"](0.0798) == "8.0\u00a0%"
     assert FORMS["percent"](0.00033) == "0.033\u00a0%"
     assert FORMS["moment"]("2026-01-01T02:45:22.6") == "1 Jan 2026, 02:45"
+
+
+@pytest.mark.parametrize(
+    "share, text",
+    [
+        (1.0, "100 %"),
+        (0.315, "31.5 %"),
+        (-0.02, "-2.0 %"),
+        (0.00033, "0.033 %"),
+        (0.0, "0 %"),
+        (None, "unknown"),
+        (np.float64("nan"), "unknown"),
+    ],
+)
+def test_a_share_is_written_in_percent_in_messages(share, text):
+    assert format_percent(share) == text
 
 
 def test_an_axis_ends_at_a_round_number_above_its_values():

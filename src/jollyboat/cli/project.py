@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jollyboat.pages.terminal import format_count, wrap
+from jollyboat.pages.terminal import format_count, format_percent, wrap
 from jollyboat.store import LIBRARY, PROJECT, Store, UserError, default_store, suggest
 from jollyboat.store.remote import Remote
 
@@ -184,7 +184,7 @@ def _run(run: Mapping[str, Any]) -> str:
 
 def _experiment(experiment: Mapping[str, Any]) -> str:
     since = experiment["since"][:16]
-    return f"{experiment['version']}, share {experiment['share']:.0%}, since {since}"
+    return f"{experiment['version']}, share {format_percent(experiment['share'])}, since {since}"
 
 
 def _monitor(report: Mapping[str, Any]) -> str:

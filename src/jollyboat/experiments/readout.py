@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, chisquare, ttest_ind_from_stats
 
+from jollyboat.pages.terminal import format_percent
+
 VARIANTS = ["champion", "challenger"]
 SPLIT_LEVEL = 0.001  # p-value of the split of visitors below which it is no chance
 GUARD_LEVEL = 0.01  # rate of false alarms of a guardrail for a challenger exactly at its limit
@@ -165,8 +167,8 @@ def _verdict(readout: Mapping[str, Any], is_wanted: bool) -> tuple[str, str]:
         )
     if readout["is_failing"]:
         return "failing", (
-            f"The challenger fails at {readout['failing']:.2%} of requests more than the champion. "
-            "Run `jollyboat experiment stop`; the server's log has the reason."
+            f"The challenger fails at {format_percent(readout['failing'])} of requests more than "
+            "the champion. Run `jollyboat experiment stop`; the server's log has the reason."
         )
     last = readout["days"][-1] if readout["days"] else None
     if last is None or last["low"] is None:

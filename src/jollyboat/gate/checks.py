@@ -7,6 +7,7 @@ from operator import ge, gt, le
 
 from jollyboat.gate.facts import Facts, Interval
 from jollyboat.gate.tenant_tail import find_tail
+from jollyboat.pages.terminal import format_percent
 from jollyboat.training.estimators import BASELINE
 from jollyboat.training.leak import format_auc, format_value
 
@@ -260,8 +261,8 @@ def no_row_of_the_past_returns(facts: Facts, limits: Limits) -> Measurement:
     shared, by_chance = leaks.get("shared_rows"), leaks.get("shared_by_chance")
     figure = shared - by_chance if leaks else None
     sentence = (
-        f"{_percent(shared)} of the holdout's rows equal a row of train or validation in every "
-        f"value; chance explains {_percent(by_chance)}."
+        f"{format_percent(shared)} of the holdout's rows equal a row of train or validation in "
+        f"every value; chance explains {format_percent(by_chance)}."
     )
     return Measurement(figure, limits.get("shared_rows"), sentence)
 
@@ -374,10 +375,6 @@ def _format_lead(lead: Interval) -> str:
     if not lead or None in lead.values():
         return "unknown"
     return f"{lead['value']:+.3f} (95 % interval {lead['low']:+.3f} to {lead['high']:+.3f})"
-
-
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.2g} %"
 
 
 def _number(value: float | None) -> str:

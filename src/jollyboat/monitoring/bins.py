@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jollyboat.pages.terminal import format_percent
 from jollyboat.snapshots.stability import stability_terms
 from jollyboat.training.schema import MOST_CATEGORIES, Feature
 
@@ -40,7 +41,7 @@ class Bins:
         a, b = now / now.sum(), before / before.sum()
         place = int(np.argmax(np.where(a > b, stability_terms(now, before), -1)))
         name = self.name(tenant, place) if place else "null"
-        return f"{name}: {b[place]:.1%} in training, {a[place]:.1%} now"
+        return f"{name}: {format_percent(b[place])} in training, {format_percent(a[place])} now"
 
     def compare_shares(self, tenant: int, now: Array, before: Array) -> list[dict[str, Any]]:
         """The `value`, share `then` and share `now` of a tenant's MOST_SHOWN largest bins."""

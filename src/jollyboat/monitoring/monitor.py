@@ -11,7 +11,7 @@ from jollyboat.monitoring import fleet, quality, volume
 from jollyboat.monitoring.check import ALARM, ALL, Check, Limits, checked, span, unknown
 from jollyboat.monitoring.drift import SEASON_MARGIN, Series, Table, watch
 from jollyboat.monitoring.facts import Facts
-from jollyboat.pages.terminal import format_count
+from jollyboat.pages.terminal import format_count, format_percent
 
 OLD_EXPORT_HOURS = 30 * 24
 TENANTS_SHARE = 0.05  # of live sessions: tenants with fewer do not decide for the shared model
@@ -228,7 +228,7 @@ def _share_check(
     highest = by_day[by_day.index.isin(set(facts.reference["day"]))].max()
     if not np.isnan(highest):
         limit = max(limit, SEASON_MARGIN * highest)
-    share, sentence = history[-1], f"{history[-1]:.2%} {text}."
+    share, sentence = history[-1], f"{format_percent(history[-1])} {text}."
     return checked(name, ALL, subject, share > limit, share, float(limit), sentence, history)
 
 

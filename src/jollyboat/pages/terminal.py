@@ -1,5 +1,6 @@
 """Text as a terminal shows it: lines of at most 100 columns, and verdicts in color."""
 
+import math
 import os
 import re
 import textwrap
@@ -41,6 +42,20 @@ def escape(text: str) -> str:
 def format_count(number: float, noun: str) -> str:
     """A number with its noun, such as "1 row" and "2,821 rows"."""
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def format_percent(share: float | None) -> str:
+    """A share with two significant digits or more, such as "31.5 %", "0.033 %" or "unknown"."""
+    if share is None or math.isnan(share):
+        return "unknown"
+    percent = abs(100 * share)
+    if percent in (0, 100):
+        digits = 0
+    elif percent >= 1:
+        digits = 1
+    else:
+        digits = min(1 - math.floor(math.log10(percent)), 4)
+    return f"{100 * share:.{digits}f} %"
 
 
 def join_lines(lines: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from jollyboat.experiments.readout import read
 from jollyboat.gate import gate
 from jollyboat.monitoring import inputs
 from jollyboat.pages import page
-from jollyboat.pages.terminal import format_count, join_lines
+from jollyboat.pages.terminal import format_count, format_percent, join_lines
 from jollyboat.serving import deployment
 from jollyboat.snapshots import snapshot
 from jollyboat.store import Store, UserError, person, write_json
@@ -79,7 +79,7 @@ def start(store: Store, run_id: str, share: float, settings: Settings) -> str:
     }
     write_json(store.experiment, experiment)
     return (
-        f"{bundle.version} serves {share:.0%} of the visitors of {bundle.owner}; "
+        f"{bundle.version} serves {format_percent(share)} of the visitors of {bundle.owner}; "
         "`make data`, then `jollyboat experiment read` compares them."
     )
 
@@ -185,7 +185,7 @@ def format_summary(result: Mapping[str, Any], store: Store) -> str:
     lines = [f"{'variant':<12}{'visitors':>10}{'observed':>10}{'outcomes':>10}{'rate':>9}"]
     for arm in result["variants"]:
         counts = "".join(f"{arm[name]:>10,}" for name in ("visitors", "observed", "outcomes"))
-        rate = "" if arm["rate"] is None else f"{arm['rate']:.2%}"
+        rate = "" if arm["rate"] is None else format_percent(arm["rate"])
         lines.append(f"{arm['variant']:<12}{counts}{rate:>9}")
     crossed, waiting = result["crossed"], result["waiting"]
     met = format_count(crossed, "visitor")

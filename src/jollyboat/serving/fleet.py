@@ -14,7 +14,7 @@ import pandas as pd
 
 from jollyboat.bundles.bundle import SHARED
 from jollyboat.champions import champion, policy
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_percent, join_lines
 from jollyboat.serving import own_champions
 from jollyboat.snapshots import snapshot as snapshots
 from jollyboat.snapshots.snapshot import Snapshot
@@ -126,7 +126,7 @@ def format_tenants(tenants: Sequence[Tenant], all_count: int) -> str:
     ]
     for one in tenants:
         change = "-" if one.change is None else f"{100 * (one.change - 1):+.0f} %"
-        rate = "-" if one.label_rate is None else f"{100 * one.label_rate:.1f} %"
+        rate = format_percent(one.label_rate)
         quality = one.quality.get("state") or "-"
         reason = one.attention[0] if one.attention else one.reason
         lines.append(
@@ -140,7 +140,7 @@ def format_tenants(tenants: Sequence[Tenant], all_count: int) -> str:
 def format_tenant(one: Tenant) -> str:
     """Everything about one tenant, as lines."""
     change = "unknown" if one.change is None else f"{one.change:.2f} times the week before"
-    rate = "unknown" if one.label_rate is None else f"{100 * one.label_rate:.2f} %"
+    rate = format_percent(one.label_rate)
     quality = ", ".join(f"{name} {value}" for name, value in one.quality.items()) or "not monitored"
     facts = {
         "status": f"{one.status}: {STATUSES[one.status]}",

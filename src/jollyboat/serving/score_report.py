@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 
 from jollyboat.pages import page
-from jollyboat.pages.terminal import format_count
+from jollyboat.pages.terminal import format_count, format_percent
 from jollyboat.store import Store, quoted, read_json, words_of
 
 BINS = 20
@@ -105,7 +105,7 @@ def format_summary(folder: Path, seconds: float) -> str:
     return (
         f"{left_out}score: {format_count(scores['rows'], words.row)} of the last "
         f"{format_count(scores['days'], 'day')} scored by {', '.join(sorted(versions))}, "
-        f"{scores['positives_share']:.1%} above the threshold; {seconds:.1f} s\n"
+        f"{format_percent(scores['positives_share'])} above the threshold; {seconds:.1f} s\n"
         f"{files}\npage: {folder / 'report.html'}"
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from jollyboat.pages.terminal import join_lines
+from jollyboat.pages.terminal import format_percent, join_lines
 from jollyboat.snapshots import distribution, held_rows
 from jollyboat.store import (
     Store,
@@ -560,7 +560,7 @@ def _lines_of_all(store: Store) -> Iterator[str]:
         yield (
             f"{each.id:<14}{published_at:<18}{''.join(f'{count:>12,}' for count in counts)}"
             f"{each.statuses.get('train', 0):>15,}"
-            f"{_percent(each.label_rate):>12}  {_format_users(in_use.get(each.id, []))}"
+            f"{format_percent(each.label_rate):>12}  {_format_users(in_use.get(each.id, []))}"
         ).rstrip()
 
 
@@ -583,7 +583,7 @@ def _lines_of_one(one: Snapshot) -> Iterator[str]:
         f"used by {users}"
     )
     yield f"events from {' to '.join(manifest.get('events_between', ['unknown']))}"
-    yield f"sessions: {statuses}; label rate {_percent(one.label_rate)}"
+    yield f"sessions: {statuses}; label rate {format_percent(one.label_rate)}"
     yield from (
         f"held back: {tenant}, since {each['since']}, rows up to {each['until'] or 'none'}, "
         f"{each['record_count']:,} records wait: {each['reason']}"
@@ -606,7 +606,7 @@ def format_difference(a: Snapshot, b: Snapshot) -> str:
 
 def _changed_tables(a: Snapshot, b: Snapshot) -> Iterator[str]:
     yield f"from {a.id} ({a.published_at}) to {b.id} ({b.published_at})"
-    yield f"label rate: {_percent(a.label_rate)} -> {_percent(b.label_rate)}"
+    yield f"label rate: {format_percent(a.label_rate)} -> {format_percent(b.label_rate)}"
     before, after = (each.manifest.get("code") for each in (a, b))
     if before != after:
         yield f"code: {before} -> {after}"
@@ -629,7 +629,3 @@ def _changed_distributions(a: Snapshot, b: Snapshot) -> Iterator[str]:
         if row["distance"] >= 0.001:
             change = f"{row['before']} -> {row['after']}"
             yield f"  {row['column_name']:<32}{row['distance']:>8.3f}  {change}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from jollyboat.pages import page
-from jollyboat.pages.terminal import format_count, join_lines
+from jollyboat.pages.terminal import format_count, format_percent, join_lines
 from jollyboat.store import Store, UserError, read_json
 from jollyboat.training import run as runs
 from jollyboat.training.evaluate import difference
@@ -230,4 +230,4 @@ def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def _part(part: Mapping) -> str:
-    return f"{part['rows']:,} ({100 * part['label_rate']:.2f} %)"
+    return f"{part['rows']:,} ({format_percent(part['label_rate'])})"

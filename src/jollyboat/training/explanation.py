@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jollyboat.pages.terminal import format_count
+from jollyboat.pages.terminal import format_count, format_percent
 from jollyboat.training.estimators import Model, kind
 from jollyboat.training.schema import Feature
 
@@ -144,9 +144,9 @@ def _describe_tree(model: Model) -> str:
             pending.append((child, conditions | {(place, is_above): words}))
     *cases, (rate, _) = sorted(leaves, reverse=True)
     if not cases:
-        return f"Every session has a chance of {_percent(rate)}: no feature separates them."
-    words = "; ".join(f"{_percent(chance)} when {conditions}" for chance, conditions in cases)
-    return f"The chance of the outcome is {words}; otherwise {_percent(rate)}."
+        return f"Every session has a chance of {format_percent(rate)}: no feature separates them."
+    words = "; ".join(f"{format_percent(chance)} when {conditions}" for chance, conditions in cases)
+    return f"The chance of the outcome is {words}; otherwise {format_percent(rate)}."
 
 
 def _describe_condition(feature: Feature, is_above: bool, threshold: float) -> str:
@@ -156,7 +156,3 @@ def _describe_condition(feature: Feature, is_above: bool, threshold: float) -> s
     first = math.floor(threshold) + 1
     values = feature.categories[first:] if is_above else feature.categories[:first]
     return f"{name} is {' or '.join(values)}"
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.0f} %" if rate >= 0.1 else f"{100 * rate:.2g} %"

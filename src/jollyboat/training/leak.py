@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jollyboat.pages.terminal import format_percent
 from jollyboat.training.schema import MOST_CATEGORIES, Feature, FeatureSchema
 from jollyboat.training.split import Part, Split, join, thin
 
@@ -76,7 +77,7 @@ def format_auc(leaks: Mapping[str, Any], name: str) -> str:
 def format_value(leaks: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     """What a value of a feature tells about the outcome."""
     name, others = one["feature"], _format_others(leaks, one["feature"])
-    share = f"{100 * one['share']:.2g} % of the sessions"
+    share = f"{format_percent(one['share'])} of the sessions"
     return f"{LEAK}{name} is {one['value']} in {share}, and {one['finding']}{others}."
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from jollyboat.pages.terminal import format_percent
 from jollyboat.store import UserError
 
 MOST_CATEGORIES = 50
@@ -98,8 +99,8 @@ class FeatureSchema:
             if lost > CROWDED:
                 sentences.append(
                     f"{feature.name} has {values.nunique():,} values in {len(values):,} sessions. "
-                    f"The model keeps {MOST_CATEGORIES} values, and {100 * lost:.2g} % of these "
-                    "sessions have another one: group the values in dbt's features_at_point."
+                    f"The model keeps {MOST_CATEGORIES} values, and {format_percent(lost)} of "
+                    "these sessions have another one: group the values in dbt's features_at_point."
                 )
         return sentences
 
