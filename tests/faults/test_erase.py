@@ -27,7 +27,7 @@ KILLED_BEFORE = [
     "_remove_derived",
     "_rebuild",
     "snapshot.publish",
-    "snapshot.remove",
+    "retention.remove",
 ]
 ADDRESS = "owner@example.com"  # an id of theirs, which the tables have as its hash
 PERSON = """
@@ -110,7 +110,7 @@ def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(
 ):
     account, ids = somebody
     code = (
-        "import os, signal; from jollyboat.erasure import erase; from jollyboat.snapshots import snapshot; "
+        "import os, signal; from jollyboat.erasure import erase; from jollyboat.snapshots import retention, snapshot; "
         "from jollyboat.store import default_store; {} = lambda *_: os.kill(os.getpid(), 9); "
     )
     for place in KILLED_BEFORE:

@@ -13,7 +13,7 @@ import pytest
 
 from jollyboat.cli.main import jollyboat
 from jollyboat.erasure import erase
-from jollyboat.snapshots import distribution, snapshot
+from jollyboat.snapshots import distribution, retention, snapshot, summary
 from jollyboat.store import PROJECT, Store, UserError, write_json
 
 COLUMNS = {
@@ -113,27 +113,27 @@ def test_more_days_are_published_than_a_process_may_open_files(store):
 def test_snapshots_are_listed_newest_first_with_their_users(store, three):
     crown(store, three[0])
 
-    heading, *lines = snapshot.format_all(store).splitlines()
+    heading, *lines = summary.format_all(store).splitlines()
 
     assert heading.split()[0] == "snapshot"
     assert [line.split()[0] for line in lines] == three[::-1]
     assert lines[0].endswith("latest") and lines[2].endswith("champion of shared")
-    assert lines[0].split()[3:7] == ["60", "60", "60", "25.00"]
+    assert lines[0].split()[3:7] == ["60", "60", "60", "25"]
 
 
 def test_a_difference_names_rows_columns_label_rate_and_what_moved(store, three):
-    lines = snapshot.format_difference(
+    lines = summary.format_difference(
         *(snapshot.open(each, store) for each in (three[0], three[2]))
     )
 
     assert "events: 40 rows -> 60 (+20)" in lines
     assert "  color: none -> VARCHAR" in lines
-    assert "label rate: 25.00 % -> 25.00 %" in lines
+    assert "label rate: 25 % -> 25 %" in lines
     assert "  pace " in lines and "mean 19.5" in lines and "mean 29.5" in lines
 
 
 def test_one_snapshot_is_shown_with_its_tables(store, three):
-    lines = snapshot.format_one(snapshot.open("", store))
+    lines = summary.format_one(snapshot.open("", store))
 
     assert f"snapshot {three[2]}" in lines and "used by latest" in lines
     assert "session_features" in lines
@@ -146,20 +146,20 @@ def test_pruning_keeps_the_newest_and_those_in_use_and_every_file_that_they_need
     read = {each: snapshot.open(each, store).frame("events") for each in (three[0], newest.id)}
     before = set(store.tables.rglob("*.parquet"))
 
-    gone, size = snapshot.prune(store, keep=1)
+    gone, size = retention.prune(store, keep=1)
 
     assert sorted(gone) == sorted(three[1:]) and size > 0
     assert set(store.tables.rglob("*.parquet")) < before
     for each, rows in read.items():
         assert rows.equals(snapshot.open(each, store).frame("events"))
-    assert snapshot.prune(store, keep=1) == ([], 0)
+    assert retention.prune(store, keep=1) == ([], 0)
 
 
 def test_the_snapshot_of_the_latest_run_which_may_be_deployed_yet_is_not_pruned(store, three):
     write_json(store.latest_run, {"run": "r1"})
     write_json(store.runs / "r1" / "settings.json", {"snapshot": three[1]})
 
-    snapshot.prune(store, keep=1)
+    retention.prune(store, keep=1)
 
     assert {each.id for each in snapshot.all_of(store)} == {three[1], three[2]}
 
@@ -167,16 +167,16 @@ def test_the_snapshot_of_the_latest_run_which_may_be_deployed_yet_is_not_pruned(
 def test_the_latest_is_never_pruned_even_where_it_is_not_the_newest(store, three):
     write_json(store.latest_snapshot, {"snapshot": three[0]})
 
-    snapshot.prune(store, keep=1)
+    retention.prune(store, keep=1)
 
     assert {each.id for each in snapshot.all_of(store)} == {three[0], three[2]}
 
 
 def test_where_the_latest_is_removed_the_newest_that_is_left_is_the_latest(store, three):
-    snapshot.remove(store, [three[2]])
+    retention.remove(store, [three[2]])
     assert snapshot.open_latest(store).id == three[1]
 
-    snapshot.remove(store, three)
+    retention.remove(store, three)
     assert snapshot.find_latest(store) is None and not store.latest_snapshot.exists()
 
 
@@ -184,9 +184,9 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(store, three, monkeypat
     with monkeypatch.context() as broken:
         broken.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            snapshot.prune(store, keep=1)
+            retention.prune(store, keep=1)
 
-    snapshot.prune(store, keep=1)
+    retention.prune(store, keep=1)
     assert [path.name for path in store.snapshots.iterdir() if path.is_dir()] == [three[2]]
     needed = {path for table in PUBLISHED for path in snapshot.open_latest(store).files(table)}
     assert needed == set(store.tables.rglob("*.parquet"))
@@ -235,7 +235,7 @@ def test_a_reader_sees_a_whole_snapshot_at_any_moment(store):
             shutil.copy(builds[turn % 3].warehouse, store.warehouse)
             publish(store)
             if turn == 6:
-                snapshot.prune(store, keep=3)
+                retention.prune(store, keep=3)
     finally:
         is_over.set()
         reader.join()

@@ -125,18 +125,18 @@ def snapshots(context: click.Context) -> None:
 @snapshots.command("list", epilog="Example: jollyboat snapshots list")
 def list_snapshots() -> None:
     """List every snapshot, newest first, with what uses it."""
-    from jollyboat.snapshots import snapshot
+    from jollyboat.snapshots import summary
 
-    click.echo(snapshot.format_all(default_store()))
+    click.echo(summary.format_all(default_store()))
 
 
 @snapshots.command("show", epilog="Example: jollyboat snapshots show 3f2a91c04b7e")
 @click.argument("snapshot_id", metavar="[SNAPSHOT]", default="")
 def show_snapshot(snapshot_id: str) -> None:
     """Show what a snapshot holds, the latest by default."""
-    from jollyboat.snapshots import snapshot
+    from jollyboat.snapshots import snapshot, summary
 
-    click.echo(snapshot.format_one(snapshot.open(snapshot_id, default_store())))
+    click.echo(summary.format_one(snapshot.open(snapshot_id, default_store())))
 
 
 @snapshots.command("diff", epilog="Example: jollyboat snapshots diff 3f2a91c04b7e 9c1b02aa54d1")
@@ -146,11 +146,11 @@ def diff_snapshots(before: str, after: str) -> None:
     """Compare two snapshots.
 
     Rows, columns, label rate and distributions; AFTER is the latest by default."""
-    from jollyboat.snapshots import snapshot
+    from jollyboat.snapshots import snapshot, summary
 
     store = default_store()
     pair = (snapshot.open(each, store) for each in (before, after))
-    click.echo(snapshot.format_difference(*pair))
+    click.echo(summary.format_difference(*pair))
 
 
 @snapshots.command("prune", epilog="Example: jollyboat snapshots prune --keep 5")
@@ -159,8 +159,8 @@ def prune_snapshots(keep: int) -> None:
     """Remove old snapshots, never one in use.
 
     Files that no other snapshot needs are removed too."""
-    from jollyboat.snapshots import snapshot
+    from jollyboat.snapshots import retention
 
-    removed, size = snapshot.prune(default_store(), keep)
+    removed, size = retention.prune(default_store(), keep)
     names = ", ".join(removed) or "no snapshot"
     click.echo(f"removed {names}; {size / 1e6:.1f} MB are free again")

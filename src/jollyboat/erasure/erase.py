@@ -22,7 +22,7 @@ from jollyboat.erasure import erase_plan
 from jollyboat.erasure.raw_records import numbered_records
 from jollyboat.landing import records
 from jollyboat.pages.terminal import format_count, join_lines
-from jollyboat.snapshots import snapshot
+from jollyboat.snapshots import retention, snapshot
 from jollyboat.store import (
     TENANT_ID,
     Store,
@@ -108,7 +108,7 @@ def erase(
                 _rewrite(path, set(one["lines"]))
         _remove_derived(store, plan["runs"])
         published, critical = _rebuild(store, lock, requested)
-        snapshot.remove(
+        retention.remove(
             store, [each for each in plan["snapshots"] if not published or each != published.id]
         )
         cards = [] if person else _remove_what_names_tenants(store, plan["models"], tenant)

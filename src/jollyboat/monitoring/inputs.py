@@ -14,7 +14,7 @@ from jollyboat.bundles.bundle import Bundle, open_bundle
 from jollyboat.bundles.features import naive_utc
 from jollyboat.champions import champion
 from jollyboat.monitoring.facts import Facts
-from jollyboat.snapshots import snapshot
+from jollyboat.snapshots import retention, snapshot
 from jollyboat.snapshots.snapshot import Snapshot
 from jollyboat.store import Store, UserError, hash_file, quoted, words_of
 from jollyboat.training import run
@@ -437,7 +437,7 @@ def _latency(log: pd.DataFrame) -> pd.DataFrame:
 
 def _newest_training(store: Store, learned: Snapshot) -> Snapshot:
     """The snapshot of the latest training run, even if its model did not pass the gate."""
-    snapshot_id = snapshot.of_latest_run(store)
+    snapshot_id = retention.of_latest_run(store)
     try:
         return snapshot.open(snapshot_id, store) if snapshot_id else learned
     except UserError:

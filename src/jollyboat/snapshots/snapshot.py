@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import duckdb
 
-from jollyboat.pages.terminal import format_percent, join_lines
 from jollyboat.snapshots import distribution, held_rows
 from jollyboat.store import (
     Store,
@@ -30,7 +29,6 @@ from jollyboat.store import (
 )
 from jollyboat.warehouse.warehouse import (
     connect,
-    locked,
     other_questions,
     published_queries,
     published_tables,
@@ -38,10 +36,8 @@ from jollyboat.warehouse.warehouse import (
 )
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
-MOST_USERS = 6  # that a line names; hundreds of tenants may have learned from one snapshot
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
 TABLE = {"columns": dict, "files": [{"file": str}]}
-LISTED, ABSENT = ("events", "sessions"), {"rows": 0, "columns": {}}
 
 
 @dataclass(frozen=True)
@@ -156,8 +152,9 @@ class Snapshot:
         for path in paths:
             if not path.exists():
                 raise UserError(
-                    f"Snapshot {self.id} misses its file {path}: run `make clean data` to build "
-                    "it again from the raw logs."
+                    f"Snapshot {self.id} misses its file {path}. Copy data/tables from a backup. "
+                    "Without one, `make clean data` builds the tables again from the raw logs; it "
+                    "also removes all runs and champions."
                 )
         return paths
 
@@ -472,160 +469,3 @@ def all_of(store: Store) -> list[Snapshot]:
     paths = store.snapshots.glob("*/manifest.json")
     existing = [open(path.parent.name, store) for path in paths]
     return sorted(existing, key=lambda each: each.published_at, reverse=True)
-
-
-def of_latest_run(store: Store) -> str | None:
-    """The id of the latest training run's snapshot, even if its model was refused."""
-    if run := read_json(store.latest_run, default={}, run=str).get("run"):
-        return read_json(store.runs / run / "settings.json", default={}).get("snapshot")
-    return None
-
-
-def uses(store: Store) -> dict[str, list[str]]:
-    """The ids of the snapshots in use, each with its users.
-
-    Users are the latest pointer, the latest training run (it may be deployed yet), and the
-    champions with every version in their history.
-    """
-    users = {latest_id(store): ["latest"]}
-    for one in store.of_every_question():
-        prefix = f"{one.question}: " if one.question else ""
-        if snapshot_id := of_latest_run(one):
-            users.setdefault(snapshot_id, []).append(f"{prefix}latest run")
-        for pointer in sorted(one.models.glob("*/champion.json")):
-            user = f"{prefix}champion of {pointer.parent.name}"
-            history = json.dumps(read_json(pointer))
-            for manifest in sorted(pointer.parent.glob("*/manifest.json")):
-                if f'"{manifest.parent.name}"' not in history:
-                    continue
-                users_of_one = users.setdefault(read_json(manifest, snapshot=str)["snapshot"], [])
-                if user not in users_of_one:
-                    users_of_one.append(user)
-    return users
-
-
-def prune(store: Store, keep: int) -> tuple[list[str], int]:
-    """Remove all but the `keep` newest snapshots and those in use, with the files of no other.
-
-    Returns the removed ids and the size of the removed files in bytes. After a kill, the same call
-    finishes the removal.
-    """
-    with locked(store):  # no manifest names the files of a snapshot that is being published
-        in_use = uses(store)
-        removed = [each.id for each in all_of(store)[max(keep, 1) :] if each.id not in in_use]
-        return removed, remove(store, removed)
-
-
-def remove(store: Store, ids: list[str]) -> int:
-    """Remove these snapshots and the files of no other; returns the size of the files in bytes.
-
-    If the latest is removed, the newest that is left becomes the latest.
-    """
-    if latest_id(store) in ids:
-        if left := [each.id for each in all_of(store) if each.id not in ids]:
-            write_json(store.latest_snapshot, {"snapshot": left[0]})
-        else:
-            store.latest_snapshot.unlink()
-    for each in ids:
-        (store.snapshots / each / "manifest.json").unlink(missing_ok=True)
-    for folder in list(store.snapshots.iterdir()):
-        if folder.is_dir() and not (folder / "manifest.json").exists():
-            shutil.rmtree(folder)
-    needed: set[Path] = set()
-    for each in all_of(store):
-        for table in each.manifest["tables"]:
-            needed.update(each.files(table))
-    unneeded = [path for path in store.tables.glob("*/dt=*/*.parquet") if path not in needed]
-    size = sum(path.stat().st_size for path in unneeded)
-    for path in unneeded:
-        path.unlink()
-    return size
-
-
-def format_all(store: Store) -> str:
-    """A line for each snapshot, the newest first; UserError if there is none."""
-    open_latest(store)
-    return join_lines(_lines_of_all(store))
-
-
-def _lines_of_all(store: Store) -> Iterator[str]:
-    in_use = uses(store)
-    yield (
-        f"{'snapshot':<14}{'published':<18}{'events':>12}{'sessions':>12}{'for training':>15}"
-        f"{'label rate':>12}"
-    )
-    for each in all_of(store):
-        published_at = each.published_at[:16].replace("T", " ")
-        counts = (each.manifest["tables"].get(name, ABSENT)["rows"] for name in LISTED)
-        yield (
-            f"{each.id:<14}{published_at:<18}{''.join(f'{count:>12,}' for count in counts)}"
-            f"{each.statuses.get('train', 0):>15,}"
-            f"{format_percent(each.label_rate):>12}  {_format_users(in_use.get(each.id, []))}"
-        ).rstrip()
-
-
-def _format_users(users: list[str]) -> str:
-    """The users, at most MOST_USERS of them by name."""
-    more = len(users) - MOST_USERS
-    return ", ".join([*users[:MOST_USERS], *([f"{more} more"] if more > 0 else [])])
-
-
-def format_one(one: Snapshot) -> str:
-    """What a snapshot holds, as lines for the terminal."""
-    return join_lines(_lines_of_one(one))
-
-
-def _lines_of_one(one: Snapshot) -> Iterator[str]:
-    manifest, users = one.manifest, _format_users(uses(one.store).get(one.id, [])) or "nobody"
-    statuses = ", ".join(f"{count:,} {status}" for status, count in one.statuses.items())
-    yield (
-        f"snapshot {one.id}, published {one.published_at}, code {manifest.get('code')}, "
-        f"used by {users}"
-    )
-    yield f"events from {' to '.join(manifest.get('events_between', ['unknown']))}"
-    yield f"sessions: {statuses}; label rate {format_percent(one.label_rate)}"
-    yield from (
-        f"held back: {tenant}, since {each['since']}, rows up to {each['until'] or 'none'}, "
-        f"{each['record_count']:,} records wait: {each['reason']}"
-        for tenant, each in one.held.items()
-    )
-    yield from (f"audit: FAILED: {sentence}" for sentence in manifest.get("warnings", []))
-    yield f"{'table':<22}{'rows':>12}{'columns':>9}{'files':>8}{'MB':>9}"
-    for name, table in manifest["tables"].items():
-        size = sum(path.stat().st_size for path in one.files(name)) / 1e6
-        yield (
-            f"{name:<22}{table['rows']:>12,}{len(table['columns']):>9}{len(table['files']):>8}"
-            f"{size:>9.1f}"
-        )
-
-
-def format_difference(a: Snapshot, b: Snapshot) -> str:
-    """Rows, columns, label rate and distributions of two snapshots, as lines."""
-    return join_lines([*_changed_tables(a, b), *_changed_distributions(a, b)])
-
-
-def _changed_tables(a: Snapshot, b: Snapshot) -> Iterator[str]:
-    yield f"from {a.id} ({a.published_at}) to {b.id} ({b.published_at})"
-    yield f"label rate: {format_percent(a.label_rate)} -> {format_percent(b.label_rate)}"
-    before, after = (each.manifest.get("code") for each in (a, b))
-    if before != after:
-        yield f"code: {before} -> {after}"
-    for name in {**a.manifest["tables"], **b.manifest["tables"]}:
-        before, after = (each.manifest["tables"].get(name, ABSENT) for each in (a, b))
-        growth = after["rows"] - before["rows"]
-        yield f"{name}: {before['rows']:,} rows -> {after['rows']:,} ({growth:+,})"
-        for column in {**before["columns"], **after["columns"]}:
-            old, new = (each["columns"].get(column, "none") for each in (before, after))
-            if old != new:
-                yield f"  {column}: {old} -> {new}"
-
-
-def _changed_distributions(a: Snapshot, b: Snapshot) -> Iterator[str]:
-    yield f"{b.features}, the largest change first (0 is the same, above 0.25 is far):"
-    scans = a.scan(a.features), b.scan(b.features)
-    with duckdb.connect() as connection:
-        rows = distribution.compare(connection, *scans)
-    for row in rows:
-        if row["distance"] >= 0.001:
-            change = f"{row['before']} -> {row['after']}"
-            yield f"  {row['column_name']:<32}{row['distance']:>8.3f}  {change}"
