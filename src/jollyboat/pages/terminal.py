@@ -45,17 +45,10 @@ def format_count(number: float, noun: str) -> str:
 
 
 def format_percent(share: float | None) -> str:
-    """A share with two significant digits or more, such as "31.5 %", "0.033 %" or "unknown"."""
+    """A share with three digits at most, such as "31.5 %", "0.033 %" or "unknown"."""
     if share is None or math.isnan(share):
         return "unknown"
-    percent = abs(100 * share)
-    if percent in (0, 100):
-        digits = 0
-    elif percent >= 1:
-        digits = 1
-    else:
-        digits = min(1 - math.floor(math.log10(percent)), 4)
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.3g} %"
 
 
 def join_lines(lines: Iterable[str]) -> str:
