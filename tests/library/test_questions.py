@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pandas as pd
@@ -16,7 +17,7 @@ from jollyboat.pages import page
 from jollyboat.scaffold import PRESETS, Question, add_question
 from jollyboat.serving.batch_scores import _newest_points
 from jollyboat.serving.schema import QuestionRequest
-from jollyboat.store import PROJECT, Store, UserError, settings
+from jollyboat.store import PROJECT, Store, UserError, settings, words
 from jollyboat.store.words import name_question, words_of
 from jollyboat.training.split import by_time
 from jollyboat.warehouse import questions
@@ -301,6 +302,15 @@ def test_a_weekly_question_and_one_at_an_event_are_valid_yaml_and_json(project):
 def test_commands_about_another_question_name_it(text, expected):
     assert name_question(text, "churn") == expected
     assert name_question(text, "") == text
+
+
+def test_a_forced_deployment_names_its_question_where_there_are_several(monkeypatch):
+    several = SimpleNamespace(questions={"purchase_intent": None, "churn": None})
+    monkeypatch.setattr(words, "project_settings", lambda: several)
+
+    forced = name_question('`make deploy FORCE="why"`, then `jollyboat models`', "")
+
+    assert '`make deploy QUESTION=purchase_intent FORCE="why"`, then `jollyboat models`' == forced
 
 
 def test_a_refused_command_about_another_question_names_it_in_what_to_type(tmp_path):

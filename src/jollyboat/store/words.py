@@ -1,6 +1,7 @@
 """The words for a question's rows and outcome, on pages and in messages."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from jollyboat.store.errors import UserError
@@ -46,11 +47,22 @@ def words_of(store: Store) -> Words:
 
 
 def name_question(text: str, question: str) -> str:
-    """The sentence or page, whose commands name this question of a store; "" is the first one."""
+    """The sentence or page, whose commands name this question of a store; "" is the first one.
+
+    Commands are about the first question by default. But FORCE would force all questions.
+    """
     if not question:
-        return text
+        return _name_first(text)
     text = FORCED.sub(f"make deploy QUESTION={question}", text)
     return ABOUT_ONE.sub(lambda command: _name_it(command[0], question), text)
+
+
+def _name_first(text: str) -> str:
+    """The text, whose forced deployments name the first question if there are others."""
+    with suppress(UserError):
+        first, *others = project_settings().questions
+        return FORCED.sub(f"make deploy QUESTION={first}", text) if others else text
+    return text
 
 
 def _name_it(command: str, question: str) -> str:
