@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from jinja2 import (
 from markupsafe import Markup, escape
 
 from jollyboat.pages import plot
-from jollyboat.pages.terminal import format_percent
 from jollyboat.store import PROJECT, Store, default_store, name_question, words_of, write_text
 
 UNKNOWN = "–"
@@ -65,6 +65,17 @@ def _mark_commands(sentence: str) -> Markup:
     return Markup(COMMAND.sub(r"<code>\1</code>", str(escape(sentence))))
 
 
+def _percent(value: float) -> str:
+    percent = abs(100 * value)
+    if percent in (0, 100):
+        digits = 0
+    elif percent >= 1:
+        digits = 1
+    else:
+        digits = min(1 - math.floor(math.log10(percent)), 4)
+    return f"{100 * value:.{digits}f}\u00a0%"
+
+
 def _day(value) -> str:
     moment = plot.moment_of(value)
     return f"{moment.day} {moment:%b %Y}"
@@ -78,8 +89,7 @@ FORMS: dict[str, Callable[..., str]] = {
     # 1,739 and 15.4
     "figure": lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value or 0:.3g}",
     "times": lambda value: f"{value:.{2 if value < 2 else 1}f}",  # 2.7 times, 1.04 times
-    # 8.0 %, 0.033 %
-    "percent": lambda value: format_percent(value).replace(" ", "\u00a0"),
+    "percent": _percent,  # 8.0 %, 0.033 %
     "share": lambda value: f"{100 * value:.3g}\u00a0%",  # 20 %, as on an axis
     "day": _day,  # 1 Jan 2026
     "moment": lambda value: f"{_day(value)}, {plot.moment_of(value):%H:%M}",  # 1 Jan 2026, 02:45
