@@ -200,7 +200,7 @@ def calibration(facts: Facts, limits: Limits) -> Measurement:
 
 @_check(
     "Fix the feature or the candidate, then run `make data train`. If the case is wrong, fix it "
-    "in ml/behaviour/purchase_intent.json.",
+    "in its file below ml/behaviour.",
     "failed cases",
     "the model's answers to a session and to the same session changed",
 )

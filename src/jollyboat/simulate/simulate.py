@@ -178,7 +178,8 @@ def _claim(raw: Path, settings: dict) -> None:
     before = json.loads(record.read_text()) if record.exists() else None
     if before != settings and (before or any(raw.glob("web/dt=*")) or any(raw.glob("orders/dt=*"))):
         kind = f"simulated with {before}" if before else "not simulated, in web or orders"
-        what = "Run `make clean`, which removes simulated logs" if before else "Move them away"
-        raise UserError(f"{raw} contains logs that are {kind}. {what}, or give another --raw.")
+        clean = "`make clean` removes simulated logs, and all snapshots, runs and champions"
+        what = clean if before else "Move them away"
+        raise UserError(f"{raw} contains logs that are {kind}. {what}. Or give another --raw.")
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(settings) + "\n")

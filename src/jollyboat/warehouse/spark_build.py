@@ -55,7 +55,7 @@ def check_machine(store: Store) -> None:
     if not (find_spec("pyspark") and find_spec("dbt.adapters.spark")):
         raise UserError(
             '[build] engine in project.toml is "spark", but dbt-spark is not installed. Run '
-            f"`uv pip install --require-hashes -r requirements-spark.txt`, {way_back}."
+            f"`.venv/bin/uv pip install --require-hashes -r requirements-spark.txt`, {way_back}."
         )
     home = os.environ.get("JAVA_HOME")
     if not shutil.which("java", path=f"{home}/bin" if home else None):
