@@ -12,7 +12,14 @@ from whole_path import JOLLYBOAT
 
 from jollyboat.bundles.bundle import open_bundle
 from jollyboat.champions import champion, policy
-from jollyboat.champions.champion import current, format_versions, promote, prune, rollback
+from jollyboat.champions.champion import (
+    current,
+    format_versions,
+    promote,
+    prune,
+    rollback,
+    why_rolled_back,
+)
 from jollyboat.store import Store, UserError, read_json, write_json
 
 WHO = {"by": "test", "why": "a test"}
@@ -102,6 +109,21 @@ def test_a_promotion_after_a_rollback_is_taken_back_to_where_it_was(store, versi
     crown(store, versions[2])
 
     assert rollback(store, **WHO).version == versions[0]
+
+
+def test_a_version_that_was_rolled_back_is_known_until_it_is_promoted_again(store, versions):
+    crown(store, versions[0])
+    crown(store, versions[1])
+    rollback(store, by="ada", why="too many alarms")
+    crown(store, versions[2])
+
+    known = why_rolled_back(store, "shared", versions[1])
+    crown(store, versions[1])
+
+    assert known.startswith("rolled back on 20") and known.endswith("by ada: too many alarms")
+    assert why_rolled_back(store, "shared", versions[0]) == ""
+    assert why_rolled_back(store, "shared", versions[1]) == ""
+    assert why_rolled_back(store, "acme", versions[1]) == ""
 
 
 def test_rollback_to_a_named_version(store, versions):

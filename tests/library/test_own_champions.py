@@ -85,6 +85,15 @@ def test_a_tenant_whose_pointer_is_broken_is_named_and_the_next_one_is_promoted(
     assert decisions["globex"].model == "own"
 
 
+def test_a_model_that_was_rolled_back_is_not_promoted_again(deployed):
+    champion.rollback(deployed.store, "acme", by="ada", why="too many alarms")
+
+    decisions = own_champions.deploy_tenants(deployed, **BY)
+
+    assert list(champion.own(deployed.store)) == ["globex"]
+    assert decisions["acme"].model == "kept" and "by ada: too many" in decisions["acme"].reason
+
+
 def test_a_model_that_fails_a_behavioural_case_is_not_promoted(better, monkeypatch):
     def judge(model, sessions):
         passed = model.bundle.owner != "acme"

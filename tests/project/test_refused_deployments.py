@@ -37,6 +37,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
         json.loads((worse / "data/models/shared/champion.json").read_text())["history"][-1],
     )
     back = type_in(worse, ".venv/bin/jollyboat rollback")
+    again = type_in(worse, "make deploy")
     away = type_in(worse, ".venv/bin/jollyboat rollback --to nosuchversion")
 
     assert refused.returncode == short.returncode == 2 and away.returncode == 1
@@ -53,6 +54,8 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
     page = worse / "data/models/shared" / standing["gate"]
     assert "Forced past 3 of" in page.read_text()
     assert f"{champion} is now the champion" in back.stdout
+    assert f"`make deploy` refuses {standing['version']} from now on" in back.stdout
+    assert "was_not_rolled_back" in again.stdout and "rolled back by hand" in again.stdout
     assert "was never the champion of shared; `jollyboat models` lists" in away.stdout
 
 

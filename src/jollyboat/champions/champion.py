@@ -160,6 +160,17 @@ def rollback(
     return _replace(store, owner, next_entry, kind="rollback", by=by, why=why)
 
 
+def why_rolled_back(store: Store, owner: str, version: str) -> str:
+    """When, by whom and why the version was rolled back; "" unless it was, and stayed so."""
+    pointer = read_json(store.champion(owner), **POINTER) or {"history": []}
+    for entry in reversed(pointer["history"]):
+        if entry["version"] == version:
+            return ""
+        if entry.get("kind") == "rollback" and entry.get("previous") == version:
+            return f"rolled back on {entry['at'][:10]} by {entry['by']}: {entry['why']}"
+    return ""
+
+
 def prune(store: Store, owner: str, keep: int) -> list[str]:
     """Delete all but the newest `keep` versions with their gate's reports; returns the deleted.
 

@@ -121,6 +121,18 @@ def not_worse_than_champion(facts: Facts, limits: Limits) -> Measurement:
 
 
 @_check(
+    "Remove the cause, then run `make data train`, which makes another version. If this one is "
+    'right, run `make deploy FORCE="the reason"`.',
+    "rollbacks",
+    "this version with the history of the champions",
+)
+def was_not_rolled_back(facts: Facts, limits: Limits) -> Measurement:
+    sentence = f"This version was {facts.rolled_back or 'never rolled back'}."
+    figure = None if facts.rolled_back is None else int(facts.rolled_back != "")
+    return Measurement(figure, 0, sentence)
+
+
+@_check(
     "Read that segment in the run's report. Add a feature that describes it, then run "
     "`make data train`.",
     "average precision lost",
@@ -360,6 +372,7 @@ RANKING_CHECKS = [
         enough_outcomes,
         beats_the_baseline,
         not_worse_than_champion,
+        was_not_rolled_back,
         serves_as_trained,
         smoke,
         latency,

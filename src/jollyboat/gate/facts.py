@@ -29,6 +29,7 @@ class Facts:
     against_baseline: Interval | None = None
     against_champion: Interval | None = None
     is_newer: bool = False  # whether it has learned from later sessions than the champion
+    rolled_back: str | None = None  # when, by whom and why this version was; "" if never
     champion_silence: str = ""  # why the champion cannot score this holdout
     segments: list[dict[str, Any]] | None = None
     champion_segments: list[dict[str, Any]] | None = None  # compared with the champion instead

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from jollyboat.bundles.bundle import Bundle
+from jollyboat.champions.champion import why_rolled_back
 from jollyboat.gate.gate import Facts
 from jollyboat.serving import deployment_checks, ranking_checks
 from jollyboat.store import Store, UserError, project_settings
@@ -36,6 +37,7 @@ def gather_facts(
 ) -> tuple[Facts, dict[str, Any]]:
     """What the gate decides on, and the smoke test's figures."""
     facts, smoke = _checks_of(run).gather_facts(run, bundle, champion)
+    facts = replace(facts, rolled_back=why_rolled_back(run.store, bundle.owner, bundle.version))
     targets = project_settings().of(run.store.question).targets
     if targets.is_gate:
         judged = judge_targets(targets, bundle.manifest["metrics"], facts.p99_ms)

@@ -59,6 +59,9 @@ def deploy_tenants(run: Run, *, by: str, keep: int) -> dict[str, Decision]:
             continue
         why = decisions[tenant].reason
         try:
+            if rolled_back := champion.why_rolled_back(store, tenant, bundle.version):
+                decisions[tenant] = Decision(KEPT, f"kept: its new model was {rolled_back}")
+                continue
             champion.promote(store, tenant, bundle.version, run=run.id, by=by, why=why)
             champion.prune(store, tenant, keep)
         except (UserError, OSError) as error:
