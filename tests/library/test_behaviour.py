@@ -305,7 +305,7 @@ def test_a_category_with_nearly_as_many_values_as_rows_is_a_warning():
     train = with_features(split(3000), plant).train
     (sentence,) = FeatureSchema.from_frame(train.features).describe_crowded(train.features)
 
-    assert "agent has 800 values in 1,800 sessions" in sentence and "92 % of these" in sentence
+    assert "agent has 800 values in 1,800 sessions" in sentence and "91.7 % of these" in sentence
 
 
 @pytest.mark.parametrize("more", ["in the holdout", "on other weekdays"])

@@ -701,6 +701,25 @@ def test_random_json_is_never_the_servers_fault(client):
         assert response.status_code in (200, 422), (fields, response.text)
 
 
+def test_an_event_type_that_training_never_saw_is_named_in_the_answer_and_counted(store):
+    bundle = make_bundle(store, event_types=["cart_add", "page_view"])
+    promote(store, "shared", bundle.version, run="run-1", **WHO)
+    odd = [event(number, event_type=f"x{number}" * 100) for number in range(2, 20)]
+
+    with TestClient(app) as client:
+        known = ask(client, CARTED_EVENTS).json()
+        answer = ask(client, [event(1), event(2, event_type="card_add")]).json()
+        many = ask(client, odd).json()
+        counted = client.get("/metrics").text
+
+    assert "warnings" not in known
+    (warning,) = answer["warnings"]
+    assert warning.endswith("event_type 'card_add'. Did you mean cart_add?")
+    assert answer["probability"] == BROWSED and "warnings" not in logged(store)[1]
+    assert len(many["warnings"]) == 5 and all(len(each) < 150 for each in many["warnings"])
+    assert 'predictions_with_warnings_total{champion="shared"} 2.0' in counted
+
+
 def test_no_decision_is_made_before_the_first_point_or_after_the_outcome(store):
     outcome = "event_type = 'purchase' and price > 5"
     bundle = make_bundle(store, first_point=2, outcome=outcome)

@@ -23,7 +23,8 @@ class Parts:
 
     `first_point` is the fewest events that the model has learned from, `outcome` the condition by
     which an event is an outcome, `personal_fields` the keys of the payload with hashed values.
-    `question` is the definition of another question than the first, with its name.
+    `question` is the definition of another question than the first, with its name. `event_types`
+    are those of the training data; none where there are too many to name.
     """
 
     candidate: str
@@ -42,6 +43,7 @@ class Parts:
     outcome: str = NO_OUTCOME
     personal_fields: Sequence[str] = ()
     question: Mapping = field(default_factory=dict)
+    event_types: Sequence[str] = ()
 
 
 class Bundle:
@@ -56,6 +58,7 @@ class Bundle:
         self.outcome = manifest.get("outcome", NO_OUTCOME)
         self.personal_fields = manifest.get("personal_fields", [])
         self.question = manifest.get("question", {})
+        self.event_types = frozenset(manifest.get("event_types", ()))
         self.is_ranking = "item" in self.question
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
@@ -129,6 +132,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "first_point": parts.first_point,
         "outcome": parts.outcome,
         "personal_fields": parts.personal_fields,
+        "event_types": parts.event_types,
         **({"question": parts.question} if parts.question else {}),
         "code": parts.code,
         "metrics": parts.metrics,

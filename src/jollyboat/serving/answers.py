@@ -20,8 +20,9 @@ from jollyboat.serving import metrics
 from jollyboat.serving.champions import Champions
 from jollyboat.serving.request_queue import RequestQueue
 from jollyboat.serving.schema import PredictRequest, QuestionRequest
-from jollyboat.store import hash_addresses
+from jollyboat.store import hash_addresses, suggest
 
+MOST_WARNINGS = 5
 FAILED = "failed"  # the status of an answer that only the log has
 log = logging.getLogger("serving")
 
@@ -82,10 +83,22 @@ async def answer_requests(
             prediction_log.append(line | {"latency_ms": latency_ms and round(latency_ms, 3)})
         if failures:
             raise _refusal(prediction, request_id, number)
+        if warnings := warnings_of(request, model):
+            answered["warnings"] = warnings
         metrics.record_answer(answered, served.name)
         has_reasons = prediction.reasons is not None and prediction.status == PREDICTED
         answers.append(answered | ({"reasons": prediction.reasons} if has_reasons else {}))
     return answers
+
+
+def warnings_of(request: PredictRequest, model: LoadedModel) -> list[str]:
+    """A sentence for each type of event that the training data lack, at most MOST_WARNINGS."""
+    known = model.bundle.event_types
+    unknown = {event["event_type"] for event in request.events} - known if known else ()
+    return [
+        f"No event of the training data has the event_type {name!r}.{suggest(name, known)}"
+        for name in (name[:80] for name in sorted(unknown)[:MOST_WARNINGS])
+    ]
 
 
 def entity_of(request: PredictRequest, served: ServedQuestion) -> str | None:

@@ -131,6 +131,7 @@ def parts_of(
         metrics=run.metrics["candidates"][run.chosen]["holdout"],
         personal_fields=snapshot.personal_fields,
         question=question,
+        event_types=snapshot.event_types,
     )
 
 

@@ -28,6 +28,9 @@ REQUEST_SECONDS = Histogram(
 )
 SCORE = Histogram("prediction_score", "Probabilities", ["champion", "variant"], buckets=TENTHS)
 PREDICTIONS = Counter("predictions", "Answers", ["champion", "model_version", "variant"])
+WARNED = Counter(
+    "predictions_with_warnings", "Answers about events of an unknown type", ["champion"]
+)
 MODELS_REFUSED = Gauge(
     "models_refused", "Newer bundles that are not used, see /ready", multiprocess_mode="livemax"
 )
@@ -74,6 +77,8 @@ def record_answer(answer: Mapping[str, Any], question: str) -> None:
     if answer.get("probability") is not None:
         SCORE.labels(champion, variant).observe(answer["probability"])
     PREDICTIONS.labels(champion, answer["model_version"], variant).inc()
+    if "warnings" in answer:
+        WARNED.labels(champion).inc()
 
 
 def format_metrics() -> bytes:

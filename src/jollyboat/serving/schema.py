@@ -199,6 +199,11 @@ class QuestionBatch(BaseModel):
     ]
 
 
+Warnings = Annotated[
+    list[str] | None, Field(description="what in the events the model does not know, if anything")
+]
+
+
 class Reason(BaseModel):
     """A feature, its effect on the log-odds, and both in words."""
 
@@ -228,6 +233,7 @@ class Answer(BaseModel):
     champion: str
     model_version: str
     variant: Literal["champion", "challenger"]
+    warnings: Warnings = None
     reasons: list[Reason] | None = None
 
 
@@ -256,6 +262,7 @@ class RankingAnswer(BaseModel):
     champion: str
     model_version: str
     variant: Literal["champion", "challenger"]
+    warnings: Warnings = None
 
 
 class BatchAnswer(BaseModel):

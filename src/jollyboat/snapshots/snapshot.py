@@ -37,6 +37,7 @@ from jollyboat.warehouse.warehouse import (
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
+MOST_TYPES = 200  # of events, that a model remembers
 TABLE = {"columns": dict, "files": [{"file": str}]}
 
 
@@ -135,6 +136,14 @@ class Snapshot:
     def personal_fields(self) -> list[str]:
         """The keys of the payload whose values are hashed."""
         return self.manifest.get("personal_fields", [])
+
+    @cached_property
+    def event_types(self) -> list[str]:
+        """The types of its events, in order; empty if there are more than MOST_TYPES."""
+        named = self.relation("events").filter("event_type is not null")
+        types = named.project("event_type").distinct().order("event_type").limit(MOST_TYPES + 1)
+        names = [name for (name,) in types.fetchall()]
+        return names if len(names) <= MOST_TYPES else []
 
     @property
     def horizon_days(self) -> int:
