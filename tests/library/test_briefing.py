@@ -112,7 +112,7 @@ def test_the_overview_shows_them(store):
         "0.690",
         "1,080",
         "of 2 tenants",
-        "99 % at most 10.5 ms",
+        "99\u00a0% at most 10.5 ms",
         "18 s, 1 run",
     ):
         assert text in page, text

@@ -269,7 +269,7 @@ def test_visitors_are_those_who_were_drawn_each_of_a_tenant_and_a_new_champion_e
 
 
 def test_a_challenger_that_misses_a_target_that_gates_serves_no_visitor(copied, monkeypatch):
-    write_json(copied.champion("shared"), {"version": "v0"})
+    write_json(copied.champion("shared"), {"version": "v0", "history": []})
     facts = Facts(candidate="xgboost", champion="v0"), {}
     monkeypatch.setattr(deployment_checks, "gather_facts", lambda *_: facts)
     targets = PROJECT_SETTINGS.model_copy(update={"targets": Targets(recall=1.0, is_gate=True)})

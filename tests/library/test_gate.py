@@ -378,7 +378,7 @@ def test_the_page_draws_each_check_as_a_bar_to_its_limit_with_unit_interval_and_
 
     html = page.render("gate.html", title="Deployment", **context | {"report": report})
 
-    short = "0.25 average precision (estimate 0.3, 95 % interval 0.25 to 0.35); limit: above 0"
+    short = "0.25 average precision (estimate 0.3, 95\u00a0% interval 0.25 to 0.35); limit: above 0"
     assert f'tabindex="0" role="img" aria-label="{short}"' in html
     assert html.count('class="limit"') == len(decision["checks"])
     assert "ms; limit: at most 250" in html

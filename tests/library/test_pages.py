@@ -559,7 +559,7 @@ def test_a_written_page_links_to_the_overview_and_its_card_to_nothing(tmp_path, 
 
 
 def test_the_headline_claims_a_lead_only_where_its_interval_is_above_zero():
-    assert "finds the outcome 2.5 times as well as the baseline" in render(
+    assert "has 2.5 times the average precision of the baseline" in render(
         "run.html", title="", **run_context(0.1)
     )
     assert "is not significantly better than the baseline" in render(

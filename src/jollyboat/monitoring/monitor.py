@@ -185,7 +185,7 @@ def _freshness(facts: Facts, limits: Limits) -> Check:
     if age > OLD_EXPORT_HOURS:
         command = f"`make monitor AS_OF={facts.last_arrival}`"
         sentence += f" If the logs are an old export, judge them as of their end: {command}."
-    return checked("freshness", ALL, "data", age > limit, age, limit, sentence)
+    return checked("freshness", ALL, "data", age > limit, round(age, 1), limit, sentence)
 
 
 def _quarantine(facts: Facts, limits: Limits) -> Check:

@@ -25,6 +25,7 @@ from jollyboat.store import PROJECT, Store, default_store, name_question, words_
 UNKNOWN = "–"
 LONGEST = 80  # characters of a text from the data
 BAR = re.compile(r'<nav class="links".*?</nav>\n', re.DOTALL)
+PERCENT = re.compile(r"(?<=\d) %(?=\W)")  # stays on the line of its number
 COMMAND = re.compile("`([^`]+)`")
 LINK = re.compile(r'<a href="(?!#)[^"]*">(.*?)</a>', re.DOTALL)
 
@@ -37,7 +38,8 @@ def render(template: str, to_data: str = "", **context) -> str:
     `has_file` says whether a path in data/ can be linked.
     """
     context = {"about": words_of(default_store()), "has_file": lambda path: False} | context
-    return _environment().get_template(template).render(to_data=to_data, **context)
+    html = _environment().get_template(template).render(to_data=to_data, **context)
+    return PERCENT.sub("\u00a0%", html)
 
 
 def write(store: Store, path: Path, template: str, **context) -> str:
