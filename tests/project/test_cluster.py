@@ -52,6 +52,14 @@ def shop(template, bucket, tmp_path_factory) -> Path:
     return project
 
 
+@pytest.fixture(scope="module")
+def aws(bucket) -> dict[str, str]:
+    """The variables that the guide names for Step Functions, of a queue on this machine."""
+    section = GUIDE.read_text().split("`--step-functions`")[1].split("## ")[0]
+    needed = dict.fromkeys(re.findall(r"METAFLOW_\w+", section), "arn:aws:iam::1:role/shop")
+    return needed | {"METAFLOW_BATCH_JOB_QUEUE": create_queue(bucket)}
+
+
 def export(project: Path, options: str = "", **environment: str) -> subprocess.CompletedProcess:
     """What `jollyboat cluster export` prints in the project."""
     command = f".venv/bin/jollyboat cluster export {options}"
@@ -319,13 +327,9 @@ def test_a_colleague_exports_to_airflow_after_the_first_without_a_token(shop, bu
 
 
 def test_step_functions_gets_a_state_machine_for_each_flow_and_the_guide_names_its_needs(
-    shop, bucket, tmp_path
+    shop, bucket, aws, tmp_path
 ):
-    section = GUIDE.read_text().split("`--step-functions`")[1].split("## ")[0]
-    needed = dict.fromkeys(re.findall(r"METAFLOW_\w+", section), "arn:aws:iam::1:role/shop")
-    needed["METAFLOW_BATCH_JOB_QUEUE"] = create_queue(bucket)
-
-    result = export(shop, f"--step-functions --to {tmp_path}", **bucket, **needed)
+    result = export(shop, f"--step-functions --to {tmp_path}", **bucket, **aws)
 
     assert result.returncode == 0, result.stdout
     for name in FLOWS:
@@ -333,6 +337,22 @@ def test_step_functions_gets_a_state_machine_for_each_flow_and_the_guide_names_i
         state = machine["States"][machine["StartAt"]]
         assert state["Resource"].startswith("arn:aws:states:::batch:submitJob")
         assert not state.get("Retry") or state["Parameters"]["RetryStrategy"]["Attempts"] == 1
+
+
+@pytest.mark.parametrize("scheduler", ["step-functions", "airflow"])
+def test_the_shards_of_a_data_run_fan_out_on_other_schedulers_too(
+    scheduler, shop, bucket, aws, tmp_path
+):
+    own = Path(shutil.copytree(shop, tmp_path / "own", symlinks=True))
+    text = (own / "project.toml").read_text()
+    (own / "project.toml").write_text(text.replace("[cluster]", "[cluster]\ndata_shards = 2"))
+
+    result = export(own, f"--{scheduler} --to {tmp_path}", **bucket, **aws)
+
+    assert result.returncode == 0, result.stdout
+    (flow,) = (tmp_path / scheduler).glob("data.*")
+    for step in ("read", "build_events", "build_tables", "publish"):
+        assert f"step {step}" in flow.read_text()
 
 
 def test_a_step_that_a_flow_does_not_have_is_refused(shop, bucket, tmp_path):
