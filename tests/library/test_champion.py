@@ -117,10 +117,10 @@ def test_a_version_that_was_rolled_back_is_known_until_it_is_promoted_again(stor
     rollback(store, by="ada", why="too many alarms")
     crown(store, versions[2])
 
-    known = why_rolled_back(store, "shared", versions[1])
+    reason = why_rolled_back(store, "shared", versions[1])
     crown(store, versions[1])
 
-    assert known.startswith("rolled back on 20") and known.endswith("by ada: too many alarms")
+    assert reason.startswith("rolled back on 20") and reason.endswith("by ada: too many alarms")
     assert why_rolled_back(store, "shared", versions[0]) == ""
     assert why_rolled_back(store, "shared", versions[1]) == ""
     assert why_rolled_back(store, "acme", versions[1]) == ""

@@ -707,12 +707,12 @@ def test_an_event_type_that_training_never_saw_is_named_in_the_answer_and_counte
     odd = [event(number, event_type=f"x{number}" * 100) for number in range(2, 20)]
 
     with TestClient(app) as client:
-        known = ask(client, CARTED_EVENTS).json()
+        usual = ask(client, CARTED_EVENTS).json()
         answer = ask(client, [event(1), event(2, event_type="card_add")]).json()
         many = ask(client, odd).json()
         counted = client.get("/metrics").text
 
-    assert "warnings" not in known
+    assert "warnings" not in usual
     (warning,) = answer["warnings"]
     assert warning.endswith("event_type 'card_add'. Did you mean cart_add?")
     assert answer["probability"] == BROWSED and "warnings" not in logged(store)[1]

@@ -93,10 +93,10 @@ async def answer_requests(
 
 def warnings_of(request: PredictRequest, model: LoadedModel) -> list[str]:
     """A sentence for each type of event that the training data lack, at most MOST_WARNINGS."""
-    known = model.bundle.event_types
-    unknown = {event["event_type"] for event in request.events} - known if known else ()
+    trained = model.bundle.event_types
+    unknown = {event["event_type"] for event in request.events} - trained if trained else ()
     return [
-        f"No event of the training data has the event_type {name!r}.{suggest(name, known)}"
+        f"No event of the training data has the event_type {name!r}.{suggest(name, trained)}"
         for name in (name[:80] for name in sorted(unknown)[:MOST_WARNINGS])
     ]
 
