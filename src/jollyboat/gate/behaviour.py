@@ -10,8 +10,8 @@ A change may `rename` ids, `set` or `multiply` fields, `append` an event, `rever
 sending by time, or give pairs of events the `same_times`. Events of the same time keep their order.
 
 The largest move is the figure. With `typical` it is the mean (`invariance`) or the 95th
-percentile (`rises`), for of 200 sessions the 99th is that of two. A case `needs` values by column, `{"event_type": ["cart_add"]}`; where the
-logs lack one of them, the case is skipped.
+percentile (`rises`), for of 200 sessions the 99th is that of two. A case `needs` values by column,
+`{"event_type": ["cart_add"]}`; where the logs lack one of them, the case is skipped.
 """
 
 import json
