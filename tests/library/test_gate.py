@@ -280,7 +280,7 @@ def test_a_segment_on_which_the_champion_was_better_is_named():
     refused = failed(replace(GOOD, champion_segments=segments(-0.06)))
 
     assert (
-        "Weakest of 1 segments against the champion: tenant_id = acme"
+        "Of 1 segment, closest to a loss against the champion: tenant_id = acme"
         in refused["no_segment_falls"]
     )
 

@@ -7,7 +7,7 @@ from operator import ge, gt, le
 
 from jollyboat.gate.facts import Facts, Interval
 from jollyboat.gate.tenant_tail import find_tail
-from jollyboat.pages.terminal import format_percent
+from jollyboat.pages.terminal import format_count, format_percent
 from jollyboat.training.estimators import BASELINE
 from jollyboat.training.leak import format_auc, format_value
 
@@ -156,7 +156,7 @@ def no_segment_falls(facts: Facts, limits: Limits) -> Measurement:
         return Measurement(0.0, limit, sentence, applies=False)
     lead, worst, opponent = min(judged, key=lambda each: each[0]["high"])
     count = len({(segment["segment"], segment["value"]) for _, segment, _ in judged})
-    where = f"Weakest of {count} segments against the {opponent}"
+    where = f"Of {format_count(count, 'segment')}, closest to a loss against the {opponent}"
     sentence = f"{where}: {worst['segment']} = {worst['value']}, {_format_lead(lead)}."
     loss = {"value": -lead["value"], "low": -lead["high"], "high": -lead["low"]}
     return Measurement(loss["low"], limit, sentence, interval=loss)
