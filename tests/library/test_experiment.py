@@ -99,6 +99,12 @@ def test_a_readout_has_the_rates_of_both_variants_by_day_and_the_difference_in_e
     assert bolt["high"] - bolt["low"] > acme["high"] - acme["low"] > last["high"] - last["low"]
 
 
+def test_the_interval_of_a_few_visitors_ends_where_a_difference_of_rates_does():
+    (day,) = read(log(0.2, 0.4, visitors=24), 0.5, SETTINGS)["days"][-1:]
+
+    assert (day["low"], day["high"]) == (-1, 1)
+
+
 def test_the_interval_is_wider_than_that_of_one_look_and_narrows_with_visitors():
     n = np.array([[1000, 10_000], [1000, 10_000]])
 

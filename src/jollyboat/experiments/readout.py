@@ -92,9 +92,7 @@ def read(
         "days": [
             {
                 "day": str(day)[:10],
-                "value": _number(value),
-                "low": _number(value - width),
-                "high": _number(value + width),
+                **_interval(value, width),
                 **dict(zip(VARIANTS, map(_number, rate), strict=True)),
             }
             for day, value, width, rate in zip(days, difference, half, rates.T, strict=True)
@@ -112,6 +110,12 @@ def read(
     }
     verdict, sentence = _verdict(readout, is_wanted)
     return readout | {"verdict": verdict, "sentence": sentence}
+
+
+def _interval(difference: float, half: float) -> dict[str, float | None]:
+    """A difference of two rates with its interval, which ends where rates do; None if unknown."""
+    low, high = max(difference - half, -1), min(difference + half, 1)
+    return {"value": _number(difference), "low": _number(low), "high": _number(high)}
 
 
 def _count_by_day(first: pd.DataFrame) -> tuple[Array, Array, Array]:
@@ -152,9 +156,7 @@ def _by_tenant(first: pd.DataFrame, settings: Mapping[str, Any]) -> list[dict[st
         _, n, hits = _count_by_day(own)
         ends = n[:, -1], hits[:, -1]
         value, half = sequence(*ends, settings["alpha"], settings["expected_visitors"])
-        figures = {"value": value, "low": value - half, "high": value + half}
-        figures = {name: _number(figure) for name, figure in figures.items()}
-        rows.append({"tenant": tenant, "visitors": len(own), **figures})
+        rows.append({"tenant": tenant, "visitors": len(own), **_interval(value, half)})
     return sorted(rows, key=lambda row: -row["visitors"])
 
 

@@ -93,6 +93,7 @@ FORMS: dict[str, Callable[..., str]] = {
     "times": lambda value: f"{value:.{2 if value < 2 else 1}f}",  # 2.7 times, 1.04 times
     "percent": _percent,  # 8.0 %, 0.033 %
     "share": lambda value: f"{100 * value:.3g}\u00a0%",  # 20 %, as on an axis
+    "points": lambda value: f"{100 * value:+.1f}",  # +5.9, of a difference of shares
     "day": _day,  # 1 Jan 2026
     "moment": lambda value: f"{_day(value)}, {plot.moment_of(value):%H:%M}",  # 1 Jan 2026, 02:45
     "words": lambda value: str(value).replace("_", " "),  # tenant id
