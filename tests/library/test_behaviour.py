@@ -277,6 +277,23 @@ def test_a_few_exceptions_do_not_hide_a_telling_value():
     assert any("gap is 30 in" in each and "nearly none" in each for each in describe_leaks(planted))
 
 
+def test_a_value_that_is_about_one_outcome_in_a_hundred_is_no_possible_leak():
+    def add_page(often: float):
+        def plant(part: Part, rng) -> dict:
+            is_late = (part.label == 1) & (rng.random(len(part)) < often)
+            return {
+                "last_page": np.where(is_late, "checkout", rng.choice(["home", "cart"], len(part)))
+            }
+
+        return plant
+
+    rare, often = (leaks(with_features(split(12_000), add_page(share))) for share in (0.01, 0.05))
+
+    assert describe_leaks(rare) == []
+    (sentence,) = describe_leaks(often)
+    assert "last_page is checkout" in sentence and "each of them has the outcome" in sentence
+
+
 def test_an_honest_shop_has_no_possible_leak():
     assert describe_leaks(leaks(split(3000))) == []
 

@@ -21,6 +21,7 @@ COLLINEAR = 0.95  # correlation of two features' rates of the outcome, from whic
 LEAVES, LEAST_ROWS = 64, 5
 LEAST_EXPECTED = 10  # rows; where so many are expected, none is a chance of 5 in 100,000
 FEW, FEW_IN_A_SPIKE = 0.01, 0.1  # of the expected rows; gaps in whole seconds hit a spike by chance
+LEAST_SHARE = 0.02  # of the sessions, or of those with the outcome, that a telling value is about
 SPIKE_SHARE, SPIKE_RATIO = 0.05, 10  # a spike's rows among all, and beside each neighbour's
 FINDINGS = (
     "none of them has the outcome",
@@ -37,7 +38,7 @@ def look_for_leaks(split: Split, schema: FeatureSchema) -> dict[str, Any]:
       in its leaf of a tree that the other half of the rows fits.
     - collinear: for each feature that is named, those with the same rates.
     - values: the values that hold no outcome, or all outcomes, though at least ten were expected
-      otherwise; see `_telling_value`.
+      otherwise, and LEAST_SHARE of the sessions are concerned; see `_telling_value`.
     - shared_rows: the share of holdout rows that equal a row of train, or of validation if that
       exceeds chance by more, in every feature and the label.
     - shared_by_chance: the share that a tree expects, which learned from that part's own rows which
@@ -156,7 +157,10 @@ def _telling_value(feature: Feature, part: Part) -> dict[str, Any] | None:
     counts = np.array([hits, rows - hits, missed, others - missed])
     expected = np.array([rows * rate, rows * (1 - rate), others * rate, others * (1 - rate)])
     few = expected * np.where(is_spike, FEW_IN_A_SPIKE, FEW)
-    expected[(counts > few) | (expected < LEAST_EXPECTED)] = 0
+    everywhere = np.ones(len(rows))
+    shares = np.array([rows / n, hits / max(positives, 1), everywhere, everywhere])
+    is_slight = (expected < LEAST_EXPECTED) | (shares < LEAST_SHARE)
+    expected[(counts > few) | is_slight] = 0
     if not expected.any():
         return None
     strongest = expected.max(axis=0)
