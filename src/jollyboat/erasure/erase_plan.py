@@ -127,16 +127,7 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
     `linked` says whether records of linked ids go too: "erase" or "keep". None is a UserError that
     lists them.
     """
-    if not store.warehouse.exists():
-        raise UserError(
-            "No table is built yet, so nobody's ids can be looked up. "
-            "Run `make data`, then the same command again."
-        )
-    landed = warehouse.land(store)
-    if read_json(store.dbt / "built.json", default={}).get("landed") != landed.fingerprint:
-        raise UserError(
-            "Not all raw files are in the tables yet. Run `make data`, then the same command again."
-        )
+    landed = _land_what_is_built(store)
     paths = raw_paths(store, {entry.source for entry in landed.files})
     person, salt = requested["person"], store.read_salt()
     plain = person and whole_number(person)
@@ -148,10 +139,7 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
     values["address"] = address and "|".join(map(re.escape, ids))
     with duckdb.connect() as connection:
         connection.execute(f"attach '{quoted(store.warehouse)}' as warehouse (read_only)")
-        connection.execute("create temp table addressed (file varchar, line_number bigint)")
-        rows = "insert into addressed select $file, unnest(cast($numbers as bigint[]))"
-        for file, numbers in addressed.items():
-            connection.execute(rows, {"file": file, "numbers": numbers})
+        _write_addressed(connection, addressed)
         lines = _lines_about(connection, values, linked)
         names = {person, *_names(connection, values)} - {None}
         if lines or address:  # any other word may be in an unreadable line by chance
@@ -172,19 +160,7 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
     lines |= {name: [] for name in damaged if _file_names(paths[name], long_names, address)}
     lines = {paths[name].relative_to(store.root).as_posix(): each for name, each in lines.items()}
     _refuse_what_cannot_be_removed(store, lines, names)
-    stores = store.of_every_question()
-    runs = sorted(
-        path.parent.name
-        for one in stores
-        for path in one.runs.glob("*/settings.json")
-        if read_json(path).get("snapshot") in snapshots
-    )
-    made = [
-        path.parent
-        for one in stores
-        for path in one.models.glob("*/*/manifest.json")
-        if read_json(path).get("run") in runs
-    ]
+    runs, models = _made_from(store, snapshots)
     return {
         "requested": requested,
         "files": {
@@ -193,8 +169,51 @@ def plan(store: Store, requested: dict, linked: str | None) -> dict:
         },
         "snapshots": snapshots,
         "runs": runs,
-        "models": sorted(_name_of(bundle, store) for bundle in made),
+        "models": models,
     }
+
+
+def _land_what_is_built(store: Store) -> Landing:
+    """The files that have landed; UserError unless the tables are built from them."""
+    if not store.warehouse.exists():
+        raise UserError(
+            "No table is built yet, so nobody's ids can be looked up. "
+            "Run `make data`, then the same command again."
+        )
+    landed = warehouse.land(store)
+    if read_json(store.dbt / "built.json", default={}).get("landed") != landed.fingerprint:
+        raise UserError(
+            "Not all raw files are in the tables yet. Run `make data`, then the same command again."
+        )
+    return landed
+
+
+def _write_addressed(
+    connection: duckdb.DuckDBPyConnection, addressed: Mapping[str, list[int]]
+) -> None:
+    """Write the lines that have the person's address into the table `addressed`."""
+    connection.execute("create temp table addressed (file varchar, line_number bigint)")
+    rows = "insert into addressed select $file, unnest(cast($numbers as bigint[]))"
+    for file, numbers in addressed.items():
+        connection.execute(rows, {"file": file, "numbers": numbers})
+
+
+def _made_from(store: Store, snapshots: list[str]) -> tuple[list[str], list[str]]:
+    """The runs that learned from these snapshots, and the models of these runs."""
+    stores = store.of_every_question()
+    runs = sorted(
+        path.parent.name
+        for one in stores
+        for path in one.runs.glob("*/settings.json")
+        if read_json(path).get("snapshot") in snapshots
+    )
+    models = sorted(
+        _name_of(path.parent, store)
+        for one in stores
+        for path in one.models.glob("*/*/manifest.json")
+        if read_json(path).get("run") in runs
+    )
+    return runs, models
 
 
 def _name_of(bundle: Path, store: Store) -> str:

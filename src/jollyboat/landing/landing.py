@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
@@ -101,46 +101,24 @@ def land(
     land_leftovers(store)
     keep_salt_file(store, secrets.token_hex(32))
     reader = hash_file(Path(records.__file__))
-    catalog = read_json(_catalog(store), default={}, files=list)
-    try:
-        before = {entry["file"]: LandedFile(**entry) for entry in catalog.get("files", [])}
-    except (LookupError, TypeError) as error:
-        raise UserError(
-            f"{_catalog(store)} is not as `make data` writes it ({error!r}). "
-            "Delete it, then run `make data`."
-        ) from error
+    last_reader, before = _read_before(store)
     folders = _source_folders(store)
     paths = raw_paths(store, folders.intersection(sources))
     if not paths:
         raise UserError(_no_logs(store, sources, folders.difference(sources)))
     paths |= raw_paths(store, folders.intersection(feedback_sources))
-    is_same_reader = catalog.get("reader") == reader
-    inspected = _inspect(
-        store,
-        {
-            name: path
-            for name, path in paths.items()
-            if not (is_same_reader and _is_same(before.get(name), path))
-        },
-    )
-    kept, added = [before[name] for name in before.keys() & paths.keys() - inspected.keys()], []
-    for name, entry in inspected.items():
-        old = before.get(name)
-        if old and old.sha256 == entry.sha256:
-            is_accepted = old.is_accepted and old.damage == entry.damage
-            numbers = {"file_seq": old.file_seq, "portion": old.portion}
-            kept.append(replace(entry, **numbers, is_accepted=is_accepted))
-        else:
-            added.append(entry)
+    unread = {
+        name: path
+        for name, path in paths.items()
+        if last_reader != reader or not _is_same(before.get(name), path)
+    }
+    inspected = _inspect(store, unread)
+    kept, added = _compare(inspected, before)
+    kept += [before[name] for name in before.keys() & paths.keys() - inspected.keys()]
     added = _number(added, before.values(), lines_at_once)
     files = sorted([*kept, *added], key=lambda entry: entry.file_seq)
     if accepts:
-        files = [
-            replace(file, is_accepted=file.damage is not None)
-            if tenant in (None, *_tenants_named_by(file.file))
-            else file
-            for file in files
-        ]
+        files = [_accept(file, tenant) for file in files]
     write_text(store.landed / "nothing.jsonl", "")  # SQL reads it where a source has no file
     store.staged.mkdir(exist_ok=True)
     if not store.accepted_days.exists():
@@ -154,6 +132,42 @@ def land(
         removed=sorted(before.keys() - paths.keys()),
         unnamed_sources=sorted(map(_printable, folders - {*sources, *feedback_sources})),
     )
+
+
+def _read_before(store: Store) -> tuple[str | None, dict[str, LandedFile]]:
+    """The hash of the code that last read files, and the files of the catalog by their name."""
+    catalog = read_json(_catalog(store), default={}, files=list)
+    try:
+        files = {entry["file"]: LandedFile(**entry) for entry in catalog.get("files", [])}
+    except (LookupError, TypeError) as error:
+        raise UserError(
+            f"{_catalog(store)} is not as `make data` writes it ({error!r}). "
+            "Delete it, then run `make data`."
+        ) from error
+    return catalog.get("reader"), files
+
+
+def _compare(
+    inspected: Mapping[str, LandedFile], before: Mapping[str, LandedFile]
+) -> tuple[list[LandedFile], list[LandedFile]]:
+    """The files with the content of before, under their numbers, and those with other content."""
+    kept, added = [], []
+    for name, entry in inspected.items():
+        old = before.get(name)
+        if old is None or old.sha256 != entry.sha256:
+            added.append(entry)
+            continue
+        is_accepted = old.is_accepted and old.damage == entry.damage
+        numbers = {"file_seq": old.file_seq, "portion": old.portion}
+        kept.append(replace(entry, **numbers, is_accepted=is_accepted))
+    return kept, added
+
+
+def _accept(file: LandedFile, tenant: str | None) -> LandedFile:
+    """The file, accepted if it is damaged; with a tenant, only a file that names it."""
+    if tenant in (None, *_tenants_named_by(file.file)):
+        return replace(file, is_accepted=file.damage is not None)
+    return file
 
 
 def read_catalog(store: Store) -> tuple[list[LandedFile], str]:
