@@ -136,6 +136,7 @@ def test_batch_scores_of_many_models_are_those_of_each_one(deployed):
         version = rows["model_version"].iloc[0]
         expected = batch_scores.predict(open_bundle(store.bundle(owner, version)), opened, rows)
         both = rows.merge(expected, on=batch_scores.KEYS)
+        assert set(rows["outcome"].dropna()) == {True, False}
         assert len(both) == len(rows)
         assert (both["probability_x"] - both["probability_y"]).abs().max() < 1e-12
 
@@ -148,6 +149,7 @@ def test_the_most_probable_rows_of_scores_have_their_reasons_and_the_others_none
     explained = read_json(folder / "scores.json")["reasons"]
 
     assert len(explained) == batch_scores.MOST_EXPLAINED == len(top)
+    assert all(row["outcome"] is not True for row in top)
     assert all(row["reasons"] and row["reasons"][0]["effect"] for row in top)
 
 

@@ -31,12 +31,13 @@ AT_POINT = ("train", "open")  # rows at their point, without the outcome
 MOST_IN_A_PART = 125_000
 MOST_EXPLAINED = 20
 MOST_PROBABLE_FIRST = "probability desc, tenant_id, entity_id"
-COLUMNS = [*KEYS, "probability", "decision", "champion", "model_version"]
+COLUMNS = [*KEYS, "probability", "decision", "outcome", "champion", "model_version"]
 
 
 def score(snapshot: Snapshot, days: int, tenant_id: str = "", private: Collection[str] = ()) -> str:
     """Score the rows of the last days, of one tenant or all, and return the scores' id.
 
+    Their column `outcome` says whether the outcome has followed by now; null if that is open.
     Only rows at their prediction point are scored; scores.json counts the others by status. The
     rows of a `private` tenant without a model of its own have the status `no_model`.
     The id follows from snapshot, champions and days, so equal scores are made once.
@@ -53,13 +54,14 @@ def score(snapshot: Snapshot, days: int, tenant_id: str = "", private: Collectio
         sessions, left_out["no_model"] = sessions[is_answered], int((~is_answered).sum())
         champions = {tenant: one for tenant, one in champions.items() if one}
     bundles = {names: open_bundle(store.bundle(*names)) for names in set(champions.values())}
-    contents = {"snapshot": snapshot.id, "champions": champions, "days": days}
+    contents = {"snapshot": snapshot.id, "champions": champions, "days": days, "columns": COLUMNS}
     if store.question:
         contents["question"] = store.question
     scores_id = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
     folder = store.scores / scores_id
     if not (folder / "scores.json").exists():
         scores = _score_with(bundles, champions, snapshot, sessions)
+        scores = scores.merge(sessions[[*KEYS, "outcome"]], how="left", on=KEYS)
         write_scores(folder, _with_visitors(scores[COLUMNS], snapshot), MOST_PROBABLE_FIRST)
         about = {
             "rows": len(sessions),
@@ -158,7 +160,7 @@ def _newest_sessions(
     snapshot: Snapshot, days: int, tenant_id: str
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The sessions of the last days at their point, and how many others there are by status."""
-    columns = "tenant_id, entity_id, point_at, status"
+    columns = "tenant_id, entity_id, point_at, status, label as outcome"
     sessions = snapshot.relation(snapshot.features).project(columns).df()
     sessions = _newest_points(sessions, snapshot.definition.get("asked_at") == "now")
     until = snapshot.ends_at or sessions["point_at"].max()
@@ -242,9 +244,14 @@ def _score_with(
 def _explain_most_probable(
     bundles: Mapping[tuple[str, str], Bundle], snapshot: Snapshot, scores: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """The reasons for each of the rows at the top of the list, with the row's ids."""
+    """The reasons for each of the rows at the top of the list, with the row's ids.
+
+    Nobody acts on a row whose outcome has followed.
+    """
     keys = ["probability", *KEYS[:2]]
-    top = scores.sort_values(keys, ascending=[False, True, True]).head(MOST_EXPLAINED)
+    has_followed = scores["outcome"].eq(True).fillna(False).astype(bool)
+    waiting = scores[~has_followed]
+    top = waiting.sort_values(keys, ascending=[False, True, True]).head(MOST_EXPLAINED)
     names = pd.MultiIndex.from_frame(top[["champion", "model_version"]])
     explained = []
     # Rows whose bundles share their SQL are computed together, as in `_score_with`.

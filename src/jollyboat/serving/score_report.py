@@ -25,10 +25,11 @@ HISTOGRAM = f"""
 select least(cast(floor(probability * {BINS}) as integer), {BINS - 1}) as bin, count(*)
 from {{}} group by bin
 """
-TOP = "from {} limit 20"
+TOP = "from {} where outcome is not true limit 20"
 EXPECTED = """
 select sum(probability) as value, 1.96 * sqrt(sum(probability * (1 - probability))) as half,
-    coalesce(sum(probability) filter (decision), 0) as above, count_if(decision) as decision_count
+    coalesce(sum(probability) filter (decision), 0) as above, count_if(decision) as decision_count,
+    count_if(outcome) as outcome_count, count_if(decision and outcome) as late_count
 from {}
 """
 
