@@ -79,8 +79,10 @@ def test_a_changed_file_is_named(bundle, name):
 def test_a_missing_file_is_named(bundle):
     (bundle.folder / "model" / "model.skops").unlink()
 
-    with pytest.raises(UserError, match=r"missing the file model/model.skops.*make deploy"):
+    with pytest.raises(UserError, match=r"missing the file model/model.skops.*make deploy.*") as no:
         open_bundle(bundle.folder)
+
+    assert "`.venv/bin/python flows/deploy.py run --candidate run-1`" in str(no.value)
 
 
 def test_an_added_file_is_named(bundle):

@@ -702,7 +702,7 @@ def test_random_json_is_never_the_servers_fault(client):
 
 
 def test_an_event_type_that_training_never_saw_is_named_in_the_answer_and_counted(store):
-    bundle = make_bundle(store, event_types=["cart_add", "page_view"])
+    bundle = make_bundle(store, vocabulary={"event_types": ["cart_add", "page_view"]})
     promote(store, "shared", bundle.version, run="run-1", **WHO)
     odd = [event(number, event_type=f"x{number}" * 100) for number in range(2, 20)]
 
@@ -718,6 +718,22 @@ def test_an_event_type_that_training_never_saw_is_named_in_the_answer_and_counte
     assert answer["probability"] == BROWSED and "warnings" not in logged(store)[1]
     assert len(many["warnings"]) == 5 and all(len(each) < 150 for each in many["warnings"])
     assert 'predictions_with_warnings_total{champion="shared"} 2.0' in counted
+
+
+def test_an_unknown_tenant_and_a_column_that_no_event_has_are_named_in_the_answer(store):
+    trained = {"tenants": ["acme", "globex"], "columns": ["tenant_id", "device", "anonymous_id"]}
+    bundle = make_bundle(store, vocabulary=trained)
+    promote(store, "shared", bundle.version, run="run-1", **WHO)
+    raw = {"event_type": "page_view", "occurred_at": "2026-01-05T10:00:00Z", "platform": "ios"}
+
+    with TestClient(app) as client:
+        usual = ask(client, CARTED_EVENTS).json()
+        answer = ask(client, [raw], tenant_id="globbex").json()
+
+    assert "warnings" not in usual
+    columns, tenant = answer["warnings"]
+    assert columns.startswith("No event has anonymous_id, device, which nearly all")
+    assert tenant.endswith("no tenant 'globbex'. Did you mean globex?")
 
 
 def test_no_decision_is_made_before_the_first_point_or_after_the_outcome(store):

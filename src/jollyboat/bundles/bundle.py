@@ -13,6 +13,7 @@ from pathlib import Path
 from jollyboat.store import SHARED, TENANT_ID, Store, UserError, hash_file, read_json
 from jollyboat.training.libraries import installed_libraries, licences
 
+SAMPLE_TENANT = "sample"  # of the request that a bundle was tried with
 NO_OUTCOME = "false"  # the condition that no event fulfils
 REASSEMBLE = "run `make deploy` to assemble it again"
 
@@ -23,8 +24,8 @@ class Parts:
 
     `first_point` is the fewest events that the model has learned from, `outcome` the condition by
     which an event is an outcome, `personal_fields` the keys of the payload with hashed values.
-    `question` is the definition of another question than the first, with its name. `event_types`
-    are those of the training data; none where there are too many to name.
+    `question` is the definition of another question than the first, with its name. `vocabulary` has
+    what training has: `event_types`, `tenants`, and the `columns` that nearly all events fill.
     """
 
     candidate: str
@@ -43,7 +44,7 @@ class Parts:
     outcome: str = NO_OUTCOME
     personal_fields: Sequence[str] = ()
     question: Mapping = field(default_factory=dict)
-    event_types: Sequence[str] = ()
+    vocabulary: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Bundle:
@@ -58,7 +59,8 @@ class Bundle:
         self.outcome = manifest.get("outcome", NO_OUTCOME)
         self.personal_fields = manifest.get("personal_fields", [])
         self.question = manifest.get("question", {})
-        self.event_types = frozenset(manifest.get("event_types", ()))
+        vocabulary = manifest.get("vocabulary", {})
+        self.vocabulary = {name: frozenset(values) for name, values in vocabulary.items()}
         self.is_ranking = "item" in self.question
         self.model, self.card = folder / "model", folder / "card.html"
         self.feature_sql = (folder / "features.sql").read_text(encoding="utf-8")
@@ -89,7 +91,7 @@ def open_bundle(folder: Path) -> Bundle:
         raise UserError(
             f"There is no bundle at {folder}, because it has no valid manifest.json: {REASSEMBLE}."
         )
-    _refuse_other_files(folder, manifest["files"])
+    _refuse_other_files(folder, manifest)
     if _version_of(manifest) != manifest.get("version"):
         raise UserError(f"manifest.json of the bundle at {folder} was changed: {REASSEMBLE}.")
     _refuse_other_libraries(folder, manifest["libraries"])
@@ -132,7 +134,7 @@ def _write_draft(parts: Parts, draft: Path, owner: str) -> dict:
         "first_point": parts.first_point,
         "outcome": parts.outcome,
         "personal_fields": parts.personal_fields,
-        "event_types": parts.event_types,
+        "vocabulary": parts.vocabulary,
         **({"question": parts.question} if parts.question else {}),
         "code": parts.code,
         "metrics": parts.metrics,
@@ -170,10 +172,14 @@ def _version_of(manifest: Mapping) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _refuse_other_files(folder: Path, expected: Mapping[str, str]) -> None:
-    present = set(_files_below(folder)) - {"manifest.json"}
+def _refuse_other_files(folder: Path, manifest: Mapping) -> None:
+    expected, present = manifest["files"], set(_files_below(folder)) - {"manifest.json"}
+    again = REASSEMBLE
+    if not manifest.get("question"):
+        command = f".venv/bin/python flows/deploy.py run --candidate {manifest.get('run')}"
+        again += f", or `{command}` if its run is not the latest"
     if missing := sorted(set(expected) - present):
-        raise UserError(f"The bundle at {folder} is missing the file {missing[0]}: {REASSEMBLE}.")
+        raise UserError(f"The bundle at {folder} is missing the file {missing[0]}: {again}.")
     if added := sorted(present - set(expected)):
         raise UserError(
             f"The bundle at {folder} holds {added[0]}, which is not in its manifest: delete it or "
@@ -181,7 +187,7 @@ def _refuse_other_files(folder: Path, expected: Mapping[str, str]) -> None:
         )
     for name, digest in sorted(expected.items()):
         if hash_file(folder / name) != digest:
-            raise UserError(f"{name} of the bundle at {folder} was changed: {REASSEMBLE}.")
+            raise UserError(f"{name} of the bundle at {folder} was changed: {again}.")
 
 
 def _refuse_other_libraries(folder: Path, expected: Mapping[str, str]) -> None:

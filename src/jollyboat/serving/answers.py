@@ -13,6 +13,7 @@ from uuid import uuid4
 import duckdb
 from fastapi import HTTPException
 
+from jollyboat.bundles.bundle import SAMPLE_TENANT
 from jollyboat.bundles.model import PREDICTED, LoadedModel, Prediction, answer
 from jollyboat.bundles.ranking_model import NO_ITEMS, RECOMMENDED, Recommendation
 from jollyboat.landing.prediction_log import PredictionLog
@@ -22,7 +23,9 @@ from jollyboat.serving.request_queue import RequestQueue
 from jollyboat.serving.schema import PredictRequest, QuestionRequest
 from jollyboat.store import hash_addresses, suggest
 
-MOST_WARNINGS = 5
+MOST_WARNINGS = 5  # about types of events
+# Columns that the request has or that only the logs can have.
+REQUEST_FILLS = {"tenant_id", "session_id", "source", "received_at", "event_id", "payload"}
 FAILED = "failed"  # the status of an answer that only the log has
 log = logging.getLogger("serving")
 
@@ -92,13 +95,23 @@ async def answer_requests(
 
 
 def warnings_of(request: PredictRequest, model: LoadedModel) -> list[str]:
-    """A sentence for each type of event that the training data lack, at most MOST_WARNINGS."""
-    trained = model.bundle.event_types
-    unknown = {event["event_type"] for event in request.events} - trained if trained else ()
-    return [
-        f"No event of the training data has the event_type {name!r}.{suggest(name, trained)}"
+    """What in the request the training data lack: types of events, columns, and the tenant."""
+    if request.tenant_id == SAMPLE_TENANT:
+        return []
+    trained = model.bundle.vocabulary
+    types, tenants = (trained.get(name) for name in ("event_types", "tenants"))
+    unknown = {event["event_type"] for event in request.events} - types if types else ()
+    warnings = [
+        f"No event of the training data has the event_type {name!r}.{suggest(name, types)}"
         for name in (name[:80] for name in sorted(unknown)[:MOST_WARNINGS])
     ]
+    if empty := sorted(trained.get("columns", set()).difference(REQUEST_FILLS, *request.events)):
+        names = ", ".join(empty)
+        warnings.append(f"No event has {names}, which nearly all events of the training data have.")
+    if tenants and request.tenant_id not in tenants:
+        name = request.tenant_id
+        warnings.append(f"The training data have no tenant {name!r}.{suggest(name, tenants)}")
+    return warnings
 
 
 def entity_of(request: PredictRequest, served: ServedQuestion) -> str | None:

@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from jollyboat.bundles.bundle import SHARED, Bundle, Parts, assemble, open_bundle
+from jollyboat.bundles.bundle import SAMPLE_TENANT, SHARED, Bundle, Parts, assemble, open_bundle
 from jollyboat.bundles.features import FeatureQuery, rows_of_request
 from jollyboat.bundles.model import TOLERANCE, LoadedModel, answer_sample
 from jollyboat.gate.behaviour import Verdict, cases_of, judge, read_cases
@@ -131,7 +131,7 @@ def parts_of(
         metrics=run.metrics["candidates"][run.chosen]["holdout"],
         personal_fields=snapshot.personal_fields,
         question=question,
-        event_types=snapshot.event_types,
+        vocabulary=snapshot.vocabulary,
     )
 
 
@@ -389,4 +389,4 @@ def sample_request(values: Mapping[str, Sequence[str]], event_count: int = 6) ->
         for name, given in others.items():
             event[name] = given[number % len(given) if name in CHANGING_COLUMNS else 0]
         events.append(event)
-    return {"tenant_id": "sample", "events": events}
+    return {"tenant_id": SAMPLE_TENANT, "events": events}

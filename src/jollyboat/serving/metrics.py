@@ -28,9 +28,7 @@ REQUEST_SECONDS = Histogram(
 )
 SCORE = Histogram("prediction_score", "Probabilities", ["champion", "variant"], buckets=TENTHS)
 PREDICTIONS = Counter("predictions", "Answers", ["champion", "model_version", "variant"])
-WARNED = Counter(
-    "predictions_with_warnings", "Answers about events of an unknown type", ["champion"]
-)
+WARNED = Counter("predictions_with_warnings", "Answers with warnings", ["champion"])
 MODELS_REFUSED = Gauge(
     "models_refused", "Newer bundles that are not used, see /ready", multiprocess_mode="livemax"
 )

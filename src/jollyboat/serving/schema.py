@@ -223,18 +223,25 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    request_id: str
-    tenant_id: str
-    entity_id: str
-    status: Literal["predicted", "too_early", "had_outcome", "no_events"]
-    probability: float | None
-    decision: bool | None
-    threshold: float
-    champion: str
-    model_version: str
-    variant: Literal["champion", "challenger"]
+    request_id: Annotated[str, Field(description="names the answer in the prediction log")]
+    tenant_id: Annotated[str, Field(description="the customer")]
+    entity_id: Annotated[str, Field(description="the session, or whom the question is about")]
+    status: Annotated[
+        Literal["predicted", "too_early", "had_outcome", "no_events"],
+        Field(description="whether there is a probability, and why not"),
+    ]
+    probability: Annotated[float | None, Field(description="that the outcome follows")]
+    decision: Annotated[bool | None, Field(description="whether it reaches the threshold")]
+    threshold: Annotated[float, Field(description="from which on acting pays")]
+    champion: Annotated[str, Field(description="whose model answered: shared, or the tenant")]
+    model_version: Annotated[str, Field(description="the version of the model")]
+    variant: Annotated[
+        Literal["champion", "challenger"], Field(description="the side of an experiment")
+    ]
     warnings: Warnings = None
-    reasons: list[Reason] | None = None
+    reasons: Annotated[
+        list[Reason] | None, Field(description="the features that moved it most, on request")
+    ] = None
 
 
 class Item(BaseModel):

@@ -37,7 +37,8 @@ from jollyboat.warehouse.warehouse import (
 
 KEYS = ["tenant_id", "entity_id", "point_at"]
 DAYS_AT_ONCE = 100  # each is an open file; macOS allows a process 256
-MOST_TYPES = 200  # of events, that a model remembers
+MOST_NAMES = 1_000  # of event types and of tenants, that a bundle has
+NEARLY_ALL = 0.95  # of the events
 TABLE = {"columns": dict, "files": [{"file": str}]}
 
 
@@ -138,12 +139,20 @@ class Snapshot:
         return self.manifest.get("personal_fields", [])
 
     @cached_property
-    def event_types(self) -> list[str]:
-        """The types of its events, in order; empty if there are more than MOST_TYPES."""
-        named = self.relation("events").filter("event_type is not null")
-        types = named.project("event_type").distinct().order("event_type").limit(MOST_TYPES + 1)
-        names = [name for (name,) in types.fetchall()]
-        return names if len(names) <= MOST_TYPES else []
+    def vocabulary(self) -> dict[str, list[str]]:
+        """What requests can be compared with.
+
+        `event_types` and `tenants`, neither if there are more than MOST_NAMES, and the `columns`
+        that nearly all events fill.
+        """
+        events = self.relation("events")
+        filled = ", ".join(f'avg(cast("{name}" is not null as integer))' for name in events.columns)
+        shares = zip(events.columns, events.aggregate(filled).fetchone(), strict=True)
+        return {
+            "event_types": self._names(events, "event_type"),
+            "tenants": self._names(events, "tenant_id"),
+            "columns": [name for name, share in shares if share and share >= NEARLY_ALL],
+        }
 
     @property
     def horizon_days(self) -> int:
@@ -237,6 +246,13 @@ class Snapshot:
             names = ", ".join(tables)
             raise UserError(f"Snapshot {self.id} has no table {table!r}; it has {names}.")
         return tables[table]
+
+    @staticmethod
+    def _names(events: duckdb.DuckDBPyRelation, column: str) -> list[str]:
+        """The column's values in order; none if there are more than MOST_NAMES."""
+        values = events.filter(f"{column} is not null").project(column).distinct().order(column)
+        names = [name for (name,) in values.limit(MOST_NAMES + 1).fetchall()]
+        return names if len(names) <= MOST_NAMES else []
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
