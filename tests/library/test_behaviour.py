@@ -175,6 +175,16 @@ def test_a_few_scores_that_fall_are_not_averaged_away():
     [
         ('[{"name": "odd", "at_most": 1}]', "needs a name, at_most, and a kind"),
         (json.dumps([RISES | {"needs": ["like"]}]), "Write the values by column"),
+        (json.dumps([RISES | {"neds": {}}]), "has 'neds', which nothing reads. Did you mean needs"),
+        (json.dumps([RISES | {"change": {"sett": {}}}]), "'sett'.*Did you mean set"),
+        (
+            json.dumps([RISES | {"change": {"set": {"currencyy": "ZZZ"}}}]),
+            "'currencyy'.*Did you mean currency",
+        ),
+        (
+            json.dumps([RISES | {"change": {"append": {"evnt_type": "like"}}}]),
+            "'evnt_type'.*Did you mean event_type",
+        ),
         ("[,]", "not valid JSON.*line 1"),
     ],
 )

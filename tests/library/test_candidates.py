@@ -382,6 +382,22 @@ def test_a_candidate_that_is_not_there_is_named_with_those_that_are(name):
         find_candidate(name)
 
 
+def test_a_candidate_that_raises_is_named_with_its_line_and_what_to_type(monkeypatch):
+    def broken(*inputs):
+        raise ValueError("boom")
+
+    broken.__module__ = "candidates"
+    monkeypatch.setattr(read_candidates(), "broken", broken, raising=False)
+
+    with pytest.raises(UserError) as refused:
+        fit_own("broken")
+
+    *trace, advice = str(refused.value).splitlines()
+    assert any('raise ValueError("boom")' in line for line in trace)
+    assert "candidate broken of ml/candidates.py raised ValueError('boom')" in advice
+    assert advice.endswith("Fix it, then run `make train` again.")
+
+
 def test_a_candidate_that_returns_no_classifier_is_named(monkeypatch):
     def mute(*inputs):
         return None

@@ -5,10 +5,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jollyboat.audit import data_report
+from jollyboat.audit import audit, data_report
 from jollyboat.audit.finding import Finding
-from jollyboat.store import Store
+from jollyboat.store import Store, UserError
 
+GOOD = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x"}}
 ACCEPT = "`jollyboat land --accept`"
 
 
@@ -63,3 +64,17 @@ def test_a_first_refusal_names_no_snapshot_before(tmp_path):
     message = refuse(tmp_path, "missing_ids", 1000, 600)
 
     assert "Nothing was published. FAILED (critical)" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"type": "expect_column_values_to_not_be_nul"}, "type .*_nul'.*Did you mean .*_null"),
+        ({"severity": "critcal"}, "severity 'critcal'. It is one of critical, warning, info"),
+    ],
+)
+def test_a_misspelt_expectation_stops_the_audit_and_is_named(change, problem):
+    audit._refuse_misspelt([GOOD, GOOD | {"severity": "warning"}], Path("events.json"))
+
+    with pytest.raises(UserError, match=f"Entry 2 of events.json has the {problem}"):
+        audit._refuse_misspelt([GOOD, GOOD | change], Path("events.json"))

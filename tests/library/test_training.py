@@ -25,6 +25,7 @@ from jollyboat.training.compare import (
 from jollyboat.training.dependence import dependence
 from jollyboat.training.diagnosis import diagnose, format_diagnosis, importance
 from jollyboat.training.estimators import Model, fit
+from jollyboat.training.learner import _refuse_unknown_tenants
 from jollyboat.training.schema import FeatureSchema
 from jollyboat.training.thresholds import cuts
 
@@ -64,6 +65,27 @@ def test_figures_are_plain_values_for_json_and_name_nobody(trained):
     assert {"tenant_id", "entity_id", "point_at", "person", "label", *CANDIDATES} == set(
         predictions.columns
     )
+
+
+def test_a_misspelt_feature_in_the_settings_is_a_warning_and_one_of_another_question_is_not():
+    names = ["cart_add_count", "device", "tenant_id"]
+    settings = {
+        "evaluate": {"segments": ["tenant_id", "devise", "day", "days_since_signup"]},
+        "baseline": {"features": ["cart_ad_count"]},
+        "xgboost": {"increasing": ["cart_add_count"]},
+    }
+
+    segment, feature = training.misspelt_features(names, settings)
+
+    assert "'devise' of segments under [evaluate]" in segment and "Did you mean device?" in segment
+    assert "'cart_ad_count' of features under [baseline]" in feature
+
+
+def test_a_private_tenant_that_is_nearly_another_one_is_refused():
+    _refuse_unknown_tenants(["acme", "not-there-yet"], {"acme", "globex"})
+
+    with pytest.raises(UserError, match=r"tenant 'acmee'.*Did you mean acme"):
+        _refuse_unknown_tenants(["acmee"], {"acme", "globex"})
 
 
 def test_the_holdout_is_scored_once_by_each_candidate(tmp_path, monkeypatch):

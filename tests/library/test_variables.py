@@ -108,3 +108,10 @@ def test_an_outcome_may_compare_with_any_word(outcome):
     text = TEXT.replace("outcome: event_type = 'purchase'", f"outcome: >-\n    {outcome}", 1)
 
     assert outcome == variables.parse(text).outcome
+
+
+def test_a_source_without_a_staging_model_is_refused_with_the_nearest_one():
+    warehouse._refuse_unmapped(["web", "orders"])
+
+    with pytest.raises(UserError, match=r"sources .* has 'ordrs'.*Did you mean orders\?"):
+        warehouse._refuse_unmapped(["web", "ordrs"])

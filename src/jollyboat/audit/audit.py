@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from jollyboat.audit.points import audit_points
 from jollyboat.pages.terminal import format_count
 from jollyboat.snapshots import distribution
 from jollyboat.snapshots.snapshot import Snapshot
-from jollyboat.store import LIBRARY, PROJECT, Store, write_json, write_text
+from jollyboat.store import LIBRARY, PROJECT, Store, UserError, suggest, write_json, write_text
 from jollyboat.warehouse import warehouse
 
 # Later folders replace suites of the same name.
@@ -48,6 +48,7 @@ td, th { text-align: left; vertical-align: top; }
 .fa-exclamation-triangle::before { content: "!"; color: light-dark(#875300, #f0b45b); }
 nav, footer, .sticky, form { display: none; }
 </style></head>"""
+SEVERITIES = ("critical", "warning", "info")
 BACK = '<p><a href="index.html">All tables</a> · <a href="../data.html">Data</a></p>'
 REMOTE = re.compile(
     r"<script.*?</script>|<link[^>]*>|<img[^>]*>|</?a\b[^>]*>|<input[^>]*>|<label.*?</label>",
@@ -190,6 +191,7 @@ def _distances(store: Store, last: Snapshot | None):
 
 def _validate(gx, context, batch, parameters: dict | None, path: Path):
     content = json.loads(path.read_text(encoding="utf-8"))
+    _refuse_misspelt(content.get("expectations", []), path)
     suite = context.suites.add(gx.ExpectationSuite(**content))
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=path.stem, data=batch, suite=suite)
@@ -202,6 +204,31 @@ def _validate(gx, context, batch, parameters: dict | None, path: Path):
             "return_unexpected_index_query": True,
         },
     )
+
+
+def _refuse_misspelt(expectations: Sequence[Mapping], path: Path) -> None:
+    """UserError for an expectation that GX would leave out, because it does not know its words."""
+    from great_expectations.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
+
+    for number, each in enumerate(expectations, 1):
+        kind, severity = each.get("type", ""), each.get("severity", "critical")
+        try:
+            get_expectation_impl(kind)
+        except ExpectationNotFoundError:
+            hint = suggest(kind, list_registered_expectation_implementations())
+            raise UserError(
+                f"Entry {number} of {path} has the type {kind!r}, which is no type of GX."
+                f"{hint} Correct it, then run `make data`."
+            ) from None
+        if severity not in SEVERITIES:
+            raise UserError(
+                f"Entry {number} of {path} has the severity {severity!r}. It is one of "
+                f"{', '.join(SEVERITIES)}. Correct it, then run `make data`."
+            )
 
 
 @cache

@@ -541,8 +541,10 @@ def write_page(
 def refusal(critical: list[Finding], store: Store, report: Mapping | None = None) -> str:
     """Why nothing was published: each critical finding with keys of rows that failed it.
 
-    With the report, the fields that a staging model reads and no record has come first.
+    With the report, the fields that a staging model reads and no record has come first. Records
+    that are quarantined are a cause of what other tables lack, so they come before these.
     """
+    critical = sorted(critical, key=lambda finding: finding.table != "record_reconciliation")
     stays = "; the snapshot before stays" if snapshot.find_latest(store) else ""
     lines = [f"Nothing was published{stays}. FAILED (critical):"]
     if all(finding.tenants for finding in critical):

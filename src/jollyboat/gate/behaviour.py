@@ -24,12 +24,18 @@ from typing import Any
 
 import numpy as np
 
-from jollyboat.store import PROJECT, UserError
+from jollyboat.bundles.features import EVENT_COLUMNS
+from jollyboat.store import PROJECT, UserError, suggest
 from jollyboat.store.settings import FIRST
 
 Session = tuple  # tenant_id, entity_id, events so far, and the time of asking if there is one
 Predict = Callable[[list[Session]], Sequence[float]]
 KINDS = ("invariance", "rises", "minimum")
+FIELDS = (
+    *("name", "kind", "at_most", "needs", "typical", "change", "against"),
+    *("better", "worse", "point_at"),
+)
+CHANGES = ("rename", "set", "multiply", "append", "reverse", "same_times")
 START, GAP = datetime(2026, 1, 5, 10, 0), timedelta(seconds=20)
 
 
@@ -70,6 +76,7 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
             raise UserError(
                 f"A case of {path} needs a name, at_most, and a kind ({', '.join(KINDS)}): {case}"
             )
+        _refuse_misspelt(case, path)
         needs = case.get("needs", {})
         if not (isinstance(needs, dict) and all(isinstance(each, list) for each in needs.values())):
             raise UserError(
@@ -77,6 +84,32 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
                 'values by column: {"event_type": ["cart_add"]}.'
             )
     return cases
+
+
+def _refuse_misspelt(case: Mapping[str, Any], path: Path) -> None:
+    """UserError for a field of a case, or a column in it, that changes nothing."""
+    changes = [case.get(name, {}) for name in ("change", "against")]
+    events = [event for name in ("better", "worse") for event in case.get(name, [])]
+    columns = [
+        *(
+            name
+            for change in changes
+            for part in ("set", "multiply")
+            for name in change.get(part, {})
+        ),
+        *(name for change in changes for part in ("rename",) for name in change.get(part, [])),
+        *(name for change in changes for name in change.get("append", {})),
+        *(name for event in events for name in event),
+    ]
+    fields = [(name, FIELDS) for name in case]
+    fields += [(name, CHANGES) for change in changes for name in change]
+    fields += [(name, EVENT_COLUMNS) for name in columns]
+    for name, names in fields:
+        if name not in names:
+            hint = suggest(name, names) or f" It may be one of {', '.join(names)}."
+            raise UserError(
+                f"Case {case['name']} of {path} has {name!r}, which nothing reads.{hint}"
+            )
 
 
 def judge(

@@ -4,7 +4,9 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import ModuleType
@@ -123,12 +125,28 @@ def read_candidates() -> ModuleType:
         raise UserError(f"{path} is missing. Write functions there that fit a classifier.")
     spec = importlib.util.spec_from_file_location("candidates", path)
     module = sys.modules["candidates"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _with_advice("ml/candidates.py"):
+        spec.loader.exec_module(module)
     return module
 
 
+@contextmanager
+def _with_advice(what: str) -> Iterator[None]:
+    """What the project's own code raises, as a UserError with its traceback and what to type."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))
+        raise UserError(
+            f"{trace}{what} raised {error!r}. Fix it, then run `make train` again."
+        ) from error
+
+
 def _call(name: str, rows: tuple, schema: FeatureSchema, settings: Mapping) -> Model:
-    classifier = find_candidate(name)(*rows, schema, settings)
+    with _with_advice(f"The candidate {name} of ml/candidates.py"):
+        classifier = find_candidate(name)(*rows, schema, settings)
     if not hasattr(classifier, "predict_proba"):
         raise UserError(
             f"The candidate {name!r} returned {classifier!r:.100}, which has no predict_proba. "

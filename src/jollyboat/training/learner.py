@@ -1,12 +1,13 @@
 """The steps of a training run on one snapshot, for a question with a yes or no outcome."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jollyboat.snapshots.snapshot import Snapshot
+from jollyboat.store import UserError, suggest
 from jollyboat.training import own_models, training
 from jollyboat.training.split import KEYS
 
@@ -20,6 +21,7 @@ class Learner:
     def __init__(self, opened: Snapshot, settings: Mapping):
         self._settings, self._horizon_days = settings, opened.horizon_days
         self._rows = opened.training_rows()
+        _refuse_unknown_tenants(settings["tenants"]["private"], set(self._rows["tenant_id"]))
         is_private = self._rows["tenant_id"].isin(settings["tenants"]["private"])
         shared = self._rows[~is_private]
         self._split, self._schema = training.prepare(shared, settings, opened.horizon_days)
@@ -58,3 +60,13 @@ class Learner:
     def schema(self, fitted: Mapping[str, Mapping]) -> dict[str, Any]:
         """The features that the candidates read."""
         return self._schema.to_dict()
+
+
+def _refuse_unknown_tenants(named: Sequence[str], tenants: Collection[str]) -> None:
+    """UserError for a private tenant that has no row but nearly the name of one that has."""
+    for name in named:
+        if name not in tenants and (hint := suggest(name, tenants)):
+            raise UserError(
+                f"No row is of tenant {name!r}, which private under [tenants] in project.toml "
+                f"names.{hint} Correct it, so that nobody learns from the tenant's rows."
+            )

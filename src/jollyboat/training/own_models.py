@@ -71,7 +71,9 @@ def without_own(rows: pd.DataFrame, settings: Mapping) -> dict[str, dict[str, An
         tenant: {
             "is_private": tenant in settings["tenants"]["private"],
             "status": TOO_FEW,
-            "reason": f"{format_count(int(outcomes), 'outcome')} in all, {least} are needed",
+            "reason": "it is the only tenant, whose rows the shared model learns"
+            if len(counts) == 1 and outcomes >= least
+            else f"{format_count(int(outcomes), 'outcome')} in all, {least} are needed",
             "rows": int(size),
             "outcomes": int(outcomes),
         }

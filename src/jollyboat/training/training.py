@@ -1,7 +1,7 @@
 """Training: split sessions, fit candidates, compare them, and choose one."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jollyboat.store import suggest
 from jollyboat.training.dependence import dependence
 from jollyboat.training.diagnosis import (
     MOST_ROWS,
@@ -109,10 +110,32 @@ def compare(
         "tenants": int(split.holdout.keys["tenant_id"].nunique()),
         "persons": None if judge.persons is None else int(judge.persons.max() + 1),
         "leaks": leaks,
-        "warnings": [*describe_leaks(leaks), *schema.describe_crowded(split.train.features)],
+        "warnings": [
+            *misspelt_features(schema.names, settings),
+            *describe_leaks(leaks),
+            *schema.describe_crowded(split.train.features),
+        ],
         "diagnosis": diagnosis | {"sentences": sentences},
         "candidates": candidates,
     }
+
+
+def misspelt_features(features: Sequence[str], settings: Mapping) -> list[str]:
+    """A sentence for each name in the settings that is nearly a feature's, and is none.
+
+    A name that is far from all features may be another question's.
+    """
+    named = {
+        "segments under [evaluate]": settings["evaluate"]["segments"],
+        "features under [baseline]": settings.get("baseline", {}).get("features", []),
+        "increasing under [xgboost]": settings.get("xgboost", {}).get("increasing", []),
+    }
+    return [
+        f"No feature has the name {name!r} of {place} in project.toml.{hint}"
+        for place, names in named.items()
+        for name in names
+        if name not in (*features, "day", "tenant_id") and (hint := suggest(name, features))
+    ]
 
 
 class _Judge:

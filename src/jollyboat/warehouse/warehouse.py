@@ -35,6 +35,7 @@ from jollyboat.store import (
     leased,
     project_settings,
     read_json,
+    suggest,
     write_json,
 )
 from jollyboat.store.limits import container_memory
@@ -102,7 +103,20 @@ def land(store: Store, accepts: bool = False, tenant: str | None = None) -> Land
     """`landing.land` with the settings of `dbt/dbt_project.yml`."""
     settings = variables()
     sources, feedback = settings.sources, settings.feedback_sources
+    _refuse_unmapped(sources)
     return landing.land(store, sources, feedback, settings.lines_at_once, accepts, tenant)
+
+
+def _refuse_unmapped(sources: Sequence[str]) -> None:
+    """UserError for a source that no staging model maps."""
+    models = [path.stem for path in (DBT / "models").rglob("stg_*__events.sql")]
+    mapped = [name.removeprefix("stg_").removesuffix("__events") for name in models]
+    if missing := [source for source in sources if source not in mapped]:
+        raise UserError(
+            f"vars: sources in dbt_project.yml has {missing[0]!r}, and no staging model maps it."
+            f"{suggest(missing[0], mapped)} Correct the name, or run "
+            f"`jollyboat add source {missing[0]}`, which writes the model."
+        )
 
 
 def accept_days(store: Store, tenant: str | None = None) -> list[str]:
