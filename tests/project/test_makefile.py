@@ -71,6 +71,35 @@ def test_a_tenants_id_is_taken_as_it_was_typed():
     assert f"<--tenant><{typed}>" in result
 
 
+def test_a_reason_is_taken_as_it_was_typed():
+    result = make(demo.HERE / demo.TEMPLATE, "deploy", *CALLED_WITH, "FORCE=saves $500 a day")
+
+    assert "<--force><saves $500 a day>" in result.stdout
+
+
+def test_force_is_about_one_question():
+    several = "QUESTION=purchase_intent churn"
+
+    result = make(demo.HERE / demo.TEMPLATE, "deploy", *CALLED_WITH, several, "FORCE=two words")
+
+    assert result.returncode == 2 and "deploy.py" not in result.stdout
+    assert "FORCE needs QUESTION=: one of purchase_intent churn" in result.stdout
+
+
+def test_where_one_question_cannot_be_trained_the_pipeline_goes_on_and_fails_at_its_end():
+    several, fails = "QUESTION=purchase_intent churn", "PY=sh -c 'echo $$0 $$*; test $$0$$3 != {}'"
+    fails = fails.format("flows/train.pypurchase_intent")
+
+    result = make(demo.HERE / demo.TEMPLATE, "pipeline", "READY=", fails, several)
+
+    called = re.findall(r"flows/(\w+).py run(?: --question (\w+))?$", result.stdout, re.MULTILINE)
+    assert result.returncode == 2
+    assert [each for each in called if each != ("data", "")] == [
+        *[(flow, "purchase_intent") for flow in ("train", "score")],
+        *[(flow, "churn") for flow in ("train", "deploy", "score")],
+    ]
+
+
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
