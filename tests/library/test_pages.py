@@ -309,7 +309,14 @@ def scores_context() -> dict:
         "reasons": [{"feature": HOSTILE, "value": HOSTILE, "effect": 0.7}],
     }
     scores = {
-        "expected": {"value": 0.4, "half": 0.9, "above": 0.3, "decision_count": 1},
+        "expected": {
+            "value": 0.4,
+            "half": 0.9,
+            "above": 0.3,
+            "decision_count": 3,
+            "outcome_count": 4,
+            "late_count": 2,
+        },
         "thresholds": [0.1],
         "id": "x1",
         "snapshot": "s1",
@@ -385,6 +392,7 @@ def test_scores_say_on_whom_to_act_and_why_and_how_many_outcomes_to_expect():
 
     assert "×2.01" in html and "0 to\n1 in 95 of 100 cases" in html
     assert html.count('class="limit"') == 1
+    assert "<p>1 sessions above the threshold" in html and "2 more had one since then" in html
     assert 'href="scores.csv"' in html and 'aria-label="0\u00a0% to 100\u00a0%, 2"' in html
 
 

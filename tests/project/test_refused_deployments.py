@@ -36,6 +36,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
         models(worse),
         json.loads((worse / "data/models/shared/champion.json").read_text())["history"][-1],
     )
+    page = (worse / "data/models/shared" / standing["gate"]).read_text()
     back = type_in(worse, ".venv/bin/jollyboat rollback")
     again = type_in(worse, "make deploy")
     away = type_in(worse, ".venv/bin/jollyboat rollback --to nosuchversion")
@@ -51,8 +52,7 @@ def test_a_worse_model_is_refused_forced_with_a_reason_and_taken_back_without_tr
         == 1
     )
     assert standing["forced"] == 'the "old" one costs more'
-    page = worse / "data/models/shared" / standing["gate"]
-    assert "Forced past 3 of" in page.read_text()
+    assert "Forced past 3 of" in page
     assert f"{champion} is now the champion" in back.stdout
     assert f"`make deploy` refuses {standing['version']} from now on" in back.stdout
     assert "was_not_rolled_back" in again.stdout and "rolled back by hand" in again.stdout

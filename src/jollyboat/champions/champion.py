@@ -231,6 +231,8 @@ def _rows_of_owner(store: Store, owner: str) -> list[tuple[str, ...]]:
         measure, figure = headline(manifest["metrics"])
         if version in entries:
             state = _format_entry(entries[version], version == pointer["version"])
+            if reason := why_rolled_back(store, owner, version):
+                state += f"; {reason}"
         else:
             gate = read_json(store.gate(owner, version), decision={"passed": bool})
             is_refused = gate is not None and not gate["decision"]["passed"]
@@ -297,6 +299,7 @@ def _version_before(owner: str, history: list[dict]) -> str:
         return SHARED  # what answered the tenant before its first own champion
     if len(past) < 2:
         raise UserError(
-            f"There is no earlier champion of {owner} to go back to: run `make deploy` instead."
+            f"There is no earlier champion of {owner} to go back to. `jollyboat models` lists all "
+            "versions; `make train deploy` on newer data makes another."
         )
     return past[-2]

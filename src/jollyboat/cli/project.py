@@ -101,6 +101,8 @@ def table_docs() -> None:
 
 def format_state(parts: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
     """A name and a line for each part of a project's state (jollyboat.serving.project_state)."""
+    if store.erasing.exists():
+        yield "erasure", "not finished: type the same jollyboat erase again"
     if parts["data"] and parts["data"]["held"]:
         yield "held back", f"{', '.join(parts['data']['held'])}: jollyboat snapshots show"
     yield "snapshot", _snapshot(parts["data"]) if parts["data"] else "none"
@@ -156,6 +158,12 @@ def next_step(parts: Mapping[str, Any], store: Store) -> str:
         return change if parts["refused_model"] else "make deploy"
     if parts["experiment"]:
         return "make data, then jollyboat experiment read"
+    if parts["refused_model"]:
+        return "change what the gate's page names, then make data train deploy"
+    if parts["data"]["held"]:
+        return "what the data page says about the tenants that are held back, then make data"
+    if parts["monitor"] and any(check["state"] == "alarm" for check in parts["monitor"]["checks"]):
+        return "make monitor, which says what to do about each alarm"
     return "jollyboat serve --open, make score, or make monitor"
 
 

@@ -199,7 +199,10 @@ def _write_addressed(
 
 
 def _made_from(store: Store, snapshots: list[str]) -> tuple[list[str], list[str]]:
-    """The runs that learned from these snapshots, and the models of these runs."""
+    """The runs that learned from these snapshots, and the models of these runs.
+
+    A model whose snapshot an earlier erasure has removed may have learned from anybody.
+    """
     stores = store.of_every_question()
     runs = sorted(
         path.parent.name
@@ -211,7 +214,8 @@ def _made_from(store: Store, snapshots: list[str]) -> tuple[list[str], list[str]
         _name_of(path.parent, store)
         for one in stores
         for path in one.models.glob("*/*/manifest.json")
-        if read_json(path).get("run") in runs
+        if (about := read_json(path)).get("run") in runs
+        or not (store.snapshots / about.get("snapshot", "none")).exists()
     )
     return runs, models
 

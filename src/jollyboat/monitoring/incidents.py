@@ -15,8 +15,8 @@ MIXED = "lost {} or have drift of it"
 NEXT = {
     "broken": "`make data` writes the Data page, which shows what changed in the logs. Correct the "
     "source's model in dbt/models/staging, then `make data`.",
-    "drift": "If the logs are right, `make data train deploy` learns the change. If not, correct "
-    "the source's model in dbt/models/staging, then `make data`.",
+    "drift": "If the logs are right and it lasts, `make data train deploy` learns the change. If "
+    "not, correct the source's model in dbt/models/staging, then `make data`.",
     "volume": "See whether files of the newest days are missing in data/raw, then `make data`.",
     "quarantine": "`make data` prints each reason with the first file and line.",
     "unknown category": "If the values are right, `make data train deploy` learns them.",

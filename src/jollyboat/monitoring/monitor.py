@@ -181,7 +181,7 @@ def _freshness(facts: Facts, limits: Limits) -> Check:
             f"The newest event arrived {format_count(-age, 'hour')} after the time of this check."
         )
         return unknown("freshness", ALL, "data", limit, sentence)
-    sentence = f"The newest event arrived {format_count(age, 'hour')} ago."
+    sentence = f"The newest event arrived {format_count(max(age, 0), 'hour')} ago."
     if age > OLD_EXPORT_HOURS:
         command = f"`make monitor AS_OF={facts.last_arrival}`"
         sentence += f" If the logs are an old export, judge them as of their end: {command}."

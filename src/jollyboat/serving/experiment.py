@@ -129,8 +129,9 @@ def promote(store: Store, settings: Settings, force: str = "") -> str:
     result = readout(store, settings)
     is_better = result["verdict"] == "better"
     if not is_better and len(force.split()) < 2:
+        short = f"--force is {force!r}, which needs two words or more. " if force else ""
         raise UserError(
-            f"{result['sentence']} To make it champion all the same: "
+            f"{short}{result['sentence']} To make it champion all the same: "
             '`jollyboat experiment promote --force "the reason"`.'
         )
     owner, version = result["owner"], result["version"]

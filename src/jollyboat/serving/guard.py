@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "serve_token"
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-OF_ANY_HOST = {"/health", "/metrics"}
+OF_ANY_HOST = {"/health", "/metrics", "/ready"}
 WITHOUT_TOKEN = {"/", "/health", "/metrics", "/ready"}  # "/" checks the token itself
 HEADERS = [
     (b"content-security-policy", b"frame-ancestors 'none'"),

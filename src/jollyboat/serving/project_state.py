@@ -67,8 +67,8 @@ def read_state(store: Store) -> dict[str, Any]:
     newest = max(gates, key=lambda path: path.stat().st_mtime, default=store.models / "none")
     gate = read(newest, lambda report: _gate(report, newest, store), "make deploy")
     # A champion that was forced past the gate is not refused.
-    served = [step["version"] for step in histories.get(SHARED) or ()]
-    is_refused = gate and gate["failed"] and gate["version"] not in served
+    present = next((step["version"] for step in histories.get(SHARED) or ()), None)
+    is_refused = gate and gate["failed"] and gate["version"] != present
     readout = store.reports / "experiment.json"
     others = [
         {"words": words_of(one), "store": one, "state": read_state(one)}
