@@ -293,6 +293,8 @@ def test_a_weekly_question_and_one_at_an_event_are_valid_yaml_and_json(project):
         ),
         ("`jollyboat models --question lapse`", "`jollyboat models --question lapse`"),
         ('run `make deploy FORCE="why"`', 'run `make deploy QUESTION=churn FORCE="why"`'),
+        ("`make train deploy`, then", "`make train deploy QUESTION=churn`, then"),
+        ("`make score QUESTION=lapse`", "`make score QUESTION=lapse`"),
         (
             "`make data train deploy`, `jollyboat erase`",
             "`make data train deploy`, `jollyboat erase`",

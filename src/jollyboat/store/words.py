@@ -13,6 +13,7 @@ ABOUT_ONE = re.compile(
     r"(?<=`|>)jollyboat (?:ask|compare|experiment|models|rollback|runs|tenants)\b"
     r"[^`<]*(?=`|</code>)"
 )
+VERBS = re.compile(r"(?<=`|>)make (?:train|deploy|score|monitor)\b[^`<]*(?=`|</code>)")
 FORCED = re.compile(r"\bmake deploy(?= FORCE=)")
 
 
@@ -54,7 +55,8 @@ def name_question(text: str, question: str) -> str:
     if not question:
         return _name_first(text)
     text = FORCED.sub(f"make deploy QUESTION={question}", text)
-    return ABOUT_ONE.sub(lambda command: _name_it(command[0], question), text)
+    text = VERBS.sub(lambda command: _add(command[0], "QUESTION=", question), text)
+    return ABOUT_ONE.sub(lambda command: _add(command[0], "--question ", question), text)
 
 
 def _name_first(text: str) -> str:
@@ -65,5 +67,5 @@ def _name_first(text: str) -> str:
     return text
 
 
-def _name_it(command: str, question: str) -> str:
-    return command if "--question" in command else f"{command.rstrip()} --question {question}"
+def _add(command: str, option: str, question: str) -> str:
+    return command if option in command else f"{command.rstrip()} {option}{question}"
