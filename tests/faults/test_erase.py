@@ -105,6 +105,16 @@ def test_a_person_goes_from_everywhere_with_linked_ids_and_nobody_else_does(
     )
 
 
+def test_a_model_whose_snapshot_an_earlier_erasure_removed_is_named(tmp_path):
+    store = Store(tmp_path)
+    (store.snapshots / "there").mkdir(parents=True)
+    for version, snapshot_id in {"old": "gone", "new": "there"}.items():
+        manifest = {"run": f"run of {version}", "snapshot": snapshot_id}
+        write_json(store.bundle("shared", version) / "manifest.json", manifest)
+
+    assert erase_plan._made_from(store, []) == ([], ["shared/old"])
+
+
 def test_an_erasure_killed_at_any_place_is_finished_by_the_same_command(
     untouched, copied, somebody
 ):
