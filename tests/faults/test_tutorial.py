@@ -47,3 +47,9 @@ def test_the_tutorials_model_learns_what_its_baseline_cannot(typed):
     trained = next(printed for step, printed in typed if step.text == "make train\n")
 
     assert "logistic chosen on validation" in demo.unwrap(trained)
+
+
+def test_the_tutorials_request_fits_the_training_data(typed):
+    answer = next(printed for step, printed in typed if "/predict" in step.text)
+
+    assert '"status":"predicted"' in answer.replace(" ", "") and "warnings" not in answer

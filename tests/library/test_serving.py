@@ -721,7 +721,8 @@ def test_an_event_type_that_training_never_saw_is_named_in_the_answer_and_counte
 
 
 def test_an_unknown_tenant_and_a_column_that_no_event_has_are_named_in_the_answer(store):
-    trained = {"tenants": ["acme", "globex"], "columns": ["tenant_id", "device", "anonymous_id"]}
+    columns = ["tenant_id", "device", "anonymous_id", "event_number", "file"]
+    trained = {"tenants": ["acme", "globex"], "columns": columns}
     bundle = make_bundle(store, vocabulary=trained)
     promote(store, "shared", bundle.version, run="run-1", **WHO)
     raw = {"event_type": "page_view", "occurred_at": "2026-01-05T10:00:00Z", "platform": "ios"}

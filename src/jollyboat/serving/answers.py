@@ -14,6 +14,7 @@ import duckdb
 from fastapi import HTTPException
 
 from jollyboat.bundles.bundle import SAMPLE_TENANT
+from jollyboat.bundles.features import EVENT_COLUMNS
 from jollyboat.bundles.model import PREDICTED, LoadedModel, Prediction, answer
 from jollyboat.bundles.ranking_model import NO_ITEMS, RECOMMENDED, Recommendation
 from jollyboat.landing.prediction_log import PredictionLog
@@ -24,8 +25,10 @@ from jollyboat.serving.schema import PredictRequest, QuestionRequest
 from jollyboat.store import hash_addresses, suggest
 
 MOST_WARNINGS = 5  # about types of events
-# Columns that the request has or that only the logs can have.
-REQUEST_FILLS = {"tenant_id", "session_id", "source", "received_at", "event_id", "payload"}
+# What a client's events have: the request names tenant and session, the logs the rest.
+SENT_COLUMNS = EVENT_COLUMNS.keys() - {
+    *("tenant_id", "session_id", "source", "received_at", "event_id", "payload")
+}
 FAILED = "failed"  # the status of an answer that only the log has
 log = logging.getLogger("serving")
 
@@ -105,7 +108,8 @@ def warnings_of(request: PredictRequest, model: LoadedModel) -> list[str]:
         f"No event of the training data has the event_type {name!r}.{suggest(name, types)}"
         for name in (name[:80] for name in sorted(unknown)[:MOST_WARNINGS])
     ]
-    if empty := sorted(trained.get("columns", set()).difference(REQUEST_FILLS, *request.events)):
+    usual = SENT_COLUMNS.intersection(trained.get("columns", ()))
+    if empty := sorted(usual.difference(*request.events)):
         names = ", ".join(empty)
         warnings.append(f"No event has {names}, which nearly all events of the training data have.")
     if tenants and request.tenant_id not in tenants:
