@@ -5,6 +5,7 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
+from jollyboat.cli.project import format_state, next_step
 from jollyboat.serving.app import app
 from jollyboat.serving.overview import write_overview
 from jollyboat.serving.project_state import read_state
@@ -188,3 +189,30 @@ def test_a_run_that_cannot_be_read_leaves_the_overview_and_is_named_there(tmp_pa
     write_overview(Store(tmp_path), "Shop")
 
     assert "runs/r1/metrics.json" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "command"),
+    [
+        ({}, "make score"),
+        ({"refused_model": {"failed": ["latency"]}}, "what the gate's page names"),
+        ({"data": {"held": ["acme"]}}, "the tenants that are held back"),
+        ({"monitor": {"checks": [{"state": "fine"}]}}, "make score"),
+        ({"monitor": {"checks": [{"state": "alarm"}]}}, "what to do about each alarm"),
+    ],
+)
+def test_status_says_what_the_state_of_a_live_project_asks_for(tmp_path, changed, command):
+    live = {"refused": [], "data": {"held": []}, "runs": [1], "champions": {"shared": [1]}}
+    parts = live | {"experiment": None, "refused_model": None, "monitor": None} | changed
+
+    assert command in next_step(parts, Store(tmp_path))
+
+
+def test_status_names_an_erasure_that_is_not_finished(tmp_path):
+    store = Store(tmp_path)
+    write_json(store.erasing, {})
+
+    assert (
+        "type the same jollyboat erase again"
+        in dict(format_state(read_state(store), store))["erasure"]
+    )
