@@ -183,6 +183,28 @@ def test_a_set_up_that_fails_leaves_the_project_as_it_was_and_sets_it_up_again(
     assert [pin[:5] for pin in pins] == ["0.2.0", "0.0.1"]
 
 
+def test_an_upgrade_that_was_killed_is_finished_by_the_same_command_and_says_what_changed(
+    wheels, project, tmp_path, monkeypatch
+):
+    old, new = sorted((wheels / "jollyboat").glob("jollyboat-0.*.whl"))
+    for path in project.glob("vendor/*.whl"):
+        path.unlink()
+    shutil.copy(old, project / "vendor")
+    monkeypatch.setattr(install, "set_up", lambda project: None)
+    monkeypatch.setattr(install, "check_in_new_process", lambda project: [])
+    monkeypatch.setattr(install, "find_unmet", lambda *_: [])
+    monkeypatch.setattr(install, "read_installed", lambda: sources.read_wheel(new))
+    shutil.copy(new, project / "vendor")
+    install._write_pin(project / "vendor" / new.name)  # killed after it
+
+    first, *_ = install.upgrade(project, str(new))
+    again = install.upgrade(project, str(new))
+
+    assert first.startswith("jollyboat is now 0.2.0+") and "; it was 0.1.0+" in first
+    assert [path.name for path in project.glob("vendor/*.whl")] == [new.name]
+    assert "nothing was changed" in again[0]
+
+
 def test_a_project_that_runs_the_librarys_source_is_refused(project):
     (project / "vendor/jollyboat.txt").write_text("")
 

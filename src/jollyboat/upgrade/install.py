@@ -30,9 +30,13 @@ def upgrade(project: Path, source: str, version: str | None = None) -> list[str]
             raise UserError(
                 f"{source} is jollyboat {new_version}, not {version}; name one of the two alone."
             )
-        if new_version == old_version:
-            return [f"The project already has jollyboat {old_version}; nothing was changed."]
         old, new = read_installed(), read_wheel(wheel)
+        if new_version == old_version:
+            left = _other_wheels(project, wheel)
+            if not left:
+                return [f"The project already has jollyboat {old_version}; nothing was changed."]
+            # An upgrade that was killed: it removes the wheel before at its end.
+            old, old_version = read_wheel(left[0]), left[0].name.split("-")[1]
         install_wheel(project, wheel, Path(folder))
     return [
         f"jollyboat is now {new_version}; it was {old_version}.",
@@ -59,7 +63,7 @@ def install_wheel(project: Path, wheel: Path, folder: Path) -> None:
     for file in files:
         shutil.copy2(file, folder / file.name)
     vendored = project / "vendor" / wheel.name
-    others = set(vendored.parent.glob("jollyboat-*.whl")) - {vendored}
+    others = _other_wheels(project, wheel)
     try:
         with replacing(vendored) as draft:
             shutil.copyfile(wheel, draft)
@@ -77,6 +81,12 @@ def install_wheel(project: Path, wheel: Path, folder: Path) -> None:
         raise
     for other in others:
         other.unlink()
+
+
+def _other_wheels(project: Path, wheel: Path) -> list[Path]:
+    """The wheels of other versions in vendor/."""
+    vendored = sorted((project / "vendor").glob("jollyboat-*.whl"))
+    return [path for path in vendored if path.name != wheel.name]
 
 
 def _write_pin(wheel: Path) -> None:
