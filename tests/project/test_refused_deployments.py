@@ -173,14 +173,14 @@ from functools import partial
 from jollyboat.gate import gate
 from jollyboat.training import run as runs
 from jollyboat.store import write_json
-from jollyboat.serving import deployment_checks
+from jollyboat.serving import deployment
+from jollyboat.serving import deployment_checks as checks
 
 run, failed = runs.open(""), {}
-checks = deployment_checks
 checks.run_smoke_test = partial(checks.run_smoke_test, requests=10)
 for name in sys.argv[1:]:
     write_json(run.folder / "metrics.json", run.metrics | {"chosen": name})
-    facts, _ = deployment_checks.gather_facts(run, deployment_checks.assemble_bundle(run, "Card"), None)
+    facts, _ = deployment.gather_facts(run, deployment.assemble_bundle(run, "Card"), None)
     limits = tomllib.load(open("project.toml", "rb"))["gate"] | {"memory_mb": 600}
     limits |= {"training_seconds": 1} if name == "slow_to_train" else {}
     failed[name] = [check.name for check in gate.decide(facts, limits).checks if not check.passed]
