@@ -163,7 +163,11 @@ def rollback(
 def why_rolled_back(store: Store, owner: str, version: str) -> str:
     """When, by whom and why the version was rolled back; "" unless it was, and stayed so."""
     pointer = read_json(store.champion(owner), **POINTER) or {"history": []}
-    for entry in reversed(pointer["history"]):
+    return _why_rolled_back(pointer["history"], version)
+
+
+def _why_rolled_back(history: list[dict], version: str) -> str:
+    for entry in reversed(history):
         if entry["version"] == version:
             return ""
         if entry.get("kind") == "rollback" and entry.get("previous") == version:
@@ -231,7 +235,7 @@ def _rows_of_owner(store: Store, owner: str) -> list[tuple[str, ...]]:
         measure, figure = headline(manifest["metrics"])
         if version in entries:
             state = _format_entry(entries[version], version == pointer["version"])
-            if reason := why_rolled_back(store, owner, version):
+            if reason := _why_rolled_back(pointer["history"], version):
                 state += f"; {reason}"
         else:
             gate = read_json(store.gate(owner, version), decision={"passed": bool})

@@ -72,7 +72,7 @@ def rollback(to: str | None, owner: str, why: str, store: Store) -> None:
 
     change = champion.rollback(store, owner, to, by=person(), why=why)
     click.echo(f"rollback: {change.sentence}")
-    if change.changed and change.previous != "shared":
+    if change.changed and change.previous != champion.SHARED:
         click.echo(
             f"`make deploy` refuses {change.previous} from now on, unless FORCE has a reason."
         )

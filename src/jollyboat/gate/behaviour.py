@@ -90,17 +90,9 @@ def _refuse_misspelt(case: Mapping[str, Any], path: Path) -> None:
     """UserError for a field of a case, or a column in it, that changes nothing."""
     changes = [case.get(name, {}) for name in ("change", "against")]
     events = [event for name in ("better", "worse") for event in case.get(name, [])]
-    columns = [
-        *(
-            name
-            for change in changes
-            for part in ("set", "multiply")
-            for name in change.get(part, {})
-        ),
-        *(name for change in changes for part in ("rename",) for name in change.get(part, [])),
-        *(name for change in changes for name in change.get("append", {})),
-        *(name for event in events for name in event),
-    ]
+    parts = ("rename", "set", "multiply", "append")
+    columns = [name for change in changes for part in parts for name in change.get(part, ())]
+    columns += [name for event in events for name in event]
     fields = [(name, FIELDS) for name in case]
     fields += [(name, CHANGES) for change in changes for name in change]
     fields += [(name, EVENT_COLUMNS) for name in columns]
